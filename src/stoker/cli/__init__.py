@@ -1,0 +1,24 @@
+"""The command `stoker`: what a user types in a terminal.
+
+    commands.py   the commands and their options
+    demo/         `stoker demo`: a small training run, fed two ways
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line; the console entry point `stoker`.
+
+    The commands are imported here, not above: a worker that unpickles code of this package must not pay
+    for typer, and where typer is missing the user is to see one line, not a traceback.
+    """
+    try:
+        from .commands import app
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        sys.exit('The command needs typer, which is not installed: pip install "stoker[demo]"')
+    app()

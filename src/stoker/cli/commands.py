@@ -1,0 +1,43 @@
+"""The commands and their options; what they do lies in a package of their own."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+_DEMO_NEEDS = ("tensorflow", "keras", "rich", "matplotlib", "scipy", "sklearn")
+
+
+@app.callback()
+def stoker() -> None:
+    """Keeps model.fit() fed, with data code in plain Python."""
+
+
+@app.command()
+def demo(
+    epochs: Annotated[int, typer.Option(min=1, help="How often each run sees the digits.")] = 8,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes.", show_default="one for each CPU")
+    ] = None,
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The picture to write.")] = Path("demo.png"),
+) -> None:
+    """Trains on handwritten digits, fed by one process and then by many, and compares."""
+    missing = [name for name in _DEMO_NEEDS if find_spec(name) is None]
+    if missing:
+        _stop(f'The demo needs {", ".join(missing)}, not installed here: pip install "stoker[demo]"')
+    if not out.absolute().parent.is_dir():
+        _stop(f"The picture cannot be written to {out}: there is no folder {out.parent}")
+    from .demo.story import tell
+
+    tell(epochs=epochs, workers=workers, out=out)
+
+
+def _stop(why: str) -> None:
+    """Ends the command with one line on stderr and exit code 1."""
+    typer.echo(why, err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,50 @@
+"""The contenders: the same source and the same augmentation, on their way into `fit` in two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import stoker
+
+from .digits import SIDE, Digits, Example, augment
+
+BATCH = 64
+
+
+def steps_per_epoch(digits: Digits) -> int:
+    """The number of batches of an epoch, the last one short."""
+    return -(-len(digits) // BATCH)
+
+
+def one_process(digits: Digits, seed: int) -> Any:
+    """What one writes with TensorFlow alone: a generator, batched and prefetched by tf.data.
+
+    Returns:
+        A `tf.data.Dataset` of (images, labels).
+    """
+    import tensorflow as tf
+
+    rng = np.random.default_rng(seed)
+
+    def generate() -> Iterator[Example]:
+        for index in rng.permutation(len(digits)):
+            yield augment(digits[index], rng)
+
+    signature = (tf.TensorSpec((SIDE, SIDE, 1), tf.float32), tf.TensorSpec((), tf.int64))
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    dataset = dataset.batch(BATCH).prefetch(tf.data.AUTOTUNE)
+    return dataset.apply(tf.data.experimental.assert_cardinality(steps_per_epoch(digits)))
+
+
+def many_processes(digits: Digits, seed: int, workers: int | None) -> stoker.Loader:
+    """What one writes with Stoker.
+
+    Returns:
+        A Loader, to be closed by the caller.
+    """
+    return stoker.Loader(
+        digits, batch_size=BATCH, shuffle=True, seed=seed, transform=augment, workers=workers
+    )

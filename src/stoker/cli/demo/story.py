@@ -1,0 +1,118 @@
+"""What happens in the demo, in order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from . import feeds, picture, race, screen
+from .digits import Digits, Split, augment, enlarge, load, shrink
+
+SEED = 7
+PROMISED = 0.97
+"""The accuracy on held-out digits that a full run must reach."""
+
+
+def tell(epochs: int, workers: int | None, out: Path) -> list[race.Result]:
+    """Runs both contenders, prints the table and writes the picture.
+
+    Args:
+        epochs: Of each contender.
+        workers: Of Stoker; None for one a CPU.
+        out: The picture to write.
+
+    Returns:
+        The results: one process first, then Stoker.
+    """
+    console = Console()
+    split = load()
+    cost = milliseconds_an_example(split.train)
+    console.print(
+        f"[bold]{len(split.train):,} handwritten digits[/], each turned, moved, resized and bent anew in every "
+        f"epoch, by {cost:.1f} ms of plain Python. {len(split.held_out)} more are held out for the test.",
+        highlight=False,
+    )
+    with console.status("TensorFlow is starting"):
+        start_tensorflow()
+    results = compete(console, split, epochs, workers)
+    console.print()
+    console.print(screen.table(results))
+    explain(console, results, epochs)
+    picture.save(out, results, split.train, cost, SEED)
+    console.print(f"See [bold]{out}[/].", highlight=False)
+    return results
+
+
+def compete(console: Console, split: Split, epochs: int, workers: int | None) -> list[race.Result]:
+    """Trains the same model twice, from the same initial weights."""
+    held_out = scanned(split.held_out)
+    steps = feeds.steps_per_epoch(split.train)
+
+    def train(name: str, how: str, dataset: Any) -> race.Result:
+        from .model import build
+
+        with screen.lane(console, name, epochs, steps) as lane:
+            took, accuracy = race.train(build(SEED, epochs * steps), dataset, held_out, epochs, lane)
+        return race.Result(name, how, tuple(took), accuracy)
+
+    alone = train("from_generator", "one process", feeds.one_process(split.train, SEED))
+    with feeds.many_processes(split.train, SEED, workers) as loader:
+        how = "1 worker" if loader.workers == 1 else f"{loader.workers} workers"
+        return [alone, train("stoker.Loader", how, loader.to_tf())]
+
+
+def explain(console: Console, results: list[race.Result], epochs: int) -> None:
+    """Says below the table how its figures were found, and what they come to."""
+    alone, many = results
+    first = "The first epoch, in which Keras compiles and workers start, is left out. " if epochs > 1 else ""
+    console.print(
+        f"[dim]{first}Waiting is the time in which fit() is blocked for its next batch, measured around "
+        "next(iterator) in its train function, for both alike; held-out digits are not augmented.[/]",
+        highlight=False,
+    )
+    console.print(f"\nStoker feeds fit() [bold]{many.rate / alone.rate:.1f}×[/] as fast.", highlight=False)
+    for result in results:
+        if result.accuracy < PROMISED:
+            console.print(
+                f"[yellow]{result.name} ended at {result.accuracy:.1%} on held-out digits, under the "
+                f"{PROMISED:.0%} that a full run reaches: {epochs} epochs were too few, or something is wrong.[/]"
+            )
+
+
+def start_tensorflow() -> None:
+    """Imports Keras on TensorFlow, without the log lines that TensorFlow prints as it starts.
+
+    Some of them come before it reads its own setting, straight to the descriptor: that leads nowhere meanwhile.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def milliseconds_an_example(digits: Digits, times: int = 40) -> float:
+    """The CPU time of one augmentation, in this process, after a first one that pays for imports."""
+    rng = np.random.default_rng(SEED)
+    augment(digits[0], rng)
+    begun = process_time()
+    for index in range(times):
+        augment(digits[index], rng)
+    return (process_time() - begun) / times * 1e3
+
+
+def scanned(digits: Digits) -> tuple[Any, Any]:
+    """All digits as the model sees them, not augmented, and their labels."""
+    return np.stack([shrink(enlarge(image)) for image in digits.images]), digits.labels

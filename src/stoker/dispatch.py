@@ -1,0 +1,367 @@
+"""The one place where consumers, scheduler, engine and slots meet.
+
+Every event goes through `_step`, under one lock: the scheduler says what to do, and it is done.
+Pulling threads bring pulls and carry out what follows from them themselves; the engine's thread
+brings what workers say. No user code, no copy and no wait happens under the lock.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import signal
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stoker.engines import Answer, Death, Engine
+from stoker.errors import ClosedError, StokerError, WorkerDied
+from stoker.memory import Layout, Leases, Slot
+from stoker.memory.layout import aligned_copy
+from stoker.plan import Order, Plan
+from stoker.scheduler import (
+    RETRIES,
+    Closed,
+    Command,
+    Deliver,
+    Died,
+    Done,
+    Event,
+    Fail,
+    Failed,
+    Finish,
+    GiveUp,
+    Joined,
+    Pulled,
+    Released,
+    Respawn,
+    Scheduler,
+    Sized,
+    Submit,
+    Task,
+)
+from stoker.spec import Spec
+from stoker.worker.messages import Describe, Described, Failure, Finished, Hello, SpecKnown, Work
+from stoker.worker.report import raisable
+
+#: The stream whose only batch is the answer to "what does example 0 look like?".
+_PROBE = 0
+#: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds prefetch + 2.
+LEASES = 8
+#: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
+_AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
+
+
+@dataclass
+class _Epoch:
+    number: int
+    order: Order
+
+
+@dataclass
+class _Outbox:
+    """What waits for the consumer of a stream, and whether it has asked."""
+
+    asked: bool = False
+    outcomes: deque[Deliver | Finish | Fail] = field(default_factory=deque)
+
+
+class Dispatcher:
+    """Serves the streams of one Loader.
+
+    Args:
+        plan: which examples make which batch.
+        slots: the slots, `LEASES` of them for consumers.
+        engine: who runs the workers; started at the first pull.
+        workers: how many.
+        prefetch: batches made ahead, or None to choose by their size.
+        run: rows that a task's boundaries are multiples of.
+    """
+
+    def __init__(
+        self, plan: Plan, slots: list[Slot], engine: Engine, *, workers: int, prefetch: int | None, run: int
+    ) -> None:
+        self._plan, self._slots, self._engine = plan, slots, engine
+        self._prefetch, self._inline = prefetch, workers == 0
+        self._scheduler = Scheduler(
+            workers=max(1, workers),
+            batches=lambda stream: 1 if stream == _PROBE else plan.batches,
+            rows=lambda stream, batch: 1 if stream == _PROBE else plan.rows(batch),
+            slots=len(slots) - LEASES,
+            leases=LEASES,
+            run=run,
+            ahead=not self._inline,
+        )
+        self._changed = threading.Condition(threading.Lock())
+        self._events: deque[Event] = deque()
+        self._leases = Leases()
+        self._dropped: deque[int] = deque()
+        self._outboxes: dict[int, _Outbox] = {}
+        self._epochs: dict[int, _Epoch] = {}
+        self._streams = 0
+        self._next_epoch = 0
+        self._spec: Spec | None = None
+        self._layout: Layout | None = None
+        self._pid = os.getpid()
+        self._started = self._closed = False
+        self._broken: StokerError | None = None
+        _live.add(self)
+
+    # ── consumers, from any thread ───────────────────────────────────────────────────────────
+    def open_stream(self) -> int:
+        """A number for a new stream; its epoch begins at its first pull."""
+        with self._changed:
+            self._streams += 1
+            return self._streams
+
+    def spec(self) -> Spec:
+        """What an example looks like; finds it out at the first call."""
+        with self._changed:
+            self._check()
+            if not self._started:
+                self._started = True
+                self._changed.release()
+                try:
+                    self._engine.start(self)
+                finally:
+                    self._changed.acquire()
+            while self._spec is None:
+                outcome = self._wait(_PROBE)
+                if isinstance(outcome, Fail):
+                    raise self._error(outcome)
+                if isinstance(outcome, Deliver):
+                    self._learn(outcome)
+            return self._spec
+
+    def pull(self, stream: int) -> Any:
+        """The next batch of a stream, as the nested arrays of the spec; raises StopIteration at the epoch's end."""
+        spec = self.spec()
+        with self._changed:
+            if stream not in self._epochs:
+                self._epochs[stream] = _Epoch(self._next_epoch, self._plan.order(self._next_epoch))
+                self._next_epoch += 1
+            outcome = self._wait(stream)
+            if isinstance(outcome, Fail):
+                error = self._error(outcome)
+            if not isinstance(outcome, Deliver):
+                self._forget(stream)
+            else:
+                leaves = self._view(outcome)
+        if isinstance(outcome, Finish):
+            raise StopIteration
+        if isinstance(outcome, Fail):
+            raise error
+        if outcome.copy:
+            leaves = [aligned_copy(leaf) for leaf in leaves]
+            with self._changed:
+                self._step(Released(outcome.slot))
+        return spec.unflatten(leaves)
+
+    def close_stream(self, stream: int) -> None:
+        """Nobody will pull this stream again."""
+        with self._changed:
+            self._forget(stream)
+            if not self._closed:
+                self._step(Closed(stream))
+
+    def drop_stream(self, stream: int) -> None:
+        """`close_stream` for finalizers: takes no lock, and is carried out with the next event."""
+        self._dropped.append(stream)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────
+    def request_stop(self) -> None:
+        """Let the workers go, without waiting and without a lock: for finalizers."""
+        if os.getpid() == self._pid:
+            self._closed = True
+            self._engine.request_stop()
+
+    def close(self) -> None:
+        """End the workers, and wake whoever waits for a batch."""
+        if os.getpid() != self._pid:
+            return
+        with self._changed:
+            first, self._closed = not self._closed, True
+            self._changed.notify_all()
+        self._engine.stop()
+        if first:
+            for slot in self._slots:
+                slot.close()
+
+    # ── Listener: from the engine ────────────────────────────────────────────────────────────
+    def heard(self, worker: int, answer: Answer) -> None:
+        with self._changed:
+            match answer:
+                case Hello():
+                    self._step(Joined(worker))
+                case Finished(task, seconds):
+                    self._step(Done(worker, task, seconds))
+                case Described(task, pickled):
+                    self._known = SpecKnown(pickled)
+                    self._step(Done(worker, task, 0.0))
+                case Failure(task=-1):
+                    self._give_up(raisable(answer, epoch=None, batch=None, worker=worker))
+                case Failure(task):
+                    self._step(Failed(worker, task, (worker, answer)))
+
+    def died(self, death: Death) -> None:
+        with self._changed:
+            self._step(Died(death.worker, death))
+
+    def collapsed(self, error: BaseException) -> None:
+        with self._changed:
+            broken = StokerError(f"the engine that runs the workers failed: {type(error).__name__}: {error}")
+            broken.__cause__ = error
+            self._give_up(broken)
+
+    # ── under the lock ───────────────────────────────────────────────────────────────────────
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise ClosedError("this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here.")
+        if self._broken is not None:
+            raise self._broken
+        if self._closed:
+            raise ClosedError("this Loader is closed. Make a new one, or iterate before `close()` or the end of `with`.")
+
+    def _wait(self, stream: int) -> Deliver | Finish | Fail:
+        """Ask for the next outcome of a stream, once, and wait for it; an interrupted wait asks no second time."""
+        outbox = self._outboxes.setdefault(stream, _Outbox())
+        if not outbox.asked:
+            outbox.asked = True
+            self._step(Pulled(stream))
+        while not outbox.outcomes:
+            self._check()
+            self._engine.idle(self._changed)
+        outbox.asked = False
+        return outbox.outcomes.popleft()
+
+    def _forget(self, stream: int) -> None:
+        self._outboxes.pop(stream, None)
+        self._epochs.pop(stream, None)
+
+    def _step(self, event: Event) -> None:
+        """Take in an event, with the releases and drops that finalizers noted, and do what follows from each."""
+        self._events.extend(Released(slot) for slot in self._leases.ended())
+        while self._dropped:
+            stream = self._dropped.popleft()
+            self._forget(stream)
+            self._events.append(Closed(stream))
+        self._events.append(event)
+        while self._events:
+            for command in self._scheduler.on(self._events.popleft()):
+                self._do(command)
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case Submit(worker, task):
+                self._engine.submit(worker, self._message(task))
+            case Deliver(stream) | Finish(stream) | Fail(stream):
+                self._outboxes[stream].outcomes.append(command)
+                self._changed.notify_all()
+            case Respawn(worker):
+                if not self._closed:
+                    self._engine.respawn(worker)
+            case GiveUp(reason):
+                self._give_up(WorkerDied(f"no worker process comes up: the last one {_how(reason)} before it was ready."))
+
+    def _message(self, task: Task) -> Describe | Work:
+        if task.stream == _PROBE:
+            return Describe(task.id)
+        epoch = self._epochs[task.stream]
+        return Work(task.id, epoch.number, task.slot, task.first, self._plan.rows(task.batch), self._examples(task))
+
+    def _examples(self, task: Task) -> npt.NDArray[np.int64]:
+        if task.stream == _PROBE:
+            return np.zeros(1, np.int64)
+        start = task.batch * self._plan.batch_size + task.first
+        return self._epochs[task.stream].order.indices(start, start + task.count)
+
+    def _learn(self, answer: Deliver) -> None:
+        """The first worker has described example 0: give the slots their size, and tell all workers."""
+        spec: Spec = pickle.loads(self._known.pickled)
+        layout = self._layout = Layout.of(spec.leaves, self._plan.batch_size)
+        for slot in self._slots:
+            slot.resize(layout.nbytes)
+        self._engine.tell(self._known)
+        most = len(self._slots) - LEASES
+        fitting = min(most, max(_AHEAD_LEAST, _AHEAD_BYTES // layout.nbytes))
+        self._forget(_PROBE)
+        self._spec = spec
+        self._step(Sized(self._prefetch or fitting))
+        self._step(Released(answer.slot))
+
+    def _view(self, delivered: Deliver) -> list[npt.NDArray[Any]]:
+        assert self._layout is not None
+        leaves = self._layout.view(self._slots[delivered.slot].readable(), self._plan.rows(delivered.batch))
+        if not delivered.copy:
+            self._leases.grant(delivered.slot, leaves)
+        return leaves
+
+    def _give_up(self, error: StokerError) -> None:
+        """No stream gets any further; the first reason counts."""
+        self._broken = self._broken or error
+        self._engine.request_stop()
+        self._changed.notify_all()
+
+    def _error(self, fail: Fail) -> StokerError:
+        epoch = self._epochs[fail.stream].number if fail.stream != _PROBE else 0
+        if isinstance(fail.reason, Death):
+            return _died_error(fail, epoch, self._examples(fail.task).tolist())
+        worker, failure = fail.reason
+        return raisable(failure, epoch=epoch, batch=fail.task.batch, worker=None if self._inline else worker)
+
+
+def _died_error(fail: Fail, epoch: int, examples: list[int]) -> WorkerDied:
+    shown = ", ".join(map(str, examples[:8])) + (f", … ({len(examples)} in all)" if len(examples) > 8 else "")
+    return WorkerDied(
+        f"{RETRIES + 1} workers died one after the other while they held example{'s' * (len(examples) > 1)} {shown} "
+        f"(epoch {epoch}, batch {fail.task.batch}): the last one {_how(fail.reason)}. `workers=0` runs the same code in "
+        "this process, where a debugger can see it.",
+        example=examples[0] if len(examples) == 1 else None,
+        epoch=epoch,
+        worker=fail.reason.worker,
+    )
+
+
+def _how(reason: object) -> str:
+    """How a process ended, in words."""
+    if not isinstance(reason, Death):
+        return f"failed: {reason}"
+    if reason.code >= 0:
+        return f"exited with code {reason.code}"
+    name = signal.Signals(-reason.code).name if -reason.code in set(signal.Signals) else f"signal {-reason.code}"
+    hint = {
+        "SIGKILL": " (often the kernel, out of memory)",
+        "SIGSEGV": " (a crash in native code)",
+        "SIGBUS": " (a crash in native code, or memory that could not be had)",
+    }.get(name, "")
+    return f"was killed by {name}{hint}"
+
+
+# ── the end of the interpreter ───────────────────────────────────────────────────────────────
+_live: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+_exiting = False
+
+
+def exiting() -> bool:
+    """Whether the interpreter is on its way out."""
+    return _exiting
+
+
+@atexit.register
+def _close_all() -> None:
+    global _exiting
+    _exiting = True
+    for dispatcher in list(_live):
+        dispatcher.close()
+
+
+def close_before_others() -> None:
+    """Let this module's exit hook run before those of the libraries imported so far."""
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)

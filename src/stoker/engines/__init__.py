@@ -1,0 +1,67 @@
+"""HOW workers run. Only this folder starts and ends processes.
+
+    processes   fresh interpreters, watched by one thread
+    child       one worker process: start, talk, end
+    inline      no worker: the pulling thread runs the user's code
+    cpus        how many CPUs this process may use
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from stoker.worker.messages import Describe, Described, Failure, Finished, Hello, SpecKnown, Work
+
+Answer = Hello | Described | Finished | Failure
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a worker process ended: its exit code, or minus the signal's number."""
+
+    worker: int
+    code: int
+
+
+class Listener(Protocol):
+    """Whom an engine tells. Called from the engine's thread, or from the pulling one for `inline`."""
+
+    def heard(self, worker: int, answer: Answer) -> None:
+        """A worker sent a message."""
+
+    def died(self, death: Death) -> None:
+        """A worker's exit is confirmed, and all that it had sent was heard."""
+
+    def collapsed(self, error: BaseException) -> None:
+        """The engine itself failed and runs no worker any more."""
+
+
+class Engine(Protocol):
+    """Runs workers 0 … n-1.
+
+    `start` comes first and once, then `submit`, `respawn` and `idle` in any order, `stop` last
+    and as often as one likes. `submit` and `respawn` are called under the dispatcher's lock.
+    """
+
+    def start(self, listener: Listener) -> None:
+        """Bring all workers up; each says `Hello`."""
+
+    def submit(self, worker: int, message: Describe | Work) -> None:
+        """Give a worker its next task; it answers in the order of the tasks."""
+
+    def tell(self, known: SpecKnown) -> None:
+        """Let every worker, also those to come, know the spec before its next task."""
+
+    def respawn(self, worker: int) -> None:
+        """Start a new process in the place of one that died. Called from within `Listener.died`."""
+
+    def idle(self, changed: threading.Condition) -> None:
+        """What a pulling thread does while its batch is not ready; `changed` is held. Returns within 0.1 s or a task."""
+
+    def request_stop(self) -> None:
+        """Ask for the end without waiting and without a lock: for finalizers."""
+
+    def stop(self) -> None:
+        """End all workers; returns when none is left, within 2 s."""

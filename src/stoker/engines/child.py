@@ -1,0 +1,127 @@
+"""One worker process: start it, talk to it, end it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import stoker
+from stoker.engines import Answer
+from stoker.worker.messages import MAX_BYTES, Describe, Described, Failure, Finished, Hello, SpecKnown, Work, decode, encode
+
+log = logging.getLogger("stoker")
+
+#: Native libraries of the workers use one thread each, unless the user says otherwise: the workers are the parallelism.
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+class Child:
+    """A worker process, its socket, and the descriptor (pidfd) that is readable once it has exited.
+
+    Args:
+        number: the worker's number.
+        program: descriptor of the program's bundle.
+        slots: descriptors of the slots.
+
+    The calling thread must live as long as the worker is wanted: the kernel kills it with that thread.
+    """
+
+    def __init__(self, number: int, program: int, slots: Sequence[int]) -> None:
+        self.number = number
+        self.told = False
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            inherited = [theirs.fileno(), program, *slots]
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "stoker.worker", *map(str, [os.getpid(), *inherited])],
+                    pass_fds=inherited,
+                    stdin=subprocess.DEVNULL,
+                    env=_environment(),
+                    start_new_session=True,  # Ctrl-C in the trainer's terminal is the trainer's to handle
+                )
+            except BaseException:
+                self.channel.close()
+                raise
+        self.channel.setblocking(False)
+        self.pidfd = os.pidfd_open(self.process.pid)
+        log.debug("worker %d started, pid %d", number, self.process.pid)
+
+    def send(self, message: Describe | Work | SpecKnown) -> None:
+        """Send without waiting. A worker that is gone hears nothing; its death is told elsewhere."""
+        try:
+            self.channel.send(encode(message))
+        except (BrokenPipeError, ConnectionResetError):
+            log.debug("worker %d was gone before %s", self.number, type(message).__name__)
+
+    def receive(self) -> list[Answer] | None:
+        """All messages that have arrived; None at the end of the stream."""
+        answers: list[Answer] = []
+        while True:
+            try:
+                data = self.channel.recv(MAX_BYTES)
+            except BlockingIOError:
+                return answers
+            except ConnectionResetError:  # it ended with messages of ours unread
+                data = b""
+            if not data:
+                return answers or None
+            answer = decode(data)
+            assert isinstance(answer, Hello | Described | Finished | Failure), answer
+            answers.append(answer)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; a process that has ended is left alone."""
+        log.debug("worker %d gets %s", self.number, number.name)
+        self.process.send_signal(number)
+
+    def reap(self) -> int:
+        """Collect the exit code of the process, which has ended, and give back the descriptors."""
+        code = self.process.wait()
+        os.close(self.pidfd)
+        self.channel.close()
+        log.debug("worker %d ended with %d", self.number, code)
+        return code
+
+
+def end(children: Sequence[Child], grace: float = 0.5) -> None:
+    """End all: ask, wait, terminate, wait, kill."""
+    for child in children:
+        child.channel.close()  # a worker that waits for a task reads the end of the stream, and leaves
+    left = _wait(children, grace)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for child in left:
+            child.signal(number)
+        left = _wait(left, grace)
+    for child in children:
+        child.reap()
+
+
+def _wait(children: Sequence[Child], seconds: float) -> list[Child]:
+    """Wait so long for all to exit; returns those that have not."""
+    deadline = time.monotonic() + seconds
+    left = list(children)
+    while left and (remaining := deadline - time.monotonic()) > 0:
+        try:
+            left[0].process.wait(remaining)
+        except subprocess.TimeoutExpired:
+            break
+        left.pop(0)
+    return [child for child in left if child.process.poll() is None]
+
+
+def _environment() -> dict[str, str]:
+    """The trainer's environment, with its `sys.path` for the interpreter's start; the worker puts PYTHONPATH back."""
+    environment = {**_ONE_THREAD, **os.environ}
+    if "PYTHONPATH" in environment:
+        environment["STOKER_PYTHONPATH"] = environment["PYTHONPATH"]
+    home = str(Path(stoker.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join([home, *(path for path in sys.path if path)])
+    return environment

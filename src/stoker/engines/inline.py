@@ -1,0 +1,66 @@
+"""No worker: the thread that pulls runs the user's code, so that a breakpoint in it works."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from stoker.engines import Listener
+from stoker.memory import Slot
+from stoker.worker.messages import Describe, Hello, SpecKnown, Work
+from stoker.worker.program import Program
+from stoker.worker.runner import Runner
+from stoker.worker.seeding import KeptState, Seeder
+
+
+class InlineEngine:
+    """Makes each batch when it is pulled, in the pulling thread, by the code that workers run.
+
+    The user's objects are used as they are: nothing is pickled. Ctrl-C passes through; the task
+    that it interrupted is done again at the next pull.
+    """
+
+    def __init__(self, program: Program, slots: Sequence[Slot]) -> None:
+        self._runner = Runner(program, slots, Seeder(program.seed, None), passes=(KeyboardInterrupt,))
+        self._pending: deque[Describe | Work] = deque()
+        self._running = threading.Lock()
+
+    def start(self, listener: Listener) -> None:
+        self._listener = listener
+        listener.heard(0, Hello())
+
+    def submit(self, worker: int, message: Describe | Work) -> None:
+        self._pending.append(message)
+
+    def tell(self, known: SpecKnown) -> None:
+        self._runner.learn(known)
+
+    def respawn(self, worker: int) -> None:
+        raise AssertionError("the inline engine has no worker that could die")
+
+    def idle(self, changed: threading.Condition) -> None:
+        if not self._pending:  # another thread runs the task that this one waits for
+            changed.wait(0.1)
+            return
+        changed.release()
+        try:
+            with self._running:
+                self._run_next()
+        finally:
+            changed.acquire()
+
+    def _run_next(self) -> None:
+        if not self._pending:
+            return
+        task = self._pending[0]
+        with KeptState():
+            answer = self._runner.describe(task) if isinstance(task, Describe) else self._runner.work(task)
+        self._pending.popleft()
+        self._listener.heard(0, answer)
+
+    def request_stop(self) -> None:
+        """There is nothing to stop."""
+
+    def stop(self) -> None:
+        """There is nothing to stop."""

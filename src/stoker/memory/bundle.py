@@ -1,0 +1,50 @@
+"""Parts of bytes in one sealed memfd: written once by the trainer, mapped read-only by every worker."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+from collections.abc import Sequence
+
+from stoker.memory.layout import align
+
+_HEAD = 8  # bytes that hold the length of the table of parts
+
+
+def write_bundle(parts: Sequence[bytes | memoryview]) -> int:
+    """Write `parts` to a new memfd; returns its descriptor. Each part starts at a multiple of 64."""
+    views = [memoryview(part).cast("B") for part in parts]
+    table, offset = [], 0
+    for view in views:
+        table.append((offset, view.nbytes))
+        offset += align(view.nbytes)
+    head = json.dumps(table).encode()
+    start = align(_HEAD + len(head))
+    fd = os.memfd_create("stoker-program", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, start + offset)
+        _write(fd, memoryview(len(head).to_bytes(_HEAD, "little") + head), 0)
+        for view, (at, _) in zip(views, table, strict=True):
+            _write(fd, view, start + at)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_bundle(fd: int) -> list[memoryview]:
+    """Map the parts that `write_bundle` wrote, read-only and without copying them."""
+    # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd; unwritten, its pages are the same.
+    view = memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+    length = int.from_bytes(view[:_HEAD], "little")
+    start = align(_HEAD + length)
+    return [view[start + at : start + at + size] for at, size in json.loads(bytes(view[_HEAD : _HEAD + length]))]
+
+
+def _write(fd: int, view: memoryview, offset: int) -> None:
+    while view.nbytes:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written

@@ -1,0 +1,77 @@
+"""Map-style sources: any object with `__len__` and `__getitem__`."""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from stoker.errors import SourceError
+
+
+class MapSource:
+    """What the trainer keeps of a source: its length, and a way to see that it has not changed.
+
+    `__len__` is the only method of the user's that is called in the trainer. The source itself is
+    not kept alive when a weak reference can be had, so that a dataset which nobody else holds
+    lies in memory once, in the pages that the workers share.
+
+    Args:
+        source: the user's object.
+        keep: whether it is used in this process and must be kept.
+
+    Raises:
+        SourceError: it is not map-style, or empty.
+    """
+
+    def __init__(self, source: Any, *, keep: bool) -> None:
+        _check_methods(source)
+        self.length = _length(source)
+        if self.length < 1:
+            raise SourceError(f"the source is empty: len() of this {type(source).__name__} is 0. Check its paths or filters.")
+        self._get: Callable[[], Any] = _reference(source, keep)
+
+    def check(self) -> None:
+        """Raise `SourceError` when the length is not what it was."""
+        source = self._get()
+        if source is not None and (now := _length(source)) != self.length:
+            raise SourceError(changed_length(self.length, now))
+
+
+def changed_length(was: int, now: int) -> str:
+    """The sentence for a source whose length changed."""
+    return (
+        f"the source had {was:,} examples when the Loader was made and has {now:,} now: an epoch would lose "
+        "or repeat examples. Make a new Loader for it."
+    )
+
+
+def _reference(source: Any, keep: bool) -> Callable[[], Any]:
+    if not keep:
+        try:
+            return weakref.ref(source)
+        except TypeError:  # a list, a tuple: they have no weak references
+            pass
+    return lambda: source
+
+
+def _check_methods(source: Any) -> None:
+    kind = type(source).__name__
+    if isinstance(source, type):
+        raise SourceError(f"the source is the class {source.__name__} itself; pass an object, `{source.__name__}(...)`.")
+    if isinstance(source, dict | set | frozenset | str | bytes):
+        raise SourceError(f"a {kind} is not a source of examples; pass a list of them, or an object with `__getitem__`.")
+    for method, repair in (
+        ("__len__", "give it a length: stoker reads sources by index, 0 … len-1"),
+        ("__getitem__", "give it `__getitem__(self, index)`, which returns one example"),
+    ):
+        if not hasattr(type(source), method):
+            raise SourceError(f"the source, a {kind}, has no `{method}`; {repair}.")
+
+
+def _length(source: Any) -> int:
+    try:
+        return operator.index(len(source))
+    except Exception as error:
+        raise SourceError(f"len() of the source, a {type(source).__name__}, raised {type(error).__name__}: {error}") from error

@@ -1,0 +1,104 @@
+"""A worker process: `python -m stoker.worker PARENT SOCKET PROGRAM [SLOT …]`, all but PARENT descriptors.
+
+It takes tasks from its socket until the trainer closes it, and dies with its trainer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+
+from stoker.memory import Slot
+from stoker.worker.messages import (
+    MAX_BYTES,
+    Describe,
+    Hello,
+    Message,
+    SpecKnown,
+    Work,
+    decode,
+    encode,
+)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> None:
+    parent, channel_fd, program_fd, *slot_fds = map(int, arguments)
+    _die_with(parent)
+    os.environ.pop("PYTHONPATH", None)
+    if (theirs := os.environ.pop("STOKER_PYTHONPATH", None)) is not None:
+        os.environ["PYTHONPATH"] = theirs
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what the user prints is seen when it is printed
+    channel = socket.socket(fileno=channel_fd)
+    _guard_forks(channel)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
+        _serve(channel, program_fd, [Slot(fd) for fd in slot_fds])
+
+
+def _serve(channel: socket.socket, program_fd: int, slots: list[Slot]) -> None:
+    from stoker.worker.report import failure
+    from stoker.worker.runner import Runner
+    from stoker.worker.seeding import Seeder, install_lazy_random
+
+    def send(message: Message) -> None:
+        channel.send(encode(message))
+
+    lazy = install_lazy_random()
+    try:
+        from stoker.worker.program import load
+
+        program = load(program_fd)
+    except BaseException as error:
+        send(failure(-1, "program", error, None))
+        return
+    runner = Runner(program, slots, Seeder(program.seed, lazy), still_ours=_exit_if_forked)
+    send(Hello())
+    while data := channel.recv(MAX_BYTES):
+        match decode(data):
+            case Work() as task:
+                send(runner.work(task))
+            case SpecKnown() as known:
+                runner.learn(known)
+            case Describe() as task:
+                send(runner.describe(task))
+            case other:
+                raise AssertionError(f"the trainer sent {other}")
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the trainer's supervising thread ends, however it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the call above
+        os._exit(1)
+
+
+_forked = False
+
+
+def _guard_forks(channel: socket.socket) -> None:
+    """A process that user code forks must neither answer for this worker nor outlive it."""
+    ours = os.getpid()
+
+    def in_child() -> None:
+        global _forked
+        _forked = True
+        channel.close()
+        _die_with(ours)
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def _exit_if_forked() -> None:
+    if _forked:  # the forked copy came back from the user's code as if it were the worker
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

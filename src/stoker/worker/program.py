@@ -1,0 +1,77 @@
+"""What a worker runs, and how it gets there: the user's source and transform, pickled once.
+
+The pickle's large buffers (arrays) are left out of it and written beside it, so that all
+workers map the same read-only pages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from stoker.errors import ProgramError
+from stoker.memory import open_bundle, write_bundle
+
+
+@dataclass(frozen=True)
+class Program:
+    """The user's code and what is needed to run it.
+
+    Attributes:
+        source: the map-style source.
+        transform: called with each example, or None.
+        wants_rng: whether `transform` takes an argument `rng`.
+        seed: the Loader's seed.
+        length: examples in the source, as the plan counts on.
+        batch_size: rows of a full batch.
+    """
+
+    source: Any
+    transform: Callable[..., Any] | None
+    wants_rng: bool
+    seed: int
+    length: int
+    batch_size: int
+
+
+def dump(program: Program) -> int:
+    """Write the program to shared memory; returns its descriptor. Raises `ProgramError`."""
+    import cloudpickle
+
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        pickled = cloudpickle.dumps(program, protocol=5, buffer_callback=buffers.append)
+    except Exception as error:
+        from stoker.worker.unpicklable import culprit
+
+        path, reason = culprit({"source": program.source, "transform": program.transform}, error)
+        raise ProgramError(
+            f"{path} cannot be sent to a worker process: {reason}. Open it inside `__getitem__` on first use, "
+            "or drop it in `__getstate__`; `workers=0` runs without sending anything."
+        ) from error
+    place = {"path": sys.path, "cwd": _cwd(), "argv": sys.argv}
+    return write_bundle([json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)])
+
+
+def load(fd: int) -> Program:
+    """Rebuild the program in a worker: in the trainer's directory, with its `sys.path` and `sys.argv`."""
+    place, pickled, *buffers = open_bundle(fd)
+    where = json.loads(bytes(place))
+    sys.path[:], sys.argv[:] = where["path"], where["argv"]
+    if where["cwd"] is not None:
+        os.chdir(where["cwd"])
+    program = pickle.loads(pickled, buffers=buffers)
+    assert isinstance(program, Program)
+    return program
+
+
+def _cwd() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # the trainer's directory was removed under it
+        return None

@@ -1,0 +1,87 @@
+"""User exceptions as messages, and back: their text first, the exception itself where it survives the journey."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from types import TracebackType
+
+from stoker.errors import ProgramError, SourceError, SpecError, StokerError, WorkerError
+from stoker.worker.messages import Failure
+
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LINES = 32
+_SUMMARY = 2_000
+_PICKLE = 32_000
+
+
+def failure(task: int, kind: str, error: BaseException, example: int | None) -> Failure:
+    """The message about an exception that user code raised."""
+    return Failure(task, kind, summary(error), user_traceback(error), example, _pickled(error), error)
+
+
+def summary(error: BaseException) -> str:
+    """Type and text of an exception, bounded, also when its `__str__` raises."""
+    text = "".join(traceback.TracebackException(type(error), error, None).format_exception_only()).strip()
+    return text if len(text) <= _SUMMARY else text[:_SUMMARY] + f"… ({len(text):,} characters)"
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback from the user's first frame on, with its causes, at most `_LINES` lines."""
+    told = traceback.TracebackException(type(error), error, _user_frames(error.__traceback__))
+    lines = [line[:500] for line in "".join(told.format()).rstrip().splitlines()]
+    if len(lines) > _LINES:
+        half = _LINES // 2
+        lines = [*lines[:half], f"  … {len(lines) - 2 * half} lines left out …", *lines[-half:]]
+    return "\n".join(lines)
+
+
+def _user_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Without the frames of ours that called the user's code."""
+    first = frames
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_HERE):
+        first = first.tb_next
+    return first or frames
+
+
+def _pickled(error: BaseException) -> bytes:
+    """The exception, if a copy of it can be made; some pickle well and then cannot be read."""
+    import cloudpickle
+
+    try:
+        data = cloudpickle.dumps(error, protocol=5)
+        if len(data) > _PICKLE or not isinstance(pickle.loads(data), BaseException):
+            return b""
+    except Exception:  # whatever the user's __reduce__ raises: the text has been taken already
+        return b""
+    return bytes(data)
+
+
+def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: int | None) -> StokerError:
+    """The exception that the consumer gets for a worker's `failure`; its cause is the user's own."""
+    what = f"example {failure.example}" if failure.example is not None else "the source"
+    places = {"epoch": epoch, "batch": batch, "worker": worker}
+    where = ", ".join(f"{name} {number}" for name, number in places.items() if number is not None)
+    known = {"example": failure.example, "epoch": epoch, "worker": worker}
+    if failure.kind == "spec":
+        return SpecError(f"{what} ({where}) cannot be batched: {failure.summary}", **known)
+    if failure.kind == "source":
+        return SourceError(failure.summary)
+    error: StokerError
+    if failure.kind == "program":
+        error = ProgramError(
+            f"the source or the transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
+        )
+    else:
+        error = WorkerError(f"{what} ({where}) raised {failure.summary}\n\n{failure.traceback}", **known)
+    error.__cause__ = failure.error or _unpickled(failure)
+    return error
+
+
+def _unpickled(failure: Failure) -> BaseException | None:
+    try:
+        cause = pickle.loads(failure.pickled) if failure.pickled else None
+    except Exception:  # it could be rebuilt in the worker; where it cannot be here, the text must do
+        return None
+    return cause if isinstance(cause, BaseException) else None

@@ -1,0 +1,67 @@
+"""Which part of an object cannot be pickled: a walk along its attributes, items and closures."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import cloudpickle
+
+_DEPTH = 12
+
+
+def culprit(roots: dict[str, Any], error: Exception) -> tuple[str, str]:
+    """The path of the deepest part that cannot be pickled, and why; `error` is what pickling the whole raised."""
+    for name, root in roots.items():
+        reason = _reason(root)
+        if reason is not None:
+            return _descend(name, root, reason, {id(root)}, _DEPTH)
+    return " or ".join(roots), f"{type(error).__name__}: {error}"
+
+
+def _descend(path: str, value: Any, reason: str, seen: set[int], depth: int) -> tuple[str, str]:
+    for step, part in _parts(value) if depth else ():
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        why = _reason(part)
+        if why is not None:
+            return _descend(path + step, part, why, seen, depth - 1)
+    return f"{path} (a {type(value).__name__})", reason
+
+
+def _reason(value: Any) -> str | None:
+    """Why `value` cannot be pickled, or None when it can."""
+    try:
+        cloudpickle.dumps(value, protocol=5, buffer_callback=lambda _: None)
+    except Exception as error:  # any exception of a user's __reduce__ is a reason
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What `value` is made of, each with the step that leads to it."""
+    if isinstance(value, types.MethodType):
+        yield ".__self__", value.__self__
+        yield ".__func__", value.__func__
+    elif isinstance(value, types.FunctionType):
+        for name, part in inspect.getclosurevars(value).nonlocals.items():
+            yield f".<closure>.{name}", part
+        for name in value.__code__.co_names:
+            if name in value.__globals__:
+                yield f".<global>.{name}", value.__globals__[name]
+    elif isinstance(value, dict):
+        yield from ((f"[{key!r}]", part) for key, part in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"[{number}]", part) for number, part in enumerate(value))
+    if not isinstance(value, type | types.FunctionType | types.MethodType | types.ModuleType):
+        yield from ((f".{name}", part) for name, part in getattr(value, "__dict__", {}).items())
+        if type(value).__module__ == "__main__":  # its methods travel by value
+            yield from ((f".{name}", part) for name, part in vars(type(value)).items() if callable(part))
+        for kind in type(value).__mro__:
+            slots = kind.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if hasattr(value, name):
+                    yield f".{name}", getattr(value, name)
