@@ -19,7 +19,8 @@ DTYPES = frozenset(
     "complex64 complex128 bfloat16 float8_e5m2 float8_e4m3fn".split()
 )
 
-_PYTHON_NUMBERS = {
+#: The dtypes that NumPy gives Python's numbers.
+PYTHON_NUMBERS = {
     bool: np.dtype(np.bool_),
     int: np.dtype(np.int64),
     float: np.dtype(np.float64),
@@ -66,18 +67,16 @@ class Spec:
         paths = (accessor.codify("") for accessor in tree.accessors())
         return cls(tree, tuple(describe(path, value) for path, value in zip(paths, values, strict=True)))
 
-    def flatten(self, example: Any) -> list[Any]:
-        """The leaves of `example` in this spec's order; raises `Misfit` when its structure is another."""
-        try:
-            return self.tree.flatten_up_to(example)
-        except (ValueError, TypeError):
-            raise Misfit(self._structure_misfit(example)) from None
-
     def unflatten(self, leaves: Iterable[Any]) -> Any:
         """Put `leaves` back into the nesting of the example."""
         return self.tree.unflatten(leaves)
 
-    def _structure_misfit(self, example: Any) -> str:
+    def is_flat_tuple(self) -> bool:
+        """Whether an example is a plain tuple of leaves."""
+        return self.tree.type is tuple and all(len(path) == 1 for path in self.tree.paths())
+
+    def structure_misfit(self, example: Any) -> str:
+        """In which parts the structure of `example` is another."""
         came = optree.tree_structure(example, none_is_leaf=True)
         ours, theirs = set(self.tree.paths()), set(came.paths())
         parts = []
@@ -96,7 +95,7 @@ class Spec:
 def describe(path: str, value: Any) -> Leaf:
     """The `Leaf` that `value` is; raises `Misfit` when it is none."""
     where = f"at {path} " if path else ""
-    python = _PYTHON_NUMBERS.get(type(value))
+    python = PYTHON_NUMBERS.get(type(value))
     if python is not None:
         if type(value) is int and not -(2**63) <= value < 2**63:
             raise Misfit(f"{where}it holds the int {value}, which needs more than 64 bits.")

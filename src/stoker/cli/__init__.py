@@ -1,5 +1,7 @@
 """The command `stoker`: what a user types in a terminal.
 
+The files:
+
     commands.py   the commands and their options
     demo/         `stoker demo`: a small training run, fed two ways
 """

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 _DEMO_NEEDS = ("tensorflow", "keras", "rich", "matplotlib", "scipy", "sklearn")
 

@@ -10,7 +10,7 @@ from stoker.engines import Listener
 from stoker.memory import Slot
 from stoker.worker.messages import Describe, Hello, SpecKnown, Work
 from stoker.worker.program import Program
-from stoker.worker.runner import Runner
+from stoker.worker.runner import Fork, Runner
 from stoker.worker.seeding import KeptState, Seeder
 
 
@@ -22,7 +22,7 @@ class InlineEngine:
     """
 
     def __init__(self, program: Program, slots: Sequence[Slot]) -> None:
-        self._runner = Runner(program, slots, Seeder(program.seed, None), passes=(KeyboardInterrupt,))
+        self._runner = Runner(program, slots, Seeder(program.seed, None), fork=Fork(), passes=(KeyboardInterrupt,))
         self._pending: deque[Describe | Work] = deque()
         self._running = threading.Lock()
 

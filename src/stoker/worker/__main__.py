@@ -23,6 +23,10 @@ from stoker.worker.messages import (
     decode,
     encode,
 )
+from stoker.worker.program import load
+from stoker.worker.report import failure
+from stoker.worker.runner import Fork, Runner
+from stoker.worker.seeding import Seeder, install_lazy_random
 
 _PR_SET_PDEATHSIG = 1
 
@@ -43,22 +47,16 @@ def main(arguments: list[str]) -> None:
 
 
 def _serve(channel: socket.socket, program_fd: int, slots: list[Slot]) -> None:
-    from stoker.worker.report import failure
-    from stoker.worker.runner import Runner
-    from stoker.worker.seeding import Seeder, install_lazy_random
-
     def send(message: Message) -> None:
         channel.send(encode(message))
 
     lazy = install_lazy_random()
     try:
-        from stoker.worker.program import load
-
         program = load(program_fd)
     except BaseException as error:
         send(failure(-1, "program", error, None))
         return
-    runner = Runner(program, slots, Seeder(program.seed, lazy), still_ours=_exit_if_forked)
+    runner = Runner(program, slots, Seeder(program.seed, lazy), fork=_fork)
     send(Hello())
     while data := channel.recv(MAX_BYTES):
         match decode(data):
@@ -79,7 +77,7 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-_forked = False
+_fork = Fork()
 
 
 def _guard_forks(channel: socket.socket) -> None:
@@ -87,17 +85,11 @@ def _guard_forks(channel: socket.socket) -> None:
     ours = os.getpid()
 
     def in_child() -> None:
-        global _forked
-        _forked = True
+        _fork.happened = True
         channel.close()
         _die_with(ours)
 
     os.register_at_fork(after_in_child=in_child)
-
-
-def _exit_if_forked() -> None:
-    if _forked:  # the forked copy came back from the user's code as if it were the worker
-        os._exit(0)
 
 
 if __name__ == "__main__":

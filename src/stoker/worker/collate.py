@@ -1,16 +1,39 @@
-"""Examples into the rows of a slot: each is written straight to its place and dropped."""
+"""Examples into the rows of a slot: each value is checked, then copied once, to its place.
+
+This is the innermost loop of the product. Small examples are written a few at a time, because
+a NumPy call costs more than copying a hundred floats; large ones singly, because they should
+be dropped as soon as they are made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stoker.spec import Leaf, Misfit, Spec, describe
+from stoker.spec import PYTHON_NUMBERS, Leaf, Misfit, Spec, describe
 
-Writer = Callable[[int, Any], None]
+#: Examples that are written together: as many as fit into so many bytes, and no more than so many.
+_TOGETHER_BYTES, _TOGETHER = 32 << 10, 32
+
+_Write = Callable[[int, list[Any]], None]
+
+
+class MisfitAt(Exception):
+    """The example at `position` of those to be written does not fit; `reason` tells why."""
+
+    def __init__(self, position: int, reason: Misfit) -> None:
+        super().__init__(position, reason)
+        self.position, self.reason = position, reason
+
+
+def together(spec: Spec) -> int:
+    """How many examples of this kind to hand to `Rows.write` at once."""
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in spec.leaves)
+    return max(1, min(_TOGETHER, _TOGETHER_BYTES // max(1, size)))
 
 
 class Rows:
@@ -22,38 +45,74 @@ class Rows:
     """
 
     def __init__(self, spec: Spec, columns: list[npt.NDArray[Any]]) -> None:
-        self._flatten = spec.flatten
-        self._writers = [_writer(leaf, column) for leaf, column in zip(spec.leaves, columns, strict=True)]
+        self._spec = spec
+        self._writers = [
+            _array_writer(leaf, column) if leaf.shape else _number_writer(leaf, column)
+            for leaf, column in zip(spec.leaves, columns, strict=True)
+        ]
+        # A tuple of leaves, by far the commonest example, needs no flattening.
+        self._flat = len(spec.leaves) if spec.is_flat_tuple() else -1
 
-    def write(self, row: int, example: Any) -> None:
-        """Write `example` to `row`; raises `Misfit` when it differs from the spec."""
-        for write, value in zip(self._writers, self._flatten(example), strict=True):
-            write(row, value)
+    def write(self, row: int, examples: Sequence[Any]) -> None:
+        """Write `examples` to rows row, row+1, …; raises `MisfitAt`."""
+        flat, flatten = self._flat, self._spec.tree.flatten_up_to
+        values: list[Any] = []
+        for position, example in enumerate(examples):
+            if type(example) is tuple and len(example) == flat:
+                values.append(example)
+                continue
+            try:
+                values.append(flatten(example))
+            except (ValueError, TypeError):
+                raise MisfitAt(position, Misfit(self._spec.structure_misfit(example))) from None
+        for write, column in zip(self._writers, zip(*values, strict=True), strict=True):
+            write(row, list(column))
 
 
-def _writer(leaf: Leaf, column: npt.NDArray[Any]) -> Writer:
-    """What writes one leaf. The common case, an ndarray or number of the right kind, costs two comparisons."""
+def _array_writer(leaf: Leaf, column: npt.NDArray[Any]) -> _Write:
     shape, dtype = leaf.shape, leaf.dtype
-    python = {"bool": bool, "int64": int, "float64": float, "complex128": complex}.get(dtype.name) if not shape else None
 
-    def write(row: int, value: Any) -> None:
-        if type(value) is np.ndarray:
-            if value.dtype != dtype or value.shape != shape:
-                _check(leaf, value)
-        elif type(value) is not python or (python is int and not -(2**63) <= value < 2**63):
-            _check(leaf, value)
-            value = np.asarray(value)
-        column[row] = value
+    def write(row: int, values: list[Any]) -> None:
+        for position, value in enumerate(values):
+            if type(value) is np.ndarray and value.shape == shape:
+                came = value.dtype
+                if came is dtype or came == dtype:
+                    continue
+            values[position] = _converted(leaf, value, position)
+        target = column[row : row + len(values)]
+        np.concatenate(values, out=target.reshape(len(values) * shape[0], *shape[1:]), casting="no")
 
     return write
 
 
-def _check(expected: Leaf, value: Any) -> None:
-    """Raise `Misfit` unless `value` is the leaf that is expected (in whatever byte order)."""
-    came = describe(expected.path, value)
-    if came != expected:
-        where = f"at {expected.path} " if expected.path else ""
-        raise Misfit(
-            f"{where}it holds {came}, expected {expected} as in example 0. Examples are stacked, so every one "
-            "must have the same shapes and dtypes: resize, pad or convert it in `__getitem__` or in `transform`."
-        )
+def _number_writer(leaf: Leaf, column: npt.NDArray[Any]) -> _Write:
+    dtype, scalar = leaf.dtype, leaf.dtype.type
+    number = next((number for number, its in PYTHON_NUMBERS.items() if its == dtype), scalar)
+
+    def write(row: int, values: list[Any]) -> None:
+        for position, value in enumerate(values):
+            if type(value) is not number and type(value) is not scalar:
+                values[position] = _converted(leaf, value, position)[()]
+        try:
+            column[row : row + len(values)] = np.fromiter(values, dtype, len(values))
+        except OverflowError:
+            for position, value in enumerate(values):
+                _converted(leaf, value, position)
+            raise
+
+    return write
+
+
+def _converted(expected: Leaf, value: Any, position: int) -> npt.NDArray[Any]:
+    """`value` as an array of the expected dtype, if it is the leaf that is expected (in whatever byte order)."""
+    try:
+        came = describe(expected.path, value)
+        if came != expected:
+            where = f"at {expected.path} " if expected.path else ""
+            raise Misfit(
+                f"{where}it holds {came}, expected {expected} as in example 0. Examples are stacked, so every one "
+                "must have the same shapes and dtypes: resize, pad or convert it in `__getitem__` or in `transform`."
+            )
+    except Misfit as reason:
+        raise MisfitAt(position, reason) from None
+    return np.asarray(value).astype(expected.dtype, copy=False)

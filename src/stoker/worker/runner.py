@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from stoker.memory import Layout, Slot
 from stoker.sources.map_style import changed_length
 from stoker.spec import Misfit, Spec
-from stoker.worker.collate import Rows
+from stoker.worker.collate import MisfitAt, Rows, together
 from stoker.worker.messages import Describe, Described, Failure, Finished, SpecKnown, Work
 from stoker.worker.program import Program
 from stoker.worker.report import failure
 from stoker.worker.seeding import Seeder
 
 
+#: Writes examples to rows, from a first one on.
+Writer = Callable[[int, list[Any]], None]
+
+
 class SourceChanged(Exception):
     """The source does not have the length that the plan was made for, or answers with another number of examples."""
+
+
+class Fork:
+    """Tells whether this process is a copy that user code forked: it must not write any more."""
+
+    happened = False
 
 
 class Runner:
@@ -28,7 +43,7 @@ class Runner:
         program: the user's code.
         slots: the slots, by number.
         seeder: sets the random states before each example.
-        still_ours: called after user code and before its result is used; does not return in a forked copy.
+        fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `Failure`.
     """
 
@@ -38,28 +53,28 @@ class Runner:
         slots: Sequence[Slot],
         seeder: Seeder,
         *,
-        still_ours: Callable[[], None] = lambda: None,
+        fork: Fork,
         passes: tuple[type[BaseException], ...] = (),
     ) -> None:
-        self._passes = passes
-        self._program, self._slots, self._seeder, self._still_ours = program, slots, seeder, still_ours
-        self._many = getattr(program.source, "__getitems__", None)
+        self._program, self._slots, self._seeder = program, slots, seeder
+        self._fork, self._passes = fork, passes
+        together = getattr(program.source, "__getitems__", None)
+        self._make = self._read_each if together is None else partial(self._read_together, together)
         self._spec: Spec | None = None
         self._layout: Layout | None = None
+        self._together = 1
         self._rows: dict[tuple[int, int], Rows] = {}
         self._epoch = -1
-        self._example: int | None = None
+        self._example: int | None = None  # at work
 
     def describe(self, task: Describe) -> Described | Failure:
         """Find the spec from example 0 as epoch 0 has it."""
-        import numpy as np
-
+        specs: list[Spec] = []
         try:
-            examples = self._examples(0, np.zeros(1, np.int64))
-            spec = Spec.of(next(examples))
+            self._run(0, np.zeros(1, np.int64), 0, lambda row, examples: specs.append(Spec.of(examples[0])))
             import cloudpickle
 
-            return Described(task.task, cloudpickle.dumps(spec, protocol=5))
+            return Described(task.task, cloudpickle.dumps(specs[-1], protocol=5))
         except BaseException as error:
             return self._failure(task.task, error)
 
@@ -67,14 +82,13 @@ class Runner:
         """Take on the spec that all workers write by."""
         spec: Spec = pickle.loads(known.pickled)
         self._spec, self._layout = spec, Layout.of(spec.leaves, self._program.batch_size)
+        self._together = together(spec)
 
     def work(self, task: Work) -> Finished | Failure:
         """Make the examples of `task` and write them to their rows."""
         started = time.perf_counter()
         try:
-            rows = self._rows_of(task.slot, task.rows)
-            for row, example in enumerate(self._examples(task.epoch, task.indices), task.first):
-                rows.write(row, example)
+            self._run(task.epoch, task.indices, task.first, self._rows_of(task.slot, task.rows).write)
         except BaseException as error:
             return self._failure(task.task, error)
         return Finished(task.task, time.perf_counter() - started)
@@ -87,56 +101,63 @@ class Runner:
             found = self._rows[slot, rows] = Rows(self._spec, columns)
         return found
 
-    def _examples(self, epoch: int, indices: Any) -> Iterator[Any]:
-        """The examples of a run, each made when it is asked for and not kept."""
+    def _run(self, epoch: int, indices: npt.NDArray[np.int64], first: int, write: Writer) -> None:
+        """Make the examples `indices` and write them, a few at a time."""
         self._example = None
         if epoch != self._epoch:
             self._check_length()
             self._epoch = epoch
+        self._seeder.watch()
         seeds = self._seeder.seeds(epoch, indices)
         numbers: list[int] = indices.tolist()
-        if self._many is not None:
-            return self._read_together(numbers, seeds)
-        return self._read_each(numbers, seeds)
+        self._make(numbers, seeds, first, write)
+        if self._seeder.watch():
+            self._make(numbers, seeds, first, write)
 
-    def _read_each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
-        source, begin, still_ours = self._program.source, self._seeder.begin, self._still_ours
-        transform = self._program.transform
-        for index, seed in zip(indices, seeds, strict=True):
-            self._example = index
-            while True:
+    def _read_each(self, indices: list[int], seeds: list[int], first: int, write: Writer) -> None:
+        read, transform, begin = self._program.source.__getitem__, self._program.transform, self._seeder.begin
+        for start in range(0, len(indices), self._together):
+            some = indices[start : start + self._together]
+            examples = []
+            for index, seed in zip(some, seeds[start : start + self._together], strict=True):
+                self._example = index
                 begin(seed)
-                example = source[index]
-                if transform is not None:
-                    example = self._transformed(transform, example, seed)
-                if not self._seeder.came_late():
-                    break
-            still_ours()
-            yield example
+                example = read(index)
+                examples.append(example if transform is None else self._transformed(transform, example, seed))
+            self._write(write, first + start, examples, some)
 
-    def _read_together(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
+    def _read_together(
+        self, read: Callable[[list[int]], Any], indices: list[int], seeds: list[int], first: int, write: Writer
+    ) -> None:
         """By `__getitems__`, in runs that depend on the batch alone, so that the random state they meet does too."""
+        transform, begin = self._program.transform, self._seeder.begin
         for start in range(0, len(indices), RUN):
-            yield from self._read_run(indices[start : start + RUN], seeds[start : start + RUN])
+            some = indices[start : start + RUN]
+            begin(seeds[start])
+            examples = list(read(some))
+            if len(examples) != len(some):
+                raise SourceChanged(
+                    f"`__getitems__` was asked for {len(some)} examples and returned {len(examples)}; return one for each index"
+                )
+            if transform is not None:
+                for number, seed in enumerate(seeds[start : start + RUN]):
+                    self._example = some[number]
+                    begin(seed)
+                    examples[number] = self._transformed(transform, examples[number], seed)
+            self._write(write, first + start, examples, some)
+            self._example = None
 
-    def _read_run(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
-        assert self._many is not None
-        while True:
-            self._seeder.begin(seeds[0])
-            examples = self._many(indices)
-            if not self._seeder.came_late():
-                break
-        if len(examples) != len(indices):
-            raise SourceChanged(
-                f"`__getitems__` was asked for {len(indices)} examples and returned {len(examples)}; return one for each index"
-            )
-        for index, seed, example in zip(indices, seeds, examples, strict=True):
-            self._example = index
-            if self._program.transform is not None:
-                self._seeder.begin(seed)
-                example = self._transformed(self._program.transform, example, seed)
-            self._still_ours()
-            yield example
+    def _write(self, write: Writer, row: int, examples: list[Any], indices: list[int]) -> None:
+        if self._fork.happened:  # this copy of the worker came back from the user's code
+            os._exit(0)
+        try:
+            write(row, examples)
+        except MisfitAt as misfit:
+            self._example = indices[misfit.position]
+            raise misfit.reason from None
+        except Misfit:
+            self._example = indices[0]
+            raise
 
     def _transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
         return transform(example, rng=self._seeder.rng(seed)) if self._program.wants_rng else transform(example)
@@ -147,7 +168,8 @@ class Runner:
             raise SourceChanged(changed_length(self._program.length, now))
 
     def _failure(self, task: int, error: BaseException) -> Failure:
-        self._still_ours()
+        if self._fork.happened:
+            os._exit(0)
         if isinstance(error, self._passes):
             raise error
         if isinstance(error, Misfit):

@@ -96,14 +96,13 @@ class Seeder:
             self._lazy.pending = seed
         else:
             random.seed(seed)
-        if self._numpy is None:
-            self._numpy = sys.modules.get("numpy.random")
         if self._numpy is not None:
             self._numpy.seed(seed & 0xFFFFFFFF)
 
-    def came_late(self) -> bool:
-        """Whether user code imported `numpy.random` since `begin`, so that its example met another state: make it again."""
-        return self._numpy is None and "numpy.random" in sys.modules
+    def watch(self) -> bool:
+        """Whether user code imported `numpy.random` since the last call; what met its unseeded state must be made again."""
+        known, self._numpy = self._numpy, sys.modules.get("numpy.random")
+        return known is not self._numpy
 
     def rng(self, seed: int) -> np.random.Generator:
         """The generator for the example with this seed: the one object, set anew."""

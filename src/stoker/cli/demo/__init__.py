@@ -1,5 +1,7 @@
 """`stoker demo`: the same small training run, fed by one process and by many.
 
+The files:
+
     story.py     what happens, in order
     digits.py    the data and its augmentation, as a user writes them
     model.py     the network

@@ -19,7 +19,7 @@ SIDE = 32
 """Height and width of what the model sees, in pixels."""
 
 FINE = 96
-"""Height and width of the canvas on which a digit is bent: drawn larger, so that resampling costs no detail."""
+"""Height and width of the canvas on which a digit is bent: larger, so that resampling costs no detail."""
 
 
 class Digits:
@@ -40,7 +40,7 @@ class Digits:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Example:
-        """One 8×8 image and its label."""
+        """One image of shape (8, 8) and its label."""
         return self.images[index], self.labels[index]
 
 
@@ -76,7 +76,7 @@ def load(held_out: float = 0.2, seed: int = 7) -> Split:
 
 
 def enlarge(image: Image) -> Any:
-    """An 8×8 image with a margin of one pixel, drawn on the fine canvas with cubic splines."""
+    """An image of shape (8, 8) with a margin of one pixel, drawn on the fine canvas with cubic splines."""
     from scipy import ndimage
 
     framed = np.pad(image, 1)
@@ -87,7 +87,8 @@ def shrink(canvas: Any) -> Image:
     """The fine canvas as the model sees it: shape (SIDE, SIDE, 1), float32 from 0 to 1, by area mean."""
     cell = FINE // SIDE
     small = canvas.reshape(SIDE, cell, SIDE, cell).mean(axis=(1, 3))
-    return np.clip(small, 0, 1).astype(np.float32)[..., None]
+    image: Image = np.clip(small, 0, 1).astype(np.float32)[..., None]
+    return image
 
 
 def augment(example: Example, rng: np.random.Generator) -> Example:

@@ -39,7 +39,7 @@ def one_process(digits: Digits, seed: int) -> Any:
     return dataset.apply(tf.data.experimental.assert_cardinality(steps_per_epoch(digits)))
 
 
-def many_processes(digits: Digits, seed: int, workers: int | None) -> stoker.Loader:
+def many_processes(digits: Digits, seed: int, workers: int) -> stoker.Loader:
     """What one writes with Stoker.
 
     Returns:

@@ -49,12 +49,10 @@ def bars(axes: Any, results: list[Result]) -> None:
         axes.barh(-place, result.rate, height=0.48, color=colour)
         name = axes.text(0, -place + 0.31, result.name, fontsize=14, weight="bold", va="baseline")
         beside = {"xycoords": (name, "data"), "xytext": (14, 0), "textcoords": "offset points"}
-        axes.annotate(
-            detail(result), (1, -place + 0.31), fontsize=12, color=SOFT, va="baseline", annotation_clip=False, **beside
-        )
+        axes.annotate(detail(result), (1, -place + 0.31), fontsize=12, color=SOFT, va="baseline", **beside)
         value = f"{result.rate:,.0f}"
         axes.text(result.rate + best * 0.012, -place, value, fontsize=22, weight="bold", va="center")
-    ratio = f"{results[1].rate / results[0].rate:.1f}×"
+    ratio = f"{results[1].rate / results[0].rate:.1f}\N{MULTIPLICATION SIGN}"
     axes.text(best * 1.33, -0.52, ratio, fontsize=56, weight="bold", color=EMBER, ha="right", va="center")
     axes.set_xlim(0, best * 1.33)
     axes.set_ylim(-1.3, 0.7)

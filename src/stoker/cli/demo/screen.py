@@ -66,7 +66,7 @@ def lane(console: Console, name: str, epochs: int, steps: int) -> Iterator[Lane]
 
 def table(results: list[Result]) -> Table:
     """The measurements, a contender a row."""
-    grid = Table(title="The same fit(), the same code, fed two ways", title_style="bold", title_justify="left")
+    grid = Table(title="The same fit(), fed two ways", title_style="bold", title_justify="left")
     grid.add_column("fed by", no_wrap=True)
     for heading in ("time an\nepoch", "examples\n/s", "step spent\nwaiting", "right on\nheld-out"):
         grid.add_column(heading, justify="right", no_wrap=True)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from stoker.engines.cpus import usable_cpus
+
 from . import feeds, picture, race, screen
 from .digits import Digits, Split, augment, enlarge, load, shrink
 
@@ -33,8 +35,8 @@ def tell(epochs: int, workers: int | None, out: Path) -> list[race.Result]:
     split = load()
     cost = milliseconds_an_example(split.train)
     console.print(
-        f"[bold]{len(split.train):,} handwritten digits[/], each turned, moved, resized and bent anew in every "
-        f"epoch, by {cost:.1f} ms of plain Python. {len(split.held_out)} more are held out for the test.",
+        f"[bold]{len(split.train):,} handwritten digits[/], each turned, moved, resized and bent anew in "
+        f"every epoch, by {cost:.1f} ms of plain Python. {len(split.held_out)} more are held out to test.",
         highlight=False,
     )
     with console.status("TensorFlow is starting"):
@@ -61,8 +63,9 @@ def compete(console: Console, split: Split, epochs: int, workers: int | None) ->
         return race.Result(name, how, tuple(took), accuracy)
 
     alone = train("from_generator", "one process", feeds.one_process(split.train, SEED))
+    workers = workers or usable_cpus()
+    how = f"{workers} worker{'s' if workers > 1 else ''}"
     with feeds.many_processes(split.train, SEED, workers) as loader:
-        how = "1 worker" if loader.workers == 1 else f"{loader.workers} workers"
         return [alone, train("stoker.Loader", how, loader.to_tf())]
 
 
@@ -75,19 +78,20 @@ def explain(console: Console, results: list[race.Result], epochs: int) -> None:
         "next(iterator) in its train function, for both alike; held-out digits are not augmented.[/]",
         highlight=False,
     )
-    console.print(f"\nStoker feeds fit() [bold]{many.rate / alone.rate:.1f}×[/] as fast.", highlight=False)
+    ratio = f"{many.rate / alone.rate:.1f}\N{MULTIPLICATION SIGN}"
+    console.print(f"\nStoker feeds fit() [bold]{ratio}[/] as fast.", highlight=False)
     for result in results:
         if result.accuracy < PROMISED:
             console.print(
                 f"[yellow]{result.name} ended at {result.accuracy:.1%} on held-out digits, under the "
-                f"{PROMISED:.0%} that a full run reaches: {epochs} epochs were too few, or something is wrong.[/]"
+                f"{PROMISED:.0%} that a full run reaches: too few epochs ({epochs}), or a mistake.[/]"
             )
 
 
 def start_tensorflow() -> None:
     """Imports Keras on TensorFlow, without the log lines that TensorFlow prints as it starts.
 
-    Some of them come before it reads its own setting, straight to the descriptor: that leads nowhere meanwhile.
+    Some come before it reads its own setting, straight to descriptor 2: that leads nowhere meanwhile.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -1,0 +1,20 @@
+"""How fast, how soon and at what cost examples reach ``tf.data``, beside the peers.
+
+One file a question::
+
+    throughput.py      a question: examples/s, CPU and memory in the steady state      cases a b c d
+    first_batch.py     a question: how soon is the first batch there, at what memory    cases a c d e
+         │
+      rounds.py        which cell runs when: alternating rounds, the results as they come
+         │
+      runner.py        one cell from outside: its process, its hard timeout, its memory (memory.py)
+         │  one fresh process a cell
+      cell.py          one cell from inside: first batch, warm-up, timed window, check (reading.py)
+         │
+      contenders/      how each loader is driven: one file each, one protocol
+      user_code.py     limit 1: the user's code alone
+      cases.py         the data: what is read, and in what batches
+         │
+      summary.py       medians, and ratios within a round                                pure
+      report.py        the table and the chart in results/
+"""

@@ -1,0 +1,29 @@
+"""Grain's worker processes, its batches handed to ``from_generator``.
+
+Batching comes before the workers, so whole batches cross, through Grain's shared memory. The read options are set
+for data that is at hand: Grain's defaults (16 threads that read 500 elements ahead, in each worker) would hold
+hundreds of batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grain
+
+from benchmarks.contenders import Job, into_tf
+
+PACKAGE = "grain"
+
+
+@contextmanager
+def feed(job: Job) -> Iterator[Any]:
+    dataset = (
+        grain.MapDataset.source(job.source)
+        .batch(job.case.batch_size, drop_remainder=True)
+        .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+        .mp_prefetch(grain.MultiprocessingOptions(num_workers=job.workers, per_worker_buffer_size=2))
+    )
+    yield into_tf(job, lambda: iter(dataset))

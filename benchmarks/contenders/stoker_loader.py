@@ -1,0 +1,19 @@
+"""Stoker, with its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import stoker
+
+from benchmarks.contenders import Job
+
+PACKAGE = "-e ."
+
+
+@contextmanager
+def feed(job: Job) -> Iterator[Any]:
+    with stoker.Loader(job.source, batch_size=job.case.batch_size, workers=job.workers) as loader:
+        yield loader.to_tf()
