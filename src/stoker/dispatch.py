@@ -139,9 +139,9 @@ class Dispatcher:
                     self._learn(outcome)
             return self._spec
 
-    def pull(self, stream: int) -> Any:
-        """The next batch of a stream, as the nested arrays of the spec; raises StopIteration at the epoch's end."""
-        spec = self.spec()
+    def pull(self, stream: int) -> list[npt.NDArray[Any]]:
+        """The leaves of a stream's next batch; raises StopIteration at the epoch's end."""
+        self.spec()
         with self._changed:
             if stream not in self._epochs:
                 self._epochs[stream] = _Epoch(self._next_epoch, self._plan.order(self._next_epoch))
@@ -161,7 +161,7 @@ class Dispatcher:
             leaves = [aligned_copy(leaf) for leaf in leaves]
             with self._changed:
                 self._step(Released(outcome.slot))
-        return spec.unflatten(leaves)
+        return leaves
 
     def close_stream(self, stream: int) -> None:
         """Nobody will pull this stream again."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
+
 from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher
 from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
@@ -102,7 +104,7 @@ class Loader:
         """Batches in an epoch."""
         return self._plan.batches
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Batches:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
         The arrays are read-only and lie in shared memory, which is used again once nothing refers to
@@ -160,6 +162,11 @@ class Batches(Iterator[Any]):
         self._begun = False
 
     def __next__(self) -> Any:
+        leaves = self.leaves()
+        return self._dispatcher.spec().unflatten(leaves)
+
+    def leaves(self) -> list[npt.NDArray[Any]]:
+        """The arrays of the next batch, in the order of the spec; raises StopIteration at the epoch's end."""
         with self._pulling:
             if self._loader is None:
                 raise StopIteration

@@ -1,9 +1,21 @@
-"""A Loader as a `tf.data.Dataset`, without copying."""
+"""A Loader as a `tf.data.Dataset`, without copying.
+
+TensorFlow takes over the memory of a 64-byte-aligned array that a `tf.numpy_function` returns,
+and drops the array when its last tensor over that memory is gone; that ends the lease.
+
+The dataset is built on the op under `Dataset.from_generator`, which tells concurrent iterators
+apart and tells when one is abandoned. `from_generator` itself checks each element again in
+Python: it costs 1.5 times as much a batch (docs/decisions.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import optree
 
 from stoker.dispatch import close_before_others, exiting
 from stoker.errors import ClosedError
@@ -13,45 +25,94 @@ from stoker.spec import Spec
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from stoker.loader import Loader
+    from stoker.loader import Batches, Loader
+
+#: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it.
+_PREFETCH = 2
 
 
 def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
     """The batches of `loader`; see `Loader.to_tf`."""
     tf = _tensorflow()
     close_before_others()
+    nested = element_spec(spec, plan.static_rows())
+    flat = tf.nest.flatten(nested)
+    iterators = _Iterators(loader, _leaf_order(spec))
+    number = tf.TensorSpec((), tf.int64)
 
-    def epoch() -> Iterator[Any]:
-        batches = iter(loader)
+    @tf.function(input_signature=[])
+    def begin() -> Any:
+        return tf.numpy_function(iterators.begin, [], tf.int64)
+
+    @tf.function(input_signature=[number])
+    def pull(iterator: Any) -> Any:
+        return tf.numpy_function(iterators.pull, [iterator], [leaf.dtype for leaf in flat])
+
+    @tf.function(input_signature=[number])
+    def end(iterator: Any) -> Any:
+        return tf.numpy_function(iterators.end, [iterator], tf.int64)
+
+    variant = tf.raw_ops.GeneratorDataset(
+        init_func_other_args=[],
+        next_func_other_args=[],
+        finalize_func_other_args=[],
+        init_func=begin.get_concrete_function(),
+        next_func=pull.get_concrete_function(),
+        finalize_func=end.get_concrete_function(),
+        output_types=[leaf.dtype for leaf in flat],
+        output_shapes=[leaf.shape for leaf in flat],
+    )
+    made = tf.data.experimental.from_variant(variant, nested)
+    return made.apply(tf.data.experimental.assert_cardinality(plan.batches)).prefetch(_PREFETCH)
+
+
+class _Iterators:
+    """The open iterators of one dataset, by number. Called by TensorFlow, from its threads."""
+
+    def __init__(self, loader: Loader, order: list[int]) -> None:
+        self._loader, self._order = loader, order
+        self._numbers = itertools.count()
+        self._open: dict[int, Batches] = {}
+
+    def begin(self) -> np.int64:
+        number = next(self._numbers)
+        self._open[number] = iter(self._loader)
+        return np.int64(number)
+
+    def pull(self, number: np.int64) -> list[npt.NDArray[Any]]:
         try:
-            for batch in batches:
-                yield tuples(batch)
+            leaves = self._open[int(number)].leaves()
         except ClosedError:
-            if not exiting():
-                raise
+            if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
+                raise StopIteration from None
+            raise
+        return [leaves[place] for place in self._order]
 
-    made = tf.data.Dataset.from_generator(epoch, output_signature=element_spec(spec, plan.static_rows()))
-    return made.apply(tf.data.experimental.assert_cardinality(plan.batches)).prefetch(2)
+    def end(self, number: np.int64) -> np.int64:
+        self._open.pop(int(number)).close()
+        return np.int64(0)
 
 
 def element_spec(spec: Spec, rows: int | None) -> Any:
     """`spec` for batches of so many rows (None: it varies) as nested `tf.TensorSpec`s."""
     tf = _tensorflow()
-    return tuples(
+    return _tuples(
         spec.unflatten(tf.TensorSpec((rows, *leaf.shape), tf.as_dtype(leaf.dtype)) for leaf in spec.leaves)
     )
 
 
-def tuples(structure: Any) -> Any:
+def _leaf_order(spec: Spec) -> list[int]:
+    """Where tf.nest's n-th leaf stands among the leaves of `spec`."""
+    return list(_tensorflow().nest.flatten(_tuples(spec.unflatten(range(len(spec.leaves))))))
+
+
+def _tuples(structure: Any) -> Any:
     """The structure with tuples for lists, which tf.data takes for tensors."""
-    if isinstance(structure, dict):
-        return type(structure)((key, tuples(value)) for key, value in structure.items())
-    if isinstance(structure, list):
-        return tuple(tuples(value) for value in structure)
-    if isinstance(structure, tuple):
-        parts = [tuples(value) for value in structure]
-        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
-    return structure
+    return optree.tree_map(
+        lambda part: tuple(map(_tuples, part)) if type(part) is list else part,
+        structure,
+        is_leaf=lambda part: type(part) is list,
+    )
 
 
 def _tensorflow() -> Any:

@@ -58,6 +58,8 @@ class Runner:
     ) -> None:
         self._program, self._slots, self._seeder = program, slots, seeder
         self._fork, self._passes = fork, passes
+        if program.wants_rng:
+            import numpy.random  # noqa: F401  (NumPy loads it on demand: here rather than within the first task)
         together = getattr(program.source, "__getitems__", None)
         self._make = self._read_each if together is None else partial(self._read_together, together)
         self._spec: Spec | None = None
@@ -107,11 +109,11 @@ class Runner:
         if epoch != self._epoch:
             self._check_length()
             self._epoch = epoch
-        self._seeder.watch()
+        self._seeder.begin_task()
         seeds = self._seeder.seeds(epoch, indices)
         numbers: list[int] = indices.tolist()
         self._make(numbers, seeds, first, write)
-        if self._seeder.watch():
+        if self._seeder.must_redo():
             self._make(numbers, seeds, first, write)
 
     def _read_each(self, indices: list[int], seeds: list[int], first: int, write: Writer) -> None:

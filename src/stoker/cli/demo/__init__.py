@@ -6,7 +6,7 @@ The files:
     digits.py    the data and its augmentation, as a user writes them
     model.py     the network
     feeds.py     the contenders: the same code into `fit` in two ways
-    race.py      trains one contender and measures it
+    race.py      trains a contender and measures it
     screen.py    progress while it works, and the table
     picture.py   demo.png
 """

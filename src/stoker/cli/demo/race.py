@@ -1,4 +1,4 @@
-"""Trains one contender, and measures it.
+"""Trains a contender, and measures it.
 
 In Keras 3 the batch is pulled inside `train_function(iterator)`, after `on_train_batch_begin`: no callback
 sees how long `fit` waits for its input. So the train function that Keras made is wrapped, for every
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -33,13 +34,23 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Now:
-    """How far a contender is, for the progress display: counts from 1, rates in examples/s."""
+    """How far a contender is, for the progress display.
+
+    Attributes:
+        epoch: Counted from 1.
+        step: Of this epoch, counted from 1.
+        loss: Of this epoch until now.
+        accuracy: On this epoch's training examples until now, 0 to 1.
+        rate: Examples a second in this epoch.
+        seconds: Of all its epochs until now.
+    """
 
     epoch: int
     step: int
     loss: float
     accuracy: float
     rate: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -65,13 +76,13 @@ class Result:
 
     @property
     def epoch_seconds(self) -> float:
-        """The mean time of an epoch."""
-        return sum(epoch.seconds for epoch in self.steady) / len(self.steady)
+        """The median time of an epoch."""
+        return median(epoch.seconds for epoch in self.steady)
 
     @property
     def rate(self) -> float:
-        """Examples a second."""
-        return sum(epoch.examples for epoch in self.steady) / sum(epoch.seconds for epoch in self.steady)
+        """Examples a second in the median epoch."""
+        return self.steady[0].examples / self.epoch_seconds
 
     @property
     def waiting(self) -> float:
@@ -129,30 +140,50 @@ class Stopwatch:
         self._begun = perf_counter()
 
     def _stepped(self, batch: int, logs: Any = None) -> None:
-        rate = self.epochs[-1].examples / (perf_counter() - self._begun)
-        self._tell(Now(len(self.epochs), batch + 1, logs["loss"], logs["accuracy"], rate))
+        epoch = self.epochs[-1]
+        epoch.seconds = perf_counter() - self._begun
+        total = sum(epoch.seconds for epoch in self.epochs)
+        rate = epoch.examples / epoch.seconds
+        self._tell(Now(len(self.epochs), batch + 1, logs["loss"], logs["accuracy"], rate, total))
 
     def _end(self, epoch: int, logs: Any = None) -> None:
         self.epochs[-1].seconds = perf_counter() - self._begun
 
 
-def train(
-    model: Any, dataset: Any, held_out: tuple[Any, Any], epochs: int, tell: Callable[[Now], None]
-) -> tuple[list[Epoch], float]:
-    """Trains a fresh model on one feed, then asks it about digits that it has never seen.
+class Contender:
+    """A fresh model and the feed that it learns from.
 
     Args:
+        name: Of the feed.
+        how: What runs its Python.
         model: Compiled, with the metric "accuracy".
         dataset: A `tf.data.Dataset` of (images, labels), one epoch long.
-        held_out: Images and labels to test on.
-        epochs: How many.
         tell: Called after each step.
-
-    Returns:
-        What each epoch took, and the accuracy on `held_out`.
     """
-    watch = Stopwatch(tell)
-    # shuffle=False: of a dataset Keras shuffles nothing either way, but it warns about its own default.
-    model.fit(dataset, epochs=epochs, verbose=0, callbacks=watch.around(model), shuffle=False)
-    _, accuracy = model.evaluate(*held_out, verbose=0)
-    return watch.epochs, accuracy
+
+    def __init__(self, name: str, how: str, model: Any, dataset: Any, tell: Callable[[Now], None]) -> None:
+        """Nothing is trained yet; see the class."""
+        self._name = name
+        self._how = how
+        self._model = model
+        self._dataset = dataset
+        self._watch = Stopwatch(tell)
+        self._callbacks = self._watch.around(model)
+
+    def train_epoch(self) -> None:
+        """Trains one more epoch."""
+        done = len(self._watch.epochs)
+        # shuffle=False: of a dataset Keras shuffles nothing either way, but it warns about its own default.
+        self._model.fit(
+            self._dataset,
+            initial_epoch=done,
+            epochs=done + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=self._callbacks,
+        )
+
+    def result(self, held_out: tuple[Any, Any]) -> Result:
+        """Asks the model about images and labels that it has never seen."""
+        _, accuracy = self._model.evaluate(*held_out, verbose=0)
+        return Result(self._name, self._how, tuple(self._watch.epochs), accuracy)

@@ -2,66 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from .race import Now, Result
 
 
-class Lane:
-    """One contender's progress: a live bar in a terminal, a line an epoch elsewhere.
+class Screen:
+    """The progress of all contenders: live bars in a terminal, a line an epoch elsewhere.
 
     Args:
         console: Where to.
-        progress: The bars.
-        task: This contender's bar.
-        name: The contender's.
-        epochs: How many there will be.
+        epochs: Of each contender.
         steps: Batches of an epoch.
     """
 
-    def __init__(
-        self, console: Console, progress: Progress, task: TaskID, name: str, epochs: int, steps: int
-    ) -> None:
+    def __init__(self, console: Console, epochs: int, steps: int) -> None:
         """Draws nothing yet; see the class."""
         self._console = console
-        self._progress = progress
-        self._task = task
-        self._name = name
         self._epochs = epochs
         self._steps = steps
-
-    def __call__(self, now: Now) -> None:
-        """Shows how far the contender is."""
-        done = (now.epoch - 1) * self._steps + now.step
-        text = (
-            f"epoch {now.epoch}/{self._epochs}  loss {now.loss:.2f}"
-            f"  right {now.accuracy:4.0%}  {now.rate:,.0f}/s"
+        self._progress = Progress(
+            TextColumn("{task.description:15}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            expand=True,
+            disable=not console.is_terminal,
         )
-        self._progress.update(self._task, completed=done, text=text)
-        if not self._console.is_terminal and now.step == self._steps:
-            self._console.print(f"{self._name:15} {text}", highlight=False)
 
+    def __enter__(self) -> Screen:
+        """Begins to draw."""
+        self._progress.start()
+        return self
 
-@contextmanager
-def lane(console: Console, name: str, epochs: int, steps: int) -> Iterator[Lane]:
-    """Opens a contender's progress display, and leaves its last state on the screen."""
-    progress = Progress(
-        TextColumn("{task.description:15}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(),
-        console=console,
-        expand=True,
-        disable=not console.is_terminal,
-    )
-    with progress:
-        task = progress.add_task(name, total=epochs * steps, text="starting")
-        yield Lane(console, progress, task, name, epochs, steps)
+    def __exit__(self, *error: object) -> None:
+        """Leaves the last state on the screen."""
+        self._progress.stop()
+
+    def lane(self, name: str) -> Callable[[Now], None]:
+        """Gives a contender its bar; to be called with how far it is."""
+        task = self._progress.add_task(name, total=self._epochs * self._steps, text="")
+
+        def show(now: Now) -> None:
+            text = (
+                f"epoch {now.epoch}/{self._epochs}  loss {now.loss:.2f}  right {now.accuracy:4.0%}"
+                f"  {now.rate:4,.0f}/s  {now.seconds:4.1f} s"
+            )
+            self._progress.update(task, completed=(now.epoch - 1) * self._steps + now.step, text=text)
+            if not self._console.is_terminal and now.step == self._steps:
+                self._console.print(f"{name:15} {text}", highlight=False)
+
+        return show
 
 
 def table(results: list[Result]) -> Table:

@@ -12,15 +12,19 @@ from rich.console import Console
 
 from stoker.engines.cpus import usable_cpus
 
-from . import feeds, picture, race, screen
+from . import picture
 from .digits import Digits, Split, augment, enlarge, load, shrink
+from .feeds import many_processes, one_process, steps_per_epoch
+from .model import build
+from .race import Contender, Result
+from .screen import Screen, table
 
 SEED = 7
 PROMISED = 0.97
 """The accuracy on held-out digits that a full run must reach."""
 
 
-def tell(epochs: int, workers: int | None, out: Path) -> list[race.Result]:
+def tell(epochs: int, workers: int | None, out: Path) -> list[Result]:
     """Runs both contenders, prints the table and writes the picture.
 
     Args:
@@ -41,41 +45,44 @@ def tell(epochs: int, workers: int | None, out: Path) -> list[race.Result]:
     )
     with console.status("TensorFlow is starting"):
         start_tensorflow()
-    results = compete(console, split, epochs, workers)
+    results = compete(console, split, epochs, workers or usable_cpus())
     console.print()
-    console.print(screen.table(results))
+    console.print(table(results))
     explain(console, results, epochs)
     picture.save(out, results, split.train, cost, SEED)
     console.print(f"See [bold]{out}[/].", highlight=False)
     return results
 
 
-def compete(console: Console, split: Split, epochs: int, workers: int | None) -> list[race.Result]:
-    """Trains the same model twice, from the same initial weights."""
-    held_out = scanned(split.held_out)
-    steps = feeds.steps_per_epoch(split.train)
+def compete(console: Console, split: Split, epochs: int, workers: int) -> list[Result]:
+    """Trains the same model twice, from the same initial weights, by turns: an epoch of each.
 
-    def train(name: str, how: str, dataset: Any) -> race.Result:
-        from .model import build
+    By turns, because whatever else the machine does meanwhile then slows both alike.
+    """
+    steps = steps_per_epoch(split.train)
+    crew = f"{workers} worker{'s' if workers > 1 else ''}"
+    with many_processes(split.train, SEED, workers) as loader, Screen(console, epochs, steps) as screen:
+        contenders = [
+            Contender(name, how, build(SEED, epochs * steps), dataset, screen.lane(name))
+            for name, how, dataset in (
+                ("from_generator", "one process", one_process(split.train, SEED)),
+                ("stoker.Loader", crew, loader.to_tf()),
+            )
+        ]
+        for _ in range(epochs):
+            for contender in contenders:
+                contender.train_epoch()
+        return [contender.result(scanned(split.held_out)) for contender in contenders]
 
-        with screen.lane(console, name, epochs, steps) as lane:
-            took, accuracy = race.train(build(SEED, epochs * steps), dataset, held_out, epochs, lane)
-        return race.Result(name, how, tuple(took), accuracy)
 
-    alone = train("from_generator", "one process", feeds.one_process(split.train, SEED))
-    workers = workers or usable_cpus()
-    how = f"{workers} worker{'s' if workers > 1 else ''}"
-    with feeds.many_processes(split.train, SEED, workers) as loader:
-        return [alone, train("stoker.Loader", how, loader.to_tf())]
-
-
-def explain(console: Console, results: list[race.Result], epochs: int) -> None:
+def explain(console: Console, results: list[Result], epochs: int) -> None:
     """Says below the table how its figures were found, and what they come to."""
     alone, many = results
-    first = "The first epoch, in which Keras compiles and workers start, is left out. " if epochs > 1 else ""
+    first = " without the first, in which Keras compiles and workers start" if epochs > 1 else ""
     console.print(
-        f"[dim]{first}Waiting is the time in which fit() is blocked for its next batch, measured around "
-        "next(iterator) in its train function, for both alike; held-out digits are not augmented.[/]",
+        f"[dim]They took turns, an epoch each. Times are of the median epoch{first}. Waiting is the time in "
+        "which fit() is blocked for its next batch, measured around next(iterator) in its train function, "
+        "for both alike. Held-out digits are not augmented.[/]",
         highlight=False,
     )
     ratio = f"{many.rate / alone.rate:.1f}\N{MULTIPLICATION SIGN}"
