@@ -1,0 +1,42 @@
+# One word a chore. Everything happens in .venv, which `make venv` makes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: venv demo test stress lint format bench clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/stoker demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+stress: $(STAMP)
+	$(BIN)/python -m pytest -m stress
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The peers are large (PyTorch among them), so they are installed only here.
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.first_batch
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info
