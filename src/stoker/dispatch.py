@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ from stoker.worker.messages import Describe, Described, Failure, Finished, Hello
 from stoker.worker.report import raisable
 
 #: The stream whose only batch is the answer to "what does example 0 look like?".
-_PROBE = 0
+_PROBE: Final = 0
 #: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds prefetch + 2.
 LEASES = 8
 #: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
@@ -70,6 +70,12 @@ class _Outbox:
 
     asked: bool = False
     outcomes: deque[Deliver | Finish | Fail] = field(default_factory=deque)
+
+
+class _Probe:
+    """One attempt to find the spec, and how it failed."""
+
+    error: StokerError | None = None
 
 
 class Dispatcher:
@@ -107,6 +113,7 @@ class Dispatcher:
         self._streams = 0
         self._next_epoch = 0
         self._spec: Spec | None = None
+        self._probe: _Probe | None = None
         self._layout: Layout | None = None
         self._pid = os.getpid()
         self._started = self._closed = False
@@ -131,12 +138,15 @@ class Dispatcher:
                     self._engine.start(self)
                 finally:
                     self._changed.acquire()
+            probe = self._probe
+            if self._spec is None and probe is None:
+                probe = self._probe = _Probe()
+                self._step(Pulled(_PROBE))
             while self._spec is None:
-                outcome = self._wait(_PROBE)
-                if isinstance(outcome, Fail):
-                    raise self._error(outcome)
-                if isinstance(outcome, Deliver):
-                    self._learn(outcome)
+                if probe is not None and probe.error is not None:
+                    raise probe.error
+                self._check()
+                self._engine.idle(self._changed)
             return self._spec
 
     def pull(self, stream: int) -> list[npt.NDArray[Any]]:
@@ -260,6 +270,12 @@ class Dispatcher:
         match command:
             case Submit(worker, task):
                 self._engine.submit(worker, self._message(task))
+            case Deliver(stream=0):
+                self._learn(command)
+            case Fail(stream=0):
+                assert self._probe is not None
+                self._probe.error, self._probe = self._error(command), None
+                self._changed.notify_all()
             case Deliver(stream) | Finish(stream) | Fail(stream):
                 self._outboxes[stream].outcomes.append(command)
                 self._changed.notify_all()
@@ -290,10 +306,9 @@ class Dispatcher:
         self._engine.tell(self._known)
         most = len(self._slots) - LEASES
         fitting = min(most, max(_AHEAD_LEAST, _AHEAD_BYTES // layout.nbytes))
-        self._forget(_PROBE)
         self._spec = spec
-        self._step(Sized(self._prefetch or fitting))
-        self._step(Released(answer.slot))
+        self._events += [Sized(self._prefetch or fitting), Released(answer.slot)]
+        self._changed.notify_all()
 
     def _view(self, delivered: Deliver) -> list[npt.NDArray[Any]]:
         assert self._layout is not None

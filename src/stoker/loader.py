@@ -195,13 +195,12 @@ def _dispatcher(program: Program, plan: Plan, workers: int, prefetch: int | None
 
     together = hasattr(program.source, "__getitems__")
     ahead = prefetch or min(AHEAD_MOST, max(2, plan.batches))
-    fd = dump(program) if workers else -1
-    slots = [Slot.create() for _ in range(ahead + LEASES)]
+    slots = [Slot.create("slot") for _ in range(ahead + LEASES)]
     engine: Engine
     if workers:
         from stoker.engines.processes import ProcessEngine
 
-        engine = ProcessEngine(fd, [slot.fd for slot in slots], workers)
+        engine = ProcessEngine(dump(program), slots, workers)
     else:
         engine = InlineEngine(program, slots)
     return Dispatcher(plan, slots, engine, workers=workers, prefetch=prefetch, run=RUN if together else 1)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from stoker.engines import Death, Listener
 from stoker.engines.child import Child, end
+from stoker.memory import Memfd, Slot
 from stoker.worker.messages import Describe, SpecKnown, Work
 
 #: Seconds that a worker that closed its socket has left to exit by itself.
@@ -27,13 +28,13 @@ class ProcessEngine:
     """Runs `workers` processes over the same program and slots.
 
     Args:
-        program: descriptor of the program's bundle.
-        slots: descriptors of the slots.
+        program: the program's bundle, which the engine closes at its end.
+        slots: the slots.
         workers: number of processes, at least 1.
     """
 
-    def __init__(self, program: int, slots: Sequence[int], workers: int) -> None:
-        self._program, self._slots, self._workers = program, list(slots), workers
+    def __init__(self, program: Memfd, slots: Sequence[Slot], workers: int) -> None:
+        self._program, self._slots, self._workers = program, slots, workers
         self._children: dict[int, Child] = {}
         self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
         self._known: SpecKnown | None = None
@@ -89,9 +90,10 @@ class ProcessEngine:
             self._selector.close()
             self._wakeup.close()
             self._woken.close()
+            self._program.close()
 
     def _spawn(self, worker: int) -> None:
-        child = self._children[worker] = Child(worker, self._program, self._slots)
+        child = self._children[worker] = Child(worker, self._program.fd, [slot.fd for slot in self._slots])
         self._selector.register(child.channel, selectors.EVENT_READ, child)
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
 

@@ -1,6 +1,7 @@
 """WHERE a batch lies: shared memory without names, and who may still see it.
 
     layout    which byte of a slot holds which leaf of a batch          pure
+    memfd     shared memory without a name
     slot      one reusable cell of shared memory
     lease     the time in which a handed-over batch keeps its slot
     bundle    the program's pickle and arrays, written once, read by all workers
@@ -12,6 +13,7 @@ depend on the size of /dev/shm, and vanish with the last process that holds them
 from stoker.memory.bundle import open_bundle, write_bundle
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
+from stoker.memory.memfd import Memfd
 from stoker.memory.slot import Slot
 
-__all__ = ["Layout", "Leases", "Slot", "open_bundle", "write_bundle"]
+__all__ = ["Layout", "Leases", "Memfd", "Slot", "open_bundle", "write_bundle"]

@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 
 from stoker.memory.layout import align
+from stoker.memory.memfd import Memfd
 
 _HEAD = 8  # bytes that hold the length of the table of parts
 
 
-def write_bundle(parts: Sequence[bytes | memoryview]) -> int:
-    """Write `parts` to a new memfd; returns its descriptor. Each part starts at a multiple of 64."""
+def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
+    """Write `parts` to new shared memory. Each part starts at a multiple of 64."""
     views = [memoryview(part).cast("B") for part in parts]
     table, offset = [], 0
     for view in views:
@@ -22,17 +23,13 @@ def write_bundle(parts: Sequence[bytes | memoryview]) -> int:
         offset += align(view.nbytes)
     head = json.dumps(table).encode()
     start = align(_HEAD + len(head))
-    fd = os.memfd_create("stoker-program", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, start + offset)
-        _write(fd, memoryview(len(head).to_bytes(_HEAD, "little") + head), 0)
-        for view, (at, _) in zip(views, table, strict=True):
-            _write(fd, view, start + at)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    memory = Memfd.create("program")
+    os.ftruncate(memory.fd, start + offset)
+    _write(memory.fd, memoryview(len(head).to_bytes(_HEAD, "little") + head), 0)
+    for view, (at, _) in zip(views, table, strict=True):
+        _write(memory.fd, view, start + at)
+    fcntl.fcntl(memory.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return memory
 
 
 def open_bundle(fd: int) -> list[memoryview]:

@@ -6,8 +6,10 @@ import fcntl
 import mmap
 import os
 
+from stoker.memory.memfd import Memfd
 
-class Slot:
+
+class Slot(Memfd):
     """A memfd that holds one batch at a time.
 
     The process that makes it calls `create` and `resize`; a worker builds a `Slot` over the
@@ -18,14 +20,9 @@ class Slot:
     """
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        super().__init__(fd)
         self._reader: mmap.mmap | None = None
         self._writer: mmap.mmap | None = None
-
-    @classmethod
-    def create(cls) -> Slot:
-        """Make an empty slot. Raises OSError when no descriptor is left."""
-        return cls(os.memfd_create("stoker-slot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
 
     def resize(self, nbytes: int) -> None:
         """Give the slot its size; it never shrinks, so no reader can meet the end of the file (SIGBUS)."""
@@ -47,6 +44,4 @@ class Slot:
     def close(self) -> None:
         """Give up the descriptor; the memory goes when the last array over it does."""
         self._reader = self._writer = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        super().close()

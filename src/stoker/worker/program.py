@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.errors import ProgramError
-from stoker.memory import open_bundle, write_bundle
+from stoker.memory import Memfd, open_bundle, write_bundle
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Program:
     batch_size: int
 
 
-def dump(program: Program) -> int:
-    """Write the program to shared memory; returns its descriptor. Raises `ProgramError`."""
+def dump(program: Program) -> Memfd:
+    """Write the program to shared memory. Raises `ProgramError`."""
     import cloudpickle
 
     buffers: list[pickle.PickleBuffer] = []

@@ -1,0 +1,35 @@
+"""Shared memory without a name, owned by the object that made it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Memfd:
+    """A memfd: closed with `close`, or when nobody refers to the object any more.
+
+    Args:
+        fd: a descriptor, which this object owns from now on.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def create(cls, name: str) -> Self:
+        """Make an empty one; `name` is what /proc shows. Raises OSError when no descriptor is left."""
+        return cls(os.memfd_create(f"stoker-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+    def close(self) -> None:
+        """Give up the descriptor; the memory goes when the last mapping of it does."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+

@@ -1,0 +1,243 @@
+"""What a user of Loader sees, with real worker processes."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import pdb
+import random
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optree
+import pytest
+
+import stoker
+from stoker.plan import Plan
+from tests.examples import Nested, Pair, Squares, Together, noisy
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Same nesting, same dtypes, same bits."""
+    ours, our_tree = optree.tree_flatten(one)
+    theirs, their_tree = optree.tree_flatten(other)
+    return our_tree == their_tree and all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def epochs(loader: stoker.Loader, count: int) -> list[list[Any]]:
+    with loader:
+        return [list(loader) for _ in range(count)]
+
+
+def test_batches_equal_those_of_a_plain_loop_for_any_number_of_workers() -> None:
+    source, size, seed = Nested(203), 16, 11
+    plan = Plan(len(source), size, True, seed, False)
+    for workers in (0, 1, 2, 5):
+        made = epochs(stoker.Loader(source, batch_size=size, shuffle=True, seed=seed, workers=workers), 3)
+        for epoch, batches in enumerate(made):
+            order = plan.order(epoch).indices(0, len(source))
+            assert len(batches) == math.ceil(len(source) / size)
+            for start, batch in zip(range(0, len(source), size), batches, strict=True):
+                examples = [source[int(index)] for index in order[start : start + size]]
+                assert equal(batch, optree.tree_map(lambda *leaves: np.stack(leaves), *examples))
+
+
+@pytest.mark.parametrize("source", [Squares(150), Together(150)])
+def test_random_code_gives_the_same_batches_for_any_number_of_workers(source: Any) -> None:
+    numpy_state, python_state = np.random.get_state()[1].copy(), random.getstate()
+    made = [
+        epochs(stoker.Loader(source, batch_size=70, shuffle=True, seed=3, transform=noisy, workers=workers), 3)
+        for workers in (0, 1, 2, 5)
+    ]
+    assert all(equal(made[0], other) for other in made[1:])
+    assert not equal(made[0][0][0], made[0][1][0]), "epochs differ"
+    assert np.array_equal(np.random.get_state()[1], numpy_state), "the trainer's own random states are its own"
+    assert random.getstate() == python_state
+
+
+def test_every_epoch_has_each_example_once_in_a_new_order() -> None:
+    made = epochs(stoker.Loader(Squares(1000), batch_size=64, shuffle=True, workers=2), 3)
+    orders = [np.concatenate([batch[1] for batch in batches]) for batches in made]
+    for order in orders:
+        assert sorted(order.tolist()) == [index * index for index in range(1000)]
+    assert not np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[1], orders[2])
+
+
+def test_drop_remainder_leaves_out_the_rest() -> None:
+    (batches,) = epochs(stoker.Loader(Squares(70), batch_size=32, drop_remainder=True, workers=1), 1)
+    assert [len(batch[1]) for batch in batches] == [32, 32]
+
+
+def test_containers_come_back_as_they_were() -> None:
+    (batches,) = epochs(stoker.Loader(Nested(8), batch_size=4, workers=1), 1)
+    batch = batches[0]
+    assert isinstance(batch["pair"], Pair)
+    assert isinstance(batch["pair"].right, list)
+    assert list(batch) == ["image", "pair", "deep"]
+
+
+def test_a_list_an_array_and_lambdas_are_sources_and_transforms() -> None:
+    (batches,) = epochs(stoker.Loader([1, 2, 3], batch_size=2, transform=lambda x: x * 10, workers=1), 1)
+    assert [batch.tolist() for batch in batches] == [[10, 20], [30]]
+    (batches,) = epochs(stoker.Loader(np.arange(6).reshape(3, 2), batch_size=3, workers=1), 1)
+    assert np.array_equal(batches[0], np.arange(6).reshape(3, 2))
+
+
+def test_user_code_never_runs_in_the_trainer() -> None:
+    (batches,) = epochs(stoker.Loader(Squares(10), batch_size=5, workers=2, transform=lambda e: os.getpid()), 1)
+    pids = set(np.concatenate(batches).tolist())
+    assert os.getpid() not in pids
+
+
+def test_a_whole_epoch_may_be_held() -> None:
+    with stoker.Loader(Squares(4000), batch_size=8, workers=2) as loader:
+        held = list(loader)
+        rows = [batch[0][3] for batch in loader]  # one view keeps its batch
+        gc.collect()
+        again = list(loader)
+        assert equal(held, again)
+        assert [row.tolist() for row in rows] == [[8 * number + 3] * 4 for number in range(500)]
+
+
+def test_batches_outlive_their_loader() -> None:
+    loader = stoker.Loader(Squares(64), batch_size=16, workers=1)
+    batches = list(loader)
+    loader.close()
+    assert sorted(np.concatenate([batch[1] for batch in batches]).tolist()) == [n * n for n in range(64)]
+
+
+def test_batches_are_read_only_and_aligned() -> None:
+    with stoker.Loader(Nested(40), batch_size=4, workers=1) as loader:
+        for batch in loader:
+            for leaf in optree.tree_leaves(batch):
+                assert leaf.ctypes.data % 64 == 0
+                assert not leaf.flags.writeable
+
+
+def test_an_iterator_that_is_never_read_takes_no_epoch() -> None:
+    with stoker.Loader(Squares(30), batch_size=10, shuffle=True, workers=1) as loader:
+        first = list(loader)
+        iter(loader), iter(loader)
+        second = list(loader)
+    with stoker.Loader(Squares(30), batch_size=10, shuffle=True, workers=1) as loader:
+        assert equal([first, second], [list(loader), list(loader)])
+
+
+def test_two_iterators_at_once_and_abandoned_ones() -> None:
+    with stoker.Loader(Squares(300), batch_size=10, workers=2, prefetch=2) as loader:
+        for one, other in zip(loader, loader, strict=True):
+            assert np.array_equal(one[1], other[1])
+        for _ in range(20):
+            abandoned = iter(loader)
+            next(abandoned)
+        paused = [iter(loader) for _ in range(5)]
+        assert [next(it)[1][1] for it in paused] == [1] * 5, "more iterators than slots"
+        assert len(list(loader)) == 30
+        assert [next(it)[1][1] for it in paused] == [121] * 5
+
+
+def test_many_threads_may_pull() -> None:
+    with stoker.Loader(Squares(1000), batch_size=10, workers=2, prefetch=2) as loader:
+        counts: list[int] = []
+        threads = [threading.Thread(target=lambda: counts.append(len(list(loader)))) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert counts == [100] * 5
+
+
+def test_inline_runs_in_the_pulling_thread_only_when_pulled() -> None:
+    made: list[tuple[int, int]] = []
+
+    class Watched(Squares):
+        def __getitem__(self, index: int) -> Any:
+            made.append((index, threading.get_ident()))
+            return super().__getitem__(index)
+
+    with stoker.Loader(Watched(40), batch_size=10, workers=0) as loader:
+        batches = iter(loader)
+        next(batches)
+        assert {index for index, _ in made} == set(range(10))
+        assert {thread for _, thread in made} == {threading.get_ident()}
+
+
+def test_a_debugger_stops_in_user_code_with_the_inline_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    stops: list[str] = []
+    monkeypatch.setattr(pdb, "set_trace", lambda *, header=None: stops.append(sys._getframe(1).f_code.co_name))
+    monkeypatch.setattr(sys, "breakpointhook", pdb.set_trace)
+
+    def augment(example: Any) -> Any:
+        breakpoint()
+        return example
+
+    with stoker.Loader(Squares(2), batch_size=2, workers=0, transform=augment) as loader:
+        list(loader)
+    assert stops.count("augment") >= 2
+
+
+def test_ctrl_c_in_inline_code_loses_nothing() -> None:
+    interrupted = iter([False, False, True])
+
+    class Slow(Squares):
+        def __getitem__(self, index: int) -> Any:
+            if index == 12 and next(interrupted, False):
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    with stoker.Loader(Slow(30), batch_size=10, workers=0) as loader:
+        for _ in range(2):
+            list(loader)
+        batches = iter(loader)
+        got = [next(batches)]
+        with pytest.raises(KeyboardInterrupt):
+            next(batches)
+        got += batches
+        assert np.concatenate([batch[1] for batch in got]).tolist() == [n * n for n in range(30)]
+
+
+def test_arrays_of_the_source_are_shared_not_copied() -> None:
+    class Holder(Squares):
+        def __init__(self) -> None:
+            super().__init__(20)
+            self.table = np.arange(1_000_000)
+
+        def __getitem__(self, index: int) -> Any:
+            lines = Path("/proc/self/smaps").read_text().split("\n")
+            mapped = next((n for n, line in enumerate(lines) if "stoker-program" in line), None)
+            return mapped is not None, not self.table.flags.writeable, self.table[index]
+
+    (batches,) = epochs(stoker.Loader(Holder(), batch_size=20, workers=1), 1)
+    mapped, read_only, values = batches[0]
+    assert mapped.all()
+    assert read_only.all()
+    assert values.tolist() == list(range(20))
+
+
+def test_workers_start_where_the_trainer_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_the_script.py").write_text("def value(): return 42\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "somewhere")
+
+    def where(_: int) -> Any:
+        import beside_the_script  # type: ignore[import-not-found]
+
+        ours = (Path.cwd() == tmp_path, sys.path == path, os.environ["PYTHONPATH"] == "somewhere")
+        return beside_the_script.value(), *ours
+
+    path = list(sys.path)
+    (batches,) = epochs(stoker.Loader([0], batch_size=1, transform=where, workers=1), 1)
+    assert [leaf.tolist() for leaf in batches[0]] == [[42], [True], [True], [True]]
+
+
+def test_length_is_the_number_of_batches() -> None:
+    with stoker.Loader(Squares(70), batch_size=32, workers=0) as loader:
+        assert len(loader) == 3
