@@ -18,7 +18,7 @@ The way of a batch, and the map of this package:
     worker      what runs in the child: read, seed, transform, collate, report
     engines     HOW workers run: processes, inline
     feed        towards the trainer: TensorFlow
-    cli         `stoker demo`
+    cli         the command `stoker`
 
 Importing this package imports neither TensorFlow nor Keras.
 """

@@ -133,11 +133,7 @@ class Dispatcher:
             self._check()
             if not self._started:
                 self._started = True
-                self._changed.release()
-                try:
-                    self._engine.start(self)
-                finally:
-                    self._changed.acquire()
+                self._engine.start(self)
             probe = self._probe
             if self._spec is None and probe is None:
                 probe = self._probe = _Probe()

@@ -16,7 +16,7 @@ import optree
 #: Names of the dtypes that both NumPy (with ml_dtypes) and TensorFlow have, one element a cell of memory.
 DTYPES = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 "
-    "complex64 complex128 bfloat16 float8_e5m2 float8_e4m3fn".split()
+    "complex64 complex128 bfloat16".split()
 )
 
 #: The dtypes that NumPy gives Python's numbers.

@@ -36,9 +36,7 @@ def stoker(*arguments: str, without: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_shows_both_contenders_and_saves_a_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_shows_both_contenders_and_saves_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split = few(digits.load())
     monkeypatch.setattr(story, "load", lambda: split)
     out = tmp_path / "demo.png"
@@ -59,7 +57,8 @@ def test_what_is_missing_is_told_in_one_line() -> None:
         assert result.returncode == 1
         assert result.stdout == ""
         assert result.stderr.count("\n") == 1
-        assert without in result.stderr and 'pip install "stoker[demo]"' in result.stderr
+        assert without in result.stderr
+        assert 'pip install "stoker[demo]"' in result.stderr
 
 
 def test_a_picture_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
@@ -75,9 +74,12 @@ def test_augmentation_keeps_the_label_and_bends_the_image_anew_each_time() -> No
     other, _ = digits.augment(source[3], np.random.default_rng(2))
 
     assert label == source.labels[3]
-    assert first.shape == (digits.SIDE, digits.SIDE, 1) and first.dtype == np.float32
-    assert first.min() >= 0 and first.max() <= 1
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert first.shape == (digits.SIDE, digits.SIDE, 1)
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_the_first_epoch_does_not_count_where_there_are_more() -> None:

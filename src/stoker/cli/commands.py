@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +36,14 @@ def demo(
         _stop(f"The picture cannot be written to {out}: there is no folder {out.parent}")
     from .demo.story import tell
 
-    tell(epochs=epochs, workers=workers, out=out)
+    try:
+        tell(epochs=epochs, workers=workers, out=out)
+    except KeyboardInterrupt as stopped:
+        # The traceback keeps the interrupted iterator. Left for the end of the interpreter, TensorFlow would
+        # wait there for ever, for a thread of from_generator that can run no Python any more.
+        traceback.clear_frames(stopped.__traceback__)
+        gc.collect()
+        raise
 
 
 def _stop(why: str) -> None:

@@ -46,7 +46,7 @@ class Engine(Protocol):
     """
 
     def start(self, listener: Listener) -> None:
-        """Bring all workers up; each says `Hello`."""
+        """Bring all workers up, without waiting for them; each says `Hello`."""
 
     def submit(self, worker: int, message: Describe | Work) -> None:
         """Give a worker its next task; it answers in the order of the tasks."""

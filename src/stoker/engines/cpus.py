@@ -17,7 +17,7 @@ def usable_cpus(root: Path = Path("/")) -> int:
         root: where `proc` and `sys` are mounted.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, math.ceil(_quota(root))))
+    return max(1, math.ceil(min(affinity, _quota(root))))
 
 
 def _quota(root: Path) -> float:

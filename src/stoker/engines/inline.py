@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from stoker.engines import Listener
+from stoker.engines import Answer, Listener
 from stoker.memory import Slot
 from stoker.worker.messages import Describe, Hello, SpecKnown, Work
 from stoker.worker.program import Program
@@ -23,12 +23,11 @@ class InlineEngine:
 
     def __init__(self, program: Program, slots: Sequence[Slot]) -> None:
         self._runner = Runner(program, slots, Seeder(program.seed, None), fork=Fork(), passes=(KeyboardInterrupt,))
-        self._pending: deque[Describe | Work] = deque()
+        self._pending: deque[Hello | Describe | Work] = deque([Hello()])
         self._running = threading.Lock()
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
-        listener.heard(0, Hello())
 
     def submit(self, worker: int, message: Describe | Work) -> None:
         self._pending.append(message)
@@ -55,9 +54,17 @@ class InlineEngine:
             return
         task = self._pending[0]
         with KeptState():
-            answer = self._runner.describe(task) if isinstance(task, Describe) else self._runner.work(task)
+            answer = self._answer(task)
         self._pending.popleft()
         self._listener.heard(0, answer)
+
+    def _answer(self, task: Hello | Describe | Work) -> Answer:
+        match task:
+            case Describe():
+                return self._runner.describe(task)
+            case Work():
+                return self._runner.work(task)
+        return task
 
     def request_stop(self) -> None:
         """There is nothing to stop."""

@@ -39,13 +39,14 @@ class ProcessEngine:
         self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
         self._known: SpecKnown | None = None
         self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, listener: Listener) -> None:
+        self._listener = listener
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._woken = socket.socketpair()
         self._wakeup.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="stoker-supervisor", daemon=True)
-
-    def start(self, listener: Listener) -> None:
-        self._listener = listener
         self._thread.start()
 
     def submit(self, worker: int, message: Describe | Work) -> None:
@@ -67,12 +68,16 @@ class ProcessEngine:
 
     def request_stop(self) -> None:
         self._stopping = True
+        if self._thread is None:
+            return
         with contextlib.suppress(OSError):  # full or closed: the thread is awake, or gone
             self._wakeup.send(b"!")
 
     def stop(self) -> None:
         self.request_stop()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if self._thread is None:
+            self._program.close()
+        elif threading.current_thread() is not self._thread:
             self._thread.join()
 
     # ── in the supervising thread ────────────────────────────────────────────────────────────

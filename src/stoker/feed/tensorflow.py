@@ -11,6 +11,8 @@ Python: it costs 1.5 times as much a batch (docs/decisions.md).
 from __future__ import annotations
 
 import itertools
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,31 +40,33 @@ def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
     nested = element_spec(spec, plan.static_rows())
     flat = tf.nest.flatten(nested)
     iterators = _Iterators(loader, _leaf_order(spec))
+    begin, pull, end = _weak(iterators)
     number = tf.TensorSpec((), tf.int64)
 
     @tf.function(input_signature=[])
-    def begin() -> Any:
-        return tf.numpy_function(iterators.begin, [], tf.int64)
+    def begin_op() -> Any:
+        return tf.numpy_function(begin, [], tf.int64)
 
     @tf.function(input_signature=[number])
-    def pull(iterator: Any) -> Any:
-        return tf.numpy_function(iterators.pull, [iterator], [leaf.dtype for leaf in flat])
+    def pull_op(iterator: Any) -> Any:
+        return tf.numpy_function(pull, [iterator], [leaf.dtype for leaf in flat])
 
     @tf.function(input_signature=[number])
-    def end(iterator: Any) -> Any:
-        return tf.numpy_function(iterators.end, [iterator], tf.int64)
+    def end_op(iterator: Any) -> Any:
+        return tf.numpy_function(end, [iterator], tf.int64)
 
     variant = tf.raw_ops.GeneratorDataset(
         init_func_other_args=[],
         next_func_other_args=[],
         finalize_func_other_args=[],
-        init_func=begin.get_concrete_function(),
-        next_func=pull.get_concrete_function(),
-        finalize_func=end.get_concrete_function(),
+        init_func=begin_op.get_concrete_function(),
+        next_func=pull_op.get_concrete_function(),
+        finalize_func=end_op.get_concrete_function(),
         output_types=[leaf.dtype for leaf in flat],
         output_shapes=[leaf.shape for leaf in flat],
     )
     made = tf.data.experimental.from_variant(variant, nested)
+    made._stoker = iterators  # datasets derived from it, and their iterators, keep it
     return made.apply(tf.data.experimental.assert_cardinality(plan.batches)).prefetch(_PREFETCH)
 
 
@@ -74,23 +78,49 @@ class _Iterators:
         self._numbers = itertools.count()
         self._open: dict[int, Batches] = {}
 
-    def begin(self) -> np.int64:
+    def begin(self) -> int:
         number = next(self._numbers)
         self._open[number] = iter(self._loader)
-        return np.int64(number)
+        return number
 
-    def pull(self, number: np.int64) -> list[npt.NDArray[Any]]:
+    def pull(self, number: int) -> list[npt.NDArray[Any]]:
         try:
-            leaves = self._open[int(number)].leaves()
+            leaves = self._open[number].leaves()
         except ClosedError:
             if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
                 raise StopIteration from None
             raise
         return [leaves[place] for place in self._order]
 
-    def end(self, number: np.int64) -> np.int64:
-        self._open.pop(int(number)).close()
+    def end(self, number: int) -> None:
+        self._open.pop(number).close()
+
+
+def _weak(iterators: _Iterators) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """The methods of `iterators` as functions for TensorFlow, which never lets go of a function that it was given.
+
+    So they hold a weak reference. The dataset holds the strong one, and each iterator its dataset.
+    """
+    reference = weakref.ref(iterators)
+
+    def begin() -> np.int64:
+        alive = reference()
+        assert alive is not None, "an iterator was made over a dataset that is gone"
+        return np.int64(alive.begin())
+
+    def pull(number: np.int64) -> list[npt.NDArray[Any]]:
+        alive = reference()
+        if alive is None:
+            raise StopIteration
+        return alive.pull(int(number))
+
+    def end(number: np.int64) -> np.int64:
+        alive = reference()
+        if alive is not None:
+            alive.end(int(number))
         return np.int64(0)
+
+    return begin, pull, end
 
 
 def element_spec(spec: Spec, rows: int | None) -> Any:

@@ -5,6 +5,7 @@
     slot      one reusable cell of shared memory
     lease     the time in which a handed-over batch keeps its slot
     bundle    the program's pickle and arrays, written once, read by all workers
+    adopt     large arrays of the trainer's move into the bundle
 
 Only this folder makes shared memory. Slots and bundles are memfds: they have no name, do not
 depend on the size of /dev/shm, and vanish with the last process that holds them.

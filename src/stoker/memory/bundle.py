@@ -8,26 +8,34 @@ import mmap
 import os
 from collections.abc import Sequence
 
+from stoker.memory.adopt import PAGE, address, adopt, is_adoptable
 from stoker.memory.layout import align
 from stoker.memory.memfd import Memfd
 
+_PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts
 
 
 def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
-    """Write `parts` to new shared memory. Each part starts at a multiple of 64."""
+    """Write `parts` to new shared memory.
+
+    Small parts start at a multiple of 64. A large array is moved: see `adopt`.
+    """
     views = [memoryview(part).cast("B") for part in parts]
+    adopted = [is_adoptable(view) for view in views]
     table, offset = [], 0
-    for view in views:
+    for view, moves in zip(views, adopted, strict=True):
+        if moves:
+            offset += (address(view) - offset) % PAGE
         table.append((offset, view.nbytes))
-        offset += align(view.nbytes)
+        offset = align(offset + view.nbytes)
     head = json.dumps(table).encode()
-    start = align(_HEAD + len(head))
+    start = -(-(_HEAD + len(head)) // PAGE) * PAGE
     memory = Memfd.create("program")
     os.ftruncate(memory.fd, start + offset)
-    _write(memory.fd, memoryview(len(head).to_bytes(_HEAD, "little") + head), 0)
-    for view, (at, _) in zip(views, table, strict=True):
-        _write(memory.fd, view, start + at)
+    _write(memory.fd, memoryview(len(head).to_bytes(_HEAD, "little") + head), 0, moves=False)
+    for view, (at, _), moves in zip(views, table, adopted, strict=True):
+        _write(memory.fd, view, start + at, moves)
     fcntl.fcntl(memory.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return memory
 
@@ -37,11 +45,14 @@ def open_bundle(fd: int) -> list[memoryview]:
     # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd; unwritten, its pages are the same.
     view = memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
     length = int.from_bytes(view[:_HEAD], "little")
-    start = align(_HEAD + length)
+    start = -(-(_HEAD + length) // PAGE) * PAGE
     return [view[start + at : start + at + size] for at, size in json.loads(bytes(view[_HEAD : _HEAD + length]))]
 
 
-def _write(fd: int, view: memoryview, offset: int) -> None:
+def _write(fd: int, view: memoryview, offset: int, moves: bool) -> None:
+    """Write `view`, piece by piece; one that moves gives back the memory under each piece before the next."""
     while view.nbytes:
-        written = os.pwrite(fd, view, offset)
+        written = os.pwrite(fd, view[:_PIECE], offset)
+        if moves:
+            adopt(view[:written], fd, offset)
         view, offset = view[written:], offset + written

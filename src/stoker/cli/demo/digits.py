@@ -31,12 +31,10 @@ class Digits:
     """
 
     def __init__(self, images: Image, labels: NDArray[np.int64]) -> None:
-        """Keeps the arrays; see the class."""
         self.images = images
         self.labels = labels
 
     def __len__(self) -> int:
-        """The number of digits."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> Example:

@@ -50,6 +50,4 @@ def many_processes(digits: Digits, seed: int, workers: int) -> stoker.Loader:
     Returns:
         A Loader, to be closed by the caller.
     """
-    return stoker.Loader(
-        digits, batch_size=BATCH, shuffle=True, seed=seed, transform=augment, workers=workers
-    )
+    return stoker.Loader(digits, batch_size=BATCH, shuffle=True, seed=seed, transform=augment, workers=workers)

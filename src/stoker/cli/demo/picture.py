@@ -62,8 +62,7 @@ def bars(axes: Any, results: list[Result]) -> None:
 def detail(result: Result) -> str:
     """What stands over a bar, beside the contender's name."""
     return (
-        f"{result.how}, {result.waiting:.0%} of each step spent waiting, "
-        f"{result.accuracy:.1%} right on held-out digits"
+        f"{result.how}, {result.waiting:.0%} of each step spent waiting, {result.accuracy:.1%} right on held-out digits"
     )
 
 

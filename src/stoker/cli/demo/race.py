@@ -99,7 +99,6 @@ class Stopwatch:
     """
 
     def __init__(self, tell: Callable[[Now], None]) -> None:
-        """Nothing is timed yet."""
         self.epochs: list[Epoch] = []
         self._tell = tell
         self._begun = 0.0
@@ -162,7 +161,6 @@ class Contender:
     """
 
     def __init__(self, name: str, how: str, model: Any, dataset: Any, tell: Callable[[Now], None]) -> None:
-        """Nothing is trained yet; see the class."""
         self._name = name
         self._how = how
         self._model = model

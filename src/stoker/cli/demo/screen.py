@@ -21,7 +21,6 @@ class Screen:
     """
 
     def __init__(self, console: Console, epochs: int, steps: int) -> None:
-        """Draws nothing yet; see the class."""
         self._console = console
         self._epochs = epochs
         self._steps = steps
@@ -35,12 +34,10 @@ class Screen:
         )
 
     def __enter__(self) -> Screen:
-        """Begins to draw."""
         self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leaves the last state on the screen."""
         self._progress.stop()
 
     def lane(self, name: str) -> Callable[[Now], None]:

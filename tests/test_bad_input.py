@@ -1,0 +1,286 @@
+"""Bad input: a clear error in the user's terms, nothing hangs, nothing is left, nothing is silently lost."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stoker
+from stoker.scheduler import RETRIES
+from tests.examples import Misbehaving, Squares, Together
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be an int of at least 1, got 0"),
+        ({"batch_size": -3}, "batch_size must be an int of at least 1, got -3"),
+        ({"batch_size": 2.0}, "batch_size must be an int of at least 1, got 2.0"),
+        ({"batch_size": True}, "batch_size must be an int"),
+        ({"workers": -1}, "workers must be an int of at least 0, got -1"),
+        ({"prefetch": 0}, "prefetch must be an int of at least 1, got 0"),
+        ({"seed": "7"}, "seed must be an int, got '7'"),
+        ({"shuffle": 1000}, "shuffle must be True or False, got 1000"),
+        ({"transform": 5}, "transform must be callable, got 5"),
+        ({"batch_size": 101, "drop_remainder": True}, "leaves no batch of 100 examples"),
+    ],
+)
+def test_options_without_meaning_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(stoker.OptionError, match=message):
+        stoker.Loader(Squares(100), **options)
+
+
+def test_sources_that_cannot_be_read_are_refused() -> None:
+    class NoLength:
+        def __getitem__(self, index: int) -> int:
+            return index
+
+    class NoItems:
+        def __len__(self) -> int:
+            return 3
+
+    class Raises(Squares):
+        def __len__(self) -> int:
+            raise OSError("no such disk")
+
+    for source, message in (
+        (Squares(0), "source is empty"),
+        ([], "source is empty"),
+        (NoLength(), "NoLength, has no `__len__`"),
+        (NoItems(), "NoItems, has no `__getitem__`"),
+        (Raises(), "raised OSError: no such disk"),
+        (Squares, "is the class Squares itself"),
+        ({"a": 1}, "a dict is not a source"),
+        (iter([1]), "has no `__len__`"),
+    ):
+        with pytest.raises(stoker.SourceError, match=message):
+            stoker.Loader(source, batch_size=2)
+
+
+def test_what_cannot_be_pickled_is_named_by_its_path() -> None:
+    class Inner:
+        def __init__(self) -> None:
+            self.locks = {"db": [threading.Lock()]}
+
+    class Outer(Squares):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+    with pytest.raises(stoker.ProgramError, match=r"source\.inner\.locks\['db'\]\[0\] \(a lock\) cannot be sent"):
+        stoker.Loader(Outer(), batch_size=2, workers=1)
+
+    lock = threading.Lock()
+
+    def transform(example: Any) -> Any:
+        with lock:
+            return example
+
+    with pytest.raises(stoker.ProgramError, match=r"transform\.<closure>\.lock \(a lock\)"):
+        stoker.Loader(Squares(), batch_size=2, transform=transform, workers=1)
+    with stoker.Loader(Squares(4), batch_size=2, transform=transform, workers=0) as loader:
+        assert len(list(loader)) == 2, "inline sends nothing"
+
+
+def test_a_program_that_cannot_be_loaded_is_one_error() -> None:
+    class Broken(Squares):
+        def __reduce__(self) -> Any:
+            return (__import__, ("no_such_module",))
+
+    with (
+        stoker.Loader(Broken(), batch_size=2, workers=2) as loader,
+        pytest.raises(stoker.ProgramError, match="No module named 'no_such_module'"),
+    ):
+        next(iter(loader))
+
+
+EXAMPLE_37 = r"example 37 \(epoch 0, batch 4(, worker \d)?\)"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("None", "its structure changed.*a single leaf unexpected|it is None"),
+        ("set", "structure changed"),
+        ("object", r"at \[0\] it holds 'object' of shape \(1,\)"),
+        ("string", r"at \[0\] it holds a str: 'text'"),
+        ("structure", r"structure changed: \[0\], \[1\] missing; \['x'\], \['y'\] unexpected"),
+        ("longer", r"structure changed: \[2\] unexpected"),
+        ("shape", r"at \[0\] it holds float32 of shape \(3,\), expected float32 of shape \(4,\)"),
+        ("dtype", r"at \[0\] it holds float64 of shape \(4,\), expected float32 of shape \(4,\)"),
+        ("number", r"at \[1\] it holds float64 of shape \(\), expected int64 of shape \(\)"),
+        ("huge", r"at \[1\] it holds the int 1180591620717411303424, which needs more than 64 bits"),
+        ("datetime", r"at \[0\] it holds 'datetime64\[D\]'"),
+    ],
+)
+def test_an_example_that_does_not_fit_is_named(what: str, message: str, workers: int) -> None:
+    with stoker.Loader(Misbehaving(what), batch_size=8, workers=workers) as loader:
+        batches = iter(loader)
+        assert [next(batches)[1][0] for _ in range(4)] == [0, 64, 256, 576], "the batches before it come"
+        with pytest.raises(stoker.SpecError, match=rf"(?s){EXAMPLE_37} cannot be batched: .*({message})") as caught:
+            next(batches)
+        assert (caught.value.example, caught.value.epoch) == (37, 0)
+        assert next(batches, None) is None
+        with pytest.raises(stoker.SpecError, match="epoch 1"):
+            list(loader)
+
+
+@pytest.mark.parametrize("what", ["None", "set", "object", "string", "datetime", "longdouble", "huge"])
+def test_a_first_example_that_no_tensor_can_hold_is_named(what: str) -> None:
+    with (
+        stoker.Loader(Misbehaving(what, at=0), batch_size=8, shuffle=True, workers=1) as loader,
+        pytest.raises(stoker.SpecError, match=r"example 0 \(epoch 0"),
+    ):
+        next(iter(loader))
+
+
+def test_a_transform_that_returns_none_is_told_of_its_return() -> None:
+    def forgets(example: Any) -> None:
+        pass
+
+    with (
+        stoker.Loader(Squares(), batch_size=8, transform=forgets, workers=1) as loader,
+        pytest.raises(stoker.SpecError, match=r"it is None.*did a `return` go missing"),
+    ):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize(
+    ("what", "message", "cause"),
+    [
+        ("raise", "raised KeyError: 'bad digit'", KeyError),
+        ("raise-unpicklable", r"raised .*UnpicklableError: this and that", None),
+        ("raise-mute", r"raised .*MuteError: <exception str\(\) failed>", None),
+        ("raise-long", r"raised ValueError: xxxx", None),
+        ("sys.exit", "raised SystemExit: 5", SystemExit),
+        ("interrupt", "raised KeyboardInterrupt", KeyboardInterrupt),
+    ],
+)
+def test_an_exception_of_the_users_is_told_with_its_traceback(what: str, message: str, cause: Any) -> None:
+    with stoker.Loader(Misbehaving(what), batch_size=8, workers=2) as loader:
+        with pytest.raises(stoker.WorkerError, match=rf"(?s)^{EXAMPLE_37} {message}") as caught:
+            list(loader)
+        text = str(caught.value)
+        assert "examples.py" in text
+        assert "in __getitem__" in text
+        assert "stoker/worker" not in text, "frames of ours are left out"
+        assert len(text.splitlines()) <= 40
+        assert len(text) < 20_000
+        assert cause is None or type(caught.value.__cause__) is cause
+        assert caught.value.worker in (0, 1)
+        assert len(list(iter_until_error(loader))) == 4, "the Loader can be iterated again"
+
+
+def iter_until_error(loader: stoker.Loader) -> Any:
+    try:
+        yield from loader
+    except stoker.WorkerError:
+        return
+
+
+def test_the_first_of_several_bad_examples_is_reported_whoever_finds_it_first() -> None:
+    def picky(example: Any) -> Any:
+        if example[1] in (9**2, 14**2, 15**2):
+            raise ValueError(example[1])
+        return example
+
+    for workers in (0, 1, 4):
+        with stoker.Loader(Squares(), batch_size=16, transform=picky, workers=workers) as loader:
+            with pytest.raises(stoker.WorkerError, match="example 9 "):
+                list(loader)
+
+
+@pytest.mark.parametrize("what", ["os._exit(0)", "SIGKILL", "SIGSEGV", "SIGTERM"])
+def test_a_worker_that_dies_is_replaced_and_its_work_done_again(what: str, tmp_path: Path) -> None:
+    flag = tmp_path / "times"
+    flag.write_text(str(RETRIES))
+    with stoker.Loader(Misbehaving(what, flag=flag), batch_size=8, workers=2) as loader:
+        assert np.concatenate([batch[1] for batch in loader]).tolist() == [n * n for n in range(100)]
+    assert flag.read_text() == "0"
+
+
+@pytest.mark.parametrize(
+    ("what", "how"), [("os._exit(0)", "exited with code 0"), ("SIGKILL", "SIGKILL"), ("SIGSEGV", "SIGSEGV")]
+)
+@pytest.mark.parametrize("at", [0, 37])
+def test_an_example_that_kills_every_worker_is_an_error(what: str, how: str, at: int) -> None:
+    with stoker.Loader(Misbehaving(what, at=at), batch_size=8, workers=2) as loader:
+        with pytest.raises(stoker.WorkerDied, match=rf"(?s)4 workers died.*\b{at}\b.*{how}"):
+            list(loader)
+        with pytest.raises(stoker.WorkerDied):
+            list(loader)
+
+
+@pytest.mark.parametrize("what", ["close-stdin", "read-stdin", "fork"])
+def test_odd_but_harmless_code_loses_nothing(what: str) -> None:
+    with stoker.Loader(Misbehaving(what), batch_size=8, workers=2) as loader:
+        assert np.concatenate([batch[1] for batch in loader]).tolist() == [n * n for n in range(100)]
+
+
+def test_what_user_code_prints_reaches_the_trainers_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with stoker.Loader(Misbehaving("print"), batch_size=8, workers=2) as loader:
+        list(loader)
+    assert "hello from example 1369\n" in capfd.readouterr().out
+
+
+def test_a_source_that_grows_or_shrinks_is_an_error() -> None:
+    for workers in (0, 1):
+        source = Squares(20)
+        with stoker.Loader(source, batch_size=8, workers=workers) as loader:
+            list(loader)
+            for length in (21, 19):
+                source.length = length
+                with pytest.raises(stoker.SourceError, match=f"had 20 examples .* has {length} now"):
+                    list(loader)
+            source.length = 20
+            assert len(list(loader)) == 3
+
+
+def test_a_source_that_changes_its_length_in_the_workers_is_an_error() -> None:
+    class Fickle(Squares):
+        asked = 0
+
+        def __len__(self) -> int:
+            self.asked += 1
+            return 20 if self.asked < 3 else 25
+
+    loader = stoker.Loader(Fickle(), batch_size=8, workers=1)
+    with loader, pytest.raises(stoker.SourceError, match="had 20 examples .* has 25 now"):
+        for _ in range(5):
+            list(loader)
+
+
+def test_getitems_that_returns_too_few_is_an_error() -> None:
+    class Short(Together):
+        def __getitems__(self, indices: list[int]) -> Any:
+            return super().__getitems__(indices)[: 3 if len(indices) > 1 else 1]
+
+    with stoker.Loader(Short(), batch_size=8, workers=1) as loader:
+        with pytest.raises(stoker.SourceError, match="asked for 8 examples and returned 3"):
+            list(loader)
+
+
+def test_a_closed_loader_says_so() -> None:
+    for pulled in (False, True):
+        loader = stoker.Loader(Squares(), batch_size=8, workers=1)
+        batches = iter(loader)
+        if pulled:
+            next(batches)
+        loader.close()
+        loader.close()
+        for use in (lambda: next(batches), lambda: list(loader), lambda: loader.element_spec):
+            with pytest.raises(stoker.ClosedError, match="is closed"):
+                use()
+
+
+def test_errors_can_be_pickled_and_have_one_root() -> None:
+    error = pickle.loads(pickle.dumps(stoker.WorkerError("text", example=3)))
+    assert (str(error), error.example) == ("text", 3)
+    assert issubclass(stoker.SpecError, stoker.WorkerError)
+    assert issubclass(stoker.OptionError, (stoker.StokerError, ValueError, TypeError))

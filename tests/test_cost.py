@@ -1,0 +1,100 @@
+"""What Stoker may cost: memory, descriptors, start-up time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+import stoker
+from tests.examples import Squares
+
+ROOT = Path(__file__).parents[1]
+
+
+def pss_mib() -> float:
+    """Proportional set size of this process and its children: each page counts once."""
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return total / 1024
+
+
+class Table(Squares):
+    """Holds one large array, and reads all of it."""
+
+    def __init__(self, mib: int) -> None:
+        super().__init__(256)
+        self.table = np.ones((256, mib * 4096), np.uint8)
+
+    def __getitem__(self, index: int) -> Any:
+        return np.int64(self.table[index].sum())
+
+
+def test_a_gibibyte_of_data_costs_a_gibibyte_whatever_the_number_of_workers() -> None:
+    """The caller keeps its dataset, and all eight workers read all of it."""
+
+    def cost(mib: int) -> float:
+        source = Table(mib)
+        with stoker.Loader(source, batch_size=1, workers=8) as loader:
+            for _ in range(8):
+                list(loader)
+            return pss_mib()
+
+    without, with_data = cost(1), cost(1024)
+    print(f"{with_data - without:.0f} MiB more")
+    assert with_data - without < 1.3 * 1024
+
+
+def test_two_hundred_epochs_leave_everything_flat() -> None:
+    def counts() -> tuple[int, int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(psutil.Process().children())
+
+    with stoker.Loader(Squares(20), batch_size=4, shuffle=True, workers=2) as loader:
+        for _ in range(50):
+            list(loader)
+        gc.collect()
+        before, memory = counts(), pss_mib()
+        for _ in range(200):
+            list(loader)
+        gc.collect()
+        assert counts() == before
+        assert pss_mib() - memory < 3
+
+
+def test_importing_stoker_is_quick_and_brings_no_tensorflow() -> None:
+    def imported() -> tuple[set[str], float]:
+        shown = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", "import stoker; stoker.Loader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        ).stderr
+        rows = [line.removeprefix("import time:").split("|") for line in shown.splitlines()[1:]]
+        seconds = sum(int(self_time) for self_time, _, _ in rows) / 1e6
+        return {name.strip().split(".")[0] for _, _, name in rows}, seconds
+
+    names, _ = imported()
+    assert not names & {"tensorflow", "keras", "torch", "jax"}
+    assert min(imported()[1] for _ in range(5)) < 0.3
+
+
+def test_the_first_batch_comes_soon() -> None:
+    """From an interpreter that has imported stoker to the first batch of two workers."""
+    script = (
+        "import time, stoker\nfrom tests.examples import Squares\nbegun = time.monotonic()\n"
+        "loader = stoker.Loader(Squares(), batch_size=8, workers=2)\nnext(iter(loader))\n"
+        "print(time.monotonic() - begun)\nloader.close()"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    times = [float(subprocess.check_output([sys.executable, "-c", script], env=env)) for _ in range(5)]
+    assert min(times) < 0.6
