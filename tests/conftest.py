@@ -19,7 +19,7 @@ def left_behind() -> list[str]:
     """What this process still holds of Stoker's: workers, threads, memfds."""
     children = [f"process {child.pid}" for child in psutil.Process().children() if child.is_running()]
     threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("stoker")]
-    links = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    links = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
     return children + threads + [link for link in links if "stoker" in link]
 
 

@@ -142,7 +142,7 @@ def misbehave(what: str, example: Any) -> Any:
         case "close-stdin":
             os.close(0)
         case "read-stdin":
-            assert input.__name__ and os.read(0, 10) == b""
+            assert os.read(0, 10) == b""
         case _:
             raise AssertionError(what)
     return example

@@ -56,7 +56,7 @@ def test_a_gibibyte_of_data_costs_a_gibibyte_whatever_the_number_of_workers() ->
 
 def test_two_hundred_epochs_leave_everything_flat() -> None:
     def counts() -> tuple[int, int, int]:
-        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(psutil.Process().children())
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), len(psutil.Process().children())
 
     with stoker.Loader(Squares(20), batch_size=4, shuffle=True, workers=2) as loader:
         for _ in range(50):

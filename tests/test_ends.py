@@ -52,7 +52,7 @@ def test_workers_end_with_their_loader(source: Any, end: str, capfd: pytest.Capt
             del batches
             batches = iter(stoker.Loader(source, batch_size=1, workers=1))
         del batches
-    gone, alive = psutil.wait_procs(workers, timeout=2)
+    _, alive = psutil.wait_procs(workers, timeout=2)
     assert not alive
     assert time.monotonic() - begun < 2
     assert capfd.readouterr() == ("", "")
@@ -81,7 +81,9 @@ def report():
     sys.stdout.flush()
 """
 TF = START + "import tensorflow as tf\n"
-FIT = TF + """
+FIT = (
+    TF
+    + """
 import keras
 model = keras.Sequential([keras.layers.Dense(2)])
 model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -91,6 +93,7 @@ class Stop(keras.callbacks.Callback):
             report()
             STOP
 """
+)
 EXITS = {
     "a live iterator": START + "batches = iter(loader); next(batches); report()",
     "a live iterator of tf.data": TF + "batches = iter(loader.to_tf()); next(batches); report()",
@@ -111,7 +114,12 @@ def test_the_interpreter_exits_at_once_and_silently(where: str) -> None:
     begun = time.monotonic()
     out, err = trainer.communicate(timeout=20)
     assert time.monotonic() - begun < 2.5, "2 s, and the teardown of TensorFlow"
-    theirs = "absl::InitializeLog", "oneDNN", "data_adapter", "shuffle=True"  # Keras warns of shuffle=True for every dataset
+    theirs = (
+        "absl::InitializeLog",
+        "oneDNN",
+        "data_adapter",
+        "shuffle=True",
+    )  # Keras warns of shuffle=True for every dataset
     noise = [line for line in err.splitlines() if not any(word in line for word in theirs)]
     assert (trainer.returncode, out, noise) == (0, "", [])
     assert not any(psutil.pid_exists(pid) for pid in pids)
@@ -132,7 +140,12 @@ def test_workers_die_with_a_killed_trainer(name: str) -> None:
 
 
 def test_ctrl_c_ends_fit_and_leaves_the_loader_usable() -> None:
-    body = "\ntry:\n model.fit(loader.to_tf(), callbacks=[Stop()], verbose=0)\nexcept KeyboardInterrupt:\n print(len(list(zip(range(9), loader))))"
+    body = """
+try:
+    model.fit(loader.to_tf(), callbacks=[Stop()], verbose=0)
+except KeyboardInterrupt:
+    print(len(list(zip(range(9), loader))))
+"""
     trainer = run(FIT.replace("STOP", "import signal; os.kill(os.getpid(), signal.SIGINT)") + body)
     out, err = trainer.communicate(timeout=60)
     assert out.splitlines()[1:] == ["9"], err
@@ -143,7 +156,9 @@ def test_only_the_intended_descriptors_reach_a_worker() -> None:
     os.set_inheritable(kept, True)
 
     def descriptors(_: int) -> int:
-        links = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 256) if os.path.lexists(f"/proc/self/fd/{fd}")]
+        links = [
+            str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink() and int(path.name) > 2
+        ]
         return sum("socket" not in link and "stoker" not in link for link in links)
 
     try:

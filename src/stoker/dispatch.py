@@ -72,6 +72,14 @@ class _Outbox:
     outcomes: deque[Deliver | Finish | Fail] = field(default_factory=deque)
 
 
+@dataclass(frozen=True)
+class _Told:
+    """A failure, and the worker that told of it."""
+
+    worker: int
+    failure: Failure
+
+
 class _Probe:
     """One attempt to find the spec, and how it failed."""
 
@@ -213,7 +221,7 @@ class Dispatcher:
                 case Failure(task=-1):
                     self._give_up(raisable(answer, epoch=None, batch=None, worker=worker))
                 case Failure(task):
-                    self._step(Failed(worker, task, (worker, answer)))
+                    self._step(Failed(worker, task, _Told(worker, answer)))
 
     def died(self, death: Death) -> None:
         with self._changed:
@@ -228,11 +236,15 @@ class Dispatcher:
     # ── under the lock ───────────────────────────────────────────────────────────────────────
     def _check(self) -> None:
         if os.getpid() != self._pid:
-            raise ClosedError("this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here.")
+            raise ClosedError(
+                "this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here."
+            )
         if self._broken is not None:
             raise self._broken
         if self._closed:
-            raise ClosedError("this Loader is closed. Make a new one, or iterate before `close()` or the end of `with`.")
+            raise ClosedError(
+                "this Loader is closed. Make a new one, or iterate before `close()` or the end of `with`."
+            )
 
     def _wait(self, stream: int) -> Deliver | Finish | Fail:
         """Ask for the next outcome of a stream, once, and wait for it; an interrupted wait asks no second time."""
@@ -279,7 +291,9 @@ class Dispatcher:
                 if not self._closed:
                     self._engine.respawn(worker)
             case GiveUp(reason):
-                self._give_up(WorkerDied(f"no worker process comes up: the last one {_how(reason)} before it was ready."))
+                self._give_up(
+                    WorkerDied(f"no worker process comes up: the last one {_how(reason)} before it was ready.")
+                )
 
     def _message(self, task: Task) -> Describe | Work:
         if task.stream == _PROBE:
@@ -322,20 +336,21 @@ class Dispatcher:
     def _error(self, fail: Fail) -> StokerError:
         epoch = self._epochs[fail.stream].number if fail.stream != _PROBE else 0
         if isinstance(fail.reason, Death):
-            return _died_error(fail, epoch, self._examples(fail.task).tolist())
-        worker, failure = fail.reason
-        return raisable(failure, epoch=epoch, batch=fail.task.batch, worker=None if self._inline else worker)
+            return _died_error(fail, fail.reason, epoch, self._examples(fail.task).tolist())
+        assert isinstance(fail.reason, _Told)
+        worker = None if self._inline else fail.reason.worker
+        return raisable(fail.reason.failure, epoch=epoch, batch=fail.task.batch, worker=worker)
 
 
-def _died_error(fail: Fail, epoch: int, examples: list[int]) -> WorkerDied:
+def _died_error(fail: Fail, death: Death, epoch: int, examples: list[int]) -> WorkerDied:
     shown = ", ".join(map(str, examples[:8])) + (f", … ({len(examples)} in all)" if len(examples) > 8 else "")
     return WorkerDied(
         f"{RETRIES + 1} workers died one after the other while they held example{'s' * (len(examples) > 1)} {shown} "
-        f"(epoch {epoch}, batch {fail.task.batch}): the last one {_how(fail.reason)}. `workers=0` runs the same code in "
+        f"(epoch {epoch}, batch {fail.task.batch}): the last one {_how(death)}. `workers=0` runs the same code in "
         "this process, where a debugger can see it.",
         example=examples[0] if len(examples) == 1 else None,
         epoch=epoch,
-        worker=fail.reason.worker,
+        worker=death.worker,
     )
 
 

@@ -16,7 +16,7 @@ from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher
 from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
 from stoker.engines.inline import InlineEngine
-from stoker.errors import OptionError, SourceError
+from stoker.errors import OptionError
 from stoker.memory import Slot
 from stoker.plan import Plan
 from stoker.sources import MapSource
@@ -83,7 +83,9 @@ class Loader:
         prefetch = None if prefetch is None else _whole("prefetch", prefetch, least=1)
         workers = usable_cpus() if workers is None else _whole("workers", workers, least=0)
         if not isinstance(shuffle, bool):
-            raise OptionError(f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole.")
+            raise OptionError(
+                f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
+            )
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
         self._source = MapSource(source, keep=workers == 0)
@@ -138,7 +140,10 @@ class Loader:
         return dataset(self, self._dispatcher.spec(), self._plan)
 
     def close(self) -> None:
-        """End the workers, within 2 seconds. Batches that were handed over stay valid; iterating raises `ClosedError`."""
+        """End the workers, within 2 seconds.
+
+        Batches that were handed over stay valid; iterating raises `ClosedError`.
+        """
         self._let_go.detach()
         self._dispatcher.close()
 

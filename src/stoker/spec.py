@@ -80,7 +80,9 @@ class Spec:
         came = optree.tree_structure(example, none_is_leaf=True)
         ours, theirs = set(self.tree.paths()), set(came.paths())
         parts = []
-        if missing := [leaf.path for leaf, path in zip(self.leaves, self.tree.paths(), strict=True) if path not in theirs]:
+        if missing := [
+            leaf.path for leaf, path in zip(self.leaves, self.tree.paths(), strict=True) if path not in theirs
+        ]:
             parts.append(f"{', '.join(missing)} missing")
         if added := [
             accessor.codify("") or "a single leaf"
@@ -89,7 +91,9 @@ class Spec:
         ]:
             parts.append(f"{', '.join(added)} unexpected")
         what = "; ".join(parts) or "the containers differ"
-        return f"its structure changed: {what}. Came {_tree_text(came)}, expected {_tree_text(self.tree)} as in example 0."
+        return (
+            f"its structure changed: {what}. Came {_tree_text(came)}, expected {_tree_text(self.tree)} as in example 0."
+        )
 
 
 def describe(path: str, value: Any) -> Leaf:
@@ -102,12 +106,11 @@ def describe(path: str, value: Any) -> Leaf:
         return Leaf(path, (), python)
     if value is None:
         raise Misfit(f"{where}it is None. Return arrays, numbers or bools (did a `return` go missing?).")
-    if not isinstance(value, np.ndarray | np.generic) and not hasattr(value, "__array__"):
-        if not hasattr(value, "__array_interface__"):
-            raise Misfit(
-                f"{where}it holds a {type(value).__name__}: {_short(value)}. A leaf must be an array, a number "
-                "or a bool; containers are dict, list, tuple and namedtuple."
-            )
+    if not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+        raise Misfit(
+            f"{where}it holds a {type(value).__name__}: {_short(value)}. A leaf must be an array, a number "
+            "or a bool; containers are dict, list, tuple and namedtuple."
+        )
     array = np.asarray(value)
     if array.dtype.name not in DTYPES:
         raise Misfit(

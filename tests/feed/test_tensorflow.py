@@ -46,7 +46,9 @@ def test_tensors_have_the_content_and_the_spec_that_was_announced() -> None:
         assert loader.element_spec == dataset.element_spec
         assert dataset.element_spec == {
             "image": tf.TensorSpec((None, 5, 3), tf.uint8),
-            "pair": Pair(tf.TensorSpec((None,), tf.float32), (tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None,), tf.bool))),
+            "pair": Pair(
+                tf.TensorSpec((None,), tf.float32), (tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None,), tf.bool))
+            ),
             "deep": ({"x": tf.TensorSpec((None, 7), tf.float64)}, tf.TensorSpec((None,), tf.complex64)),
         }
         assert dataset.cardinality().numpy() == len(loader) == 7
@@ -154,10 +156,15 @@ def model(form: str = "") -> keras.Model:
 @pytest.mark.parametrize("form", ["x, y", "x, y, weight", "dict"])
 def test_fit_gives_the_weights_that_it_gives_without_stoker(form: str) -> None:
     source = Labelled(form)
-    with stoker.Loader(source, batch_size=16, workers=2) as train, stoker.Loader(source, batch_size=7, workers=1) as val:
+    with (
+        stoker.Loader(source, batch_size=16, workers=2) as train,
+        stoker.Loader(source, batch_size=7, workers=1) as val,
+    ):
         ours = model(form)
         history = ours.fit(train.to_tf(), epochs=2, validation_data=val.to_tf(), verbose=0)
-    arrays = [np.stack(leaves) for leaves in zip(*(optree.tree_leaves(source[n]) for n in range(len(source))), strict=True)]
+    arrays = [
+        np.stack(leaves) for leaves in zip(*(optree.tree_leaves(source[n]) for n in range(len(source))), strict=True)
+    ]
     nested = optree.tree_unflatten(optree.tree_structure(source[0]), arrays)
     plain = model(form)
     plain.fit(tf.data.Dataset.from_tensor_slices(nested).batch(16), epochs=2, verbose=0)

@@ -115,7 +115,9 @@ class World:
 
     def work(self, worker: int) -> None:
         task = self.up[worker].pop(0)
-        bad = [row for row in range(task.first, task.first + task.count) if (task.stream, task.batch, row) in self.poison]
+        bad = [
+            row for row in range(task.first, task.first + task.count) if (task.stream, task.batch, row) in self.poison
+        ]
         if bad:
             self.on(Failed(worker, task.id, f"row {bad[0]}"))
             return

@@ -2,8 +2,8 @@
 
 The files:
 
-    commands.py   the commands and their options
-    demo/         `stoker demo`: a small training run, fed two ways
+    commands      the commands and their options
+    demo          `stoker demo`: a small training run, fed two ways
 """
 
 from __future__ import annotations

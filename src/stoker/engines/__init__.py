@@ -1,9 +1,9 @@
 """HOW workers run. Only this folder starts and ends processes.
 
-    processes   fresh interpreters, watched by one thread
-    child       one worker process: start, talk, end
-    inline      no worker: the pulling thread runs the user's code
-    cpus        how many CPUs this process may use
+processes   fresh interpreters, watched by one thread
+child       one worker process: start, talk, end
+inline      no worker: the pulling thread runs the user's code
+cpus        how many CPUs this process may use
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Engine(Protocol):
         """Start a new process in the place of one that died. Called from within `Listener.died`."""
 
     def idle(self, changed: threading.Condition) -> None:
-        """What a pulling thread does while its batch is not ready; `changed` is held. Returns within 0.1 s or a task."""
+        """What a pulling thread does while its batch is not ready: at most 0.1 s, or a task; `changed` is held."""
 
     def request_stop(self) -> None:
         """Ask for the end without waiting and without a lock: for finalizers."""

@@ -14,12 +14,23 @@ from pathlib import Path
 
 import stoker
 from stoker.engines import Answer
-from stoker.worker.messages import MAX_BYTES, Describe, Described, Failure, Finished, Hello, SpecKnown, Work, decode, encode
+from stoker.worker.messages import (
+    MAX_BYTES,
+    Describe,
+    Described,
+    Failure,
+    Finished,
+    Hello,
+    SpecKnown,
+    Work,
+    decode,
+    encode,
+)
 
 log = logging.getLogger("stoker")
 
 #: Native libraries of the workers use one thread each, unless the user says otherwise: the workers are the parallelism.
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 
 
 class Child:

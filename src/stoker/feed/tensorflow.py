@@ -43,18 +43,9 @@ def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
     begin, pull, end = _weak(iterators)
     number = tf.TensorSpec((), tf.int64)
 
-    @tf.function(input_signature=[])
-    def begin_op() -> Any:
-        return tf.numpy_function(begin, [], tf.int64)
-
-    @tf.function(input_signature=[number])
-    def pull_op(iterator: Any) -> Any:
-        return tf.numpy_function(pull, [iterator], [leaf.dtype for leaf in flat])
-
-    @tf.function(input_signature=[number])
-    def end_op(iterator: Any) -> Any:
-        return tf.numpy_function(end, [iterator], tf.int64)
-
+    begin_op = tf.function(lambda: tf.numpy_function(begin, [], tf.int64), input_signature=[])
+    pull_op = tf.function(lambda n: tf.numpy_function(pull, [n], [leaf.dtype for leaf in flat]), [number])
+    end_op = tf.function(lambda n: tf.numpy_function(end, [n], tf.int64), [number])
     variant = tf.raw_ops.GeneratorDataset(
         init_func_other_args=[],
         next_func_other_args=[],
@@ -103,7 +94,7 @@ def _weak(iterators: _Iterators) -> tuple[Callable[..., Any], Callable[..., Any]
     """
     reference = weakref.ref(iterators)
 
-    def begin() -> np.int64:
+    def begin() -> Any:
         alive = reference()
         assert alive is not None, "an iterator was made over a dataset that is gone"
         return np.int64(alive.begin())
@@ -114,7 +105,7 @@ def _weak(iterators: _Iterators) -> tuple[Callable[..., Any], Callable[..., Any]
             raise StopIteration
         return alive.pull(int(number))
 
-    def end(number: np.int64) -> np.int64:
+    def end(number: np.int64) -> Any:
         alive = reference()
         if alive is not None:
             alive.end(int(number))
@@ -126,9 +117,7 @@ def _weak(iterators: _Iterators) -> tuple[Callable[..., Any], Callable[..., Any]
 def element_spec(spec: Spec, rows: int | None) -> Any:
     """`spec` for batches of so many rows (None: it varies) as nested `tf.TensorSpec`s."""
     tf = _tensorflow()
-    return _tuples(
-        spec.unflatten(tf.TensorSpec((rows, *leaf.shape), tf.as_dtype(leaf.dtype)) for leaf in spec.leaves)
-    )
+    return _tuples(spec.unflatten(tf.TensorSpec((rows, *leaf.shape), tf.as_dtype(leaf.dtype)) for leaf in spec.leaves))
 
 
 def _leaf_order(spec: Spec) -> list[int]:
@@ -149,5 +138,7 @@ def _tensorflow() -> Any:
     try:
         import tensorflow
     except ImportError as error:
-        raise ImportError("to_tf() and element_spec need TensorFlow: pip install tensorflow (or tensorflow-cpu)") from error
+        raise ImportError(
+            "to_tf() and element_spec need TensorFlow: pip install tensorflow (or tensorflow-cpu)"
+        ) from error
     return tensorflow

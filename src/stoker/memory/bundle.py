@@ -42,7 +42,7 @@ def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
 
 def open_bundle(fd: int) -> list[memoryview]:
     """Map the parts that `write_bundle` wrote, read-only and without copying them."""
-    # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd; unwritten, its pages are the same.
+    # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd. Unwritten, its pages are shared.
     view = memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
     length = int.from_bytes(view[:_HEAD], "little")
     start = -(-(_HEAD + length) // PAGE) * PAGE

@@ -26,7 +26,8 @@ class Column:
 
     def view(self, buffer: Any, rows: int) -> npt.NDArray[Any]:
         """The first `rows` rows of this leaf, as an array over `buffer`."""
-        return np.ndarray((rows, *self.shape), self.dtype, buffer, self.offset)
+        array: npt.NDArray[Any] = np.ndarray((rows, *self.shape), self.dtype, buffer, self.offset)
+        return array
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,6 @@ def align(size: int) -> int:
 def aligned_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A copy in the process's own memory that TensorFlow takes over without copying it again."""
     raw = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    copy = np.ndarray(array.shape, array.dtype, raw, -raw.ctypes.data % ALIGNMENT)
+    copy: npt.NDArray[Any] = np.ndarray(array.shape, array.dtype, raw, -raw.ctypes.data % ALIGNMENT)
     copy[...] = array
     return copy

@@ -32,4 +32,3 @@ class Memfd:
 
     def __del__(self) -> None:
         self.close()
-

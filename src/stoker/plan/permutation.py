@@ -42,7 +42,7 @@ def mix(*words: int) -> int:
 
 def mix_array(words: npt.NDArray[np.uint64], key: int) -> npt.NDArray[np.uint64]:
     """Hash each of `words` with `key` to 64 bits (`words` is not changed)."""
-    state = words * np.uint64(_GOLDEN)
+    state: npt.NDArray[np.uint64] = words * np.uint64(_GOLDEN)
     state ^= np.uint64(key)
     state ^= state >> np.uint64(30)
     state *= np.uint64(_MUL1)
@@ -92,7 +92,8 @@ class Permutation:
                 right = _add(right, mix_array(left, key), self._right)
             else:
                 left = _add(left, mix_array(right, key), self._left)
-        return left + right * np.uint64(self._left)
+        found: npt.NDArray[np.uint64] = left + right * np.uint64(self._left)
+        return found
 
 
 def _add(half: npt.NDArray[np.uint64], noise: npt.NDArray[np.uint64], size: int) -> npt.NDArray[np.uint64]:

@@ -85,6 +85,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Submit:
+    """Give a task to a worker."""
+
     worker: int
     task: Task
 
@@ -117,6 +119,8 @@ class Fail:
 
 @dataclass(frozen=True)
 class Respawn:
+    """Start a new process in the place of a worker that died."""
+
     worker: int
 
 

@@ -1,6 +1,6 @@
 """WHERE examples come from: one file a kind of source.
 
-    map_style   `__len__` and `__getitem__`, the whole source within reach
+map_style   `__len__` and `__getitem__`, the whole source within reach
 """
 
 from stoker.sources.map_style import MapSource

@@ -29,7 +29,9 @@ class MapSource:
         _check_methods(source)
         self.length = _length(source)
         if self.length < 1:
-            raise SourceError(f"the source is empty: len() of this {type(source).__name__} is 0. Check its paths or filters.")
+            raise SourceError(
+                f"the source is empty: len() of this {type(source).__name__} is 0. Check its paths or filters."
+            )
         self._get: Callable[[], Any] = _reference(source, keep)
 
     def check(self) -> None:
@@ -59,9 +61,13 @@ def _reference(source: Any, keep: bool) -> Callable[[], Any]:
 def _check_methods(source: Any) -> None:
     kind = type(source).__name__
     if isinstance(source, type):
-        raise SourceError(f"the source is the class {source.__name__} itself; pass an object, `{source.__name__}(...)`.")
+        raise SourceError(
+            f"the source is the class {source.__name__} itself; pass an object, `{source.__name__}(...)`."
+        )
     if isinstance(source, dict | set | frozenset | str | bytes):
-        raise SourceError(f"a {kind} is not a source of examples; pass a list of them, or an object with `__getitem__`.")
+        raise SourceError(
+            f"a {kind} is not a source of examples; pass a list of them, or an object with `__getitem__`."
+        )
     for method, repair in (
         ("__len__", "give it a length: stoker reads sources by index, 0 … len-1"),
         ("__getitem__", "give it `__getitem__(self, index)`, which returns one example"),
@@ -74,4 +80,6 @@ def _length(source: Any) -> int:
     try:
         return operator.index(len(source))
     except Exception as error:
-        raise SourceError(f"len() of the source, a {type(source).__name__}, raised {type(error).__name__}: {error}") from error
+        raise SourceError(
+            f"len() of the source, a {type(source).__name__}, raised {type(error).__name__}: {error}"
+        ) from error

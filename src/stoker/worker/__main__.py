@@ -32,6 +32,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
+    """Run the worker; see the module's docstring for the arguments."""
     parent, channel_fd, program_fd, *slot_fds = map(int, arguments)
     _die_with(parent)
     os.environ.pop("PYTHONPATH", None)

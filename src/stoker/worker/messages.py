@@ -135,5 +135,6 @@ def decode(data: bytes) -> Message:
             return Hello()
         case b"X":
             end = _TASK.size + _TASK.unpack_from(data)[1]
-            return Failure(*json.loads(data[_TASK.size : end]), pickled=data[end:])
+            task, kind, summary, traceback, example = json.loads(data[_TASK.size : end])
+            return Failure(task, kind, summary, traceback, example, data[end:])
     raise ValueError(f"not a message: {data[:20]!r}")

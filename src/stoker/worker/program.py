@@ -12,6 +12,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stoker.errors import ProgramError
@@ -72,6 +73,6 @@ def load(fd: int) -> Program:
 
 def _cwd() -> str | None:
     try:
-        return os.getcwd()
+        return str(Path.cwd())
     except FileNotFoundError:  # the trainer's directory was removed under it
         return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
+from pathlib import Path
 from types import TracebackType
 
 from stoker.errors import ProgramError, SourceError, SpecError, StokerError, WorkerError
 from stoker.worker.messages import Failure
 
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_HERE = str(Path(__file__).parents[1]) + os.sep
 _LINES = 32
 _SUMMARY = 2_000
 _PICKLE = 32_000
@@ -71,7 +72,7 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
     error: StokerError
     if failure.kind == "program":
         error = ProgramError(
-            f"the source or the transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
+            f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
         )
     else:
         error = WorkerError(f"{what} ({where}) raised {failure.summary}\n\n{failure.traceback}", **known)

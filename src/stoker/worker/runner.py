@@ -21,7 +21,6 @@ from stoker.worker.program import Program
 from stoker.worker.report import failure
 from stoker.worker.seeding import Seeder
 
-
 #: Writes examples to rows, from a first one on.
 Writer = Callable[[int, list[Any]], None]
 
@@ -98,7 +97,8 @@ class Runner:
     def _rows_of(self, slot: int, rows: int) -> Rows:
         found = self._rows.get((slot, rows))
         if found is None:
-            assert self._spec is not None and self._layout is not None, "Work came before SpecKnown"
+            assert self._spec is not None, "Work came before SpecKnown"
+            assert self._layout is not None
             columns = self._layout.view(self._slots[slot].writable(), rows)
             found = self._rows[slot, rows] = Rows(self._spec, columns)
         return found
@@ -139,7 +139,8 @@ class Runner:
             examples = list(read(some))
             if len(examples) != len(some):
                 raise SourceChanged(
-                    f"`__getitems__` was asked for {len(some)} examples and returned {len(examples)}; return one for each index"
+                    f"`__getitems__` was asked for {len(some)} examples and returned {len(examples)}; "
+                    "return one for each index"
                 )
             if transform is not None:
                 for number, seed in enumerate(seeds[start : start + RUN]):
@@ -183,5 +184,3 @@ class Runner:
 
 #: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
 RUN = 64
-
-

@@ -83,7 +83,8 @@ _TELLING = [0, 1, 624]
 def _global_state() -> npt.NDArray[np.uint32]:
     """The 624 words and the position of NumPy's global Mersenne Twister, in place."""
     cells = ctypes.c_uint32 * 625
-    return np.ctypeslib.as_array(cells.from_address(np.random.get_bit_generator().ctypes.state_address))
+    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # public, and missing in NumPy's stubs
+    return np.ctypeslib.as_array(cells.from_address(generator.ctypes.state_address))
 
 
 class Seeder:
@@ -105,7 +106,8 @@ class Seeder:
 
     def seeds(self, epoch: int, indices: npt.NDArray[np.int64]) -> list[int]:
         """A seed of 64 bits for each of the examples `indices` in this epoch."""
-        return mix_array(indices.astype(np.uint64), mix(self._seed, epoch, 1)).tolist()
+        seeds: list[int] = mix_array(indices.astype(np.uint64), mix(self._seed, epoch, 1)).tolist()
+        return seeds
 
     def begin_task(self) -> None:
         """Note NumPy's global state."""

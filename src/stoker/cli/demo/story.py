@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from statistics import median
 from time import process_time
 from typing import Any
 
@@ -115,13 +116,15 @@ def start_tensorflow() -> None:
 
 
 def milliseconds_an_example(digits: Digits, times: int = 40) -> float:
-    """The CPU time of one augmentation, in this process, after a first one that pays for imports."""
+    """The median CPU time of an augmentation, in this process, after a first one that pays for imports."""
     rng = np.random.default_rng(SEED)
     augment(digits[0], rng)
-    begun = process_time()
+    costs = []
     for index in range(times):
+        begun = process_time()
         augment(digits[index], rng)
-    return (process_time() - begun) / times * 1e3
+        costs.append(process_time() - begun)
+    return median(costs) * 1e3
 
 
 def scanned(digits: Digits) -> tuple[Any, Any]:
