@@ -20,6 +20,9 @@ ENDLESS = 100_000_000
 
 IMAGE_SHAPE = (224, 224, 3)
 JPEG_SIZE = (500, 375)
+_IMAGES = 251
+"""Images in a pool: a prime, so that however work is split, each worker comes to see the whole pool."""
+
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 _SCALE = np.float32(1 / 255) / np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -98,19 +101,19 @@ class Case:
 
 
 def _uint8_images(length: int) -> Pool:
-    return Pool(np.random.default_rng(0).integers(0, 256, (256, *IMAGE_SHAPE), np.uint8), length)
+    return Pool(np.random.default_rng(0).integers(0, 256, (_IMAGES, *IMAGE_SHAPE), np.uint8), length)
 
 
 def _float_images(length: int) -> Pool:
-    return Pool(np.random.default_rng(0).random((64, *IMAGE_SHAPE), np.float32), length)
+    return Pool(np.random.default_rng(0).random((_IMAGES, *IMAGE_SHAPE), np.float32), length)
 
 
 def _rows(length: int) -> Pool:
-    return Pool(np.random.default_rng(0).random((4096, 100), np.float32), length)
+    return Pool(np.random.default_rng(0).random((4093, 100), np.float32), length)
 
 
 def _photos(length: int) -> Photos:
-    return Photos([_photo_like_jpeg(seed) for seed in range(64)], length)
+    return Photos([_photo_like_jpeg(seed) for seed in range(61)], length)
 
 
 def _photo_like_jpeg(seed: int) -> bytes:
@@ -157,7 +160,4 @@ def same(batch: tuple[Any, Any], source: Source) -> bool:
     if labels.dtype != np.int64 or len(xs) != len(labels):
         return False
     wanted = (source[int(label)][0] for label in labels)
-    return all(
-        row.dtype == want.dtype and np.array_equal(row, want)
-        for row, want in zip(xs, wanted, strict=True)
-    )
+    return all(row.dtype == want.dtype and np.array_equal(row, want) for row, want in zip(xs, wanted, strict=True))

@@ -70,8 +70,8 @@ def test_dangerous_abilities_live_in_one_place_each() -> None:
 
 
 def listed(docstring: str | None) -> set[str]:
-    """The names at the start of the indented lines of a package's map."""
-    return set(re.findall(r"^    (\w+)  +\S", docstring or "", re.M))
+    """The names at the start of the lines of a package's map."""
+    return set(re.findall(r"^(?:    )?(\w+)  +\S", docstring or "", re.M))
 
 
 @pytest.mark.parametrize("package", [PACKAGE, *(PACKAGE / room for room in ROOMS if (PACKAGE / room).is_dir())])

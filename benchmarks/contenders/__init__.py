@@ -73,6 +73,9 @@ TITLES = {
 LIMIT = "user_code"
 """The contender that every other is compared with; it hands nothing over (see ``benchmarks/user_code.py``)."""
 
+LIMITS = (LIMIT, "ready_batch")
+"""The contenders that load nothing."""
+
 
 def load(name: str) -> Driver:
     """Import the driver of a contender, and with it the peer's package.

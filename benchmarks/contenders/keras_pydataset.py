@@ -20,7 +20,7 @@ from benchmarks.contenders import Job
 PACKAGE = "tensorflow-cpu"
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """The source by batch number, as a ``PyDataset`` asks for it."""
 
     def __init__(self, job: Job) -> None:

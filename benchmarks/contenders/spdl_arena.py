@@ -21,7 +21,7 @@ from benchmarks.contenders import PREFETCH, Job, into_tf
 
 PACKAGE = "spdl"
 _BUFFER = 2
-_SEGMENTS = _BUFFER + PREFETCH + 3
+_SEGMENTS = _BUFFER + PREFETCH + 1
 _SLACK = 65536  # room for the labels and alignment
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import stoker
-
 from benchmarks.contenders import Job
 
 PACKAGE = "-e ."

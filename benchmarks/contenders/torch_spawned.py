@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.contenders import Job, torch_loader
 
-PACKAGE = torch_loader.PACKAGE
+PACKAGE = "torch"
 
 
 def feed(job: Job) -> AbstractContextManager[Any]:

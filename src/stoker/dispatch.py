@@ -201,7 +201,7 @@ class Dispatcher:
             return
         with self._changed:
             first, self._closed = not self._closed, True
-            self._changed.notify_all()
+            self._tell()
         self._engine.stop()
         if first:
             for slot in self._slots:
@@ -262,6 +262,11 @@ class Dispatcher:
         self._outboxes.pop(stream, None)
         self._epochs.pop(stream, None)
 
+    def _tell(self) -> None:
+        """Wake all threads that wait for an outcome."""
+        self._changed.notify_all()
+        self._engine.nudge()
+
     def _step(self, event: Event) -> None:
         """Take in an event, with the releases and drops that finalizers noted, and do what follows from each."""
         self._events.extend(Released(slot) for slot in self._leases.ended())
@@ -283,10 +288,10 @@ class Dispatcher:
             case Fail(stream=0):
                 assert self._probe is not None
                 self._probe.error, self._probe = self._error(command), None
-                self._changed.notify_all()
+                self._tell()
             case Deliver(stream) | Finish(stream) | Fail(stream):
                 self._outboxes[stream].outcomes.append(command)
-                self._changed.notify_all()
+                self._tell()
             case Respawn(worker):
                 if not self._closed:
                     self._engine.respawn(worker)
@@ -318,7 +323,7 @@ class Dispatcher:
         fitting = min(most, max(_AHEAD_LEAST, _AHEAD_BYTES // layout.nbytes))
         self._spec = spec
         self._events += [Sized(self._prefetch or fitting), Released(answer.slot)]
-        self._changed.notify_all()
+        self._tell()
 
     def _view(self, delivered: Deliver) -> list[npt.NDArray[Any]]:
         assert self._layout is not None
@@ -331,7 +336,7 @@ class Dispatcher:
         """No stream gets any further; the first reason counts."""
         self._broken = self._broken or error
         self._engine.request_stop()
-        self._changed.notify_all()
+        self._tell()
 
     def _error(self, fail: Fail) -> StokerError:
         epoch = self._epochs[fail.stream].number if fail.stream != _PROBE else 0

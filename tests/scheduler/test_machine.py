@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stoker.scheduler import (
     RETRIES,
     Closed,
+    Command,
     Deliver,
     Died,
     Done,
@@ -49,6 +50,8 @@ class World:
     held: list[int] = field(default_factory=list)
     rows: Counter[tuple[int, int, int]] = field(default_factory=Counter)  # (slot, batch, row) done since its last start
 
+    events: deque[Event] = field(default_factory=deque)
+
     def __post_init__(self) -> None:
         self.down = set(range(self.workers))
         self.machine = Scheduler(
@@ -61,7 +64,16 @@ class World:
         )
 
     def on(self, event: Event) -> None:
-        for command in self.machine.on(event):
+        """Events wait until the commands of the one before are carried out."""
+        self.events.append(event)
+        if len(self.events) > 1:
+            return
+        while self.events:
+            self.carry_out(self.machine.on(self.events[0]))
+            self.events.popleft()
+
+    def carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
             match command:
                 case Submit(worker, task):
                     self.submitted(worker, task)

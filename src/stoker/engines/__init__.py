@@ -60,6 +60,9 @@ class Engine(Protocol):
     def idle(self, changed: threading.Condition) -> None:
         """What a pulling thread does while its batch is not ready: at most 0.1 s, or a task; `changed` is held."""
 
+    def nudge(self) -> None:
+        """Wake the thread that is in `idle`, if it is another one: what it waits for may be there."""
+
     def request_stop(self) -> None:
         """Ask for the end without waiting and without a lock: for finalizers."""
 

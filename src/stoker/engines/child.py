@@ -31,6 +31,9 @@ log = logging.getLogger("stoker")
 
 #: Native libraries of the workers use one thread each, unless the user says otherwise: the workers are the parallelism.
 _ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
+#: glibc keeps freed memory instead of giving it back to the kernel: user code makes and drops an image an example, and
+#: faulting its pages in anew costs more than decoding it. 32 MiB is the largest threshold that glibc takes.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
 
 
 class Child:
@@ -46,7 +49,9 @@ class Child:
 
     def __init__(self, number: int, program: int, slots: Sequence[int]) -> None:
         self.number = number
-        self.told = False
+        self.told = False  # the spec
+        self.ended = False
+        self.expected = 1  # answers that it owes, the first is its Hello
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             inherited = [theirs.fileno(), program, *slots]
@@ -130,7 +135,7 @@ def _wait(children: Sequence[Child], seconds: float) -> list[Child]:
 
 def _environment() -> dict[str, str]:
     """The trainer's environment, with its `sys.path` for the interpreter's start; the worker puts PYTHONPATH back."""
-    environment = {**_ONE_THREAD, **os.environ}
+    environment = {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ}
     if "PYTHONPATH" in environment:
         environment["STOKER_PYTHONPATH"] = environment["PYTHONPATH"]
     home = str(Path(stoker.__file__).parents[1])

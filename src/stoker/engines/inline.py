@@ -66,6 +66,9 @@ class InlineEngine:
                 return self._runner.work(task)
         return task
 
+    def nudge(self) -> None:
+        """Threads that wait here wait for `changed` alone."""
+
     def request_stop(self) -> None:
         """There is nothing to stop."""
 

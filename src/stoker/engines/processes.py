@@ -1,13 +1,18 @@
-"""Worker processes, watched by one thread.
+"""Worker processes: who starts them, who listens to them, who ends them.
 
-The thread starts every worker (the kernel kills a worker when the thread that started it ends),
-waits for all messages and all exits in one call, and ends the workers when it is asked to. It
-shares no lock with any process; what it tells, it tells through the `Listener`.
+One thread, the supervisor, starts every worker (the kernel kills a worker when the thread that
+started it ends), waits for their exits, and ends them when it is asked to.
+
+Messages are read by whoever needs them. A thread that waits for a batch listens itself, so that
+a batch reaches it without a switch of threads: it leads, and others that wait follow. While
+nobody waits, the supervisor looks every `_TICK`, so that workers always have a next task.
+No lock is shared with any process; what is heard is told through the `Listener`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import signal
 import socket
@@ -20,6 +25,8 @@ from stoker.engines.child import Child, end
 from stoker.memory import Memfd, Slot
 from stoker.worker.messages import Describe, SpecKnown, Work
 
+#: Seconds after which a message is read at the latest while no thread waits for a batch.
+_TICK = 0.002
 #: Seconds that a worker that closed its socket has left to exit by itself.
 _SILENT = 1.0
 
@@ -38,15 +45,20 @@ class ProcessEngine:
         self._children: dict[int, Child] = {}
         self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
         self._known: SpecKnown | None = None
+        self._expected = 0  # answers that workers owe, ever; written under the dispatcher's lock
+        self._heard = 0  # answers that came, or that death took; written under `_reading`
+        self._reading = threading.Lock()  # to read a socket and to tell what it said is one act
+        self._leader: int | None = None  # the thread that waits for a batch and listens
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
-        self._selector = selectors.DefaultSelector()
-        self._wakeup, self._woken = socket.socketpair()
-        self._wakeup.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="stoker-supervisor", daemon=True)
+        self._news = select.epoll()  # what workers send, and nudges for the leader
+        self._nudge, self._nudged = _pair()
+        self._news.register(self._nudged, select.EPOLLIN)
+        self._wakeup, self._woken = _pair()
+        self._thread = threading.Thread(target=self._supervise, name="stoker-supervisor", daemon=True)
         self._thread.start()
 
     def submit(self, worker: int, message: Describe | Work) -> None:
@@ -55,6 +67,10 @@ class ProcessEngine:
             child.told = True
             child.send(self._known)
         child.send(message)
+        child.expected += 1
+        self._expected += 1
+        if self._expected == self._heard + 1:
+            self._wake()  # the supervisor slept: nothing was to come
 
     def tell(self, known: SpecKnown) -> None:
         self._known = known
@@ -64,14 +80,26 @@ class ProcessEngine:
             self._spawn(worker)
 
     def idle(self, changed: threading.Condition) -> None:
-        changed.wait(0.1)
+        if self._leader is not None or self._stopping:
+            changed.wait(0.1)
+            return
+        self._leader = threading.get_ident()
+        changed.release()
+        try:
+            self._listen(0.1)
+        finally:
+            changed.acquire()
+            self._leader = None
+            changed.notify_all()  # one of those that follow may lead now
+
+    def nudge(self) -> None:
+        if self._leader not in (None, threading.get_ident()):
+            with contextlib.suppress(BlockingIOError):  # full: it is awake
+                self._nudge.send(b"!")
 
     def request_stop(self) -> None:
         self._stopping = True
-        if self._thread is None:
-            return
-        with contextlib.suppress(OSError):  # full or closed: the thread is awake, or gone
-            self._wakeup.send(b"!")
+        self._wake()
 
     def stop(self) -> None:
         self.request_stop()
@@ -80,10 +108,45 @@ class ProcessEngine:
         elif threading.current_thread() is not self._thread:
             self._thread.join()
 
-    # ── in the supervising thread ────────────────────────────────────────────────────────────
-    def _run(self) -> None:
+    def _wake(self) -> None:
+        if self._thread is not None:
+            with contextlib.suppress(OSError):  # full or closed: the supervisor is awake, or gone
+                self._wakeup.send(b"!")
+
+    # ── messages, in the leader or the supervisor ────────────────────────────────────────────
+    def _listen(self, seconds: float) -> None:
+        """Wait so long for messages, and tell the listener what they say."""
         try:
-            self._selector.register(self._woken, selectors.EVENT_READ, None)
+            ready = self._news.poll(seconds)
+        except ValueError:  # closed: the supervisor has ended
+            return
+        channels = {child.channel.fileno(): child for child in list(self._children.values())}
+        for fd, _ in ready:
+            if fd == self._nudged.fileno():
+                _drain(self._nudged)
+            elif (child := channels.get(fd)) is not None:
+                self._hear(child)
+
+    def _hear(self, child: Child) -> None:
+        with self._reading:
+            if child.number in self._silent or child.ended:
+                return
+            answers = child.receive()
+            if answers is None:
+                self._news.unregister(child.channel)
+                self._silent[child.number] = time.monotonic() + _SILENT
+                self._wake()
+                return
+            for answer in answers:
+                child.expected -= 1
+                self._heard += 1
+                self._listener.heard(child.number, answer)
+
+    # ── in the supervisor ────────────────────────────────────────────────────────────────────
+    def _supervise(self) -> None:
+        self._exits = selectors.DefaultSelector()
+        try:
+            self._exits.register(self._woken, selectors.EVENT_READ, None)
             for worker in range(self._workers):
                 self._spawn(worker)
             while not self._stopping:
@@ -92,50 +155,51 @@ class ProcessEngine:
             self._listener.collapsed(error)
         finally:
             end(list(self._children.values()))
-            self._selector.close()
-            self._wakeup.close()
-            self._woken.close()
+            for closing in (self._exits, self._news, self._nudge, self._nudged, self._wakeup, self._woken):
+                closing.close()
             self._program.close()
 
     def _spawn(self, worker: int) -> None:
-        child = self._children[worker] = Child(worker, self._program.fd, [slot.fd for slot in self._slots])
-        self._selector.register(child.channel, selectors.EVENT_READ, child)
-        self._selector.register(child.pidfd, selectors.EVENT_READ, child)
+        child = Child(worker, self._program.fd, [slot.fd for slot in self._slots])
+        self._expected += 1  # its Hello
+        self._children[worker] = child
+        self._news.register(child.channel, select.EPOLLIN)
+        self._exits.register(child.pidfd, selectors.EVENT_READ, child)
 
     def _turn(self) -> None:
-        """Wait for news, and pass it on."""
-        ready = self._selector.select(_SILENT if self._silent else None)
-        exited = []
-        for key, _ in ready:
-            child: Child | None = key.data
-            if child is None:
-                self._woken.recv(64)
-            elif key.fileobj == child.pidfd:
-                exited.append(child)
+        """Wait for an exit, a call, or the next look at the messages."""
+        owed = self._expected > self._heard
+        for key, _ in self._exits.select(_TICK if owed else _SILENT if self._silent else None):
+            if key.data is None:
+                _drain(self._woken)
             else:
-                self._hear(child)
-        for child in exited:
-            self._bury(child)
+                self._bury(key.data)
+        if owed and self._leader is None:
+            self._listen(0)
         for worker, deadline in list(self._silent.items()):
             if time.monotonic() >= deadline:
                 self._children[worker].signal(signal.SIGKILL)
 
-    def _hear(self, child: Child) -> None:
-        answers = child.receive()
-        if answers is None:
-            self._selector.unregister(child.channel)
-            self._silent[child.number] = time.monotonic() + _SILENT
-            return
-        for answer in answers:
-            self._listener.heard(child.number, answer)
-
     def _bury(self, child: Child) -> None:
         """A process has exited: hear what it had still sent, then tell its death."""
-        if child.number not in self._silent:
-            for answer in child.receive() or ():
-                self._listener.heard(child.number, answer)
-            self._selector.unregister(child.channel)
-        self._silent.pop(child.number, None)
-        self._selector.unregister(child.pidfd)
+        self._hear(child)
+        with self._reading:
+            self._heard += child.expected
+            child.ended = True
+            if self._silent.pop(child.number, None) is None:
+                self._news.unregister(child.channel)
+        self._exits.unregister(child.pidfd)
         del self._children[child.number]
         self._listener.died(Death(child.number, child.reap()))
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    other.setblocking(False)
+    return one, other
+
+
+def _drain(calls: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):  # another thread that was woken by the same call was quicker
+        calls.recv(64)

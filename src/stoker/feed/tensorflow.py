@@ -58,7 +58,10 @@ def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
     )
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators  # datasets derived from it, and their iterators, keep it
-    return made.apply(tf.data.experimental.assert_cardinality(plan.batches)).prefetch(_PREFETCH)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
+    counted = made.apply(tf.data.experimental.assert_cardinality(plan.batches))
+    return counted.prefetch(_PREFETCH).with_options(options)
 
 
 class _Iterators:

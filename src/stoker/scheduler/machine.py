@@ -44,8 +44,9 @@ from stoker.scheduler.messages import (
 
 #: Deaths after which rows are given to yet another worker; one more death ends the stream.
 RETRIES = 3
-#: Tasks that a worker holds: the one at work and the next, so that it never waits for the trainer.
-DEPTH = 2
+#: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
+#: of tasks shorter than `TASK_SECONDS` more, up to `DEPTH_SHORT`.
+DEPTH, DEPTH_SHORT = 2, 8
 #: What a task should take, in seconds: long against a message, short against an abandoned epoch.
 TASK_SECONDS = 0.004
 #: Rows of one task at most: keeps its message far below the socket's buffer.
@@ -126,6 +127,7 @@ class Scheduler:
         self._failed_starts = 0  # in a row
         self._next_task = 0
         self._row_seconds: float | None = None
+        self._depth = DEPTH
 
     def on(self, event: Event) -> list[Command]:
         """Take in one event; returns what is to be done about it, in order."""
@@ -227,6 +229,7 @@ class Scheduler:
         if seconds > 0:
             each = seconds / held.task.count
             self._row_seconds = each if self._row_seconds is None else 0.75 * self._row_seconds + 0.25 * each
+            self._depth = max(DEPTH, min(DEPTH_SHORT, int(TASK_SECONDS / seconds)))
         held.batch.unfinished -= 1
         if held.batch.state is _State.FILLING and not held.batch.unfinished:
             held.batch.state = _State.READY
@@ -259,10 +262,16 @@ class Scheduler:
 
     # ── what to make next ────────────────────────────────────────────────────────────────────
     def _start_batches(self) -> None:
-        """Give free slots to the streams, those that wait first, none more than its share."""
+        """Give free slots to the streams, those that wait first, none more than its share.
+
+        Short batches are started several at a time, when half of those ahead are delivered: to wake
+        a worker for each would cost more than the batch.
+        """
         share = max(1, self._slots // max(1, len(self._streams)))
         for stream, state in sorted(self._streams.items(), key=lambda item: not item[1].pulls):
             wanted = share if self._ahead else min(share, state.pulls)
+            if self._depth > DEPTH and len(state.batches) > wanted // 2:
+                continue
             while len(state.batches) < wanted and state.next < state.total:
                 if any(batch.failure for batch in state.batches.values()):
                     break
@@ -317,7 +326,7 @@ class Scheduler:
     def _submit(self, out: list[Command]) -> None:
         while self._todo and self._up:
             worker, held = min(self._up.items(), key=lambda item: len(item[1]))
-            if len(held) >= DEPTH:
+            if len(held) >= self._depth:
                 return
             entry = self._todo.popleft()
             entry.batch.writers += 1

@@ -92,7 +92,8 @@ def explain(console: Console, results: list[Result], epochs: int) -> None:
         if result.accuracy < PROMISED:
             console.print(
                 f"[yellow]{result.name} ended at {result.accuracy:.1%} on held-out digits, under the "
-                f"{PROMISED:.0%} that a full run reaches: too few epochs ({epochs}), or a mistake.[/]"
+                f"{PROMISED:.0%} that a full run reaches: too few epochs ({epochs}), or a mistake.[/]",
+                highlight=False,
             )
 
 
