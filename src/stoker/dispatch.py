@@ -52,8 +52,8 @@ from stoker.worker.report import raisable
 
 #: The stream whose only batch is the answer to "what does example 0 look like?".
 _PROBE: Final = 0
-#: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds prefetch + 2.
-LEASES = 8
+#: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2.
+LEASES = 10
 #: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
 _AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
 

@@ -110,7 +110,7 @@ class Loader:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
         The arrays are read-only and lie in shared memory, which is used again once nothing refers to
-        them or to views of them; so they may be kept, as many as one likes (beyond 8 batches they are copies).
+        them or to views of them; so they may be kept, as many as one likes (beyond 10 batches they are copies).
         """
         return Batches(self)
 

@@ -21,6 +21,7 @@ import optree
 
 from stoker.dispatch import close_before_others, exiting
 from stoker.errors import ClosedError
+from stoker.memory import Layout
 from stoker.plan import Plan
 from stoker.spec import Spec
 
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
     from stoker.loader import Batches, Loader
 
-#: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it.
-_PREFETCH = 2
+#: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: as many as
+#: fit into so many bytes, within the bounds. Of small batches more, because a pull costs more than they do.
+_AHEAD_BYTES, _AHEAD_LEAST, _AHEAD_MOST = 4 << 20, 2, 6
 
 
 def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
@@ -61,7 +63,9 @@ def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     counted = made.apply(tf.data.experimental.assert_cardinality(plan.batches))
-    return counted.prefetch(_PREFETCH).with_options(options)
+    size = Layout.of(spec.leaves, plan.batch_size).nbytes
+    ahead = max(_AHEAD_LEAST, min(_AHEAD_MOST, _AHEAD_BYTES // size))
+    return counted.prefetch(ahead).with_options(options)
 
 
 class _Iterators:

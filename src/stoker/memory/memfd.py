@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
+
+from stoker.errors import StokerError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,7 +24,14 @@ class Memfd:
 
     @classmethod
     def create(cls, name: str) -> Self:
-        """Make an empty one; `name` is what /proc shows. Raises OSError when no descriptor is left."""
+        """Make an empty one; `name` is what /proc shows.
+
+        Raises:
+            StokerError: the system has no memfd.
+            OSError: no descriptor is left.
+        """
+        if not hasattr(os, "memfd_create"):
+            raise StokerError(f"stoker.Loader needs Linux (or WSL 2), this is {sys.platform}")
         return cls(os.memfd_create(f"stoker-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
 
     def close(self) -> None:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from stoker.spec import PYTHON_NUMBERS, Leaf, Misfit, Spec, describe
 
-#: Examples that are written together: as many as fit into so many bytes, and no more than so many.
-_TOGETHER_BYTES, _TOGETHER = 32 << 10, 32
+#: Examples that are written together: as many as fit into so many bytes (a core's cache), and no more than so many.
+_TOGETHER_BYTES, _TOGETHER = 1 << 20, 32
 
 _Write = Callable[[int, list[Any]], None]
 
