@@ -107,12 +107,13 @@ def _converted(expected: Leaf, value: Any, position: int) -> npt.NDArray[Any]:
     """`value` as an array of the expected dtype, if it is the leaf that is expected (in whatever byte order)."""
     try:
         came = describe(expected.path, value)
-        if came != expected:
-            where = f"at {expected.path} " if expected.path else ""
-            raise Misfit(
-                f"{where}it holds {came}, expected {expected} as in example 0. Examples are stacked, so every one "
-                "must have the same shapes and dtypes: resize, pad or convert it in `__getitem__` or in `transform`."
-            )
     except Misfit as reason:
-        raise MisfitAt(position, reason) from None
+        raise MisfitAt(position, Misfit(f"{reason} Expected {expected} as in example 0.")) from None
+    if came != expected:
+        where = f"at {expected.path} " if expected.path else ""
+        reason = Misfit(
+            f"{where}it holds {came}, expected {expected} as in example 0. Examples are stacked, so every one "
+            "must have the same shapes and dtypes: resize, pad or convert it in `__getitem__` or in `transform`."
+        )
+        raise MisfitAt(position, reason)
     return np.asarray(value).astype(expected.dtype, copy=False)
