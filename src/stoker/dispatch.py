@@ -322,7 +322,7 @@ class Dispatcher:
         most = len(self._slots) - LEASES
         fitting = min(most, max(_AHEAD_LEAST, _AHEAD_BYTES // layout.nbytes))
         self._spec = spec
-        self._events += [Sized(self._prefetch or fitting), Released(answer.slot)]
+        self._events += [Closed(_PROBE), Sized(self._prefetch or fitting), Released(answer.slot)]
         self._tell()
 
     def _view(self, delivered: Deliver) -> list[npt.NDArray[Any]]:

@@ -250,6 +250,19 @@ def test_a_paused_stream_lends_its_slots_to_one_that_is_pulled() -> None:
     assert world.delivered == {0: [0], 1: [0]}
 
 
+def test_a_stream_that_has_delivered_all_takes_no_share() -> None:
+    world = World(workers=1, slots=4, leases=4, totals=[1, 9])
+    world.join(0)
+    for stream in (0, 1):
+        world.pull(stream)
+        while stream in world.pulling:
+            world.work(0)
+    assert 0 not in world.ended, "its end has not been asked for"
+    while any(world.up.values()):
+        world.work(0)
+    assert world.machine.slots_in_use() - len(world.held) > 2, "more than half of the slots are the other stream's"
+
+
 def test_the_first_batch_is_made_by_all_workers() -> None:
     machine = Scheduler(workers=3, batches=lambda _: 5, rows=lambda *_: 64, slots=2, leases=1)
     for worker in range(3):

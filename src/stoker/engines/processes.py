@@ -25,8 +25,8 @@ from stoker.engines.child import Child, end
 from stoker.memory import Memfd, Slot
 from stoker.worker.messages import Describe, SpecKnown, Work
 
-#: Seconds after which a message is read at the latest while no thread waits for a batch.
-_TICK = 0.002
+#: Seconds after which a message is read at the latest: while no thread waits for a batch, and when one did.
+_TICK, _TICK_LED = 0.002, 0.02
 #: Seconds that a worker that closed its socket has left to exit by itself.
 _SILENT = 1.0
 
@@ -169,7 +169,8 @@ class ProcessEngine:
     def _turn(self) -> None:
         """Wait for an exit, a call, or the next look at the messages."""
         owed = self._expected > self._heard
-        for key, _ in self._exits.select(_TICK if owed else _SILENT if self._silent else None):
+        tick = _TICK if self._leader is None else _TICK_LED
+        for key, _ in self._exits.select(tick if owed else _SILENT if self._silent else None):
             if key.data is None:
                 _drain(self._woken)
             else:

@@ -45,10 +45,10 @@ from stoker.scheduler.messages import (
 #: Deaths after which rows are given to yet another worker; one more death ends the stream.
 RETRIES = 3
 #: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
-#: of tasks shorter than `TASK_SECONDS` more, up to `DEPTH_SHORT`.
-DEPTH, DEPTH_SHORT = 2, 8
+#: of short tasks more, up to `DEPTH_SHORT`, but no more than `DEPTH_SECONDS` of work.
+DEPTH, DEPTH_SHORT, DEPTH_SECONDS = 2, 8, 0.004
 #: What a task should take, in seconds: long against a message, short against an abandoned epoch.
-TASK_SECONDS = 0.004
+TASK_SECONDS = 0.016
 #: Rows of one task at most: keeps its message far below the socket's buffer.
 TASK_ROWS = 4096
 
@@ -229,7 +229,7 @@ class Scheduler:
         if seconds > 0:
             each = seconds / held.task.count
             self._row_seconds = each if self._row_seconds is None else 0.75 * self._row_seconds + 0.25 * each
-            self._depth = max(DEPTH, min(DEPTH_SHORT, int(TASK_SECONDS / seconds)))
+            self._depth = max(DEPTH, min(DEPTH_SHORT, int(DEPTH_SECONDS / seconds)))
         held.batch.unfinished -= 1
         if held.batch.state is _State.FILLING and not held.batch.unfinished:
             held.batch.state = _State.READY
@@ -267,7 +267,8 @@ class Scheduler:
         Short batches are started several at a time, when half of those ahead are delivered: to wake
         a worker for each would cost more than the batch.
         """
-        share = max(1, self._slots // max(1, len(self._streams)))
+        unfinished = sum(state.delivered < state.total for state in self._streams.values())
+        share = max(1, self._slots // max(1, unfinished))
         for stream, state in sorted(self._streams.items(), key=lambda item: not item[1].pulls):
             wanted = share if self._ahead else min(share, state.pulls)
             if self._depth > DEPTH and len(state.batches) > wanted // 2:

@@ -61,9 +61,7 @@ def bars(axes: Any, results: list[Result]) -> None:
 
 def detail(result: Result) -> str:
     """What stands over a bar, beside the contender's name."""
-    return (
-        f"{result.how}, {result.waiting:.0%} of each step spent waiting, {result.accuracy:.1%} right on held-out digits"
-    )
+    return f"{result.how}, {result.waiting:.0%} of each step spent waiting, {result.accuracy:.1%} test accuracy"
 
 
 def strip(figure: Any, digits: Digits, seed: int) -> None:

@@ -46,7 +46,7 @@ class Screen:
 
         def show(now: Now) -> None:
             text = (
-                f"epoch {now.epoch}/{self._epochs}  loss {now.loss:.2f}  right {now.accuracy:4.0%}"
+                f"epoch {now.epoch}/{self._epochs}  loss {now.loss:.2f}  accuracy {now.accuracy:4.0%}"
                 f"  {now.rate:4,.0f}/s  {now.seconds:4.1f} s"
             )
             self._progress.update(task, completed=(now.epoch - 1) * self._steps + now.step, text=text)
@@ -60,7 +60,7 @@ def table(results: list[Result]) -> Table:
     """The measurements, a contender a row."""
     grid = Table(title="The same fit(), fed two ways", title_style="bold", title_justify="left")
     grid.add_column("fed by", no_wrap=True)
-    for heading in ("time an\nepoch", "examples\n/s", "step spent\nwaiting", "right on\nheld-out"):
+    for heading in ("time an\nepoch", "examples\n/s", "step spent\nwaiting", "test\naccuracy"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for place, result in enumerate(results):
         grid.add_row(
