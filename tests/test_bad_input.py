@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -86,6 +89,87 @@ def test_what_cannot_be_pickled_is_named_by_its_path() -> None:
         stoker.Loader(Squares(), batch_size=2, transform=transform, workers=1)
     with stoker.Loader(Squares(4), batch_size=2, transform=transform, workers=0) as loader:
         assert len(list(loader)) == 2, "inline sends nothing"
+
+
+def test_a_culprit_beside_an_unassigned_variable_is_still_named() -> None:
+    lock = threading.Lock()
+
+    def transform(example: Any) -> Any:
+        return example, lock, later
+
+    with pytest.raises(stoker.ProgramError, match=r"transform\.<closure>\.lock"):
+        stoker.Loader(Squares(), batch_size=2, transform=transform, workers=1)
+    later = 1
+
+
+def test_a_structure_of_too_many_leaves_is_an_error() -> None:
+    for leaves in (3_500, 20_000):
+        with (
+            stoker.Loader([[0.0] * leaves], batch_size=1, workers=1) as loader,
+            pytest.raises(stoker.SpecError, match=f"{leaves:,} leaves, too many"),
+        ):
+            list(loader)
+
+
+def test_long_texts_in_errors_are_cut() -> None:
+    def wordy(example: Any) -> Any:
+        raise ValueError("\N{GRINNING FACE}\udcff" * 100_000) from KeyError("\N{GRINNING FACE}" * 10_000)
+
+    with (
+        stoker.Loader(Squares(), batch_size=8, transform=wordy, workers=1) as loader,
+        pytest.raises(stoker.WorkerError, match=r"example 0 .* raised ValueError"),
+    ):
+        list(loader)
+    with (
+        stoker.Loader([[0] * n for n in (4, 14_000)], batch_size=2, workers=1) as loader,
+        pytest.raises(stoker.SpecError, match=r"example 1 .* its structure changed"),
+    ):
+        list(loader)
+
+
+def test_a_masked_array_is_told_how_to_fill_it() -> None:
+    source = [np.ma.masked_equal([1, 2], 2)]
+    with (
+        stoker.Loader(source, batch_size=1, workers=1) as loader,
+        pytest.raises(stoker.SpecError, match="mask would be"),
+    ):
+        list(loader)
+
+
+def test_files_beside_the_trainer_hide_no_module_of_the_standard_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise RuntimeError('not that one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])  # a Path, which Python ignores
+    with stoker.Loader(Squares(4), batch_size=4, workers=1) as loader:
+        assert len(list(loader)) == 1
+
+
+def test_without_descriptors_the_start_fails_clearly() -> None:
+    script = """
+import os, resource, stoker
+from tests.examples import Squares
+loader = stoker.Loader(Squares(), batch_size=8, workers=2)
+used = max(map(int, os.listdir("/proc/self/fd")))
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + FREE, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for _ in range(2):
+    try:
+        list(loader)
+    except (OSError, stoker.StokerError) as error:
+        print(type(error).__name__, "Too many open files" in str(error))
+loader.close()
+"""
+    for free in (0, 2, 4, 5, 6, 8, 10, 12):
+        done = subprocess.run(
+            [sys.executable, "-c", script.replace("FREE", str(free))],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        assert [line.endswith("True") for line in done.stdout.splitlines()] == [True, True], (free, done)
 
 
 def test_a_program_that_cannot_be_loaded_is_one_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -141,6 +142,119 @@ def test_two_iterators_at_once_and_abandoned_ones() -> None:
         assert [next(it)[1][1] for it in paused] == [1] * 5, "more iterators than slots"
         assert len(list(loader)) == 30
         assert [next(it)[1][1] for it in paused] == [121] * 5
+
+
+def test_iterators_abandoned_together_disturb_nobody() -> None:
+    with stoker.Loader(Squares(300), batch_size=10, workers=2, prefetch=2) as loader:
+        for _ in range(5):
+            for _one, _other in zip(loader, loader, strict=True):
+                break
+            gc.collect()
+            assert len(list(loader)) == 30
+
+
+def test_an_interrupted_pull_loses_no_batch_and_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stoker.Loader(Squares(100), batch_size=10, workers=1, prefetch=1) as loader:
+        idle = type(loader._dispatcher._engine).idle
+        for _ in range(15):
+            batches = iter(loader)
+            next(batches)
+
+            def interrupted(self: Any, changed: Any) -> None:
+                idle(self, changed)
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(type(loader._dispatcher._engine), "idle", interrupted)
+                with contextlib.suppress(KeyboardInterrupt):
+                    next(batches)
+            if loader._dispatcher._next_epoch % 2:
+                del batches  # with, maybe, a batch that was delivered and never taken
+            else:
+                list(batches)
+        assert len(list(loader)) == 10
+        gc.collect()
+        assert len(list(loader)) == 10
+
+
+def test_closing_while_others_pull_gives_them_a_clear_end() -> None:
+    for _ in range(5):
+        loader = stoker.Loader(Squares(100_000), batch_size=2, workers=2)
+        ends: list[BaseException] = []
+
+        def pull(loader: Any = loader, ends: Any = ends) -> None:
+            try:
+                list(loader)
+            except BaseException as error:
+                ends.append(error)
+
+        threads = [threading.Thread(target=pull) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        next(iter(loader))
+        loader.close()
+        for thread in threads:
+            thread.join(timeout=5)
+        assert [type(end) for end in ends] == [stoker.ClosedError] * 3
+
+
+def test_code_that_returns_the_same_array_again_and_again_is_read_in_time() -> None:
+    class Reusing(Squares):
+        def __init__(self) -> None:
+            super().__init__(40)
+            self.buffers: Any = None
+
+        def __getitem__(self, index: int) -> Any:
+            if self.buffers is None:
+                self.buffers = np.zeros((2, 6))  # two in turn
+            buffer = self.buffers[index % 2]
+            buffer[:] = index
+            return buffer[index % 3 :][:3]
+
+    class Reuses:
+        buffer: Any = None
+
+        def __call__(self, example: Any) -> Any:
+            if self.buffer is None:
+                self.buffer = np.zeros(4, np.float32)
+            self.buffer[:] = example[0]
+            return self.buffer
+
+    for workers in (0, 2):
+        (batches,) = epochs(stoker.Loader(Reusing(), batch_size=16, workers=workers), 1)
+        assert [row[0] for batch in batches for row in batch] == list(range(40))
+        (batches,) = epochs(stoker.Loader(Squares(40), batch_size=16, transform=Reuses(), workers=workers), 1)
+        assert [row[0] for batch in batches for row in batch] == list(range(40))
+
+
+def test_a_wrapper_that_delegates_unknown_attributes_is_not_bypassed() -> None:
+    class Wrapper:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __len__(self) -> int:
+            return len(self.inner)
+
+        def __getitem__(self, index: int) -> Any:
+            return index * 100
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "inner":
+                raise AttributeError(name)
+            return getattr(self.inner, name)
+
+    (batches,) = epochs(stoker.Loader(Wrapper(Together(4)), batch_size=4, workers=1), 1)
+    assert batches[0].tolist() == [0, 100, 200, 300]
+
+
+def test_large_batches_of_small_rows_arrive_whole() -> None:
+    class Many(Squares):
+        def __getitems__(self, indices: list[int]) -> Any:
+            return [float(index) for index in indices]
+
+    made = epochs(stoker.Loader(Many(70_300), batch_size=70_000, workers=2), 4)
+    for batches in made:
+        assert np.array_equal(np.concatenate(batches), np.arange(70_300.0))
 
 
 def test_many_threads_may_pull() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from typing import Any
 
@@ -34,7 +35,7 @@ structures: st.SearchStrategy[Any] = st.recursive(
 def test_any_structure_is_written_and_read_back(example: Any) -> None:
     spec = Spec.of(example)
     columns: list[Any] = [np.zeros((3, *leaf.shape), leaf.dtype) for leaf in spec.leaves]
-    Rows(spec, columns).write(1, [example, example])
+    Rows(spec, columns).write(1, [example, copy.deepcopy(example)])
     for row in (1, 2):
         again = spec.unflatten(column[row] for column in columns)
         assert repr(spec.tree) == repr(Spec.of(again).tree)

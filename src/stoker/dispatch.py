@@ -140,8 +140,8 @@ class Dispatcher:
         with self._changed:
             self._check()
             if not self._started:
-                self._started = True
                 self._engine.start(self)
+                self._started = True
             probe = self._probe
             if self._spec is None and probe is None:
                 probe = self._probe = _Probe()
@@ -171,18 +171,21 @@ class Dispatcher:
             raise StopIteration
         if isinstance(outcome, Fail):
             raise error
-        if outcome.copy:
-            leaves = [aligned_copy(leaf) for leaf in leaves]
+        return self._copied(outcome, leaves) if outcome.copy else leaves
+
+    def _copied(self, outcome: Deliver, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Copies of the leaves; their slot is free then, in any case."""
+        try:
+            return [aligned_copy(leaf) for leaf in leaves]
+        finally:
             with self._changed:
                 self._step(Released(outcome.slot))
-        return leaves
 
     def close_stream(self, stream: int) -> None:
         """Nobody will pull this stream again."""
         with self._changed:
-            self._forget(stream)
-            if not self._closed:
-                self._step(Closed(stream))
+            self._step(Closed(stream))
+            self._tell()
 
     def drop_stream(self, stream: int) -> None:
         """`close_stream` for finalizers: takes no lock, and is carried out with the next event."""
@@ -229,9 +232,7 @@ class Dispatcher:
 
     def collapsed(self, error: BaseException) -> None:
         with self._changed:
-            broken = StokerError(f"the engine that runs the workers failed: {type(error).__name__}: {error}")
-            broken.__cause__ = error
-            self._give_up(broken)
+            self._cut_short(error)
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
     def _check(self) -> None:
@@ -252,15 +253,20 @@ class Dispatcher:
         if not outbox.asked:
             outbox.asked = True
             self._step(Pulled(stream))
+        self._check()
         while not outbox.outcomes:
-            self._check()
             self._engine.idle(self._changed)
+            self._check()
+            if stream != _PROBE and self._outboxes.get(stream) is not outbox:
+                raise StopIteration  # another thread closed the iteration
         outbox.asked = False
         return outbox.outcomes.popleft()
 
     def _forget(self, stream: int) -> None:
-        self._outboxes.pop(stream, None)
+        outbox = self._outboxes.pop(stream, None)
         self._epochs.pop(stream, None)
+        if outbox is not None:  # what was delivered and never taken, because the pull was interrupted
+            self._events += [Released(o.slot) for o in outbox.outcomes if isinstance(o, Deliver)]
 
     def _tell(self) -> None:
         """Wake all threads that wait for an outcome."""
@@ -269,15 +275,22 @@ class Dispatcher:
 
     def _step(self, event: Event) -> None:
         """Take in an event, with the releases and drops that finalizers noted, and do what follows from each."""
-        self._events.extend(Released(slot) for slot in self._leases.ended())
-        while self._dropped:
-            stream = self._dropped.popleft()
-            self._forget(stream)
-            self._events.append(Closed(stream))
-        self._events.append(event)
-        while self._events:
-            for command in self._scheduler.on(self._events.popleft()):
-                self._do(command)
+        if self._closed or self._broken is not None:
+            return
+        try:
+            self._events.extend(Released(slot) for slot in self._leases.ended())
+            while self._dropped:
+                self._events.append(Closed(self._dropped.popleft()))
+            self._events.append(event)
+            while self._events:
+                now = self._events.popleft()
+                for command in self._scheduler.on(now):
+                    self._do(command)
+                if isinstance(now, Closed):
+                    self._forget(now.stream)
+        except BaseException as error:  # Ctrl-C too: half of an event is worse than an end
+            self._cut_short(error)
+            raise
 
     def _do(self, command: Command) -> None:
         match command:
@@ -331,6 +344,13 @@ class Dispatcher:
         if not delivered.copy:
             self._leases.grant(delivered.slot, leaves)
         return leaves
+
+    def _cut_short(self, error: BaseException) -> None:
+        """An event was not carried out to its end: whoever waits is told, rather than waiting for ever."""
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        broken = StokerError(f"this Loader was cut short at work ({what}) and cannot go on. Make a new one.")
+        broken.__cause__ = error
+        self._give_up(broken)
 
     def _give_up(self, error: StokerError) -> None:
         """No stream gets any further; the first reason counts."""

@@ -181,7 +181,7 @@ class Batches(Iterator[Any]):
             try:
                 return self._dispatcher.pull(self._stream)
             except Exception:  # the epoch's end, or an error that ends the epoch
-                self._loader = None
+                self.close()
                 raise
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ class Batches(Iterator[Any]):
 def _dispatcher(program: Program, plan: Plan, workers: int, prefetch: int | None) -> Dispatcher:
     from stoker.worker.runner import RUN
 
-    together = hasattr(program.source, "__getitems__")
+    together = hasattr(type(program.source), "__getitems__")
     ahead = prefetch or min(AHEAD_MOST, max(2, plan.batches))
     slots = [Slot.create("slot") for _ in range(ahead + LEASES)]
     engine: Engine

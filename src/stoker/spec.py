@@ -111,6 +111,8 @@ def describe(path: str, value: Any) -> Leaf:
             f"{where}it holds a {type(value).__name__}: {_short(value)}. A leaf must be an array, a number "
             "or a bool; containers are dict, list, tuple and namedtuple."
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise Misfit(f"{where}it holds a masked array, whose mask would be lost. Fill it: `array.filled(0)`.")
     array = np.asarray(value)
     if array.dtype.name not in DTYPES:
         raise Misfit(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import stoker
 from stoker.engines import Answer
+from stoker.worker import CHANGED
 from stoker.worker.messages import (
     MAX_BYTES,
     Describe,
@@ -67,14 +68,20 @@ class Child:
                 self.channel.close()
                 raise
         self.channel.setblocking(False)
-        self.pidfd = os.pidfd_open(self.process.pid)
+        try:
+            self.pidfd = os.pidfd_open(self.process.pid)
+        except OSError:  # no descriptor is left
+            self.process.kill()
+            self.process.wait()
+            self.channel.close()
+            raise
         log.debug("worker %d started, pid %d", number, self.process.pid)
 
     def send(self, message: Describe | Work | SpecKnown) -> None:
         """Send without waiting. A worker that is gone hears nothing; its death is told elsewhere."""
         try:
             self.channel.send(encode(message))
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:  # it is gone, or this engine is being closed
             log.debug("worker %d was gone before %s", self.number, type(message).__name__)
 
     def receive(self) -> list[Answer] | None:
@@ -85,7 +92,7 @@ class Child:
                 data = self.channel.recv(MAX_BYTES)
             except BlockingIOError:
                 return answers
-            except ConnectionResetError:  # it ended with messages of ours unread
+            except OSError:  # it ended with messages of ours unread, or this engine is being closed
                 data = b""
             if not data:
                 return answers or None
@@ -134,10 +141,13 @@ def _wait(children: Sequence[Child], seconds: float) -> list[Child]:
 
 
 def _environment() -> dict[str, str]:
-    """The trainer's environment, with its `sys.path` for the interpreter's start; the worker puts PYTHONPATH back."""
+    """The trainer's environment, with its `sys.path` for the interpreter's start.
+
+    The worker puts back what is changed for that.
+    """
     environment = {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ}
-    if "PYTHONPATH" in environment:
-        environment["STOKER_PYTHONPATH"] = environment["PYTHONPATH"]
+    environment |= {f"STOKER_{name}": environment[name] for name in CHANGED if name in environment}
     home = str(Path(stoker.__file__).parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join([home, *(path for path in sys.path if path)])
+    environment["PYTHONPATH"] = os.pathsep.join([home, *(path for path in sys.path if path and isinstance(path, str))])
+    environment["PYTHONSAFEPATH"] = "1"  # a file in the directory must not hide a module of the standard library
     return environment

@@ -55,11 +55,14 @@ class ProcessEngine:
     def start(self, listener: Listener) -> None:
         self._listener = listener
         self._news = select.epoll()  # what workers send, and nudges for the leader
+        self._exits = selectors.DefaultSelector()  # what ends, and calls for the supervisor
         self._nudge, self._nudged = _pair()
-        self._news.register(self._nudged, select.EPOLLIN)
         self._wakeup, self._woken = _pair()
-        self._thread = threading.Thread(target=self._supervise, name="stoker-supervisor", daemon=True)
-        self._thread.start()
+        self._news.register(self._nudged, select.EPOLLIN)
+        self._exits.register(self._woken, selectors.EVENT_READ, None)
+        thread = threading.Thread(target=self._supervise, name="stoker-supervisor", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def submit(self, worker: int, message: Describe | Work) -> None:
         child = self._children[worker]
@@ -83,18 +86,18 @@ class ProcessEngine:
         if self._leader is not None or self._stopping:
             changed.wait(0.1)
             return
-        self._leader = threading.get_ident()
         changed.release()
         try:
+            self._leader = threading.get_ident()
             self._listen(0.1)
         finally:
-            changed.acquire()
             self._leader = None
+            changed.acquire()
             changed.notify_all()  # one of those that follow may lead now
 
     def nudge(self) -> None:
         if self._leader not in (None, threading.get_ident()):
-            with contextlib.suppress(BlockingIOError):  # full: it is awake
+            with contextlib.suppress(OSError):  # full: it is awake; closed: it wakes by itself
                 self._nudge.send(b"!")
 
     def request_stop(self) -> None:
@@ -131,22 +134,27 @@ class ProcessEngine:
         with self._reading:
             if child.number in self._silent or child.ended:
                 return
-            answers = child.receive()
-            if answers is None:
-                self._news.unregister(child.channel)
-                self._silent[child.number] = time.monotonic() + _SILENT
-                self._wake()
-                return
-            for answer in answers:
-                child.expected -= 1
-                self._heard += 1
-                self._listener.heard(child.number, answer)
+            try:
+                self._receive(child)
+            except BaseException as error:  # Ctrl-C too: a message that was read and not told would be waited for
+                self._listener.collapsed(error)
+                raise
+
+    def _receive(self, child: Child) -> None:
+        answers = child.receive()
+        if answers is None:
+            self._news.unregister(child.channel)
+            self._silent[child.number] = time.monotonic() + _SILENT
+            self._wake()
+            return
+        for answer in answers:
+            child.expected -= 1
+            self._heard += 1
+            self._listener.heard(child.number, answer)
 
     # ── in the supervisor ────────────────────────────────────────────────────────────────────
     def _supervise(self) -> None:
-        self._exits = selectors.DefaultSelector()
         try:
-            self._exits.register(self._woken, selectors.EVENT_READ, None)
             for worker in range(self._workers):
                 self._spawn(worker)
             while not self._stopping:
@@ -202,5 +210,5 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _drain(calls: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):  # another thread that was woken by the same call was quicker
+    with contextlib.suppress(OSError):  # another thread that was woken by the same call was quicker, or closed it
         calls.recv(64)

@@ -49,8 +49,8 @@ RETRIES = 3
 DEPTH, DEPTH_SHORT, DEPTH_SECONDS = 2, 8, 0.004
 #: What a task should take, in seconds: long against a message, short against an abandoned epoch.
 TASK_SECONDS = 0.016
-#: Rows of one task at most: keeps its message far below the socket's buffer.
-TASK_ROWS = 4096
+#: Rows of one task at most: all messages to a worker together stay far below the socket's buffer.
+TASK_ROWS = 1024
 
 
 # ── state ────────────────────────────────────────────────────────────────────────────────────

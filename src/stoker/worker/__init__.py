@@ -9,3 +9,6 @@ collate       examples into the rows of a slot
 report        exceptions as messages
 messages      what crosses the socket
 """
+
+#: Variables of the environment that differ while a worker starts; it takes them back from `STOKER_…`.
+CHANGED = "PYTHONPATH", "PYTHONSAFEPATH"

@@ -13,6 +13,7 @@ import socket
 import sys
 
 from stoker.memory import Slot
+from stoker.worker import CHANGED
 from stoker.worker.messages import (
     MAX_BYTES,
     Describe,
@@ -35,9 +36,10 @@ def main(arguments: list[str]) -> None:
     """Run the worker; see the module's docstring for the arguments."""
     parent, channel_fd, program_fd, *slot_fds = map(int, arguments)
     _die_with(parent)
-    os.environ.pop("PYTHONPATH", None)
-    if (theirs := os.environ.pop("STOKER_PYTHONPATH", None)) is not None:
-        os.environ["PYTHONPATH"] = theirs
+    for name in CHANGED:
+        os.environ.pop(name, None)
+        if (theirs := os.environ.pop(f"STOKER_{name}", None)) is not None:
+            os.environ[name] = theirs
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what the user prints is seen when it is printed

@@ -30,6 +30,10 @@ class MisfitAt(Exception):
         self.position, self.reason = position, reason
 
 
+class Reused(Exception):
+    """Examples to be written together lie in the same memory: only the last one is still there."""
+
+
 def together(spec: Spec) -> int:
     """How many examples of this kind to hand to `Rows.write` at once."""
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in spec.leaves)
@@ -54,7 +58,7 @@ class Rows:
         self._flat = len(spec.leaves) if spec.is_flat_tuple() else -1
 
     def write(self, row: int, examples: Sequence[Any]) -> None:
-        """Write `examples` to rows row, row+1, …; raises `MisfitAt`."""
+        """Write `examples` to rows row, row+1, …; raises `MisfitAt` and `Reused`."""
         flat, flatten = self._flat, self._spec.tree.flatten_up_to
         values: list[Any] = []
         for position, example in enumerate(examples):
@@ -79,10 +83,22 @@ def _array_writer(leaf: Leaf, column: npt.NDArray[Any]) -> _Write:
                 if came is dtype or came == dtype:
                     continue
             values[position] = _converted(leaf, value, position)
+        if len(values) > 1:
+            _refuse_reused(values)
         target = column[row : row + len(values)]
         np.concatenate(values, out=target.reshape(len(values) * shape[0], *shape[1:]), casting="no")
 
     return write
+
+
+def _refuse_reused(values: list[Any]) -> None:
+    """Raise `Reused` when user code seems to fill and return one array again and again (or up to three in turn).
+
+    Arrays of the dataset itself are read-only in a worker: views of it that overlap, such as windows, are no such case.
+    """
+    first = values[0]
+    if first.flags.writeable and any(np.may_share_memory(first, values[n]) for n in {1, min(2, len(values) - 1), -1}):
+        raise Reused
 
 
 def _number_writer(leaf: Leaf, column: npt.NDArray[Any]) -> _Write:
@@ -111,9 +127,9 @@ def _converted(expected: Leaf, value: Any, position: int) -> npt.NDArray[Any]:
         raise MisfitAt(position, Misfit(f"{reason} Expected {expected} as in example 0.")) from None
     if came != expected:
         where = f"at {expected.path} " if expected.path else ""
-        reason = Misfit(
+        misfit = Misfit(
             f"{where}it holds {came}, expected {expected} as in example 0. Examples are stacked, so every one "
             "must have the same shapes and dtypes: resize, pad or convert it in `__getitem__` or in `transform`."
         )
-        raise MisfitAt(position, reason)
+        raise MisfitAt(position, misfit)
     return np.asarray(value).astype(expected.dtype, copy=False)

@@ -92,6 +92,7 @@ class Failure:
 
 Message = Describe | SpecKnown | Work | Hello | Described | Finished | Failure
 
+_ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
 _WORK = struct.Struct("<cqqiii")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
@@ -113,7 +114,7 @@ def encode(message: Message) -> bytes:
         case Hello():
             return b"H"
         case Failure(task, kind, summary, traceback, example, pickled):
-            text = json.dumps([task, kind, summary, traceback, example]).encode()
+            text = json.dumps([task, kind, summary, traceback, example], ensure_ascii=False).encode("utf-8", _ANY_TEXT)
             return _TASK.pack(b"X", len(text)) + text + pickled
 
 
@@ -135,6 +136,6 @@ def decode(data: bytes) -> Message:
             return Hello()
         case b"X":
             end = _TASK.size + _TASK.unpack_from(data)[1]
-            task, kind, summary, traceback, example = json.loads(data[_TASK.size : end])
+            task, kind, summary, traceback, example = json.loads(data[_TASK.size : end].decode("utf-8", _ANY_TEXT))
             return Failure(task, kind, summary, traceback, example, data[end:])
     raise ValueError(f"not a message: {data[:20]!r}")

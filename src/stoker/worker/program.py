@@ -50,12 +50,16 @@ def dump(program: Program) -> Memfd:
     except Exception as error:
         from stoker.worker.unpicklable import culprit
 
-        path, reason = culprit({"source": program.source, "transform": program.transform}, error)
+        parts = {"source": program.source, "transform": program.transform}
+        try:
+            path, reason = culprit(parts, error)
+        except Exception:  # an attribute of the user's that raises when it is looked at: tell what is known
+            path, reason = "source or transform", f"{type(error).__name__}: {error}"
         raise ProgramError(
             f"{path} cannot be sent to a worker process: {reason}. Open it inside `__getitem__` on first use, "
             "or drop it in `__getstate__`; `workers=0` runs without sending anything."
         ) from error
-    place = {"path": sys.path, "cwd": _cwd(), "argv": sys.argv}
+    place = {"path": [path for path in sys.path if isinstance(path, str)], "cwd": _cwd(), "argv": sys.argv}
     return write_bundle([json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)])
 
 

@@ -25,6 +25,11 @@ def failure(task: int, kind: str, error: BaseException, example: int | None) -> 
 def summary(error: BaseException) -> str:
     """Type and text of an exception, bounded, also when its `__str__` raises."""
     text = "".join(traceback.TracebackException(type(error), error, None).format_exception_only()).strip()
+    return bounded(text)
+
+
+def bounded(text: str) -> str:
+    """`text`, cut where it is too long for an error message."""
     return text if len(text) <= _SUMMARY else text[:_SUMMARY] + f"… ({len(text):,} characters)"
 
 

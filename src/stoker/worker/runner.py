@@ -15,10 +15,10 @@ import numpy.typing as npt
 from stoker.memory import Layout, Slot
 from stoker.sources.map_style import changed_length
 from stoker.spec import Misfit, Spec
-from stoker.worker.collate import MisfitAt, Rows, together
-from stoker.worker.messages import Describe, Described, Failure, Finished, SpecKnown, Work
+from stoker.worker.collate import MisfitAt, Reused, Rows, together
+from stoker.worker.messages import MAX_BYTES, Describe, Described, Failure, Finished, SpecKnown, Work, encode
 from stoker.worker.program import Program
-from stoker.worker.report import failure
+from stoker.worker.report import bounded, failure
 from stoker.worker.seeding import Seeder
 
 #: Writes examples to rows, from a first one on.
@@ -59,8 +59,10 @@ class Runner:
         self._fork, self._passes = fork, passes
         if program.wants_rng:
             import numpy.random  # noqa: F401  (NumPy loads it on demand: here rather than within the first task)
-        together = getattr(program.source, "__getitems__", None)
-        self._make = self._read_each if together is None else partial(self._read_together, together)
+        if hasattr(type(program.source), "__getitems__"):
+            self._make: Callable[..., None] = partial(self._read_together, program.source.__getitems__)
+        else:
+            self._make = self._read_each
         self._spec: Spec | None = None
         self._layout: Layout | None = None
         self._together = 1
@@ -75,7 +77,10 @@ class Runner:
             self._run(0, np.zeros(1, np.int64), 0, lambda row, examples: specs.append(Spec.of(examples[0])))
             import cloudpickle
 
-            return Described(task.task, cloudpickle.dumps(specs[-1], protocol=5))
+            described = Described(task.task, cloudpickle.dumps(specs[-1], protocol=5))
+            if len(encode(described)) > MAX_BYTES:
+                raise Misfit(f"it has {len(specs[-1].leaves):,} leaves, too many to describe. Join them into arrays.")
+            return described
         except BaseException as error:
             return self._failure(task.task, error)
 
@@ -112,7 +117,11 @@ class Runner:
         self._seeder.begin_task()
         seeds = self._seeder.seeds(epoch, indices)
         numbers: list[int] = indices.tolist()
-        self._make(numbers, seeds, first, write)
+        try:
+            self._make(numbers, seeds, first, write)
+        except Reused:
+            self._together = 1
+            self._make(numbers, seeds, first, write)
         if self._seeder.must_redo():
             self._make(numbers, seeds, first, write)
 
@@ -142,12 +151,14 @@ class Runner:
                     f"`__getitems__` was asked for {len(some)} examples and returned {len(examples)}; "
                     "return one for each index"
                 )
-            if transform is not None:
-                for number, seed in enumerate(seeds[start : start + RUN]):
-                    self._example = some[number]
-                    begin(seed)
-                    examples[number] = self._transformed(transform, examples[number], seed)
-            self._write(write, first + start, examples, some)
+            for number in range(0, len(some), self._together):
+                part = slice(number, number + self._together)
+                if transform is not None:
+                    for place, seed in enumerate(seeds[start : start + RUN][part], number):
+                        self._example = some[place]
+                        begin(seed)
+                        examples[place] = self._transformed(transform, examples[place], seed)
+                self._write(write, first + start + number, examples[part], some[part])
             self._example = None
 
     def _write(self, write: Writer, row: int, examples: list[Any], indices: list[int]) -> None:
@@ -176,7 +187,7 @@ class Runner:
         if isinstance(error, self._passes):
             raise error
         if isinstance(error, Misfit):
-            return Failure(task, "spec", str(error), example=self._example)
+            return Failure(task, "spec", bounded(str(error)), example=self._example)
         if isinstance(error, SourceChanged):
             return Failure(task, "source", str(error))
         return failure(task, "user", error, self._example)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -47,8 +47,9 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield ".__self__", value.__self__
         yield ".__func__", value.__func__
     elif isinstance(value, types.FunctionType):
-        for name, part in inspect.getclosurevars(value).nonlocals.items():
-            yield f".<closure>.{name}", part
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a variable that is not assigned yet
+                yield f".<closure>.{name}", cell.cell_contents
         for name in value.__code__.co_names:
             if name in value.__globals__:
                 yield f".<global>.{name}", value.__globals__[name]
