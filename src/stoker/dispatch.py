@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import signal
 import threading
 import weakref
 from collections import deque
@@ -21,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.engines import Answer, Death, Engine
-from stoker.errors import ClosedError, StokerError, WorkerDied
+from stoker.engines.deaths import died_at_start, died_at_work
+from stoker.errors import ClosedError, StokerError
 from stoker.memory import Layout, Leases, Slot
 from stoker.memory.layout import aligned_copy
 from stoker.plan import Order, Plan
 from stoker.scheduler import (
-    RETRIES,
     Closed,
     Command,
     Deliver,
@@ -309,9 +308,7 @@ class Dispatcher:
                 if not self._closed:
                     self._engine.respawn(worker)
             case GiveUp(reason):
-                self._give_up(
-                    WorkerDied(f"no worker process comes up: the last one {_how(reason)} before it was ready.")
-                )
+                self._give_up(died_at_start(reason))
 
     def _message(self, task: Task) -> Describe | Work:
         if task.stream == _PROBE:
@@ -361,37 +358,10 @@ class Dispatcher:
     def _error(self, fail: Fail) -> StokerError:
         epoch = self._epochs[fail.stream].number if fail.stream != _PROBE else 0
         if isinstance(fail.reason, Death):
-            return _died_error(fail, fail.reason, epoch, self._examples(fail.task).tolist())
+            return died_at_work(fail.reason, self._examples(fail.task).tolist(), epoch, fail.task.batch)
         assert isinstance(fail.reason, _Told)
         worker = None if self._inline else fail.reason.worker
         return raisable(fail.reason.failure, epoch=epoch, batch=fail.task.batch, worker=worker)
-
-
-def _died_error(fail: Fail, death: Death, epoch: int, examples: list[int]) -> WorkerDied:
-    shown = ", ".join(map(str, examples[:8])) + (f", … ({len(examples)} in all)" if len(examples) > 8 else "")
-    return WorkerDied(
-        f"{RETRIES + 1} workers died one after the other while they held example{'s' * (len(examples) > 1)} {shown} "
-        f"(epoch {epoch}, batch {fail.task.batch}): the last one {_how(death)}. `workers=0` runs the same code in "
-        "this process, where a debugger can see it.",
-        example=examples[0] if len(examples) == 1 else None,
-        epoch=epoch,
-        worker=death.worker,
-    )
-
-
-def _how(reason: object) -> str:
-    """How a process ended, in words."""
-    if not isinstance(reason, Death):
-        return f"failed: {reason}"
-    if reason.code >= 0:
-        return f"exited with code {reason.code}"
-    name = signal.Signals(-reason.code).name if -reason.code in set(signal.Signals) else f"signal {-reason.code}"
-    hint = {
-        "SIGKILL": " (often the kernel, out of memory)",
-        "SIGSEGV": " (a crash in native code)",
-        "SIGBUS": " (a crash in native code, or memory that could not be had)",
-    }.get(name, "")
-    return f"was killed by {name}{hint}"
 
 
 # ── the end of the interpreter ───────────────────────────────────────────────────────────────

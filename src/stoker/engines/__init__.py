@@ -2,6 +2,7 @@
 
 processes   fresh interpreters, watched by one thread
 child       one worker process: start, talk, end
+deaths      how the death of workers is told to the user
 inline      no worker: the pulling thread runs the user's code
 cpus        how many CPUs this process may use
 """

@@ -1,0 +1,98 @@
+"""What Stoker itself costs: a batch in the trainer, a row in a worker, a position of a shuffle.
+
+    python -m benchmarks.overhead
+
+The figures behind docs/decisions.md. Rows of 100 floats and a label, 256 a batch, so that nearly all
+is overhead; the least of several runs each.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import time
+import timeit
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+import stoker
+from benchmarks.cases import CASES
+from stoker.memory import Layout, Slot
+from stoker.memory.layout import aligned_copy
+from stoker.plan.permutation import Permutation
+from stoker.worker.messages import Describe, Described, SpecKnown, Work
+from stoker.worker.program import Program
+from stoker.worker.runner import Fork, Runner
+from stoker.worker.seeding import Seeder, install_lazy_random
+
+BATCH, BATCHES = 256, 1500
+
+
+def tell(what: str, *microseconds: float) -> None:
+    print(f"{what:64}" + "".join(f"{value:9.2f}" for value in microseconds), flush=True)
+
+
+def a_batch(batches: Iterable[Any]) -> tuple[float, float]:
+    """Wall time and the trainer's CPU time of a batch, in µs."""
+    pulled = iter(batches)
+    for _ in range(50):
+        next(pulled)
+    wall, cpu, count = time.perf_counter(), time.process_time(), 0
+    for _ in pulled:
+        count += 1
+    return (time.perf_counter() - wall) / count * 1e6, (time.process_time() - cpu) / count * 1e6
+
+
+def least(run: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    return min(run() for _ in range(4))
+
+
+def batches_in_the_trainer() -> None:
+    import tensorflow as tf
+
+    source = CASES["d"].make(BATCH * BATCHES)
+    with stoker.Loader(source, batch_size=BATCH, workers=2, drop_remainder=True) as loader:
+        tell("a batch to NumPy: wall, CPU of the trainer", *least(lambda: a_batch(loader)))
+        tell("a batch to an eager loop over to_tf()", *least(lambda: a_batch(loader.to_tf())))
+    ready = [aligned_copy(np.zeros((BATCH, 100), np.float32)), aligned_copy(np.zeros(BATCH, np.int64))]
+    spec = (tf.TensorSpec((BATCH, 100), tf.float32), tf.TensorSpec((BATCH,), tf.int64))
+
+    def from_generator() -> tuple[float, float]:
+        made = tf.data.Dataset.from_generator(lambda: (tuple(ready) for _ in range(BATCHES)), output_signature=spec)
+        return a_batch(made.prefetch(2))
+
+    tell("a ready batch through from_generator", *least(from_generator))
+
+
+def a_row_in_a_worker() -> None:
+    source = CASES["d"].make(BATCH)
+    slot = Slot.create("slot")
+    runner = Runner(Program(source, None, False, 0, BATCH, BATCH), [slot], Seeder(0, None), fork=Fork())
+    described = runner.describe(Describe(0))
+    assert isinstance(described, Described)
+    slot.resize(Layout.of(pickle.loads(described.pickled).leaves, BATCH).nbytes)
+    runner.learn(SpecKnown(described.pickled))
+    runner._seeder = Seeder(0, install_lazy_random())  # as in a worker process
+    work = Work(1, 0, 0, 0, BATCH, np.arange(BATCH))
+    for together in (1, 4, 32):
+        runner._together = together
+        seconds = min(timeit.repeat(lambda: runner.work(work), number=50, repeat=5)) / 50
+        tell(f"a row made and written, {together} at a time", seconds / BATCH * 1e6)
+
+
+def single_steps() -> None:
+    order, positions = Permutation(10**9, 1), np.arange(4096)
+    tell("a position of a shuffle", min(timeit.repeat(lambda: order(positions), number=20, repeat=5)) / 20 / 4096 * 1e6)
+    tell("random.seed", min(timeit.repeat(lambda: random.Random.seed(random._inst, 12345), number=2000)) / 2000 * 1e6)  # type: ignore[attr-defined]
+    tell("numpy.random.seed", min(timeit.repeat(lambda: np.random.seed(12345), number=2000)) / 2000 * 1e6)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    print(f"{'µs':>73}")
+    single_steps()
+    batches_in_the_trainer()
+    a_row_in_a_worker()
