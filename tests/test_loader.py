@@ -8,6 +8,7 @@ import math
 import os
 import pdb
 import random
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -350,6 +351,24 @@ def test_workers_start_where_the_trainer_is(tmp_path: Path, monkeypatch: pytest.
     path = list(sys.path)
     (batches,) = epochs(stoker.Loader([0], batch_size=1, transform=where, workers=1), 1)
     assert [leaf.tolist() for leaf in batches[0]] == [[42], [True], [True], [True]]
+
+
+def test_a_script_needs_no_guard_and_may_define_its_classes_itself(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("def scale(x): return x * 3\n")
+    (tmp_path / "script.py").write_text(
+        "import stoker, beside\n"
+        "from typing import NamedTuple\n"
+        "class Point(NamedTuple):\n    x: float\n    y: int\n"
+        "class Source:\n"
+        "    def __len__(self): return 4\n"
+        "    def __getitem__(self, i): return Point(beside.scale(i) / 2, i)\n"
+        "loader = stoker.Loader(Source(), batch_size=2, transform=lambda p: p._replace(y=p.y + 1), workers=2)\n"
+        "for batch in loader: print(isinstance(batch, Point), batch.x.tolist(), batch.y.tolist())\n"
+    )
+    # The script's directory is the interpreter's own doing; the way to stoker must come from elsewhere.
+    environment = {**os.environ, "PYTHONPATH": str(Path(stoker.__file__).parents[1])}
+    shown = subprocess.check_output([sys.executable, tmp_path / "script.py"], text=True, env=environment, cwd="/")
+    assert shown.splitlines() == ["True [0.0, 1.5] [1, 2]", "True [3.0, 4.5] [3, 4]"]
 
 
 def test_length_is_the_number_of_batches() -> None:
