@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from stoker.loader import Batches, Loader
 
-#: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: as many as
-#: fit into so many bytes, within the bounds. Of small batches more, because a pull costs more than they do.
-_AHEAD_BYTES, _AHEAD_LEAST, _AHEAD_MOST = 4 << 20, 2, 6
+#: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
+#: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
+_AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
 
 
 def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
@@ -64,7 +64,7 @@ def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     counted = made.apply(tf.data.experimental.assert_cardinality(plan.batches))
     size = Layout.of(spec.leaves, plan.batch_size).nbytes
-    ahead = max(_AHEAD_LEAST, min(_AHEAD_MOST, _AHEAD_BYTES // size))
+    ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
     return counted.prefetch(ahead).with_options(options)
 
 
