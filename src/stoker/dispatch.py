@@ -239,12 +239,12 @@ class Dispatcher:
             raise ClosedError(
                 "this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here."
             )
-        if self._broken is not None:
-            raise self._broken
         if self._closed:
             raise ClosedError(
                 "this Loader is closed. Make a new one, or iterate before `close()` or the end of `with`."
             )
+        if self._broken is not None:
+            raise self._broken
 
     def _wait(self, stream: int) -> Deliver | Finish | Fail:
         """Ask for the next outcome of a stream, once, and wait for it; an interrupted wait asks no second time."""

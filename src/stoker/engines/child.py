@@ -52,7 +52,7 @@ class Child:
         self.number = number
         self.told = False  # the spec
         self.ended = False
-        self.expected = 1  # answers that it owes, the first is its Hello
+        self.asked, self.answered = 1, 0  # messages that want an answer, and answers; it owes a Hello
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             inherited = [theirs.fileno(), program, *slots]

@@ -45,8 +45,7 @@ class ProcessEngine:
         self._children: dict[int, Child] = {}
         self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
         self._known: SpecKnown | None = None
-        self._expected = 0  # answers that workers owe, ever; written under the dispatcher's lock
-        self._heard = 0  # answers that came, or that death took; written under `_reading`
+        self._asleep = False  # the supervisor, without a time at which it wakes: no worker owes an answer
         self._reading = threading.Lock()  # to read a socket and to tell what it said is one act
         self._leader: int | None = None  # the thread that waits for a batch and listens
         self._stopping = False
@@ -70,10 +69,9 @@ class ProcessEngine:
             child.told = True
             child.send(self._known)
         child.send(message)
-        child.expected += 1
-        self._expected += 1
-        if self._expected == self._heard + 1:
-            self._wake()  # the supervisor slept: nothing was to come
+        child.asked += 1
+        if self._asleep:
+            self._wake()
 
     def tell(self, known: SpecKnown) -> None:
         self._known = known
@@ -132,7 +130,7 @@ class ProcessEngine:
 
     def _hear(self, child: Child) -> None:
         with self._reading:
-            if child.number in self._silent or child.ended:
+            if self._stopping or child.ended or child.number in self._silent:
                 return
             try:
                 self._receive(child)
@@ -148,8 +146,7 @@ class ProcessEngine:
             self._wake()
             return
         for answer in answers:
-            child.expected -= 1
-            self._heard += 1
+            child.answered += 1
             self._listener.heard(child.number, answer)
 
     # ── in the supervisor ────────────────────────────────────────────────────────────────────
@@ -169,31 +166,35 @@ class ProcessEngine:
 
     def _spawn(self, worker: int) -> None:
         child = Child(worker, self._program.fd, [slot.fd for slot in self._slots])
-        self._expected += 1  # its Hello
         self._children[worker] = child
         self._news.register(child.channel, select.EPOLLIN)
         self._exits.register(child.pidfd, selectors.EVENT_READ, child)
 
     def _turn(self) -> None:
         """Wait for an exit, a call, or the next look at the messages."""
-        owed = self._expected > self._heard
-        tick = _TICK if self._leader is None else _TICK_LED
-        for key, _ in self._exits.select(tick if owed else _SILENT if self._silent else None):
+        self._asleep = True  # before it looks: what is asked from here on wakes it
+        if self._is_owed():
+            self._asleep, timeout = False, _TICK if self._leader is None else _TICK_LED
+        else:
+            timeout = _SILENT if self._silent else None
+        for key, _ in self._exits.select(timeout):
             if key.data is None:
                 _drain(self._woken)
             else:
                 self._bury(key.data)
-        if owed and self._leader is None:
+        if self._leader is None:
             self._listen(0)
         for worker, deadline in list(self._silent.items()):
             if time.monotonic() >= deadline:
                 self._children[worker].signal(signal.SIGKILL)
 
+    def _is_owed(self) -> bool:
+        return any(child.asked > child.answered for child in list(self._children.values()))
+
     def _bury(self, child: Child) -> None:
         """A process has exited: hear what it had still sent, then tell its death."""
         self._hear(child)
         with self._reading:
-            self._heard += child.expected
             child.ended = True
             if self._silent.pop(child.number, None) is None:
                 self._news.unregister(child.channel)
