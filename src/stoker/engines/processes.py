@@ -173,10 +173,9 @@ class ProcessEngine:
     def _turn(self) -> None:
         """Wait for an exit, a call, or the next look at the messages."""
         self._asleep = True  # before it looks: what is asked from here on wakes it
+        timeout = _SILENT if self._silent else None
         if self._is_owed():
             self._asleep, timeout = False, _TICK if self._leader is None else _TICK_LED
-        else:
-            timeout = _SILENT if self._silent else None
         for key, _ in self._exits.select(timeout):
             if key.data is None:
                 _drain(self._woken)
