@@ -9,15 +9,19 @@ The way of a batch, and the map of this package:
 
     loader      Loader, the object a user holds: it joins the stations
     errors      the exception tree
+    values      what may stand at a leaf, in one of three forms                     pure
     spec        nested structure <-> flat leaves; shapes and dtypes                 pure
+    collation   how examples become a batch: stack, pad, ragged                     pure
     sources     WHERE examples come from
     plan        WHICH examples make WHICH batch, in which order                     pure
     scheduler   WHO does what next: events in, commands out                         pure
+    stations    options, checked, and the stations that follow from them
+    epochs      what one iteration reads: a kind of epoch for each kind of source
     dispatch    where consumers, scheduler, engine and slots meet, under one lock
     memory      WHERE a batch lies: slot, layout, lease, bundle
     worker      what runs in the child: read, seed, transform, collate, report
     engines     HOW workers run: processes, inline
-    feed        towards the trainer: TensorFlow
+    feed        towards the trainer: TensorFlow, NumPy
     cli         the command `stoker`
 
 Importing this package imports neither TensorFlow nor Keras.
@@ -25,41 +29,57 @@ Importing this package imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stoker.errors import (
-    ClosedError,
-    OptionError,
-    ProgramError,
-    SourceError,
-    SpecError,
-    StokerError,
-    WorkerDied,
-    WorkerError,
-)
+from stoker.errors import ClosedError as ClosedError
+from stoker.errors import OptionError as OptionError
+from stoker.errors import ProgramError as ProgramError
+from stoker.errors import SourceError as SourceError
+from stoker.errors import SpecError as SpecError
+from stoker.errors import StokerError as StokerError
+from stoker.errors import WorkerDied as WorkerDied
+from stoker.errors import WorkerError as WorkerError
 
 if TYPE_CHECKING:
+    from stoker.collation import pad
     from stoker.loader import Loader
+    from stoker.sources.arrays import from_arrays
+    from stoker.sources.iterable import from_iterable
+    from stoker.sources.marks import SKIP, Many
+    from stoker.sources.sharded import Shard, from_generator
 
 __all__ = [
-    "ClosedError",
+    "SKIP",
     "Loader",
-    "OptionError",
-    "ProgramError",
-    "SourceError",
-    "SpecError",
+    "Many",
+    "Shard",
     "StokerError",
-    "WorkerDied",
     "WorkerError",
+    "from_arrays",
+    "from_generator",
+    "from_iterable",
+    "pad",
 ]
+
+#: Where the other public names come from. Workers import this package too and need few of them: they are loaded when
+#: they are first asked for. All errors of `stoker.errors` can be had here as well.
+_HOMES = {
+    "Loader": "stoker.loader",
+    "pad": "stoker.collation",
+    "from_arrays": "stoker.sources.arrays",
+    "from_iterable": "stoker.sources.iterable",
+    "from_generator": "stoker.sources.sharded",
+    "Shard": "stoker.sources.sharded",
+    "SKIP": "stoker.sources.marks",
+    "Many": "stoker.sources.marks",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Workers import this package too and need no Loader: it is loaded when it is first asked for.
-    if name == "Loader":
-        from stoker.loader import Loader
-
-        return Loader
+    if name in _HOMES:
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 

@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-import inspect
-import operator
+import math
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher
-from stoker.engines import Engine
-from stoker.engines.cpus import usable_cpus
-from stoker.engines.inline import InlineEngine
-from stoker.errors import OptionError
-from stoker.memory import Slot
-from stoker.plan import Plan
-from stoker.sources import MapSource
-from stoker.worker.program import Program, dump
+from stoker.collation import Pad
+from stoker.feed import arrays
+from stoker.stations import Outline, Stations
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
 class Loader:
-    """Runs a map-style source in many processes and hands over its batches, which lie in shared memory.
+    """Runs a source in many processes and hands over its batches, which lie in shared memory.
 
     Every iteration, of the Loader or of a dataset made by `to_tf`, is the next epoch, counted from
     its first pull. Within an epoch each example comes once, in an order that depends on `source`,
     `seed`, `shuffle`, `batch_size` and the epoch alone: not on `workers`, timing or worker deaths.
 
+    An example is a nested dict, list, tuple, namedtuple or dataclass (which becomes a dict) of arrays, numbers,
+    strings and bytes; tensors of TensorFlow (ragged and sparse ones too), PyTorch and JAX, PIL images and
+    SciPy's sparse matrices are taken as arrays. All examples have the same structure and dtypes. None may stand
+    in a container.
+
     Args:
-        source: any object with `__len__` and `__getitem__(index)`, index an int from 0. An example is
-            a nested dict, list, tuple or namedtuple of arrays, numbers and bools; all examples have
-            the same structure, shapes and dtypes. If it has `__getitems__(indices)`, that is asked
-            for runs of up to 64 examples instead. It is pickled once (with cloudpickle) and lives in
+        source: any object with `__len__` and `__getitem__(index)`, index an int from 0; or what
+            `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has `__getitems__(indices)`,
+            that is asked for runs of up to 64 examples instead. It is pickled once (with cloudpickle) and lives in
             the workers; its arrays are shared by all of them, read-only.
-        batch_size: examples in a batch.
-        shuffle: whether each epoch takes the examples in a new permutation of the whole source, in
+        batch_size: examples in a batch; None to get the examples one by one, or batches as the source makes them.
+        shuffle: True takes the examples in a new permutation of the whole source each epoch, in
             O(1) memory: a Feistel network with cycle walking (Black and Rogaway, 2002; see
-            `stoker.plan.permutation`).
+            `stoker.plan.permutation`). For generators and iterables, the size of a shuffle buffer.
         seed: what the permutations and all random numbers of the workers are drawn from. `random`,
             `numpy.random` and the transform's `rng` are set anew before each example.
         transform: called with each example in the worker; gets a `numpy.random.Generator` as `rng` if
-            it has a parameter of that name. Returns the example that goes into the batch.
+            it has a parameter of that name. Returns the example that goes into the batch, or `stoker.SKIP`, or
+            `stoker.Many(examples)`.
+        collate: how examples become a batch: "stack" (all of one shape), "pad" or `stoker.pad(...)`, "ragged"
+            (`tf.RaggedTensor`); or a dict of these by path, such as `{"ids": "pad", ("meta", 0): "ragged"}`,
+            the others being stacked; or a function of a list of examples that returns a batch, in the worker. Where
+            it pads or is ragged, a list of numbers or strings counts as an array.
         drop_remainder: whether the last batch is left out when it is not full.
+        output_signature: nested `tf.TensorSpec`s (ragged and sparse ones too) of an *example*, as for
+            `tf.data.Dataset.from_generator`; None for sizes that vary. Without it the first examples are looked at: up
+            to 32 where sizes may differ, and those that do are None.
         workers: worker processes; None for one on each CPU that this process may use (affinity and
             cgroup quota); 0 to run the user's code in the pulling thread, for debugging.
         prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all).
+        memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
+            or the cgroup has free now.
 
     Raises:
         OptionError: an argument without meaning.
@@ -59,7 +66,7 @@ class Loader:
 
     Iterating raises `WorkerError` when the user's code raises (with its traceback), `SpecError` when an
     example does not fit the others, `WorkerDied` when four workers in a row died at the same rows, and
-    `SourceError` when the source's length has changed. The Loader can be iterated again after each.
+    `SourceError` when the source is not what it was. The Loader can be iterated again after each.
 
     Example:
         >>> with Loader([float(i) for i in range(5)], batch_size=2, workers=0) as loader:
@@ -71,61 +78,68 @@ class Loader:
         self,
         source: Any,
         *,
-        batch_size: int = 32,
-        shuffle: bool = False,
+        batch_size: int | None = 32,
+        shuffle: bool | int = False,
         seed: int = 0,
         transform: Callable[..., Any] | None = None,
+        collate: str | Pad | Mapping[Any, str | Pad] | Callable[[list[Any]], Any] = "stack",
         drop_remainder: bool = False,
+        output_signature: Any = None,
         workers: int | None = None,
         prefetch: int | None = None,
+        memory_limit: int | None = None,
     ) -> None:
-        batch_size = _whole("batch_size", batch_size, least=1)
-        prefetch = None if prefetch is None else _whole("prefetch", prefetch, least=1)
-        workers = usable_cpus() if workers is None else _whole("workers", workers, least=0)
-        if not isinstance(shuffle, bool):
-            raise OptionError(
-                f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
-            )
-        if transform is not None and not callable(transform):
-            raise OptionError(f"transform must be callable, got {transform!r}")
-        self._source = MapSource(source, keep=workers == 0)
-        self._plan = Plan(
-            self._source.length, batch_size, shuffle, _whole("seed", seed, least=None), bool(drop_remainder)
+        self._stations = Stations(
+            source,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            transform=transform,
+            collate=collate,
+            drop_remainder=drop_remainder,
+            output_signature=output_signature,
+            workers=workers,
+            prefetch=prefetch,
+            memory_limit=memory_limit,
         )
-        if not self._plan.batches:
-            raise OptionError(
-                f"drop_remainder=True with batch_size {batch_size} leaves no batch of {self._plan.length} examples; "
-                "use a smaller batch_size or drop_remainder=False."
-            )
-        program = Program(source, transform, _wants_rng(transform), self._plan.seed, self._plan.length, batch_size)
-        self._dispatcher = _dispatcher(program, self._plan, workers, prefetch)
+        self._dispatcher = self._stations.dispatcher
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
         self._let_go.atexit = False  # the exit hook of `dispatch` does more: it waits
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return self._plan.batches
+        """Batches in an epoch; of examples one by one, examples. Raises TypeError when that is not known."""
+        cardinality = self._outline.cardinality
+        if cardinality is None or cardinality == math.inf:
+            raise TypeError(
+                "this Loader has no len(): " + ("it never ends" if cardinality else "nobody knows its length")
+            )
+        return int(cardinality)
 
     def __iter__(self) -> Batches:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
         The arrays are read-only and lie in shared memory, which is used again once nothing refers to
         them or to views of them; so they may be kept, as many as one likes (beyond 10 batches they are copies).
+        Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse ones as named tuples
+        (indices, values, dense_shape).
         """
-        return Batches(self)
+        return self._batches()
 
     @property
     def element_spec(self) -> Any:
-        """The `tf.TensorSpec` of each leaf of a batch, nested as `to_tf().element_spec`. Needs TensorFlow."""
-        from stoker.feed.tensorflow import element_spec
+        """The `tf.TensorSpec` (ragged, sparse) of each leaf, nested as `to_tf().element_spec`. Needs TensorFlow."""
+        return self.to_tf().element_spec
 
-        return element_spec(self._dispatcher.spec(), self._plan.static_rows())
-
-    def to_tf(self) -> tf.data.Dataset:
+    def to_tf(self, serialized: bool = False) -> tf.data.Dataset:
         """A `tf.data.Dataset` of the batches, without copying them; each iteration of it is the next epoch.
 
-        It has a static batch dimension when all batches are full, a known cardinality, and prefetches.
-        Lists in the examples become tuples, as everywhere in tf.data.
+        It has a static batch dimension when all batches are full, a known cardinality where that is known, and
+        prefetches. Lists in the examples become tuples, as everywhere in tf.data.
+
+        Args:
+            serialized: each component is a scalar string instead, which holds a `TensorProto` as
+                `tf.io.serialize_tensor` writes it; `tf.io.parse_tensor` restores it. Ragged and sparse leaves become dicts
+                of their components.
 
         Raises:
             ImportError: TensorFlow is missing; tells the `pip install` line.
@@ -137,7 +151,16 @@ class Loader:
         """
         from stoker.feed.tensorflow import dataset
 
-        return dataset(self, self._dispatcher.spec(), self._plan)
+        form = self._dispatcher.form()
+        outline = self._outline
+        return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
+
+    @property
+    def _outline(self) -> Outline:
+        return self._stations.outline()
+
+    def _batches(self, serialized: bool = False) -> Batches:
+        return Batches(self, serialized)
 
     def close(self) -> None:
         """End the workers, within 2 seconds.
@@ -159,24 +182,33 @@ class Loader:
 class Batches(Iterator[Any]):
     """One iteration of a Loader. It keeps the Loader alive; dropping it gives its slots back."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, serialized: bool = False) -> None:
         self._loader: Loader | None = loader
         self._dispatcher = loader._dispatcher
-        self._stream = self._dispatcher.open_stream()
+        self._stream = self._dispatcher.open_stream(serialized)
         self._pulling = threading.Lock()
         self._begun = False
+        self._handing_out = threading.Lock()
+        self._singles: Iterator[Any] | None = iter(()) if loader._outline.single else None
 
     def __next__(self) -> Any:
-        leaves = self.leaves()
-        return self._dispatcher.spec().unflatten(leaves)
+        if self._singles is None:
+            leaves = self.leaves()
+            return arrays.batch(self._dispatcher.form(), leaves)
+        with self._handing_out:
+            for example in self._singles:
+                return example
+            leaves = self.leaves()
+            self._singles = arrays.examples(self._dispatcher.form(), leaves)
+            return next(self._singles)
 
     def leaves(self) -> list[npt.NDArray[Any]]:
-        """The arrays of the next batch, in the order of the spec; raises StopIteration at the epoch's end."""
+        """The arrays of the next batch, in the order of the form's parts; raises StopIteration at the epoch's end."""
         with self._pulling:
             if self._loader is None:
                 raise StopIteration
             if not self._begun:
-                self._loader._source.check()
+                self._loader._stations.check()
                 self._begun = True
             try:
                 return self._dispatcher.pull(self._stream)
@@ -193,40 +225,3 @@ class Batches(Iterator[Any]):
     def __del__(self) -> None:
         if getattr(self, "_loader", None) is not None:
             self._dispatcher.drop_stream(self._stream)
-
-
-def _dispatcher(program: Program, plan: Plan, workers: int, prefetch: int | None) -> Dispatcher:
-    from stoker.worker.runner import RUN
-
-    together = hasattr(type(program.source), "__getitems__")
-    ahead = prefetch or min(AHEAD_MOST, max(2, plan.batches))
-    slots = [Slot.create("slot") for _ in range(ahead + LEASES)]
-    engine: Engine
-    if workers:
-        from stoker.engines.processes import ProcessEngine
-
-        engine = ProcessEngine(dump(program), slots, workers)
-    else:
-        engine = InlineEngine(program, slots)
-    return Dispatcher(plan, slots, engine, workers=workers, prefetch=prefetch, run=RUN if together else 1)
-
-
-def _whole(name: str, value: Any, *, least: int | None) -> int:
-    """`value` as an int; raises `OptionError` unless it is a whole number of at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or (least is not None and number < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise OptionError(f"{name} must be an int{bound}, got {value!r}")
-    return number
-
-
-def _wants_rng(transform: Callable[..., Any] | None) -> bool:
-    if transform is None:
-        return False
-    try:
-        return "rng" in inspect.signature(transform).parameters
-    except (ValueError, TypeError):  # a builtin that tells nothing about its parameters
-        return False

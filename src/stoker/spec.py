@@ -1,17 +1,21 @@
-"""Nested structures and their flat leaves: the shapes and dtypes of an example.
+"""Nested structures and their flat leaves: the shapes and dtypes of an example, and of a batch.
 
-Pure: no I/O, no process, no TensorFlow. A structure is any nesting of dict, list, tuple and
-namedtuple; `optree` flattens it. A leaf is an array, a number or a bool.
+Pure: no I/O, no process, no TensorFlow. A structure is any nesting of dict, list, tuple, namedtuple
+and dataclass (which becomes a dict); `optree` flattens it. What may stand at a leaf: see `values`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optree
+
+from stoker.values import STRING, Misfit, Ragged, Sparse, canonical, short
 
 #: Names of the dtypes that both NumPy (with ml_dtypes) and TensorFlow have, one element a cell of memory.
 DTYPES = frozenset(
@@ -19,34 +23,106 @@ DTYPES = frozenset(
     "complex64 complex128 bfloat16".split()
 )
 
-#: The dtypes that NumPy gives Python's numbers.
-PYTHON_NUMBERS = {
-    bool: np.dtype(np.bool_),
-    int: np.dtype(np.int64),
-    float: np.dtype(np.float64),
-    complex: np.dtype(np.complex128),
-}
+Shape = tuple[int | None, ...]
+
+_INDEX, _BYTES = np.dtype(np.int64), np.dtype(np.uint8)
 
 
-class Misfit(Exception):
-    """An example that cannot be batched; the text names the path, what came and what to do."""
+class Kind(enum.Enum):
+    """How the values of a leaf lie in a batch."""
+
+    DENSE = "an array"
+    RAGGED = "values, and row splits for each ragged dimension"
+    SPARSE = "values, indices, dense shape"
+    VARYING = "examples of differing shapes to be handed out singly: flat values, row splits, shapes"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of a leaf's, as it lies in a slot."""
+
+    dtype: np.dtype[Any]
+    ndim: int
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """Shape and native dtype of one leaf, and where it stands: `['image']`, `[0].label`, or "" for the root."""
+    """What one leaf is: of an example, or of a batch, whose first dimension are the rows.
+
+    Attributes:
+        path: where it stands: `['image']`, `[0].label`, or "" for the root.
+        shape: None for a dimension that varies.
+        dtype: native; `STRING` (object) for strings.
+        kind: how it lies in memory.
+        ragged_rank: ragged dimensions of a `RAGGED` leaf.
+    """
 
     path: str
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: np.dtype[Any]
+    kind: Kind = Kind.DENSE
+    ragged_rank: int = 0
 
     def __str__(self) -> str:
-        return f"{self.dtype.name} of shape {self.shape}"
+        kind = "" if self.kind in (Kind.DENSE, Kind.VARYING) else f"{self.kind.name.lower()} "
+        return f"{kind}{self.dtype_name} of shape {shape_text(self.shape)}"
+
+    @property
+    def dtype_name(self) -> str:
+        """The name of the dtype, as TensorFlow has it."""
+        return "string" if self.dtype == STRING else self.dtype.name
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every example of this leaf takes the same number of bytes."""
+        return self.kind is Kind.DENSE and self.dtype != STRING and None not in self.shape
+
+    def merged(self, other: Leaf) -> Leaf:
+        """The leaf that this and `other` are both; dimensions that differ become None. Raises `Misfit`."""
+        kinds = {self.kind, other.kind}
+        if len(self.shape) != len(other.shape) or (Kind.SPARSE in kinds and len(kinds) > 1):
+            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
+        if self.dtype != other.dtype and 0 not in (*self.shape, *other.shape):  # an empty list tells no dtype
+            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
+        told = other if 0 in self.shape else self
+        shape = tuple(one if one == two else None for one, two in zip(self.shape, other.shape, strict=True))
+        kind = Kind.RAGGED if Kind.RAGGED in kinds else self.kind
+        return Leaf(self.path, shape, told.dtype, kind, max(self.ragged_rank, other.ragged_rank))
+
+    def allows(self, other: Leaf) -> bool:
+        """Whether `other` is a leaf of this kind; None allows any size."""
+        return (self.dtype, self.kind, len(self.shape), self.ragged_rank) == (
+            other.dtype,
+            other.kind,
+            len(other.shape),
+            other.ragged_rank,
+        ) and all(mine in (None, its) for mine, its in zip(self.shape, other.shape, strict=True))
+
+    def parts(self) -> tuple[Part, ...]:
+        """The arrays that this leaf of a batch lies in.
+
+        The values come first: for strings a `TensorProto`, and the start and end of each string in it.
+        """
+        splits = Part(_INDEX, 1)
+        match self.kind:
+            case Kind.DENSE:
+                return self._value_parts(len(self.shape))
+            case Kind.RAGGED:
+                return (*self._value_parts(len(self.shape) - self.ragged_rank), *[splits] * self.ragged_rank)
+            case Kind.SPARSE:
+                return (*self._value_parts(1), Part(_INDEX, 2), Part(_INDEX, 1))
+            case Kind.VARYING:
+                return (*self._value_parts(1), splits, Part(_INDEX, 2))
+
+    def _value_parts(self, ndim: int) -> tuple[Part, ...]:
+        if self.dtype == STRING:
+            return Part(_BYTES, 1), Part(_INDEX, ndim + 1)
+        return (Part(self.dtype, ndim),)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What one example looks like: its nesting, and a `Leaf` for each array or number in it.
+    """What one example (or one batch) looks like: its nesting, and a `Leaf` for each value in it.
 
     >>> spec = Spec.of({"image": np.zeros((2, 3), np.uint8), "label": 4})
     >>> [str(leaf) for leaf in spec.leaves]
@@ -59,13 +135,27 @@ class Spec:
     leaves: tuple[Leaf, ...]
 
     @classmethod
-    def of(cls, example: Any) -> Spec:
-        """Describe `example`; raises `Misfit` where a leaf is nothing that a tensor can hold."""
-        values, tree = optree.tree_flatten(example, none_is_leaf=True)
+    def of(cls, example: Any, is_leaf: Callable[[Any], bool] | None = None) -> Spec:
+        """Describe `example`; raises `Misfit` where a leaf is nothing that a tensor can hold.
+
+        Args:
+            example: the structure.
+            is_leaf: says of a container that it is one leaf; the example holds no dataclass then.
+        """
+        values, tree = optree.tree_flatten(example if is_leaf else plain(example), is_leaf=is_leaf)
+        if example is None:
+            describe("", None)
         if not values:
-            raise Misfit(f"it has no array or number in it: {_short(example)}. Return at least one.")
+            raise Misfit(f"it has no array, number or string in it: {short(example)}. Return at least one.")
         paths = (accessor.codify("") for accessor in tree.accessors())
         return cls(tree, tuple(describe(path, value) for path, value in zip(paths, values, strict=True)))
+
+    def merged(self, other: Spec) -> Spec:
+        """The spec that fits both; raises `Misfit` when the structures differ."""
+        if self.tree != other.tree:
+            raise Misfit(self._structure_misfit(other.tree))
+        leaves = (mine.merged(its) for mine, its in zip(self.leaves, other.leaves, strict=True))
+        return Spec(self.tree, tuple(leaves))
 
     def unflatten(self, leaves: Iterable[Any]) -> Any:
         """Put `leaves` back into the nesting of the example."""
@@ -73,11 +163,24 @@ class Spec:
 
     def is_flat_tuple(self) -> bool:
         """Whether an example is a plain tuple of leaves."""
-        return self.tree.type is tuple and all(len(path) == 1 for path in self.tree.paths())
+        return (
+            self.tree.type is tuple
+            and self.tree.num_children == len(self.leaves)
+            and all(len(path) == 1 for path in self.tree.paths())
+        )
 
-    def structure_misfit(self, example: Any) -> str:
-        """In which parts the structure of `example` is another."""
-        came = optree.tree_structure(example, none_is_leaf=True)
+    def flatten(self, example: Any) -> list[Any]:
+        """The values at the leaves; raises `Misfit` when the structure is another."""
+        try:
+            return self.tree.flatten_up_to(example)
+        except (ValueError, TypeError):
+            try:
+                return self.tree.flatten_up_to(plain(example))
+            except (ValueError, TypeError):
+                raise Misfit(self._structure_misfit(optree.tree_structure(plain(example)))) from None
+
+    def _structure_misfit(self, came: optree.PyTreeSpec) -> str:
+        """In which parts the structure `came` is another."""
         ours, theirs = set(self.tree.paths()), set(came.paths())
         parts = []
         if missing := [
@@ -96,36 +199,61 @@ class Spec:
         )
 
 
+def plain(example: Any) -> Any:
+    """The structure with dicts for dataclasses."""
+    if _is_dataclass(example):
+        return {field.name: plain(getattr(example, field.name)) for field in dataclasses.fields(example)}
+    if isinstance(example, dict | list | tuple):
+        return optree.tree_map(
+            lambda part: plain(part) if _is_dataclass(part) else part, example, is_leaf=_is_dataclass, none_is_leaf=True
+        )
+    return example
+
+
 def describe(path: str, value: Any) -> Leaf:
     """The `Leaf` that `value` is; raises `Misfit` when it is none."""
-    where = f"at {path} " if path else ""
-    python = PYTHON_NUMBERS.get(type(value))
-    if python is not None:
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            raise Misfit(f"{where}it holds the int {value}, which needs more than 64 bits.")
-        return Leaf(path, (), python)
-    if value is None:
-        raise Misfit(f"{where}it is None. Return arrays, numbers or bools (did a `return` go missing?).")
-    if not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+    try:
+        form = canonical(value)
+    except Misfit as misfit:
+        raise Misfit(f"{_at(path)}it {misfit}") from None
+    return leaf_of(path, form)
+
+
+def leaf_of(path: str, form: Any) -> Leaf:
+    """The `Leaf` that a value in canonical form is; raises `Misfit` for a dtype that no batch can hold."""
+    if isinstance(form, Ragged):
+        dtype, rank = _dtype(path, form.values), len(form.splits)
+        shape = (len(form.splits[0]) - 1, *[None] * rank, *form.values.shape[1:])
+        return Leaf(path, shape, dtype, Kind.RAGGED, rank)
+    if isinstance(form, Sparse):
+        return Leaf(path, tuple(form.dense_shape.tolist()), _dtype(path, form.values), Kind.SPARSE)
+    return Leaf(path, form.shape, _dtype(path, form))
+
+
+def _dtype(path: str, array: Any) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = array.dtype
+    if dtype != STRING and dtype.name not in DTYPES:
         raise Misfit(
-            f"{where}it holds a {type(value).__name__}: {_short(value)}. A leaf must be an array, a number "
-            "or a bool; containers are dict, list, tuple and namedtuple."
-        )
-    if isinstance(value, np.ma.MaskedArray):
-        raise Misfit(f"{where}it holds a masked array, whose mask would be lost. Fill it: `array.filled(0)`.")
-    array = np.asarray(value)
-    if array.dtype.name not in DTYPES:
-        raise Misfit(
-            f"{where}it holds {array.dtype.name!r} of shape {array.shape}, a dtype that TensorFlow lacks "
+            f"{_at(path)}it holds {dtype.name!r} of shape {array.shape}, a dtype that TensorFlow lacks "
             f"or that cannot lie in a batch. Convert it, for example with .astype('float32')."
         )
-    return Leaf(path, array.shape, array.dtype.newbyteorder("="))
+    return dtype.newbyteorder("=")
+
+
+def _is_dataclass(value: Any) -> bool:
+    return (
+        dataclasses.is_dataclass(value) and not isinstance(value, type) and not isinstance(value, Ragged | Sparse)
+    ) and not hasattr(value, "__array__")
+
+
+def _at(path: str) -> str:
+    return f"at {path} " if path else ""
+
+
+def shape_text(shape: Shape) -> str:
+    """A shape as Python writes it."""
+    return str(tuple(shape))
 
 
 def _tree_text(tree: optree.PyTreeSpec) -> str:
-    return str(tree).removeprefix("PyTreeSpec(").removesuffix(", NoneIsLeaf)").removesuffix(")")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return str(tree).removeprefix("PyTreeSpec(").removesuffix(")")

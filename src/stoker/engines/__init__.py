@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass
 from typing import Protocol
 
-from stoker.worker.messages import Describe, Described, Failure, Finished, Hello, SpecKnown, Work
+from stoker.worker.messages import Described, Failure, Finished, FormKnown, Hello, Leave, Question
 
 Answer = Hello | Described | Finished | Failure
 
@@ -49,11 +49,14 @@ class Engine(Protocol):
     def start(self, listener: Listener) -> None:
         """Bring all workers up, without waiting for them; each says `Hello`."""
 
-    def submit(self, worker: int, message: Describe | Work) -> None:
+    def submit(self, worker: int, message: Question) -> None:
         """Give a worker its next task; it answers in the order of the tasks."""
 
-    def tell(self, known: SpecKnown) -> None:
-        """Let every worker, also those to come, know the spec before its next task."""
+    def tell(self, known: FormKnown) -> None:
+        """Let every worker, also those to come, know the form of the batches before its next task."""
+
+    def leave(self, leave: Leave) -> None:
+        """Let every worker close the shards of an epoch that nobody reads any more."""
 
     def respawn(self, worker: int) -> None:
         """Start a new process in the place of one that died. Called from within `Listener.died`."""

@@ -17,13 +17,13 @@ from stoker.engines import Answer
 from stoker.worker import CHANGED
 from stoker.worker.messages import (
     MAX_BYTES,
-    Describe,
     Described,
     Failure,
     Finished,
+    FormKnown,
     Hello,
-    SpecKnown,
-    Work,
+    Leave,
+    Question,
     decode,
     encode,
 )
@@ -43,19 +43,19 @@ class Child:
     Args:
         number: the worker's number.
         program: descriptor of the program's bundle.
-        slots: descriptors of the slots.
+        memory: descriptors of the slots, each followed by that of its inbox.
 
     The calling thread must live as long as the worker is wanted: the kernel kills it with that thread.
     """
 
-    def __init__(self, number: int, program: int, slots: Sequence[int]) -> None:
+    def __init__(self, number: int, program: int, memory: Sequence[int]) -> None:
         self.number = number
         self.told = False  # the spec
         self.ended = False
         self.asked, self.answered = 1, 0  # messages that want an answer, and answers; it owes a Hello
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            inherited = [theirs.fileno(), program, *slots]
+            inherited = [theirs.fileno(), program, *memory]
             try:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "stoker.worker", *map(str, [os.getpid(), *inherited])],
@@ -77,7 +77,7 @@ class Child:
             raise
         log.debug("worker %d started, pid %d", number, self.process.pid)
 
-    def send(self, message: Describe | Work | SpecKnown) -> None:
+    def send(self, message: Question | FormKnown | Leave) -> None:
         """Send without waiting. A worker that is gone hears nothing; its death is told elsewhere."""
         try:
             self.channel.send(encode(message))

@@ -15,14 +15,14 @@ _HINTS = {
 }
 
 
-def died_at_work(death: Death, examples: list[int], epoch: int, batch: int) -> WorkerDied:
-    """The error for rows at which one worker after the other died; `death` is the last one's."""
-    shown = ", ".join(map(str, examples[:8])) + (f", … ({len(examples)} in all)" if len(examples) > 8 else "")
+def died_at_work(death: Death, examples: str, epoch: int, batch: int) -> WorkerDied:
+    """The error for `examples`, in words, at which one worker after the other died; `death` is the last one's."""
+    number = examples.removeprefix("example ")
     return WorkerDied(
-        f"{RETRIES + 1} workers died one after the other while they held example{'s' * (len(examples) > 1)} {shown} "
+        f"{RETRIES + 1} workers died one after the other while they held {examples} "
         f"(epoch {epoch}, batch {batch}): the last one {_how(death)}. `workers=0` runs the same code in "
         "this process, where a debugger can see it.",
-        example=examples[0] if len(examples) == 1 else None,
+        example=int(number) if number.isdigit() else None,
         epoch=epoch,
         worker=death.worker,
     )

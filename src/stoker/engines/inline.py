@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from stoker.engines import Answer, Listener
-from stoker.memory import Slot
-from stoker.worker.messages import Describe, Hello, SpecKnown, Work
+from stoker.memory import Inbox, Slot
+from stoker.worker.messages import FormKnown, Hello, Leave, Question
 from stoker.worker.program import Program
 from stoker.worker.runner import Fork, Runner
 from stoker.worker.seeding import KeptState, Seeder
@@ -21,19 +21,23 @@ class InlineEngine:
     that it interrupted is done again at the next pull.
     """
 
-    def __init__(self, program: Program, slots: Sequence[Slot]) -> None:
-        self._runner = Runner(program, slots, Seeder(program.seed, None), fork=Fork(), passes=(KeyboardInterrupt,))
-        self._pending: deque[Hello | Describe | Work] = deque([Hello()])
+    def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
+        seeder = Seeder(program.seed, None)
+        self._runner = Runner(program, slots, inboxes, seeder, fork=Fork(), passes=(KeyboardInterrupt,))
+        self._pending: deque[Hello | Question | Leave] = deque([Hello()])
         self._running = threading.Lock()
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
 
-    def submit(self, worker: int, message: Describe | Work) -> None:
+    def submit(self, worker: int, message: Question) -> None:
         self._pending.append(message)
 
-    def tell(self, known: SpecKnown) -> None:
+    def tell(self, known: FormKnown) -> None:
         self._runner.learn(known)
+
+    def leave(self, leave: Leave) -> None:
+        self._pending.append(leave)
 
     def respawn(self, worker: int) -> None:
         raise AssertionError("the inline engine has no worker that could die")
@@ -56,15 +60,14 @@ class InlineEngine:
         with KeptState():
             answer = self._answer(task)
         self._pending.popleft()
-        self._listener.heard(0, answer)
+        if answer is not None:
+            self._listener.heard(0, answer)
 
-    def _answer(self, task: Hello | Describe | Work) -> Answer:
-        match task:
-            case Describe():
-                return self._runner.describe(task)
-            case Work():
-                return self._runner.work(task)
-        return task
+    def _answer(self, task: Hello | Question | Leave) -> Answer | None:
+        if isinstance(task, Leave):
+            self._runner.leave(task)
+            return None
+        return task if isinstance(task, Hello) else self._runner.answer(task)
 
     def nudge(self) -> None:
         """Threads that wait here wait for `changed` alone."""

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 
 from stoker.engines import Death, Listener
 from stoker.engines.child import Child, end
-from stoker.memory import Memfd, Slot
-from stoker.worker.messages import Describe, SpecKnown, Work
+from stoker.memory import Inbox, Memfd, Slot
+from stoker.worker.messages import FormKnown, Leave, Question
 
 #: Seconds after which a message is read at the latest: while no thread waits for a batch, and when one did.
 _TICK, _TICK_LED = 0.002, 0.02
@@ -37,14 +37,16 @@ class ProcessEngine:
     Args:
         program: the program's bundle, which the engine closes at its end.
         slots: the slots.
+        inboxes: theirs.
         workers: number of processes, at least 1.
     """
 
-    def __init__(self, program: Memfd, slots: Sequence[Slot], workers: int) -> None:
-        self._program, self._slots, self._workers = program, slots, workers
+    def __init__(self, program: Memfd, slots: Sequence[Slot], inboxes: Sequence[Inbox], workers: int) -> None:
+        self._program, self._workers = program, workers
+        self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
         self._children: dict[int, Child] = {}
         self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
-        self._known: SpecKnown | None = None
+        self._known: FormKnown | None = None
         self._asleep = False  # the supervisor, without a time at which it wakes: no worker owes an answer
         self._reading = threading.Lock()  # to read a socket and to tell what it said is one act
         self._leader: int | None = None  # the thread that waits for a batch and listens
@@ -63,7 +65,7 @@ class ProcessEngine:
         thread.start()
         self._thread = thread
 
-    def submit(self, worker: int, message: Describe | Work) -> None:
+    def submit(self, worker: int, message: Question) -> None:
         child = self._children[worker]
         if self._known is not None and not child.told:
             child.told = True
@@ -73,7 +75,12 @@ class ProcessEngine:
         if self._asleep:
             self._wake()
 
-    def tell(self, known: SpecKnown) -> None:
+    def leave(self, leave: Leave) -> None:
+        for child in list(self._children.values()):
+            if child.told:
+                child.send(leave)
+
+    def tell(self, known: FormKnown) -> None:
         self._known = known
 
     def respawn(self, worker: int) -> None:
@@ -165,7 +172,7 @@ class ProcessEngine:
             self._program.close()
 
     def _spawn(self, worker: int) -> None:
-        child = Child(worker, self._program.fd, [slot.fd for slot in self._slots])
+        child = Child(worker, self._program.fd, self._memory)
         self._children[worker] = child
         self._news.register(child.channel, select.EPOLLIN)
         self._exits.register(child.pidfd, selectors.EVENT_READ, child)

@@ -11,74 +11,254 @@ Python: it costs 1.5 times as much a batch (docs/decisions.md).
 from __future__ import annotations
 
 import itertools
+import math
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import optree
 
+from stoker.collation import Form
 from stoker.dispatch import close_before_others, exiting
-from stoker.errors import ClosedError
+from stoker.errors import ClosedError, OptionError, SpecError
 from stoker.memory import Layout
-from stoker.plan import Plan
-from stoker.spec import Spec
+from stoker.spec import Kind, Leaf, Spec
+from stoker.values import STRING
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from stoker.loader import Batches, Loader
+    from stoker.stations import Outline
 
 #: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
 _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
 
 
-def dataset(loader: Loader, spec: Spec, plan: Plan) -> tf.data.Dataset:
+def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -> tf.data.Dataset:
     """The batches of `loader`; see `Loader.to_tf`."""
     tf = _tensorflow()
     close_before_others()
-    nested = element_spec(spec, plan.static_rows())
-    flat = tf.nest.flatten(nested)
-    iterators = _Iterators(loader, _leaf_order(spec))
+    made = _arrays(loader, form, serialized)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
+    size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD
+    ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
+    rows = None if outline.single else outline.static_rows
+    if _is_plain(form):
+        made = made.prefetch(ahead)
+    else:
+        made = made.map(partial(_nested, form, rows)).prefetch(ahead)
+    if outline.single:
+        made = made.unbatch().map(partial(_example, form)).prefetch(outline.size)
+    if outline.cardinality is not None:
+        known = tf.data.INFINITE_CARDINALITY if outline.cardinality == math.inf else int(outline.cardinality)
+        made = made.apply(tf.data.experimental.assert_cardinality(known))
+    made = made.with_options(options)
+    return _never_ending(made) if outline.cardinality == math.inf else made
+
+
+def _arrays(loader: Loader, form: Form, serialized: bool) -> tf.data.Dataset:
+    """The arrays of each batch, as they lie in the slot but for strings: nested if they are all, else flat."""
+    tf = _tensorflow()
+    plain = _is_plain(form)
+    order = _leaf_order(form.batch) if plain else list(range(len(form.batch.leaves)))
+    leaves = [form.batch.leaves[place] for place in order]
+    iterators = _Iterators(loader, _parts_of(form, order), serialized)
     begin, pull, end = _weak(iterators)
     number = tf.TensorSpec((), tf.int64)
+    rows = loader._outline.static_rows
+    specs = [spec for leaf in leaves for spec in _component_specs(leaf, rows if "single" not in form.rules else None)]
+    strings = [leaf.dtype == STRING and part == 0 for leaf in leaves for part in range(_components(leaf))]
 
-    begin_op = tf.function(lambda: tf.numpy_function(begin, [], tf.int64), input_signature=[])
-    pull_op = tf.function(lambda n: tf.numpy_function(pull, [n], [leaf.dtype for leaf in flat]), [number])
-    end_op = tf.function(lambda n: tf.numpy_function(end, [n], tf.int64), [number])
+    def pull_components(n: Any) -> Any:
+        types = [tf.uint8 if text else spec.dtype for text, spec in zip(strings, specs, strict=True)]
+        arrays = tf.numpy_function(pull, [n], types)
+        arrays = arrays if isinstance(arrays, list | tuple) else [arrays]
+        return [_texts(array) if text else array for text, array in zip(strings, arrays, strict=True)]
+
     variant = tf.raw_ops.GeneratorDataset(
         init_func_other_args=[],
         next_func_other_args=[],
         finalize_func_other_args=[],
-        init_func=begin_op.get_concrete_function(),
-        next_func=pull_op.get_concrete_function(),
-        finalize_func=end_op.get_concrete_function(),
-        output_types=[leaf.dtype for leaf in flat],
-        output_shapes=[leaf.shape for leaf in flat],
+        init_func=_graph(lambda: tf.numpy_function(begin, [], tf.int64), []),
+        next_func=_graph(pull_components, [number]),
+        finalize_func=_graph(lambda n: tf.numpy_function(end, [n], tf.int64), [number]),
+        output_types=[spec.dtype for spec in specs],
+        output_shapes=[spec.shape for spec in specs],
     )
+    nested = element_spec(form, rows) if plain else tuple(specs)
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators  # datasets derived from it, and their iterators, keep it
-    options = tf.data.Options()
-    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
-    counted = made.apply(tf.data.experimental.assert_cardinality(plan.batches))
-    size = Layout.of(spec.leaves, plan.batch_size).nbytes
-    ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
-    return counted.prefetch(ahead).with_options(options)
+    return made
+
+
+def _graph(function: Callable[..., Any], signature: list[Any]) -> Any:
+    return _tensorflow().function(function, input_signature=signature).get_concrete_function()
+
+
+def _texts(proto: Any) -> Any:
+    """The strings of a serialised tensor that lies in a uint8 array: no Python, so no GIL, is needed for it.
+
+    `serialize_tensor` makes one string of the array; it ends with the array's bytes.
+    """
+    tf = _tensorflow()
+    whole, size = tf.io.serialize_tensor(proto), tf.size(proto)
+    return tf.io.parse_tensor(tf.strings.substr(whole, tf.strings.length(whole) - size, size), tf.string)
+
+
+def _is_plain(form: Form) -> bool:
+    """Whether every leaf is one tensor, and no None stands in the structure."""
+    tree = form.batch.tree
+    return all(leaf.kind is Kind.DENSE for leaf in form.batch.leaves) and not _has_none(tree)
+
+
+def _has_none(tree: Any) -> bool:
+    return tree.type is type(None) or any(map(_has_none, tree.children()))
+
+
+def _components(leaf: Leaf) -> int:
+    """Tensors that a leaf comes as: its parts, without the bounds of strings."""
+    return len(leaf.parts()) - (leaf.dtype == STRING)
+
+
+def _component_specs(leaf: Leaf, rows: int | None) -> list[Any]:
+    tf = _tensorflow()
+    dtype = tf.string if leaf.dtype == STRING else tf.as_dtype(leaf.dtype)
+    parts = leaf.parts()
+    rest = [tf.TensorSpec((None,) * part.ndim, tf.int64) for part in parts[len(parts) - _components(leaf) + 1 :]]
+    if leaf.kind is Kind.DENSE:
+        return [tf.TensorSpec(_with_rows(leaf.shape, rows), dtype)]
+    inner = leaf.shape[leaf.ragged_rank + 1 :] if leaf.kind is Kind.RAGGED else ()
+    return [tf.TensorSpec((None, *inner), dtype), *rest]
+
+
+def _parts_of(form: Form, order: list[int]) -> list[int]:
+    """Which of the arrays of a batch are handed to TensorFlow, for the leaves in this order."""
+    starts = np.cumsum([0, *(len(leaf.parts()) for leaf in form.batch.leaves)]).tolist()
+    places = []
+    for place in order:
+        leaf = form.batch.leaves[place]
+        bounds = 1 if leaf.dtype == STRING else None
+        places += [starts[place] + part for part in range(len(leaf.parts())) if part != bounds]
+    return places
+
+
+def _values(form: Form, components: Sequence[Any], rows: int | None) -> list[Any]:
+    """A tensor for each leaf; of a varying one, its ragged values and its shapes."""
+    tf = _tensorflow()
+    values, start = [], 0
+    for leaf in form.batch.leaves:
+        flat, *rest = components[start : start + _components(leaf)]
+        start += _components(leaf)
+        if leaf.kind is Kind.RAGGED:
+            value = tf.RaggedTensor.from_nested_row_splits(flat, rest, validate=False)
+            values.append(value)
+        elif leaf.kind is Kind.SPARSE:
+            indices, shape = rest
+            shape = tf.ensure_shape(shape, (len(leaf.shape),))
+            values.append(tf.SparseTensor(tf.ensure_shape(indices, (None, len(leaf.shape))), flat, shape))
+        elif leaf.kind is Kind.VARYING:
+            splits, shapes = rest
+            ragged = tf.RaggedTensor.from_row_splits(flat, splits, validate=False)
+            values.append((ragged, tf.ensure_shape(shapes, (None, len(leaf.shape) - 1))))
+        else:
+            values.append(flat)
+    return values
+
+
+def _nested(form: Form, rows: int | None, *components: Any) -> Any:
+    """The batch as the user nested it."""
+    return _tuples(form.batch.unflatten(_values(form, components, rows)))
+
+
+def _example(form: Form, *parts: Any) -> Any:
+    """One example of a batch whose rows were handed out: what varied gets its shape back."""
+    tf = _tensorflow()
+    if all(leaf.kind is not Kind.VARYING for leaf in form.batch.leaves):
+        return parts[0] if len(parts) == 1 else parts
+    tree = _tuples(form.batch.unflatten(_Place(number) for number in range(len(form.batch.leaves))))
+    structure = parts[0] if type(tree) is not tuple else parts
+
+    def shaped(place: _Place, value: Any) -> Any:
+        leaf = form.batch.leaves[place.number]
+        if leaf.kind is not Kind.VARYING:
+            return value
+        flat, shape = value
+        example = tf.reshape(flat, shape)
+        example.set_shape(leaf.shape[1:])
+        return example
+
+    return _zip(shaped, tree, structure)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Stands for the leaf with this number."""
+
+    number: int
+
+
+def _zip(function: Callable[[_Place, Any], Any], tree: Any, values: Any) -> Any:
+    """`values` with `function` applied where `tree` has a place."""
+    if isinstance(tree, _Place):
+        return function(tree, values)
+    if isinstance(tree, dict):
+        return type(tree)((key, _zip(function, part, values[key])) for key, part in tree.items())
+    if isinstance(tree, tuple):
+        parts = [_zip(function, part, value) for part, value in zip(tree, values, strict=True)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return values
+
+
+def _never_ending(made: Any) -> Any:
+    """`made`, refusing to be read by `evaluate` without a number of steps: it would never come back."""
+
+    class NeverEnding(type(made)):  # type: ignore[misc]  # of a class that is known only here
+        def __iter__(self) -> Any:
+            frame = sys._getframe(1)
+            for _ in range(12):
+                its = frame.f_locals.get("self")
+                if type(its).__name__ == "TFEpochIterator" and its.steps_per_epoch is None and _is_evaluating(frame):
+                    raise OptionError(
+                        "this source never ends (length=math.inf): give `validation_steps` to fit(), or `steps` to "
+                        "evaluate() and predict(), or they would run for ever."
+                    )
+                if frame.f_back is None:
+                    break
+                frame = frame.f_back
+            return super().__iter__()
+
+    made.__class__ = NeverEnding
+    return made
+
+
+def _is_evaluating(frame: Any) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name in ("evaluate", "predict") and "keras" in frame.f_globals.get("__name__", ""):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class _Iterators:
     """The open iterators of one dataset, by number. Called by TensorFlow, from its threads."""
 
-    def __init__(self, loader: Loader, order: list[int]) -> None:
-        self._loader, self._order = loader, order
+    def __init__(self, loader: Loader, order: list[int], serialized: bool) -> None:
+        self._loader, self._order, self._serialized = loader, order, serialized
+        self._counted = loader._outline.cardinality is not None
         self._numbers = itertools.count()
         self._open: dict[int, Batches] = {}
 
     def begin(self) -> int:
         number = next(self._numbers)
-        self._open[number] = iter(self._loader)
+        self._open[number] = self._loader._batches(self._serialized)
         return number
 
     def pull(self, number: int) -> list[npt.NDArray[Any]]:
@@ -88,6 +268,11 @@ class _Iterators:
             if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
                 raise StopIteration from None
             raise
+        if self._counted and self._loader._outline.cardinality is None:
+            raise SpecError(
+                "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset was "
+                "made before that was known. Call to_tf() again, or use the names SKIP and Many in the transform itself."
+            )
         return [leaves[place] for place in self._order]
 
     def end(self, number: int) -> None:
@@ -121,10 +306,23 @@ def _weak(iterators: _Iterators) -> tuple[Callable[..., Any], Callable[..., Any]
     return begin, pull, end
 
 
-def element_spec(spec: Spec, rows: int | None) -> Any:
-    """`spec` for batches of so many rows (None: it varies) as nested `tf.TensorSpec`s."""
+def element_spec(form: Form, rows: int | None) -> Any:
+    """The spec of batches of so many rows (None: it varies), of nested `tf.TensorSpec`s and the like."""
     tf = _tensorflow()
-    return _tuples(spec.unflatten(tf.TensorSpec((rows, *leaf.shape), tf.as_dtype(leaf.dtype)) for leaf in spec.leaves))
+
+    def spec(leaf: Leaf) -> Any:
+        dtype = tf.string if leaf.dtype == STRING else tf.as_dtype(leaf.dtype)
+        shape = _with_rows(leaf.shape, rows)
+        if leaf.kind is Kind.RAGGED:
+            return tf.RaggedTensorSpec(shape, dtype, leaf.ragged_rank)
+        return tf.SparseTensorSpec(shape, dtype) if leaf.kind is Kind.SPARSE else tf.TensorSpec(shape, dtype)
+
+    return _tuples(form.batch.unflatten(map(spec, form.batch.leaves)))
+
+
+def _with_rows(shape: Any, rows: int | None) -> tuple[int | None, ...]:
+    """A batch's shape with so many rows, where it does not tell them itself."""
+    return (rows if shape[0] is None else shape[0], *shape[1:]) if shape else ()
 
 
 def _leaf_order(spec: Spec) -> list[int]:

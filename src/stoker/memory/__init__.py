@@ -2,7 +2,9 @@
 
     layout    which byte of a slot holds which leaf of a batch          pure
     memfd     shared memory without a name
-    slot      one reusable cell of shared memory
+    slot      one reusable cell of shared memory, and its inbox
+    parcel    Python objects on their way to a worker
+    budget    how much memory the slots may take
     lease     the time in which a handed-over batch keeps its slot
     bundle    the program's pickle and arrays, written once, read by all workers
     adopt     large arrays of the trainer's move into the bundle
@@ -15,6 +17,6 @@ from stoker.memory.bundle import open_bundle, write_bundle
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
 from stoker.memory.memfd import Memfd
-from stoker.memory.slot import Slot
+from stoker.memory.slot import Inbox, Slot
 
-__all__ = ["Layout", "Leases", "Memfd", "Slot", "open_bundle", "write_bundle"]
+__all__ = ["Inbox", "Layout", "Leases", "Memfd", "Slot", "open_bundle", "write_bundle"]

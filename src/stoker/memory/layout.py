@@ -1,16 +1,16 @@
-"""Which byte of a slot holds which leaf of a batch. Pure."""
+"""Which byte of a slot holds which array of a batch. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stoker.spec import Leaf
+from stoker.spec import Leaf, Part
 
 #: TensorFlow takes over an array without copying it only when it starts at a multiple of this.
 ALIGNMENT = 64
@@ -18,21 +18,22 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Column:
-    """One leaf of a batch: `rows` examples of `shape` and `dtype` from byte `offset` of the slot."""
+    """One array of a batch: `shape` and `dtype` from byte `offset` of the slot."""
 
     offset: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def view(self, buffer: Any, rows: int) -> npt.NDArray[Any]:
-        """The first `rows` rows of this leaf, as an array over `buffer`."""
-        array: npt.NDArray[Any] = np.ndarray((rows, *self.shape), self.dtype, buffer, self.offset)
+    def view(self, buffer: Any, rows: int | None) -> npt.NDArray[Any]:
+        """This array, or its first `rows` rows, over `buffer`."""
+        shape = self.shape if rows is None else (rows, *self.shape[1:])
+        array: npt.NDArray[Any] = np.ndarray(shape, self.dtype, buffer, self.offset)
         return array
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of a batch and the bytes that they take together.
+    """The arrays of a batch and the bytes that they take together.
 
     >>> layout = Layout.of([Leaf("['a']", (3,), np.dtype("u1")), Leaf("['b']", (), np.dtype("f4"))], rows=10)
     >>> [column.offset for column in layout.columns], layout.nbytes
@@ -45,14 +46,28 @@ class Layout:
     @classmethod
     def of(cls, leaves: Sequence[Leaf], rows: int) -> Layout:
         """Lay `rows` examples with these leaves one column after the other, each aligned."""
+        return cls.of_arrays(((rows, *leaf.shape), leaf.dtype) for leaf in leaves)
+
+    @classmethod
+    def of_arrays(cls, arrays: Iterable[tuple[tuple[Any, ...], np.dtype[Any]]]) -> Layout:
+        """Lay arrays of these shapes and dtypes one after the other, each aligned."""
         columns, offset = [], 0
-        for leaf in leaves:
-            columns.append(Column(offset, leaf.shape, leaf.dtype))
-            offset += align(rows * math.prod(leaf.shape) * leaf.dtype.itemsize)
+        for shape, dtype in arrays:
+            columns.append(Column(offset, shape, dtype))
+            offset += align(math.prod(shape) * dtype.itemsize)
         return cls(tuple(columns), max(offset, ALIGNMENT))
 
-    def view(self, buffer: Any, rows: int) -> list[npt.NDArray[Any]]:
-        """The first `rows` rows of every leaf, as arrays over `buffer`."""
+    @classmethod
+    def of_dims(cls, parts: Sequence[Part], dims: Sequence[int]) -> Layout:
+        """Lay arrays of these kinds, whose shapes `dims` tells one after the other."""
+        shapes, start = [], 0
+        for part in parts:
+            shapes.append((tuple(dims[start : start + part.ndim]), part.dtype))
+            start += part.ndim
+        return cls.of_arrays(shapes)
+
+    def view(self, buffer: Any, rows: int | None = None) -> list[npt.NDArray[Any]]:
+        """Every array over `buffer`; only the first `rows` rows of it, if told."""
         return [column.view(buffer, rows) for column in self.columns]
 
 

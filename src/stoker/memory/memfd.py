@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -42,3 +43,14 @@ class Memfd:
 
     def __del__(self) -> None:
         self.close()
+
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+
+
+def punch(fd: int, nbytes: int) -> None:
+    """Give back the memory of the first `nbytes` bytes, which read as zeros then. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    if nbytes and libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, nbytes):
+        raise OSError(ctypes.get_errno(), "shared memory could not be given back")

@@ -1,4 +1,4 @@
-"""One reusable cell of shared memory: a memfd, mapped read-only by the trainer and writable by workers."""
+"""One reusable cell of shared memory, mapped read-only by the trainer and writable by workers, and its inbox."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fcntl
 import mmap
 import os
 
-from stoker.memory.memfd import Memfd
+from stoker.memory.memfd import Memfd, punch
 
 
 class Slot(Memfd):
@@ -29,19 +29,54 @@ class Slot(Memfd):
         os.ftruncate(self.fd, nbytes)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
 
-    def readable(self) -> mmap.mmap:
-        """The pages, read-only."""
-        if self._reader is None:
+    def readable(self, nbytes: int = 0) -> mmap.mmap:
+        """The pages, at least so many bytes of them, read-only; what was mapped before stays valid."""
+        if self._reader is None or len(self._reader) < nbytes:
             self._reader = mmap.mmap(self.fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         return self._reader
 
-    def writable(self) -> mmap.mmap:
-        """The pages, for the worker that fills them."""
-        if self._writer is None:
+    def writable(self, nbytes: int = 0) -> mmap.mmap:
+        """The pages for the worker that fills them; the slot grows to so many bytes first."""
+        if self._writer is None or len(self._writer) < nbytes:
+            if os.fstat(self.fd).st_size < nbytes:
+                os.ftruncate(self.fd, -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE)
             self._writer = mmap.mmap(self.fd, 0, flags=mmap.MAP_SHARED)
         return self._writer
+
+    def size(self) -> int:
+        """Bytes that it has grown to."""
+        return os.fstat(self.fd).st_size
+
+    def taken(self) -> int:
+        """Bytes of memory that the slot takes."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def empty(self) -> None:
+        """Give its memory back; nobody may see or need what is in it. It keeps its size."""
+        punch(self.fd, os.fstat(self.fd).st_size)
 
     def close(self) -> None:
         """Give up the descriptor; the memory goes when the last array over it does."""
         self._reader = self._writer = None
         super().close()
+
+
+class Inbox(Memfd):
+    """What the trainer gives a worker to make the batch of a slot from: items of an iterable, single examples."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._reader: mmap.mmap | None = None
+
+    def put(self, data: bytes) -> None:
+        """Put `data` in the place of what was there."""
+        view, offset = memoryview(data), 0
+        while offset < len(data):
+            offset += os.pwrite(self.fd, view[offset:], offset)
+
+    def read(self) -> memoryview:
+        """All that is there; what lies behind the last `put` is of no meaning."""
+        size = os.fstat(self.fd).st_size
+        if self._reader is None or len(self._reader) < size:
+            self._reader = mmap.mmap(self.fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        return memoryview(self._reader)

@@ -1,9 +1,12 @@
 """WHICH examples make WHICH batch, in which order. Pure: numbers in, numbers out.
 
 permutation   a shuffle of n examples in O(1) memory
+shuffle       a buffer for runs of unknown length
 batches       the batches of an epoch, and the examples in each
 """
 
 from stoker.plan.batches import Order, Plan
+from stoker.plan.permutation import Permutation, mix
+from stoker.plan.shuffle import shuffled
 
-__all__ = ["Order", "Plan"]
+__all__ = ["Order", "Permutation", "Plan", "mix", "shuffled"]

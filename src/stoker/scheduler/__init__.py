@@ -5,48 +5,13 @@ completions, deaths, releases and pulls. One `Scheduler` serves one pool of work
 any number of streams (a stream is one iteration of the source: one epoch).
 
     messages   the events and the commands
-    machine    the states, and what each event changes
+    machine    slots and workers, and what each event changes
+    streams    what a stream is; batches that are known by number
+    shards     batches that become known as shards are read
 """
 
-from stoker.scheduler.machine import RETRIES, Scheduler
-from stoker.scheduler.messages import (
-    Closed,
-    Command,
-    Deliver,
-    Died,
-    Done,
-    Event,
-    Fail,
-    Failed,
-    Finish,
-    GiveUp,
-    Joined,
-    Pulled,
-    Released,
-    Respawn,
-    Sized,
-    Submit,
-    Task,
-)
+from stoker.scheduler.machine import RETRIES, SPARE, Scheduler
+from stoker.scheduler.shards import ShardStream
+from stoker.scheduler.streams import RowsStream, Stream
 
-__all__ = [
-    "RETRIES",
-    "Closed",
-    "Command",
-    "Deliver",
-    "Died",
-    "Done",
-    "Event",
-    "Fail",
-    "Failed",
-    "Finish",
-    "GiveUp",
-    "Joined",
-    "Pulled",
-    "Released",
-    "Respawn",
-    "Scheduler",
-    "Sized",
-    "Submit",
-    "Task",
-]
+__all__ = ["RETRIES", "SPARE", "RowsStream", "Scheduler", "ShardStream", "Stream"]

@@ -2,8 +2,9 @@
 
 The life of a batch in its slot:
 
-    FILLING ──all rows done──▶ READY ──pulled──▶ LEASED ──Released──▶ (slot free)
-       │  └──a row failed────▶ FAILED ──pulled──▶ Fail, the stream ends
+    (WAITING ──a slot──▶) FILLING ──all rows done──▶ READY ──pulled──▶ LEASED ──Released──▶ (slot free)
+       │  ├──a row failed────▶ FAILED ──pulled──▶ Fail, the stream ends
+       │  └──only examples that are left at a shard's end──▶ parked (slot free)
        └──stream closed, or slot taken back──▶ DROPPED ──last writer gone──▶ (slot free)
 
 What always holds (tests/test_scheduler.py):
@@ -11,16 +12,16 @@ What always holds (tests/test_scheduler.py):
     - rows are given to a worker only while no other live worker holds them;
     - a slot is free, being made, or leased, never two of these; at most `leases` are leased,
       and a batch delivered beyond that says `copy`: its slot is only lent for the copying;
-    - a stream that is pulled gets a slot, whatever the other streams hold.
+    - a stream that is pulled gets a slot, whatever the other streams hold;
+    - a shard is read by one worker at a time, which does its tasks in order.
 """
 
 from __future__ import annotations
 
-import enum
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stoker.scheduler.messages import (
     Closed,
@@ -31,63 +32,37 @@ from stoker.scheduler.messages import (
     Event,
     Fail,
     Failed,
+    Fed,
     Finish,
     GiveUp,
     Joined,
     Pulled,
     Released,
     Respawn,
+    Rows,
     Sized,
     Submit,
     Task,
 )
+from stoker.scheduler.streams import Batch, Shard, State, Stream
 
 #: Deaths after which rows are given to yet another worker; one more death ends the stream.
 RETRIES = 3
 #: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
 #: of short tasks more, up to `DEPTH_SHORT`, but no more than `DEPTH_SECONDS` of work.
 DEPTH, DEPTH_SHORT, DEPTH_SECONDS = 2, 8, 0.004
+#: Slots for streams that are pulled while the others have all slots.
+SPARE = 1
 #: What a task should take, in seconds: long against a message, short against an abandoned epoch.
 TASK_SECONDS = 0.016
 #: Rows of one task at most: all messages to a worker together stay far below the socket's buffer.
 TASK_ROWS = 1024
 
 
-# ── state ────────────────────────────────────────────────────────────────────────────────────
-class _State(enum.Enum):
-    FILLING = "rows are being made, or wait to be"
-    READY = "all rows lie in the slot"
-    FAILED = "a row cannot be made; its error waits for its turn"
-    DROPPED = "nobody wants it; its slot is free when the last writer is gone"
-
-
-@dataclass
-class _Batch:
-    stream: int
-    number: int
-    slot: int
-    unfinished: int  # tasks that are not done, waiting or held by a worker
-    state: _State = _State.FILLING
-    writers: int = 0  # tasks that live workers hold
-    failure: Fail | None = None
-
-
-@dataclass
-class _Stream:
-    total: int
-    delivered: int = 0
-    pulls: int = 0  # unanswered pulls
-    batches: dict[int, _Batch] = field(default_factory=dict)  # numbers delivered … next-1, in order
-
-    @property
-    def next(self) -> int:
-        return self.delivered + len(self.batches)
-
-
 @dataclass
 class _Held:
     task: Task
-    batch: _Batch
+    batch: Batch
 
 
 class Scheduler:
@@ -95,9 +70,9 @@ class Scheduler:
 
     Args:
         workers: number of workers; none is up before its `Joined`.
-        batches: batches of a stream, asked when it opens.
-        rows: rows of a batch, by its number.
-        slots: slots in which batches are made, at least 1; all are used after `Sized` only.
+        open_stream: makes the stream with this number, at its first pull.
+        slots: slots in which batches are made, at least 1; all are used after `Sized` only. There is one more,
+            for a stream that is pulled while the others have them all.
         leases: slots beyond these that consumers may hold.
         run: tasks begin and end at multiples of so many rows (or at the batch's end).
         ahead: whether batches are made before they are pulled.
@@ -107,20 +82,19 @@ class Scheduler:
         self,
         *,
         workers: int,
-        batches: Callable[[int], int],
-        rows: Callable[[int, int], int],
+        open_stream: Callable[[int], Stream],
         slots: int,
         leases: int,
         run: int = 1,
         ahead: bool = True,
     ) -> None:
-        self._batches, self._rows, self._run, self._ahead = batches, rows, run, ahead
+        self._open_stream, self._run, self._ahead, self._whole = open_stream, run, ahead, False
         self._slots, self._leases, self._workers = slots, leases, workers
-        self._total = slots + leases
+        self._total = slots + leases + SPARE
         self._free = list(range(self._total - 1, -1, -1))  # a stack: the slot used last is the warmest
         self._leased: set[int] = set()
         self._lent: set[int] = set()  # being copied out
-        self._streams: dict[int, _Stream] = {}  # in the order of their last pull
+        self._streams: dict[int, Stream] = {}  # in the order of their last pull
         self._todo: deque[_Held] = deque()
         self._up: dict[int, deque[_Held]] = {}
         self._deaths: dict[int, int] = {}  # of a task, by its id
@@ -133,17 +107,20 @@ class Scheduler:
         """Take in one event; returns what is to be done about it, in order."""
         out: list[Command] = []
         match event:
-            case Sized(slots):
-                self._slots = slots
+            case Sized(slots, whole):
+                self._slots, self._whole = slots, whole
             case Joined(worker):
                 self._failed_starts = 0
                 self._up[worker] = deque()
             case Pulled(stream):
                 self._pulled(stream)
+            case Fed(stream, items, ended):
+                if stream in self._streams:
+                    self._streams[stream].fed(items, ended)
             case Closed(stream):
                 self._close(stream)
-            case Done(worker, task, seconds):
-                self._done(worker, task, seconds)
+            case Done(worker):
+                self._done(worker, event)
             case Failed(worker, task, reason):
                 held = self._finished(worker, task)
                 self._fail(held, reason)
@@ -155,8 +132,9 @@ class Scheduler:
                 self._leased.discard(slot)
                 self._lent.discard(slot)
                 self._free.append(slot)
+        self._advance(out)
         self._answer(out)
-        self._start_batches()
+        self._start_batches(out)
         self._submit(out)
         return out
 
@@ -164,49 +142,59 @@ class Scheduler:
         """Slots that are not free: leased, being made, or ready."""
         return self._total - len(self._free)
 
+    def free_slots(self) -> list[int]:
+        """Slots with nothing in them that anybody may still see or need."""
+        return list(self._free)
+
     # ── consumers ────────────────────────────────────────────────────────────────────────────
-    def _pulled(self, stream: int) -> None:
-        state = self._streams.pop(stream, None) or _Stream(self._batches(stream))
-        self._streams[stream] = state
-        state.pulls += 1
+    def _pulled(self, number: int) -> None:
+        stream = self._streams.pop(number, None) or self._open_stream(number)
+        self._streams[number] = stream
+        stream.pulls += 1
+
+    def _advance(self, out: list[Command]) -> None:
+        for stream in self._streams.values():
+            commands, free = stream.advance()
+            out += commands
+            for batch in free:
+                self._drop(batch)
 
     def _answer(self, out: list[Command]) -> None:
         """Deliver what is pulled and ready, in each stream's order."""
-        for stream, state in list(self._streams.items()):
-            while state.pulls:
-                if state.delivered == state.total:
-                    out.append(Finish(stream))
-                    self._close(stream)
+        for number, stream in list(self._streams.items()):
+            while stream.pulls:
+                if stream.is_over():
+                    out.append(Finish(number))
+                    self._close(number)
                     break
-                batch = state.batches.get(state.delivered)
-                if batch is None or batch.state is _State.FILLING:
+                batch = stream.head()
+                if batch is None or batch.state in (State.FILLING, State.WAITING):
                     break
                 if batch.failure is not None:
                     if batch.writers or any(held.batch is batch for held in self._todo):
                         break  # a row before it may fail too: the first one is reported
                     out.append(batch.failure)
-                    self._close(stream)
+                    self._close(number)
                     break
-                state.pulls -= 1
-                self._deliver(state, batch, out)
+                stream.pulls -= 1
+                self._deliver(stream, batch, out)
 
-    def _deliver(self, state: _Stream, batch: _Batch, out: list[Command]) -> None:
-        del state.batches[batch.number]
-        state.delivered += 1
+    def _deliver(self, stream: Stream, batch: Batch, out: list[Command]) -> None:
+        stream.take()
         copy = len(self._leased) >= self._leases
         (self._lent if copy else self._leased).add(batch.slot)
-        out.append(Deliver(batch.stream, batch.number, batch.slot, copy))
+        out.append(Deliver(batch.stream, batch.number, batch.slot, batch.rows, copy))
 
-    def _close(self, stream: int) -> None:
-        state = self._streams.pop(stream, None)
-        if state is not None:
-            for batch in state.batches.values():
+    def _close(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            for batch in stream.batches():
                 self._drop(batch)
 
-    def _drop(self, batch: _Batch) -> None:
-        batch.state = _State.DROPPED
+    def _drop(self, batch: Batch) -> None:
+        batch.state = State.DROPPED
         self._todo = deque(held for held in self._todo if held.batch is not batch)
-        if not batch.writers:
+        if not batch.writers and batch.slot >= 0:
             self._free.append(batch.slot)
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────
@@ -221,103 +209,117 @@ class Scheduler:
 
     def _let_go(self, held: _Held) -> None:
         held.batch.writers -= 1
-        if held.batch.state is _State.DROPPED and not held.batch.writers:
+        if held.batch.state is State.DROPPED and not held.batch.writers:
             self._free.append(held.batch.slot)
 
-    def _done(self, worker: int, task: int, seconds: float) -> None:
-        held = self._finished(worker, task)
-        if seconds > 0:
-            each = seconds / held.task.count
+    def _done(self, worker: int, done: Done) -> None:
+        held = self._finished(worker, done.task)
+        batch, work = held.batch, held.task.work
+        if done.seconds > 0 and isinstance(work, Rows):
+            each = done.seconds / work.count
             self._row_seconds = each if self._row_seconds is None else 0.75 * self._row_seconds + 0.25 * each
-            self._depth = max(DEPTH, min(DEPTH_SHORT, int(DEPTH_SECONDS / seconds)))
-        held.batch.unfinished -= 1
-        if held.batch.state is _State.FILLING and not held.batch.unfinished:
-            held.batch.state = _State.READY
+            self._depth = max(DEPTH, min(DEPTH_SHORT, int(DEPTH_SECONDS / done.seconds)))
+        if batch.shard is not None:
+            batch.rows, batch.parcel, batch.ended, batch.raw = done.rows, done.parcel, done.ended, done.raw
+            batch.shard.ended = done.ended
+        batch.unfinished -= 1
+        if batch.state is State.FILLING and not batch.unfinished:
+            batch.state = State.READY
 
     def _fail(self, held: _Held, reason: object) -> None:
         """Mark the batch as failed, by its first row that fails; its other writers are waited for."""
         batch = held.batch
-        if batch.state is _State.DROPPED:
+        if batch.state is State.DROPPED:
             return
-        if batch.failure is None or held.task.first < batch.failure.task.first:
-            batch.failure = Fail(batch.stream, held.task, reason)
-        batch.state = _State.FAILED
-        first = batch.failure.task.first
-        self._todo = deque(h for h in self._todo if h.batch is not batch or h.task.first < first)
+        if batch.failure is None or _first(held.task) < _first(batch.failure.task):
+            batch.failure = Fail(batch.stream, batch.number, held.task, reason)
+        batch.state = State.FAILED
+        first = _first(batch.failure.task)
+        self._todo = deque(h for h in self._todo if h.batch is not batch or _first(h.task) < first)
 
     def _died(self, worker: int, reason: object) -> None:
         """Take back what a dead worker held; only the task at work, the oldest, may have killed it."""
+        for stream in self._streams.values():
+            for shard in stream.shards():
+                shard.owner = None if shard.owner == worker else shard.owner
         tasks = self._up.pop(worker, deque())
         for at_work, held in reversed([(number == 0, held) for number, held in enumerate(tasks)]):
             self._let_go(held)
-            if held.batch.state is _State.DROPPED:
+            if held.batch.state is State.DROPPED:
                 continue
             deaths = self._deaths.get(held.task.id, 0) + at_work
             self._deaths[held.task.id] = deaths
             if deaths > RETRIES:
                 del self._deaths[held.task.id]
                 self._fail(held, reason)
-            elif held.batch.failure is None or held.task.first < held.batch.failure.task.first:
+            elif held.batch.failure is None or _first(held.task) < _first(held.batch.failure.task):
                 self._todo.appendleft(held)
 
     # ── what to make next ────────────────────────────────────────────────────────────────────
-    def _start_batches(self) -> None:
+    def _start_batches(self, out: list[Command]) -> None:
         """Give free slots to the streams, those that wait first, none more than its share.
 
         Short batches are started several at a time, when half of those ahead are delivered: to wake
         a worker for each would cost more than the batch.
         """
-        unfinished = sum(state.delivered < state.total for state in self._streams.values())
-        share = max(1, self._slots // max(1, unfinished))
-        for stream, state in sorted(self._streams.items(), key=lambda item: not item[1].pulls):
-            wanted = share if self._ahead else min(share, state.pulls)
-            if self._depth > DEPTH and len(state.batches) > wanted // 2:
+        share = max(1, self._slots // max(1, sum(not stream.is_over() for stream in self._streams.values())))
+        for stream in sorted(self._streams.values(), key=lambda stream: not stream.pulls):
+            wanted = share if self._ahead else min(share, stream.pulls)
+            if self._depth > DEPTH and stream.holding() > wanted // 2:
                 continue
-            while len(state.batches) < wanted and state.next < state.total:
-                if any(batch.failure for batch in state.batches.values()):
+            while stream.holding() < wanted or (stream.pulls and stream.is_starved()):
+                if not self._slot_at_hand() and not (stream.pulls and self._make_room(stream, share)):
                     break
-                if not self._slot_at_hand() and not (state.pulls and self._take_back(state, share)):
-                    return
-                self._start(stream, state)
+                if not self._start(stream, out):
+                    break
 
     def _slot_at_hand(self) -> bool:
         return bool(self._free) and self.slots_in_use() - len(self._leased) < self._slots
 
-    def _take_back(self, taker: _Stream, share: int) -> bool:
+    def _make_room(self, taker: Stream, share: int) -> bool:
+        """Whether there is a slot for a stream that is pulled: another stream's, or the spare one."""
+        return self._take_back(taker, share) or (taker.is_starved() and bool(self._free))
+
+    def _take_back(self, taker: Stream, share: int) -> bool:
         """Drop the last batch of another stream, which makes it again later; whether a slot is free now.
 
         A stream gives what exceeds its share, and, to one that has nothing, all while nobody pulls it.
         """
-        coming_free = self.slots_in_use() - len(self._leased) - sum(len(s.batches) for s in self._streams.values())
-        if coming_free:
+        coming_free = self.slots_in_use() - len(self._leased) - sum(s.holding() for s in self._streams.values())
+        if coming_free > 0:
             return False
         holders = [
-            state
-            for state in self._streams.values()
-            if len(state.batches) > share or (state.batches and not state.pulls and not taker.batches)
+            stream
+            for stream in self._streams.values()
+            if stream.holding() > share or (stream.holding() and not stream.pulls and not taker.holding())
         ]
-        if not holders:
-            return False
-        richest = max(holders, key=lambda state: len(state.batches))
-        self._drop(richest.batches.pop(richest.next - 1))
-        return self._slot_at_hand()
+        for stream in sorted(holders, key=lambda stream: -stream.holding()):
+            batch = stream.give_back()
+            if batch is not None:
+                self._drop(batch)
+                return self._slot_at_hand()
+        return False
 
-    def _start(self, stream: int, state: _Stream) -> None:
-        number, slot = state.next, self._free.pop()
-        rows = self._rows(stream, number)
-        size = self._task_rows(rows)
-        batch = _Batch(stream, number, slot, unfinished=math.ceil(rows / size))
-        state.batches[number] = batch
-        for first in range(0, rows, size):
-            task = Task(self._next_task, stream, number, first, min(size, rows - first), slot)
-            self._todo.append(_Held(task, batch))
+    def _start(self, stream: Stream, out: list[Command]) -> bool:
+        start = stream.start(self._task_rows)
+        if start is None:
+            return False
+        batch = start.batch
+        batch.slot = self._free.pop()
+        if start.before is not None:
+            out.append(start.before(batch.slot))
+        for work in start.works:
+            self._todo.append(_Held(Task(self._next_task, batch.stream, batch.slot, work), batch))
             self._next_task += 1
+        return True
 
     def _task_rows(self, rows: int) -> int:
         """Rows of a task: an even part of the batch until their speed is known, then `TASK_SECONDS` of work.
 
         Never so many that the batches made ahead are too few tasks to keep every worker busy.
         """
+        if self._whole:
+            return rows
         fair = rows / self._workers
         if self._row_seconds is not None:
             fair = min(TASK_SECONDS / self._row_seconds, rows * self._slots / (self._workers * DEPTH))
@@ -325,11 +327,47 @@ class Scheduler:
         return math.ceil(rows / parts / self._run) * self._run
 
     def _submit(self, out: list[Command]) -> None:
-        while self._todo and self._up:
-            worker, held = min(self._up.items(), key=lambda item: len(item[1]))
-            if len(held) >= self._depth:
-                return
+        if not self._todo or not self._up:
+            return
+        waiting: deque[_Held] = deque()
+        behind: set[Shard] = set()  # shards with a task that must come first
+        while self._todo:
             entry = self._todo.popleft()
+            shard = entry.batch.shard
+            worker = None if shard in behind else self._worker_for(shard)
+            if worker is None:
+                waiting.append(entry)
+                if shard is not None:
+                    behind.add(shard)
+                    continue
+                break
+            opens = shard is not None and shard.owner is None
+            if shard is not None:
+                shard.owner = worker
             entry.batch.writers += 1
-            held.append(entry)
-            out.append(Submit(worker, entry.task))
+            self._up[worker].append(entry)
+            out.append(Submit(worker, entry.task, opens))
+        self._todo.extendleft(reversed(waiting))
+
+    def _worker_for(self, shard: Shard | None) -> int | None:
+        """The worker that takes the next task, or None while that one holds enough.
+
+        A shard stays with the worker that has it open. A new one goes to the worker that has the
+        fewest, and none gets more than its part of them, also while the others are still starting.
+        """
+        if shard is None:
+            worker = min(self._up, key=lambda worker: len(self._up[worker]))
+        elif shard.owner is not None:
+            worker = shard.owner
+        else:
+            owners = [s.owner for stream in self._streams.values() for s in stream.shards()]
+            owned = Counter(owner for owner in owners if owner is not None)
+            worker = min(self._up, key=lambda worker: (owned[worker], len(self._up[worker])))
+            if owned[worker] >= math.ceil(len(owners) / self._workers):
+                return None
+        return worker if len(self._up[worker]) < self._depth else None
+
+
+def _first(task: Task | None) -> int:
+    """The first row of a task."""
+    return task.work.first if task is not None and isinstance(task.work, Rows) else 0

@@ -28,12 +28,32 @@ class Closed:
 
 
 @dataclass(frozen=True)
+class Fed:
+    """So many items of an iterable have arrived for this stream, in all; `ended`: there are no more."""
+
+    stream: int
+    items: int
+    ended: bool
+
+
+@dataclass(frozen=True)
 class Done:
-    """A worker wrote the rows of the oldest task that it held."""
+    """A worker has done the oldest task that it held.
+
+    Attributes:
+        rows: of a `Stride`: rows made.
+        ended: the shard has no more.
+        parcel: the rows are single examples, to be joined with others.
+        raw: examples that the shard has given so far.
+    """
 
     worker: int
     task: int
     seconds: float
+    rows: int = 0
+    ended: bool = False
+    parcel: bool = False
+    raw: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,33 +82,102 @@ class Released:
 
 @dataclass(frozen=True)
 class Sized:
-    """The size of a batch is known: so many slots are used to make batches ahead."""
+    """The size of a batch is known: so many slots are used to make batches ahead.
+
+    `whole`: sizes differ, so one worker makes the whole batch.
+    """
 
     slots: int
+    whole: bool = False
 
 
-Event = Sized | Joined | Pulled | Closed | Done | Failed | Died | Released
+Event = Sized | Joined | Pulled | Closed | Fed | Done | Failed | Died | Released
 
 
 # ── commands ─────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
-class Task:
-    """Rows first … first+count-1 of one batch, to be written into a slot."""
+class Rows:
+    """Rows first … first+count-1 of the batch with this number, which has `whole` of them."""
 
-    id: int
-    stream: int
     batch: int
     first: int
     count: int
+    whole: int
+
+
+@dataclass(frozen=True)
+class Stride:
+    """The next rows of a shard: a whole batch, or what is left."""
+
+    shard: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Examples start … stop-1 of those that were parked under this number."""
+
+    parked: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A batch of single examples that were parked."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def rows(self) -> int:
+        """Examples in it."""
+        return sum(piece.stop - piece.start for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to be made and written into a slot."""
+
+    id: int
+    stream: int
     slot: int
+    work: Rows | Stride | Joint
+
+
+@dataclass(frozen=True)
+class Load:
+    """Put the next `count` items of the stream's iterable into the inbox of `slot`."""
+
+    stream: int
+    slot: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Put parked examples into the inbox of `slot`; they are needed no more."""
+
+    stream: int
+    slot: int
+    pieces: tuple[Piece, ...]
 
 
 @dataclass(frozen=True)
 class Submit:
-    """Give a task to a worker."""
+    """Give a task to a worker; `opens`: it does not have the shard open."""
 
     worker: int
     task: Task
+    opens: bool = False
+
+
+@dataclass(frozen=True)
+class Park:
+    """Keep the `rows` single examples that lie in `slot` under a number; the slot is used again at once."""
+
+    stream: int
+    parked: int
+    slot: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +187,7 @@ class Deliver:
     stream: int
     batch: int
     slot: int
+    rows: int
     copy: bool
 
 
@@ -110,11 +200,24 @@ class Finish:
 
 @dataclass(frozen=True)
 class Fail:
-    """The stream ends with an error: `task` could not be done."""
+    """The stream ends with an error in the place of batch `batch`: `task` could not be done (None: see `reason`)."""
 
     stream: int
-    task: Task
+    batch: int
+    task: Task | None
     reason: object
+
+
+@dataclass(frozen=True)
+class WrongLength:
+    """The reason for a `Fail`: a source gave another number of examples than was told.
+
+    `ended`: these are all; else there are more.
+    """
+
+    told: int
+    came: int
+    ended: bool
 
 
 @dataclass(frozen=True)
@@ -131,4 +234,4 @@ class GiveUp:
     reason: object
 
 
-Command = Submit | Deliver | Finish | Fail | Respawn | GiveUp
+Command = Load | Gather | Submit | Park | Deliver | Finish | Fail | Respawn | GiveUp

@@ -1,8 +1,17 @@
-"""WHERE examples come from: one file a kind of source.
+"""WHERE examples come from: one file a kind of source, and what a transform may say about them.
 
 map_style   `__len__` and `__getitem__`, the whole source within reach
+arrays      arrays, read by rows
+sharded     a generator function over shards
+iterable    pulled in the trainer, one item after the other
+marks       SKIP and Many: none or several examples in the place of one
 """
 
-from stoker.sources.map_style import MapSource
+from __future__ import annotations
 
-__all__ = ["MapSource"]
+from stoker.sources.arrays import ArraySource
+from stoker.sources.iterable import IterableSource
+from stoker.sources.map_style import MapSource
+from stoker.sources.sharded import ShardedSource
+
+__all__ = ["ArraySource", "IterableSource", "MapSource", "ShardedSource"]

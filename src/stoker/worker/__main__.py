@@ -1,4 +1,4 @@
-"""A worker process: `python -m stoker.worker PARENT SOCKET PROGRAM [SLOT …]`, all but PARENT descriptors.
+"""A worker process: `python -m stoker.worker PARENT SOCKET PROGRAM [SLOT INBOX …]`, all but PARENT descriptors.
 
 It takes tasks from its socket until the trainer closes it, and dies with its trainer.
 """
@@ -12,14 +12,17 @@ import signal
 import socket
 import sys
 
-from stoker.memory import Slot
+from stoker.memory import Inbox, Slot
 from stoker.worker import CHANGED
 from stoker.worker.messages import (
     MAX_BYTES,
     Describe,
+    FormKnown,
     Hello,
+    Join,
+    Leave,
     Message,
-    SpecKnown,
+    Step,
     Work,
     decode,
     encode,
@@ -34,7 +37,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> None:
     """Run the worker; see the module's docstring for the arguments."""
-    parent, channel_fd, program_fd, *slot_fds = map(int, arguments)
+    parent, channel_fd, program_fd, *memory = map(int, arguments)
     _die_with(parent)
     for name in CHANGED:
         os.environ.pop(name, None)
@@ -46,10 +49,10 @@ def main(arguments: list[str]) -> None:
     channel = socket.socket(fileno=channel_fd)
     _guard_forks(channel)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
-        _serve(channel, program_fd, [Slot(fd) for fd in slot_fds])
+        _serve(channel, program_fd, [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]])
 
 
-def _serve(channel: socket.socket, program_fd: int, slots: list[Slot]) -> None:
+def _serve(channel: socket.socket, program_fd: int, slots: list[Slot], inboxes: list[Inbox]) -> None:
     def send(message: Message) -> None:
         channel.send(encode(message))
 
@@ -57,18 +60,18 @@ def _serve(channel: socket.socket, program_fd: int, slots: list[Slot]) -> None:
     try:
         program = load(program_fd)
     except BaseException as error:
-        send(failure(-1, "program", error, None))
+        send(failure(-1, "program", error))
         return
-    runner = Runner(program, slots, Seeder(program.seed, lazy), fork=_fork)
+    runner = Runner(program, slots, inboxes, Seeder(program.seed, lazy), fork=_fork)
     send(Hello())
     while data := channel.recv(MAX_BYTES):
         match decode(data):
-            case Work() as task:
-                send(runner.work(task))
-            case SpecKnown() as known:
+            case Work() | Step() | Join() | Describe() as question:
+                send(runner.answer(question))
+            case FormKnown() as known:
                 runner.learn(known)
-            case Describe() as task:
-                send(runner.describe(task))
+            case Leave() as leave:
+                runner.leave(leave)
             case other:
                 raise AssertionError(f"the trainer sent {other}")
 

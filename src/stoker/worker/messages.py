@@ -1,9 +1,10 @@
 """What crosses the socket between trainer and worker: small, whole messages.
 
 The socket keeps message boundaries (SOCK_SEQPACKET), so a message arrives whole or, when its
-sender dies in the middle, not at all. Batches never cross it: they lie in slots.
+sender dies in the middle, not at all. Batches never cross it: they lie in slots, and what examples
+a worker is to be given lies in a slot's inbox.
 
-    trainer → worker   Describe, Work (rows of a batch), SpecKnown
+    trainer → worker   Describe, FormKnown, Work (rows of a batch), Step (a shard's next rows), Join, Leave
     worker → trainer   Hello, Described, Finished, Failure
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,31 +21,119 @@ import numpy.typing as npt
 #: No message is longer: far below the socket's default buffer of 208 KiB, so a send never waits.
 MAX_BYTES = 1 << 17
 
+Indices = npt.NDArray[np.int64]
+_NONE = np.zeros(0, np.int64)
+
 
 @dataclass(frozen=True)
 class Describe:
-    """Read example 0 and tell its spec."""
+    """Find out what the examples look like.
+
+    Attributes:
+        slot: where the items of an iterable lie.
+        items: how many.
+    """
 
     task: int
+    slot: int = 0
+    items: int = 0
 
 
 @dataclass(frozen=True)
-class SpecKnown:
-    """The pickled spec, as a worker told it: needed before the first `Work`."""
+class FormKnown:
+    """The pickled `Form` of the batches: needed before the first `Work`, `Step` or `Join`."""
 
     pickled: bytes
 
 
 @dataclass(frozen=True)
 class Work:
-    """Make the examples `indices` (int64) and write them to rows first, first+1, … of `slot`."""
+    """Make examples and write them to rows first, first+1, … of `slot`.
+
+    Attributes:
+        rows: of the whole batch.
+        serialized: whether each component is written as a `TensorProto`.
+        from_inbox: whether the examples are items in the slot's inbox, where the first row's is number `first`.
+        indices: of the examples in the source.
+    """
 
     task: int
     epoch: int
     slot: int
     first: int
-    rows: int  # of the whole batch
-    indices: npt.NDArray[np.int64]
+    rows: int
+    serialized: bool
+    from_inbox: bool
+    indices: Indices
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a shard has come.
+
+    Attributes:
+        raw: examples taken from the source.
+        within: outputs taken of what the transform made of the last of them, while more are left; else 0.
+        digest: of the last example taken, 0 before the first.
+        state: the iterator's own state when it had given `state_raw` examples, as text; empty when it tells none.
+    """
+
+    raw: int = 0
+    within: int = 0
+    digest: int = 0
+    state: str = ""
+    state_raw: int = 0
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a worker needs to open a shard, or to open it again where another worker left it.
+
+    Attributes:
+        items: number of items in the slot's inbox that the shard consists of.
+        first: number of the first one.
+    """
+
+    progress: Progress
+    items: int = 0
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Make the next rows of a shard: a whole batch in `slot`, or, at its end, what is left.
+
+    Attributes:
+        parted: rows are never a batch: they are joined with others, whatever their number.
+        opening: given when this worker does not have the shard open.
+        indices: the examples that the shard consists of, when it is a part of a map-style source.
+    """
+
+    task: int
+    epoch: int
+    slot: int
+    shard: int
+    serialized: bool
+    parted: bool
+    opening: Opening | None
+    indices: Indices = field(default_factory=lambda: _NONE)
+
+
+@dataclass(frozen=True)
+class Join:
+    """Make a batch of the `count` examples in the slot's inbox."""
+
+    task: int
+    slot: int
+    count: int
+    serialized: bool
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Close the shards of this epoch: nobody reads it any more."""
+
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -61,10 +151,23 @@ class Described:
 
 @dataclass(frozen=True)
 class Finished:
-    """The answer to `Work`: the rows are written, in so many seconds."""
+    """The answer to `Work`, `Step` and `Join`: the rows are written, in so many seconds.
+
+    Attributes:
+        dims: the shapes of all parts of the batch, one after the other; empty when they are as planned.
+        rows: rows made by a `Step`.
+        ended: whether the shard has no more.
+        parcel: whether they lie in the slot as single examples, to be joined with others.
+        progress: of the shard.
+    """
 
     task: int
     seconds: float
+    dims: tuple[int, ...] = ()
+    rows: int = 0
+    ended: bool = False
+    parcel: bool = False
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +176,12 @@ class Failure:
 
     Attributes:
         kind: "user" for an exception of the user's, "spec" for an example that cannot be batched,
-            "source" for a source that changed, "program" for one that cannot be loaded.
+            "source" for a source that changed, "program" for one that cannot be loaded,
+            "uneven" for a transform that returned SKIP or Many where one example was counted on.
         summary: the exception's type and text, or what is wrong with the example.
         traceback: the user's frames, formatted; may be empty.
         example: index of the example, or None.
+        shard: shard that the example is counted in, or None.
         pickled: the exception itself, cloudpickled, when it survives that; else empty.
         error: the exception itself; it stays behind when the message crosses a socket.
     """
@@ -86,14 +191,16 @@ class Failure:
     summary: str
     traceback: str = ""
     example: int | None = None
+    shard: int | None = None
     pickled: bytes = b""
     error: BaseException | None = field(default=None, compare=False)
 
 
-Message = Describe | SpecKnown | Work | Hello | Described | Finished | Failure
+Question = Describe | Work | Step | Join
+Message = Question | FormKnown | Leave | Hello | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
-_WORK = struct.Struct("<cqqiii")
+_WORK = struct.Struct("<cqqiii??")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
 
@@ -101,41 +208,73 @@ _TASK = struct.Struct("<cq")
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
-        case Work(task, epoch, slot, first, rows, indices):
-            return _WORK.pack(b"W", task, epoch, slot, first, rows) + indices.tobytes()
-        case Finished(task, seconds):
-            return _FINISHED.pack(b"F", task, seconds)
-        case Describe(task):
-            return _TASK.pack(b"D", task)
+        case Work(task, epoch, slot, first, rows, serialized, from_inbox, indices):
+            return _WORK.pack(b"W", task, epoch, slot, first, rows, serialized, from_inbox) + indices.tobytes()
+        case Finished(task, seconds, dims, progress=None):
+            return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
+        case Finished(progress=Progress()):
+            return _with_text(b"f", asdict(message))
+        case Step(indices=indices):
+            return _with_text(b"P", {**asdict(message), "indices": None}, indices.tobytes())
+        case Join():
+            return _with_text(b"J", asdict(message))
+        case Describe():
+            return _with_text(b"D", asdict(message))
         case Described(task, pickled):
             return _TASK.pack(b"d", task) + pickled
-        case SpecKnown(pickled):
+        case FormKnown(pickled):
             return b"S" + pickled
+        case Leave(epoch):
+            return _TASK.pack(b"L", epoch)
         case Hello():
             return b"H"
-        case Failure(task, kind, summary, traceback, example, pickled):
-            text = json.dumps([task, kind, summary, traceback, example], ensure_ascii=False).encode("utf-8", _ANY_TEXT)
-            return _TASK.pack(b"X", len(text)) + text + pickled
+        case Failure(pickled=pickled):
+            shown = ("task", "kind", "summary", "traceback", "example", "shard")
+            return _with_text(b"X", {name: getattr(message, name) for name in shown}, pickled)
+    raise AssertionError(message)
 
 
 def decode(data: bytes) -> Message:
     """The message that `encode` made these bytes from; raises ValueError for any others."""
     match data[:1]:
         case b"W":
-            _, task, epoch, slot, first, rows = _WORK.unpack_from(data)
-            return Work(task, epoch, slot, first, rows, np.frombuffer(data, np.int64, offset=_WORK.size))
+            fields = _WORK.unpack_from(data)[1:]
+            return Work(*fields, np.frombuffer(data, np.int64, offset=_WORK.size))
         case b"F":
-            return Finished(*_FINISHED.unpack(data)[1:])
+            task, seconds = _FINISHED.unpack_from(data)[1:]
+            return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
+        case b"f":
+            text, _ = _text(data)
+            return Finished(**{**text, "dims": tuple(text["dims"]), "progress": Progress(**text["progress"])})
+        case b"P":
+            text, rest = _text(data)
+            opening = text["opening"]
+            if opening is not None:
+                text["opening"] = Opening(**{**opening, "progress": Progress(**opening["progress"])})
+            return Step(**{**text, "indices": np.frombuffer(rest, np.int64)})
+        case b"J":
+            return Join(**_text(data)[0])
         case b"D":
-            return Describe(_TASK.unpack(data)[1])
+            return Describe(**_text(data)[0])
         case b"d":
             return Described(_TASK.unpack_from(data)[1], data[_TASK.size :])
         case b"S":
-            return SpecKnown(data[1:])
+            return FormKnown(data[1:])
+        case b"L":
+            return Leave(_TASK.unpack(data)[1])
         case b"H":
             return Hello()
         case b"X":
-            end = _TASK.size + _TASK.unpack_from(data)[1]
-            task, kind, summary, traceback, example = json.loads(data[_TASK.size : end].decode("utf-8", _ANY_TEXT))
-            return Failure(task, kind, summary, traceback, example, data[end:])
+            text, pickled = _text(data)
+            return Failure(**text, pickled=pickled)
     raise ValueError(f"not a message: {data[:20]!r}")
+
+
+def _with_text(tag: bytes, fields: dict[str, Any], rest: bytes = b"") -> bytes:
+    text = json.dumps(fields, ensure_ascii=False).encode("utf-8", _ANY_TEXT)
+    return _TASK.pack(tag, len(text)) + text + rest
+
+
+def _text(data: bytes) -> tuple[dict[str, Any], bytes]:
+    end = _TASK.size + _TASK.unpack_from(data)[1]
+    return json.loads(data[_TASK.size : end].decode("utf-8", _ANY_TEXT)), data[end:]

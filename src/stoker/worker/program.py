@@ -6,7 +6,9 @@ workers map the same read-only pages.
 
 from __future__ import annotations
 
+import io
 import json
+import mmap
 import os
 import pickle
 import sys
@@ -15,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stoker.collation import Collation
 from stoker.errors import ProgramError
 from stoker.memory import Memfd, open_bundle, write_bundle
 
@@ -24,33 +29,37 @@ class Program:
     """The user's code and what is needed to run it.
 
     Attributes:
-        source: the map-style source.
+        source: the map-style source, a `ShardedSource`, or None for items that the trainer sends.
         transform: called with each example, or None.
         wants_rng: whether `transform` takes an argument `rng`.
         seed: the Loader's seed.
-        length: examples in the source, as the plan counts on.
+        length: examples in a map-style source, as the plan counts on; else None.
         batch_size: rows of a full batch.
+        collation: how examples are joined.
+        shuffle: size of the buffer through which each shard is read, or 0.
+        memory_limit: bytes that all slots together may take.
     """
 
     source: Any
     transform: Callable[..., Any] | None
     wants_rng: bool
     seed: int
-    length: int
+    length: int | None
     batch_size: int
+    collation: Collation
+    shuffle: int
+    memory_limit: int
 
 
 def dump(program: Program) -> Memfd:
     """Write the program to shared memory. Raises `ProgramError`."""
-    import cloudpickle
-
     buffers: list[pickle.PickleBuffer] = []
     try:
-        pickled = cloudpickle.dumps(program, protocol=5, buffer_callback=buffers.append)
+        pickled = _pickled(program, buffers)
     except Exception as error:
         from stoker.worker.unpicklable import culprit
 
-        parts = {"source": program.source, "transform": program.transform}
+        parts = {"source": program.source, "transform": program.transform, "collate": program.collation.function}
         try:
             path, reason = culprit(parts, error)
         except Exception:  # an attribute of the user's that raises when it is looked at: tell what is known
@@ -61,6 +70,28 @@ def dump(program: Program) -> Memfd:
         ) from error
     place = {"path": [path for path in sys.path if isinstance(path, str)], "cwd": _cwd(), "argv": sys.argv}
     return write_bundle([json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)])
+
+
+def _pickled(program: Program, buffers: list[pickle.PickleBuffer]) -> bytes:
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        def reducer_override(self, value: Any) -> Any:
+            reduced = _mapped_file(value) if isinstance(value, np.memmap) else None
+            return reduced or super().reducer_override(value)
+
+    file = io.BytesIO()
+    Pickler(file, protocol=5, buffer_callback=buffers.append).dump(program)
+    return file.getvalue()
+
+
+def _mapped_file(array: np.memmap[Any, Any]) -> Any:
+    """How a worker maps the file that `array` maps, if it is the whole of it, in order."""
+    mapped = isinstance(array.base, mmap.mmap) and array.filename is not None
+    if not mapped or not (array.flags.c_contiguous or array.flags.f_contiguous):
+        return None
+    order = "C" if array.flags.c_contiguous else "F"
+    return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape, order)
 
 
 def load(fd: int) -> Program:

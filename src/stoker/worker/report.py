@@ -17,9 +17,11 @@ _SUMMARY = 2_000
 _PICKLE = 32_000
 
 
-def failure(task: int, kind: str, error: BaseException, example: int | None) -> Failure:
+def failure(
+    task: int, kind: str, error: BaseException, example: int | None = None, shard: int | None = None
+) -> Failure:
     """The message about an exception that user code raised."""
-    return Failure(task, kind, summary(error), user_traceback(error), example, _pickled(error), error)
+    return Failure(task, kind, summary(error), user_traceback(error), example, shard, _pickled(error), error)
 
 
 def summary(error: BaseException) -> str:
@@ -67,6 +69,8 @@ def _pickled(error: BaseException) -> bytes:
 def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: int | None) -> StokerError:
     """The exception that the consumer gets for a worker's `failure`; its cause is the user's own."""
     what = f"example {failure.example}" if failure.example is not None else "the source"
+    if failure.shard is not None:
+        what = f"shard {failure.shard}" + (f", {what}" if failure.example is not None else "")
     places = {"epoch": epoch, "batch": batch, "worker": worker}
     where = ", ".join(f"{name} {number}" for name, number in places.items() if number is not None)
     known = {"example": failure.example, "epoch": epoch, "worker": worker}
@@ -83,6 +87,19 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
         error = WorkerError(f"{what} ({where}) raised {failure.summary}\n\n{failure.traceback}", **known)
     error.__cause__ = failure.error or _unpickled(failure)
     return error
+
+
+def wrong_length(told: int, came: int, ended: bool) -> SourceError:
+    """The error for a generator source that gives another number of examples than was told."""
+    if told < 0:
+        return SourceError(
+            f"the generator ended after {came:,} examples; length=math.inf says that it never does. Leave `length` out."
+        )
+    more = f"{came:,} in all" if ended else f"more ({came:,} so far)"
+    return SourceError(
+        f"the generator was said to give length={told:,} examples, and gives {more}. Correct `length`, or leave it out: "
+        "the cardinality is unknown then."
+    )
 
 
 def _unpickled(failure: Failure) -> BaseException | None:

@@ -1,32 +1,49 @@
-"""Runs the user's code on tasks: read, transform, write. The same in a worker process and in the inline engine."""
+"""Runs the user's code on tasks. The same in a worker process and in the inline engine."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from stoker.memory import Layout, Slot
+from stoker.memory import Inbox, Slot
+from stoker.memory.parcel import unpack
+from stoker.sources import ArraySource, ShardedSource
 from stoker.sources.map_style import changed_length
-from stoker.spec import Misfit, Spec
-from stoker.worker.collate import MisfitAt, Reused, Rows, together
-from stoker.worker.messages import MAX_BYTES, Describe, Described, Failure, Finished, SpecKnown, Work, encode
+from stoker.sources.marks import SKIP, Many
+from stoker.spec import Misfit
+from stoker.worker.describe import Describer
+from stoker.worker.fitting import MisfitAt, Reused
+from stoker.worker.lanes import Lane, Lanes
+from stoker.worker.messages import (
+    MAX_BYTES,
+    Describe,
+    Described,
+    Failure,
+    Finished,
+    FormKnown,
+    Join,
+    Leave,
+    Progress,
+    Question,
+    Step,
+    Work,
+    encode,
+)
+from stoker.worker.output import Output
 from stoker.worker.program import Program
+from stoker.worker.reading import Reader, SourceChanged, copied
 from stoker.worker.report import bounded, failure
 from stoker.worker.seeding import Seeder
 
-#: Writes examples to rows, from a first one on.
-Writer = Callable[[int, list[Any]], None]
 
-
-class SourceChanged(Exception):
-    """The source does not have the length that the plan was made for, or answers with another number of examples."""
+class Uneven(Exception):
+    """The transform returned SKIP or Many where one example was counted on."""
 
 
 class Fork:
@@ -41,6 +58,7 @@ class Runner:
     Args:
         program: the user's code.
         slots: the slots, by number.
+        inboxes: their inboxes.
         seeder: sets the random states before each example.
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `Failure`.
@@ -50,133 +68,223 @@ class Runner:
         self,
         program: Program,
         slots: Sequence[Slot],
+        inboxes: Sequence[Inbox],
         seeder: Seeder,
         *,
         fork: Fork,
         passes: tuple[type[BaseException], ...] = (),
     ) -> None:
-        self._program, self._slots, self._seeder = program, slots, seeder
-        self._fork, self._passes = fork, passes
+        self._program, self._seeder, self._fork, self._passes = program, seeder, fork, passes
         if program.wants_rng:
             import numpy.random  # noqa: F401  (NumPy loads it on demand: here rather than within the first task)
-        if hasattr(type(program.source), "__getitems__"):
-            self._make: Callable[..., None] = partial(self._read_together, program.source.__getitems__)
-        else:
-            self._make = self._read_each
-        self._spec: Spec | None = None
-        self._layout: Layout | None = None
-        self._together = 1
-        self._rows: dict[tuple[int, int], Rows] = {}
+        self._reader = Reader(program, seeder)
+        self._output = Output(slots, inboxes, program.batch_size, program.collation.function, program.memory_limit)
+        self._lanes = Lanes(program, self._reader, seeder)
+        self._singly = False  # user code uses an array again: each example is written, or copied, before the next
         self._epoch = -1
-        self._example: int | None = None  # at work
+        self._shard: int | None = None
 
-    def describe(self, task: Describe) -> Described | Failure:
-        """Find the spec from example 0 as epoch 0 has it."""
-        specs: list[Spec] = []
-        try:
-            self._run(0, np.zeros(1, np.int64), 0, lambda row, examples: specs.append(Spec.of(examples[0])))
-            import cloudpickle
-
-            described = Described(task.task, cloudpickle.dumps(specs[-1], protocol=5))
-            if len(encode(described)) > MAX_BYTES:
-                raise Misfit(f"it has {len(specs[-1].leaves):,} leaves, too many to describe. Join them into arrays.")
-            return described
-        except BaseException as error:
-            return self._failure(task.task, error)
-
-    def learn(self, known: SpecKnown) -> None:
-        """Take on the spec that all workers write by."""
-        spec: Spec = pickle.loads(known.pickled)
-        self._spec, self._layout = spec, Layout.of(spec.leaves, self._program.batch_size)
-        self._together = together(spec)
-
-    def work(self, task: Work) -> Finished | Failure:
-        """Make the examples of `task` and write them to their rows."""
+    def answer(self, question: Question) -> Described | Finished | Failure:
+        """Do a task and tell how it went."""
         started = time.perf_counter()
+        self._reader.example = self._shard = None
         try:
-            self._run(task.epoch, task.indices, task.first, self._rows_of(task.slot, task.rows).write)
+            match question:
+                case Describe():
+                    return self._describe(question)
+                case Work():
+                    dims = self._work(question)
+                    return Finished(question.task, time.perf_counter() - started, dims)
+                case Join():
+                    dims = self._join(question)
+                    return Finished(question.task, time.perf_counter() - started, dims)
+                case Step():
+                    return self._step(question, started)
         except BaseException as error:
-            return self._failure(task.task, error)
-        return Finished(task.task, time.perf_counter() - started)
+            return self._failure(question.task, error)
 
-    def _rows_of(self, slot: int, rows: int) -> Rows:
-        found = self._rows.get((slot, rows))
-        if found is None:
-            assert self._spec is not None, "Work came before SpecKnown"
-            assert self._layout is not None
-            columns = self._layout.view(self._slots[slot].writable(), rows)
-            found = self._rows[slot, rows] = Rows(self._spec, columns)
-        return found
+    def learn(self, known: FormKnown) -> None:
+        """Take on the form that all workers write by."""
+        self._output.learn(pickle.loads(known.pickled))
 
-    def _run(self, epoch: int, indices: npt.NDArray[np.int64], first: int, write: Writer) -> None:
-        """Make the examples `indices` and write them, a few at a time."""
-        self._example = None
-        if epoch != self._epoch:
+    def leave(self, leave: Leave) -> None:
+        """Close the shards of an epoch."""
+        self._lanes.leave(leave.epoch)
+
+    # ── rows that are known beforehand ───────────────────────────────────────────────────────
+    def _work(self, task: Work) -> tuple[int, ...]:
+        if task.epoch != self._epoch:
             self._check_length()
-            self._epoch = epoch
+            self._epoch = task.epoch
+        source, form = self._program.source, self._output.form
+        in_place = form.in_place and not task.serialized
+        if in_place and isinstance(source, ArraySource) and self._program.transform is None:
+            columns = self._output.columns(task.slot, task.rows)
+            source.take(task.indices, [column[task.first : task.first + len(task.indices)] for column in columns])
+            return ()
+        dims: tuple[int, ...] = ()
+
+        def make() -> None:
+            nonlocal dims
+            if in_place:
+                self._write_rows(task, self._made(task))
+            else:
+                dims = self._whole(task, self._even(self._made(task)), task.indices)
+
         self._seeder.begin_task()
-        seeds = self._seeder.seeds(epoch, indices)
-        numbers: list[int] = indices.tolist()
         try:
-            self._make(numbers, seeds, first, write)
+            make()
         except Reused:
-            self._together = 1
-            self._make(numbers, seeds, first, write)
+            self._singly = True
+            make()
         if self._seeder.must_redo():
-            self._make(numbers, seeds, first, write)
+            make()
+        return dims
 
-    def _read_each(self, indices: list[int], seeds: list[int], first: int, write: Writer) -> None:
-        read, transform, begin = self._program.source.__getitem__, self._program.transform, self._seeder.begin
-        for start in range(0, len(indices), self._together):
-            some = indices[start : start + self._together]
-            examples = []
-            for index, seed in zip(some, seeds[start : start + self._together], strict=True):
-                self._example = index
-                begin(seed)
-                example = read(index)
-                examples.append(example if transform is None else self._transformed(transform, example, seed))
-            self._write(write, first + start, examples, some)
+    def _made(self, task: Work | Step) -> Iterator[Any]:
+        """What the transform returns for the examples of a task."""
+        seeds = self._seeder.seeds(task.epoch, task.indices)
+        numbers: list[int] = task.indices.tolist()
+        if isinstance(task, Work) and task.from_inbox:
+            items = unpack(self._output.inboxes[task.slot].read(), len(numbers), skip=task.first)
+            return self._reader.items(items, numbers[0], seeds)
+        return self._reader.indexed(numbers, seeds)
 
-    def _read_together(
-        self, read: Callable[[list[int]], Any], indices: list[int], seeds: list[int], first: int, write: Writer
-    ) -> None:
-        """By `__getitems__`, in runs that depend on the batch alone, so that the random state they meet does too."""
-        transform, begin = self._program.transform, self._seeder.begin
-        for start in range(0, len(indices), RUN):
-            some = indices[start : start + RUN]
-            begin(seeds[start])
-            examples = list(read(some))
-            if len(examples) != len(some):
-                raise SourceChanged(
-                    f"`__getitems__` was asked for {len(some)} examples and returned {len(examples)}; "
-                    "return one for each index"
-                )
-            for number in range(0, len(some), self._together):
-                part = slice(number, number + self._together)
-                if transform is not None:
-                    for place, seed in enumerate(seeds[start : start + RUN][part], number):
-                        self._example = some[place]
-                        begin(seed)
-                        examples[place] = self._transformed(transform, examples[place], seed)
-                self._write(write, first + start + number, examples[part], some[part])
-            self._example = None
+    def _write_rows(self, task: Work, made: Iterator[Any]) -> None:
+        write, row, size = self._output.rows(task.slot, task.rows).write, task.first, self._together()
+        while some := list(islice(made, size)):
+            self._refuse_marks(some)
+            self._write(write, row, some, task.indices[row - task.first :])
+            row += len(some)
 
-    def _write(self, write: Writer, row: int, examples: list[Any], indices: list[int]) -> None:
+    def _even(self, made: Iterable[Any]) -> list[Any]:
+        """The examples, each in its place; raises `Uneven`."""
+        some = [copied(example) for example in made] if self._singly else list(made)
+        self._refuse_marks(some)
+        if self._fork.happened:
+            os._exit(0)
+        return some
+
+    def _refuse_marks(self, some: list[Any]) -> None:
+        if self._program.transform is not None and any(one is SKIP or type(one) is Many for one in some):
+            raise Uneven
+
+    def _write(self, write: Callable[[int, list[Any]], None], row: int, some: list[Any], indices: Any) -> None:
         if self._fork.happened:  # this copy of the worker came back from the user's code
             os._exit(0)
         try:
-            write(row, examples)
+            write(row, some)
         except MisfitAt as misfit:
-            self._example = indices[misfit.position]
+            self._reader.example = int(indices[misfit.position])
             raise misfit.reason from None
-        except Misfit:
-            self._example = indices[0]
+
+    def _together(self) -> int:
+        return 1 if self._singly else self._output.together
+
+    # ── shards, whose rows are counted as they come ──────────────────────────────────────────
+    def _step(self, task: Step, started: float) -> Finished:
+        self._shard = task.shard if isinstance(self._program.source, ShardedSource) else None
+        self._seeder.seed_all()
+        lane = self._open(task, task.opening.progress) if task.opening else self._lanes.get(task.epoch, task.shard)
+        before = lane.left
+        try:
+            rows, dims, parcel = self._rows_of(task, lane)
+        except Reused:
+            self._singly = self._lanes.copying = True
+            lane = self._open(task, before)
+            rows, dims, parcel = self._rows_of(task, lane)
+        progress = lane.progress()
+        if lane.ended:
+            self._lanes.finish(task.epoch, task.shard)
+        return Finished(task.task, time.perf_counter() - started, dims, rows, lane.ended, parcel, progress)
+
+    def _open(self, task: Step, progress: Progress) -> Lane:
+        if isinstance(self._program.source, ShardedSource):
+            return self._lanes.open(task.epoch, task.shard, progress)
+        if task.opening is not None and task.opening.items:
+            count, first = task.opening.items, task.opening.first
+            items = list(unpack(self._output.inboxes[task.slot].read(), count))
+            seeds = self._seeder.seeds(task.epoch, np.arange(first, first + count))
+            made = self._reader.items(items, first, seeds)
+        else:
+            made = self._made(task)
+        return self._lanes.open_part(task.epoch, task.shard, made, progress)
+
+    def _rows_of(self, task: Step, lane: Lane) -> tuple[int, tuple[int, ...], bool]:
+        """Write a lane's next rows; returns how many, the shapes of their parts, and whether they are a parcel."""
+        wanted = self._program.batch_size
+        if self._output.form.in_place and not task.parted and not task.serialized:
+            rows = self._fill(task.slot, lane, wanted)
+            if rows == wanted:
+                return rows, (), False
+            examples = self._output.kept(task.slot, rows)
+        else:
+            examples = self._taken(lane, wanted, self._singly or task.parted)
+            if len(examples) == wanted and not task.parted:
+                numbers = range(lane.example - len(examples), lane.example)
+                return wanted, self._whole(task, examples, numbers), False
+        self._output.parcel(task.slot, examples)
+        return len(examples), (), True
+
+    def _fill(self, slot: int, lane: Lane, wanted: int) -> int:
+        """Write rows as they come, until the batch is full or the shard ends; returns how many."""
+        write, rows = self._output.rows(slot, wanted).write, 0
+        while rows < wanted and not lane.ended:
+            some = self._lane_take(lane, min(self._together(), wanted - rows), wanted - rows)
+            if some:
+                self._write(write, rows, some, range(lane.example - len(some), lane.example))
+            rows += len(some)
+        return rows
+
+    def _taken(self, lane: Lane, wanted: int, singly: bool) -> list[Any]:
+        examples: list[Any] = []
+        while len(examples) < wanted and not lane.ended:
+            size = 1 if singly else wanted - len(examples)
+            some = self._lane_take(lane, size, wanted - len(examples))
+            examples += map(copied, some) if singly else some
+        if self._fork.happened:
+            os._exit(0)
+        return examples
+
+    def _lane_take(self, lane: Lane, count: int, last: int) -> list[Any]:
+        try:
+            return lane.take(count, last)
+        except BaseException:
+            if self._shard is not None:
+                self._reader.example = lane.example
             raise
 
-    def _transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
-        return transform(example, rng=self._seeder.rng(seed)) if self._program.wants_rng else transform(example)
+    def _whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[Any]) -> tuple[int, ...]:
+        """Write a batch whose examples have these numbers; returns the shapes of its parts."""
+        try:
+            return self._output.whole(task.slot, examples, task.serialized)
+        except MisfitAt as misfit:
+            if misfit.position < len(numbers):
+                self._reader.example = max(0, int(numbers[misfit.position]))
+            raise misfit.reason from None
+
+    def _join(self, task: Join) -> tuple[int, ...]:
+        examples = list(unpack(self._output.inboxes[task.slot].read(), task.count))
+        if self._output.form.in_place and not task.serialized:
+            self._output.rows(task.slot, self._program.batch_size).write(0, examples)
+            return ()
+        return self._output.whole(task.slot, examples, task.serialized)
+
+    # ── the form, and errors ─────────────────────────────────────────────────────────────────
+    def _describe(self, task: Describe) -> Described:
+        import cloudpickle
+
+        form = Describer(self._program, self._reader, self._seeder).form(
+            unpack(self._output.inboxes[task.slot].read(), task.items) if task.items else ()
+        )
+        described = Described(task.task, cloudpickle.dumps(form, protocol=5))
+        if len(encode(described)) > MAX_BYTES:
+            raise Misfit(f"it has {len(form.spec.leaves):,} leaves, too many to describe. Join them into arrays.")
+        return described
 
     def _check_length(self) -> None:
+        if self._program.length is None:
+            return
         now = len(self._program.source)
         if now != self._program.length:
             raise SourceChanged(changed_length(self._program.length, now))
@@ -186,12 +294,13 @@ class Runner:
             os._exit(0)
         if isinstance(error, self._passes):
             raise error
+        example, shard = self._reader.example, self._shard
+        if isinstance(error, MisfitAt):
+            error = error.reason
         if isinstance(error, Misfit):
-            return Failure(task, "spec", bounded(str(error)), example=self._example)
+            return Failure(task, "spec", bounded(str(error)), example=example, shard=shard)
         if isinstance(error, SourceChanged):
             return Failure(task, "source", str(error))
-        return failure(task, "user", error, self._example)
-
-
-#: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
-RUN = 64
+        if isinstance(error, Uneven):
+            return Failure(task, "uneven", "", example=example)
+        return failure(task, "user", error, example, shard)

@@ -125,6 +125,12 @@ class Seeder:
         self._numpy = sys.modules["numpy.random"]
         return True
 
+    def seed_all(self) -> None:
+        """From now on set NumPy's global state before each example: what cannot be made again must be right at once."""
+        import numpy.random
+
+        self._numpy = numpy.random
+
     def begin(self, seed: int) -> None:
         """Set the global states to what the example with this seed gets."""
         if self._lazy is not None:

@@ -1,0 +1,250 @@
+"""How examples are joined into a batch: stack, pad or ragged, for each leaf by its path. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optree
+
+from stoker.errors import OptionError
+from stoker.spec import Kind, Leaf, Part, Spec, plain
+from stoker.values import STRING
+
+
+@dataclass(frozen=True)
+class Pad:
+    """See `pad`."""
+
+    values: Any = None
+    to: tuple[int | None, ...] | None = None
+    multiple_of: int | None = None
+
+
+def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multiple_of: int | None = None) -> Pad:
+    """Collate by padding each leaf to one size, as `tf.data.Dataset.padded_batch` does.
+
+    Args:
+        values: what is put behind the shorter examples; None for 0, False or an empty string, by the dtype.
+        to: the size of each dimension, an int for the first; None for the longest example of the batch. An
+            example that is longer is an error.
+        multiple_of: round the sizes that `to` leaves open up to a multiple of this.
+
+    Example:
+        >>> import stoker
+        >>> with stoker.Loader([[1], [2, 3]], batch_size=2, collate=stoker.pad(values=-1, to=4), workers=0) as loader:
+        ...     next(iter(loader)).tolist()
+        [[1, -1, -1, -1], [2, 3, -1, -1]]
+    """
+    sizes = None if to is None else tuple(to) if isinstance(to, Sequence) else (to,)
+    if sizes is not None and not all(size is None or (type(size) is int and size >= 0) for size in sizes):
+        raise OptionError(f"pad(to=…) must be sizes (ints of at least 0, or None), got {to!r}")
+    if multiple_of is not None and (type(multiple_of) is not int or multiple_of < 1):
+        raise OptionError(f"pad(multiple_of=…) must be an int of at least 1, got {multiple_of!r}")
+    return Pad(values, sizes, multiple_of)
+
+
+#: How one leaf is joined. "asis": it is a batch already; "single": examples are handed out one by one.
+Rule = Pad | Literal["stack", "ragged", "asis", "single"]
+
+_NAMES: dict[str, Rule] = {"stack": "stack", "ragged": "ragged", "pad": Pad()}
+
+
+@dataclass(frozen=True)
+class Collation:
+    """What `Loader(collate=…)` says.
+
+    Attributes:
+        default: the rule of leaves that `paths` does not name.
+        paths: rules by path, a tuple of keys, indices and field names.
+        function: makes a batch of a list of examples, instead of the rules.
+    """
+
+    default: Rule = "stack"
+    paths: tuple[tuple[tuple[Any, ...] | str, Rule], ...] = ()
+    function: Callable[[list[Any]], Any] | None = None
+
+    @classmethod
+    def of(cls, collate: Any) -> Collation:
+        """Take in the option; raises `OptionError`."""
+        if isinstance(collate, Mapping):
+            return cls(paths=tuple((_path(key), _rule(rule)) for key, rule in collate.items()))
+        if callable(collate):
+            return cls(default="asis", function=collate)
+        return cls(default=_rule(collate))
+
+    def spec(self, example: Any) -> Spec:
+        """Describe an example; a list of numbers or strings that is padded or ragged is one leaf."""
+        if self.function or not (self._joins_lists(self.default) or self.paths):
+            return Spec.of(example)
+        example = plain(example)
+        leaves, tree = optree.tree_flatten(example, is_leaf=_is_token_list)
+        keep = {
+            id(leaf)
+            for leaf, accessor in zip(leaves, tree.accessors(), strict=True)
+            if type(leaf) is list and self._joins_lists(self._rule_at(accessor))
+        }
+        return Spec.of(example, lambda part: id(part) in keep)
+
+    def rules(self, spec: Spec) -> list[Rule]:
+        """The rule of each leaf; raises `OptionError` for a path that is not there."""
+        accessors = spec.tree.accessors()
+        for path, _ in self.paths:
+            if not any(_leads_to(path, accessor) for accessor in accessors):
+                raise OptionError(
+                    f"collate names {path if isinstance(path, str) else list(path)}, which is no path of the "
+                    f"examples; they have {', '.join(leaf.path for leaf in spec.leaves) or 'a single leaf'}."
+                )
+        return [self._rule_at(accessor) for accessor in accessors]
+
+    def _rule_at(self, accessor: Any) -> Rule:
+        return next((rule for path, rule in self.paths if _leads_to(path, accessor)), self.default)
+
+    @staticmethod
+    def _joins_lists(rule: Rule) -> bool:
+        return rule == "ragged" or isinstance(rule, Pad)
+
+
+def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
+    """What becomes of a leaf of the examples in a batch of so many rows (None: it varies)."""
+    if rule == "asis":
+        return leaf
+    if leaf.kind is Kind.SPARSE:
+        return dataclasses.replace(leaf, shape=(rows, *leaf.shape))
+    if leaf.kind is Kind.RAGGED and not isinstance(rule, Pad):
+        shape = (rows, None, *leaf.shape[1:])
+        return dataclasses.replace(leaf, shape=shape, ragged_rank=leaf.ragged_rank + 1)
+    if rule == "ragged" and leaf.shape:
+        varying = [place for place, size in enumerate(leaf.shape) if size is None]
+        rank = (varying[-1] if varying else 0) + 1
+        shape = (rows, *[None] * rank, *leaf.shape[rank:])
+        return Leaf(leaf.path, shape, leaf.dtype, Kind.RAGGED, rank)
+    if rule == "single" and None in leaf.shape:
+        return Leaf(leaf.path, (rows, *leaf.shape), leaf.dtype, Kind.VARYING)
+    shape = leaf.shape
+    if isinstance(rule, Pad):
+        shape = tuple(_padded(rule, place, size) for place, size in enumerate(shape))
+    return Leaf(leaf.path, (rows, *shape), leaf.dtype)
+
+
+def _padded(rule: Pad, place: int, size: int | None) -> int | None:
+    if rule.to is not None and place < len(rule.to) and rule.to[place] is not None:
+        return rule.to[place]
+    return None if size is None else rounded(size, rule.multiple_of)
+
+
+def rounded(size: int, multiple: int | None) -> int:
+    """`size`, or the next multiple of `multiple`."""
+    return -(-size // multiple) * multiple if multiple else size
+
+
+def is_stacked_in_place(spec: Spec, rules: Sequence[Rule]) -> bool:
+    """Whether each example has its fixed place in a batch, so that several workers may fill one."""
+    return all(leaf.is_fixed and rule in ("stack", "single") for leaf, rule in zip(spec.leaves, rules, strict=True))
+
+
+def filler(rule: Pad, leaf: Leaf) -> Any:
+    """What a leaf is padded with; raises `OptionError` when its dtype cannot hold it."""
+    if leaf.dtype == STRING:
+        value = b"" if rule.values is None else rule.values
+        if not isinstance(value, str | bytes):
+            raise OptionError(f"pad(values={value!r}) cannot stand at {leaf.path or 'the leaf'}, which holds strings")
+        return value.encode() if isinstance(value, str) else value
+    try:
+        value = leaf.dtype.type(0 if rule.values is None else rule.values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(
+            f"pad(values={rule.values!r}) cannot stand at {leaf.path or 'the leaf'}, which holds {leaf.dtype_name}"
+        ) from error
+    return value
+
+
+def _rule(rule: Any) -> Rule:
+    if isinstance(rule, Pad):
+        return rule
+    if isinstance(rule, str) and rule in _NAMES:
+        return _NAMES[rule]
+    raise OptionError(
+        f"collate must be 'stack', 'pad', stoker.pad(…), 'ragged', a dict of these by path, or a function of a list "
+        f"of examples; got {rule!r}"
+    )
+
+
+def _path(key: Any) -> tuple[Any, ...] | str:
+    if isinstance(key, str) and key.startswith(("[", ".")):
+        return key
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _leads_to(path: tuple[Any, ...] | str, accessor: Any) -> bool:
+    if isinstance(path, str):
+        return str(accessor.codify("")).startswith(path)
+    return len(path) <= len(accessor) and all(
+        key == entry.entry or key == getattr(entry, "field", entry.entry)
+        for key, entry in zip(path, accessor, strict=False)
+    )
+
+
+def _is_token_list(part: Any) -> bool:
+    """Whether it is a list of numbers and strings, or of such lists."""
+    return type(part) is list and all(
+        isinstance(item, bool | int | float | complex | str | bytes) or _is_token_list(item) for item in part
+    )
+
+
+@dataclass(frozen=True)
+class Form:
+    """What examples and batches look like: found out by a worker, or told by the user; then held by all.
+
+    Attributes:
+        spec: an example; of a function's results and of a source of batches, a batch.
+        rules: how each of its leaves is joined.
+        batch: a batch; its rows are None.
+        in_place: whether each example has its fixed place in the batch.
+    """
+
+    spec: Spec
+    rules: tuple[Rule, ...]
+    batch: Spec
+    in_place: bool
+
+    @classmethod
+    def of(cls, spec: Spec, rules: Sequence[Rule]) -> Form:
+        """The form of batches of examples like `spec`."""
+        for leaf, rule in zip(spec.leaves, rules, strict=True):
+            if isinstance(rule, Pad):
+                filler(rule, leaf)
+        leaves = tuple(batch_leaf(leaf, rule, None) for leaf, rule in zip(spec.leaves, rules, strict=True))
+        return cls(spec, tuple(rules), Spec(spec.tree, leaves), is_stacked_in_place(spec, rules))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The arrays that a batch lies in."""
+        return tuple(part for leaf in self.batch.leaves for part in leaf.parts())
+
+    def serialized(self) -> Form:
+        """The form of the same batches with every component as a string, a serialised tensor.
+
+        A ragged or sparse leaf becomes a dict of its components, named as in TensorFlow.
+        """
+        strings = tuple(_serialized(leaf, self.is_single(leaf)) for leaf in self.batch.leaves)
+        tree = optree.tree_structure(self.spec.unflatten(strings))
+        accessors = tree.accessors()
+        rank = 1 if any(rule == "single" for rule in self.rules) else 0
+        leaves = tuple(Leaf(accessor.codify(""), (None,) * rank, STRING) for accessor in accessors)
+        return Form(self.spec, self.rules, Spec(tree, leaves), False)
+
+    def is_single(self, leaf: Leaf) -> bool:
+        """Whether examples are handed out one by one."""
+        return "single" in self.rules
+
+
+def _serialized(leaf: Leaf, single: bool) -> Any:
+    """What stands for a leaf of a batch once each of its components is a string."""
+    if leaf.kind is Kind.RAGGED:
+        return {"flat_values": 0, "nested_row_splits": tuple(range(leaf.ragged_rank - single))}
+    if leaf.kind is Kind.SPARSE:
+        return {"dense_shape": 0, "indices": 0, "values": 0}
+    return 0

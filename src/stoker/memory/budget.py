@@ -1,0 +1,57 @@
+"""How much memory the slots may take: a limit that the user gives, or half of what is free."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+#: The share of the free memory that one Loader's slots may take when the user does not say.
+SHARE = 0.5
+
+
+def fair_share(root: Path = Path("/")) -> int:
+    """Bytes: half of what the machine, or this process's cgroup (v2 or v1), has free now.
+
+    Args:
+        root: where `proc` and `sys` are mounted.
+    """
+    return int(min(_machine(root), _cgroup(root)) * SHARE) if math.isfinite(_machine(root)) else 1 << 62
+
+
+def _machine(root: Path) -> float:
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return math.inf
+
+
+def _cgroup(root: Path) -> float:
+    """The least that this process's cgroup, or one above it, has left."""
+    left = [math.inf]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            base, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        here = base / path.strip("/")
+        for folder in (here, *here.parents):
+            most, used = _read(folder / limit), _read(folder / usage)
+            if folder.is_relative_to(base) and most.isdigit() and used.isdigit():
+                left.append(max(0, int(most) - int(used)) + _cache(folder))
+    return min(left)
+
+
+def _cache(folder: Path) -> int:
+    """Bytes of files that the kernel keeps and gives up when memory is short."""
+    lines = (line.split() for line in _read(folder / "memory.stat").splitlines())
+    return sum(int(line[1]) for line in lines if line[0] in ("inactive_file", "total_inactive_file"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:  # not there, or not to be read: no limit that we know of
+        return ""

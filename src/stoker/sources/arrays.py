@@ -1,0 +1,98 @@
+"""Arrays, read by rows: the first dimension counts the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optree
+
+from stoker.errors import SourceError
+from stoker.spec import Misfit, leaf_of, plain
+from stoker.values import Ragged, Sparse, canonical
+
+
+class ArraySource(Sequence[Any]):
+    """See `from_arrays`. A map-style source, whose rows can be taken many at a time."""
+
+    def __init__(self, structure: Any) -> None:
+        leaves, tree = optree.tree_flatten(plain(structure))
+        paths = [accessor.codify("") for accessor in tree.accessors()]
+        if not leaves:
+            raise SourceError("from_arrays needs at least one array.")
+        self.arrays = [_array(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+        self._tree = tree
+        lengths = {path or "the array": len(array) for path, array in zip(paths, self.arrays, strict=True)}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{path} {length:,}" for path, length in lengths.items())
+            raise SourceError(f"from_arrays needs as many rows in each array; here are {told}.")
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._tree.unflatten([array[index] for array in self.arrays])
+
+    def take(self, indices: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[Any]]) -> None:
+        """Write the examples `indices` to `rows`, one array for each of ours, by one call each."""
+        first, count = int(indices[0]), len(indices)
+        in_turn = int(indices[-1]) == first + count - 1 and bool((np.diff(indices) == 1).all())
+        for array, out in zip(self.arrays, rows, strict=True):
+            if in_turn:
+                out[...] = array[first : first + count]
+            elif array.dtype == out.dtype and array.flags.c_contiguous:
+                np.take(array, indices, axis=0, out=out, mode="clip")  # with "raise", NumPy makes a copy first
+            else:
+                out[...] = array[indices]
+
+
+def from_arrays(*arrays: Any) -> ArraySource:
+    """A source of the rows of arrays, which lie in shared memory once, whatever the number of workers.
+
+    Args:
+        arrays: one nested structure of arrays, or several, whose rows become tuples: NumPy arrays,
+            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), and anything
+            that speaks DLPack or the buffer protocol. All have the same first dimension, the number of examples.
+
+    Raises:
+        SourceError: the arrays differ in their numbers of rows, or one is no array.
+
+    Example:
+        >>> import stoker
+        >>> source = stoker.from_arrays({"x": np.arange(6.0).reshape(3, 2)}, np.array([0, 1, 0]))
+        >>> source[1]
+        ({'x': array([2., 3.])}, np.int64(1))
+    """
+    if not arrays:
+        raise SourceError("from_arrays needs at least one array.")
+    return ArraySource(arrays[0] if len(arrays) == 1 else arrays)
+
+
+def _array(path: str, value: Any) -> npt.NDArray[Any]:
+    where = f"{path} of " if path else ""
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        array: Any = value
+    else:
+        try:
+            array = np.asarray(memoryview(value)) if _is_buffer(value) else canonical(value)
+        except Misfit as misfit:
+            raise SourceError(f"{where}from_arrays {misfit}") from None
+    if isinstance(array, Ragged | Sparse) or not array.ndim:
+        raise SourceError(f"{where}from_arrays has no rows: it is {leaf_of(path, array)}. Pass arrays.")
+    try:
+        leaf_of(path, canonical(array[:0]))
+    except Misfit as misfit:
+        raise SourceError(f"{where}from_arrays: {misfit}") from None
+    return array
+
+
+def _is_buffer(value: Any) -> bool:
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__"):
+        return False
+    try:
+        memoryview(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,264 @@
+"""Options, checked, and the stations that follow from them, joined into a `Dispatcher`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+
+from stoker.collation import Collation, Form
+from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher
+from stoker.engines import Engine
+from stoker.engines.cpus import usable_cpus
+from stoker.engines.inline import InlineEngine
+from stoker.epochs import Batching, Epoch, IndexEpoch, ItemEpoch, ShardEpoch, start_pulling
+from stoker.errors import OptionError
+from stoker.memory import Inbox, Slot
+from stoker.memory.budget import fair_share
+from stoker.plan import Plan
+from stoker.scheduler import SPARE
+from stoker.sources import IterableSource, MapSource, ShardedSource
+from stoker.sources.marks import mentions_marks
+from stoker.spec import Kind, Leaf, Spec
+from stoker.values import STRING
+from stoker.worker.program import Program, dump
+
+#: Examples that move together when they are handed out one by one.
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of the batches before the first one.
+
+    Attributes:
+        size: rows of a full batch; of those that move together, when examples are handed out one by one.
+        single: whether examples are handed out one by one.
+        static_rows: the rows that every batch has, or None.
+        cardinality: elements of an epoch: None when nobody knows, `math.inf` when they never end.
+    """
+
+    size: int
+    single: bool
+    static_rows: int | None
+    cardinality: float | None
+
+
+class Stations:
+    """The source, the plan and the dispatcher of one Loader; its arguments are the Loader's."""
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        batch_size: int | None,
+        shuffle: bool | int,
+        seed: int,
+        transform: Callable[..., Any] | None,
+        collate: Any,
+        drop_remainder: bool,
+        output_signature: Any,
+        workers: int | None,
+        prefetch: int | None,
+        memory_limit: int | None,
+    ) -> None:
+        self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
+        if transform is not None and not callable(transform):
+            raise OptionError(f"transform must be callable, got {transform!r}")
+        prefetch = None if prefetch is None else whole("prefetch", prefetch, least=1)
+        limit = fair_share() if memory_limit is None else whole("memory_limit", memory_limit, least=1)
+        batched = isinstance(source, ShardedSource) and source.batched
+        size, collation = _batching(batch_size, collate, batched, drop_remainder)
+        self._single = batch_size is None and not batched
+        self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
+        self._read(source, size, shuffle, drop_remainder)
+        window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
+        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window)
+        self._uneven = transform is not None and mentions_marks(transform)
+        length = self._plan.length if self._plan is not None else None
+        program = Program(
+            None if isinstance(source, IterableSource) else source,
+            transform,
+            _wants_rng(transform),
+            self._seed,
+            length,
+            size,
+            collation,
+            self._buffer if isinstance(source, ShardedSource) else 0,
+            limit,
+        )
+        form = None if output_signature is None else _signed(output_signature, collation)
+        self.dispatcher = self._dispatcher(program, prefetch, form)
+
+    def outline(self) -> Outline:
+        """What is known of the batches."""
+        size = self.batching.size
+        count = self._count()
+        whole_batches = self._drop or (count is not None and math.isfinite(count) and count % size == 0)
+        cardinality = count
+        if count is not None and math.isfinite(count) and not self._single:
+            cardinality = count // size if self._drop else -(-count // size)
+        return Outline(size, self._single, size if whole_batches and not self._is_batched else None, cardinality)
+
+    def check(self) -> None:
+        """Raise `SourceError` when a map-style source is not what it was."""
+        if self._map is not None:
+            self._map.check()
+
+    def _count(self) -> float | None:
+        """Examples of an epoch."""
+        if self._uneven or self.dispatcher.uneven:
+            return None
+        if self._plan is not None:
+            return self._plan.length
+        return self._source.length if isinstance(self._source, ShardedSource) else None
+
+    def _read(self, source: Any, size: int, shuffle: bool | int, drop_remainder: bool) -> None:
+        """Take in the source and its order."""
+        self._source, self._map, self._plan, self._buffer = None, None, None, 0
+        self._is_batched = isinstance(source, ShardedSource) and source.batched
+        if isinstance(source, ShardedSource | IterableSource):
+            self._source, self._buffer = source, _buffer(shuffle)
+            return
+        if not isinstance(shuffle, bool):
+            raise OptionError(
+                f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
+            )
+        self._map = MapSource(source, keep=self.workers == 0)
+        self._plan = Plan(self._map.length, size, shuffle, self._seed, bool(drop_remainder))
+        if not self._plan.batches:
+            raise OptionError(
+                f"drop_remainder=True with batch_size {size} leaves no batch of {self._plan.length} examples; "
+                "use a smaller batch_size or drop_remainder=False."
+            )
+
+    def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
+        from stoker.worker.reading import RUN
+
+        most = max(AHEAD_MOST, self.workers + 2)
+        ahead = prefetch or (min(most, max(2, self._plan.batches)) if self._plan is not None else most)
+        count = ahead + LEASES + SPARE
+        slots = [Slot.create("slot") for _ in range(count)]
+        inboxes = [Inbox.create("inbox") for _ in range(count)]
+        for slot in slots:
+            slot.resize(0)
+        engine: Engine
+        if self.workers:
+            from stoker.engines.processes import ProcessEngine
+
+            engine = ProcessEngine(dump(program), slots, inboxes, self.workers)
+        else:
+            engine = InlineEngine(program, slots, inboxes)
+        return Dispatcher(
+            _Epochs(self._source, self._plan, self.batching, self._uneven),
+            slots,
+            inboxes,
+            engine,
+            batch_size=self.batching.size,
+            workers=self.workers,
+            prefetch=prefetch,
+            run=RUN if hasattr(type(program.source), "__getitems__") else 1,
+            form=form,
+            memory_limit=program.memory_limit,
+        )
+
+
+@dataclass(frozen=True)
+class _Epochs:
+    """Makes the epochs of one source."""
+
+    source: Any
+    plan: Plan | None
+    batching: Batching
+    uneven: bool
+
+    def __call__(self, number: int, tell: Callable[[int, bool], None], serialized: bool) -> Epoch:
+        if self.plan is not None:
+            return IndexEpoch(number, self.batching, self.plan, serialized=serialized, uneven=self.uneven)
+        if isinstance(self.source, ShardedSource):
+            return ShardEpoch(number, self.batching, self.source, serialized=serialized, uneven=self.uneven)
+        puller = start_pulling(self.source, self.batching, number, tell)
+        return ItemEpoch(number, self.batching, puller, serialized=serialized, uneven=self.uneven)
+
+
+def whole(name: str, value: Any, *, least: int | None) -> int:
+    """`value` as an int; raises `OptionError` unless it is a whole number of at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or (least is not None and number < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise OptionError(f"{name} must be an int{bound}, got {value!r}")
+    return number
+
+
+def _batching(batch_size: Any, collate: Any, batched: bool, drop_remainder: bool) -> tuple[int, Collation]:
+    """Rows of what moves together, and how they are joined."""
+    collation = Collation.of(collate)
+    if batched and batch_size is not None:
+        raise OptionError(
+            f"the source yields batches (batched=True), so batch_size must be None, got {batch_size!r}; leave "
+            "batched out for a generator of examples."
+        )
+    if batch_size is not None:
+        return whole("batch_size", batch_size, least=1), collation
+    if collate != "stack":
+        raise OptionError(
+            f"batch_size=None makes no batches, so collate={collate!r} has no meaning; give a batch_size."
+        )
+    if drop_remainder:
+        raise OptionError("batch_size=None makes no batches, so drop_remainder=True has no meaning.")
+    return (1, Collation(default="asis")) if batched else (CHUNK, Collation(default="single"))
+
+
+def _buffer(shuffle: Any) -> int:
+    """The size of the shuffle buffer of a source without an index."""
+    if shuffle is True:
+        raise OptionError(
+            "shuffle=True needs a source with an index; a generator or iterable is shuffled through a buffer: give its "
+            "size in examples, for example shuffle=1000."
+        )
+    return 0 if shuffle is False else whole("shuffle", shuffle, least=0)
+
+
+def _signed(signature: Any, collation: Collation) -> Form:
+    """The form that `output_signature` tells; raises `OptionError`."""
+    specs, tree = optree.tree_flatten(signature)
+    if not specs:
+        raise OptionError(f"output_signature must be nested tf.TensorSpecs, got {signature!r}")
+    paths = (accessor.codify("") for accessor in tree.accessors())
+    spec = Spec(tree, tuple(_told(path, told) for path, told in zip(paths, specs, strict=True)))
+    return Form.of(spec, collation.rules(spec))
+
+
+def _told(path: str, told: Any) -> Leaf:
+    """The leaf that a `tf.TensorSpec`, or a ragged or sparse one, tells of."""
+    where = f"output_signature{path}"
+    try:
+        dtype, dims = np.dtype(told.dtype.as_numpy_dtype), told.shape.as_list()
+    except (AttributeError, TypeError):
+        raise OptionError(f"{where} must be a tf.TensorSpec (ragged, sparse), got {told!r}") from None
+    except ValueError:
+        raise OptionError(
+            f"{where} must tell the number of dimensions (None for sizes that vary), got {told!r}"
+        ) from None
+    dtype = STRING if dtype.kind in "OSU" else dtype
+    if hasattr(told, "ragged_rank"):
+        return Leaf(path, tuple(dims), dtype, Kind.RAGGED if told.ragged_rank else Kind.DENSE, told.ragged_rank)
+    return Leaf(path, tuple(dims), dtype, Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE)
+
+
+def _wants_rng(transform: Callable[..., Any] | None) -> bool:
+    if transform is None:
+        return False
+    try:
+        return "rng" in inspect.signature(transform).parameters
+    except (ValueError, TypeError):  # a builtin that tells nothing about its parameters
+        return False

@@ -1,0 +1,117 @@
+"""What the examples look like: found out from the first ones of the source, where the user does not say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from stoker.collation import Form, is_stacked_in_place
+from stoker.sources import ShardedSource
+from stoker.spec import Kind, Leaf, Misfit, Spec
+from stoker.values import short
+from stoker.worker.lanes import Lanes
+from stoker.worker.messages import Progress
+from stoker.worker.program import Program
+from stoker.worker.reading import Reader, SourceChanged, outputs
+from stoker.worker.seeding import Seeder
+
+#: Examples that are looked at, where sizes may differ. Of batches, fewer.
+LOOK, LOOK_BATCHES = 32, 3
+
+
+class Describer:
+    """Looks at the first examples of a source, as epoch 0 would make them. They are made again for the epoch."""
+
+    def __init__(self, program: Program, reader: Reader, seeder: Seeder) -> None:
+        self._program, self._reader, self._seeder = program, reader, seeder
+
+    def form(self, items: Iterable[Any]) -> Form:
+        """The form of the batches; raises `Misfit`."""
+        collation = self._program.collation
+        examples = self._examples(items)
+        if collation.function is not None:
+            return self._of_function(list(islice(examples, LOOK)))
+        first = next(examples, None)
+        if first is None:
+            raise SourceChanged(self._nothing())
+        if collation.default == "asis":
+            specs = [Spec.of(batch) for batch in (first, *islice(examples, LOOK_BATCHES - 1))]
+            return Form.of(_loose(_merged(specs), None), ["asis"] * len(specs[0].leaves))
+        spec = collation.spec(first)
+        rules = collation.rules(spec)
+        if not is_stacked_in_place(spec, rules) or collation.default == "single":
+            most = max(1, min(LOOK, self._program.batch_size)) - 1
+            spec = _merged([spec, *map(collation.spec, islice(examples, most))])
+        return Form.of(spec, rules)
+
+    def _of_function(self, examples: list[Any]) -> Form:
+        """Two batches are made of them: a size that is the number of examples in both is that of the rows."""
+        function = self._program.collation.function
+        assert function is not None
+        if not examples:
+            raise SourceChanged(self._nothing())
+        half = -(-len(examples) // 2)
+        parts = [part for part in (examples[:half], examples[half:]) if part]
+        specs = [_loose(Spec.of(function(part)), len(part)) for part in parts]
+        spec = _merged(specs)
+        return Form.of(spec, ["asis"] * len(spec.leaves))
+
+    def _examples(self, items: Iterable[Any]) -> Iterator[Any]:
+        program = self._program
+        self._seeder.seed_all()
+        if isinstance(program.source, ShardedSource):
+            lanes = Lanes(program, self._reader, self._seeder)
+            for shard in range(program.source.count):
+                lane = lanes.open(0, shard, Progress())
+                while some := lane.take(1, 1):
+                    yield from some
+                lanes.close(0, shard)
+            return
+        if program.source is None:
+            some = list(items)
+            seeds = self._seeder.seeds(0, np.arange(len(some)))
+            yield from outputs(self._reader.items(some, 0, seeds))
+            return
+        length = program.length or 0
+        for start in range(0, length):
+            indices = np.arange(start, min(length, start + 1))
+            yield from outputs(self._reader.indexed(indices.tolist(), self._seeder.seeds(0, indices)))
+
+    def _nothing(self) -> str:
+        source = self._program.source
+        if isinstance(source, ShardedSource):
+            return (
+                f"the generator yields nothing: all {source.count} shard{'s' * (source.count > 1)} are empty. Check its "
+                "paths or filters."
+            )
+        if source is None:
+            return "the iterable gives no example. Check its query or filters."
+        return "no example is left: the transform returned stoker.SKIP for all of them."
+
+
+def _merged(specs: list[Spec]) -> Spec:
+    spec = specs[0]
+    for other in specs[1:]:
+        spec = spec.merged(other)
+    return spec
+
+
+def _loose(spec: Spec, rows: int | None) -> Spec:
+    """The spec of a batch, without the size of its first dimension where that is the number of examples, or any."""
+
+    def loosened(leaf: Leaf) -> Leaf:
+        if not leaf.shape:
+            if leaf.kind is Kind.DENSE and rows is not None:
+                return leaf
+            raise Misfit(
+                f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: {short(leaf)}"
+            )
+        if rows is None or leaf.shape[0] == rows:
+            return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))
+        return leaf
+
+    return Spec(spec.tree, tuple(map(loosened, spec.leaves)))

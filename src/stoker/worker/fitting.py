@@ -1,0 +1,92 @@
+"""Whether a value is the leaf that is expected; if not, what is told to the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stoker.spec import Kind, Leaf, Misfit, leaf_of
+from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
+
+
+class MisfitAt(Exception):
+    """The example at `position` of those to be written does not fit; `reason` tells why."""
+
+    def __init__(self, position: int, reason: Misfit) -> None:
+        super().__init__(position, reason)
+        self.position, self.reason = position, reason
+
+
+class Reused(Exception):
+    """Examples that are written together lie in the same memory: only the last one is still there."""
+
+
+def refuse_reused(values: list[Any]) -> None:
+    """Raise `Reused` when user code seems to fill and return one array again and again (or up to three in turn).
+
+    Arrays of the dataset itself are read-only in a worker: views of it that overlap, such as windows, are no such case.
+    """
+    first = values[0]
+    if first.flags.writeable and any(np.may_share_memory(first, values[n]) for n in {1, min(2, len(values) - 1), -1}):
+        raise Reused
+
+
+def fitting(leaf: Leaf, value: Any, position: int) -> Any:
+    """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
+    if type(value) is np.ndarray and value.dtype == leaf.dtype and leaf.dtype != STRING and leaf.kind is Kind.DENSE:
+        form: Any = value
+    else:
+        try:
+            form = canonical(value)
+            if type(value) in PYTHON_NUMBERS or type(value) is list:
+                form = _as_number(leaf, form)
+            came = leaf_of(leaf.path, form)
+        except Misfit as misfit:
+            raise MisfitAt(position, Misfit(f"{at(leaf)}it {misfit}")) from None
+        if came.dtype != leaf.dtype or (came.kind is not leaf.kind and Kind.SPARSE in (came.kind, leaf.kind)):
+            raise unexpected(leaf, came, position)
+    if not isinstance(form, Ragged | Sparse):
+        if len(form.shape) != len(leaf.shape) or any(
+            size not in (None, its) for size, its in zip(leaf.shape, form.shape, strict=True)
+        ):
+            raise unexpected(leaf, leaf_of(leaf.path, form), position)
+        if form.dtype != leaf.dtype:  # the other byte order
+            form = form.astype(leaf.dtype)
+    return form
+
+
+def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
+    """`fitting` for the values of several examples; raises `Reused` too."""
+    forms = [fitting(leaf, value, position) for position, value in enumerate(values)]
+    if len(forms) > 1 and type(forms[0]) is np.ndarray and forms[0].ndim:
+        refuse_reused(forms)
+    return forms
+
+
+def _as_number(leaf: Leaf, form: Any) -> Any:
+    """A Python number or list takes on the dtype of the spec, where its numbers stay what they are."""
+    if isinstance(form, Ragged) or leaf.dtype == STRING or form.dtype == leaf.dtype or form.dtype == STRING:
+        return form
+    widens = np.can_cast(form.dtype, leaf.dtype, "same_kind") or (form.dtype.kind == "i" and leaf.dtype.kind in "ufc")
+    return form.astype(leaf.dtype) if not form.size or (widens and _same(form, leaf.dtype)) else form
+
+
+def _same(form: Array, dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "fc" or bool((form.astype(dtype) == form).all())
+
+
+def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
+    """The exception for an example that holds `came` where `leaf` is expected."""
+    differ = came.dtype == leaf.dtype and len(came.shape) == len(leaf.shape)
+    repair = (
+        " Give `collate='pad'` or `collate='ragged'` for examples whose sizes differ, or resize them."
+        if differ
+        else " Convert it in your code."
+    )
+    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf}.{repair}"))
+
+
+def at(leaf: Leaf) -> str:
+    """Where a leaf stands, for messages."""
+    return f"at {leaf.path} " if leaf.path else ""

@@ -1,0 +1,251 @@
+"""Shards that are open in this worker, and how far each has come."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import pickle
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import numpy as np
+
+from stoker.plan.permutation import mix, mix_array
+from stoker.plan.shuffle import shuffled
+from stoker.sources import ShardedSource
+from stoker.sources.marks import SKIP, Many
+from stoker.worker.messages import Progress
+from stoker.worker.program import Program
+from stoker.worker.reading import Reader, SourceChanged, copied, digest
+from stoker.worker.seeding import Seeder
+
+log = logging.getLogger("stoker")
+
+#: A longer state of a user's iterator does not fit into a message; the shard is read again instead.
+_STATE_BYTES = 48_000
+_END = object()
+#: Ended shards that are remembered: more than steps can be asked for ahead.
+_ENDED = 256
+_BLOCK = 256  # seeds that are worked out at once
+
+
+class Lane:
+    """One open shard: a run of raw examples and what the transform makes of them.
+
+    Args:
+        raws: the shard's examples before the transform, with the seed of each.
+        transform: makes the output of a raw example and its seed.
+        progress: where another worker left the shard; examples up to there are read and dropped.
+        own_state: the iterator's own state, or None when it tells none.
+        name: for messages.
+    """
+
+    def __init__(
+        self,
+        raws: Generator[tuple[Any, int], None, None],
+        transform: Callable[[Any, int], Any] | None,
+        progress: Progress,
+        *,
+        own_state: Callable[[], str] | None = None,
+        name: str,
+    ) -> None:
+        self._raws, self._transform, self._own_state, self._name = raws, transform, own_state, name
+        self._raw, self._within, self._digest = progress.state_raw, 0, 0
+        self._state, self._state_raw = progress.state, progress.state_raw
+        self._many: Iterator[Any] | None = None
+        self._last: Any = None
+        self._has_many = False
+        self.ended = False
+        self.left = progress
+        self._skip_to(progress)
+
+    @property
+    def example(self) -> int:
+        """Position in the shard of the raw example at work."""
+        return self._raw
+
+    def take(self, count: int, last: int) -> list[Any]:
+        """The next outputs, `count` of them or, at the end, fewer; `last` is how many more the step wants in all."""
+        some: list[Any] = []
+        while len(some) < count:
+            output = next(self._many, _END) if self._many is not None else self._next(len(some) >= last - 1)
+            if output is _END:
+                if self._many is None:
+                    self.ended = True
+                    break
+                self._many, self._within = None, 0
+            elif self._many is not None:
+                self._within += 1
+                some.append(output)
+            elif type(output) is Many:
+                self._many, self._has_many = iter(output.examples), True
+            elif output is not SKIP:
+                some.append(output)
+        return some
+
+    def progress(self) -> Progress:
+        """How far it has come, after a step."""
+        if self._transform is None and self._raw:
+            self._digest = digest(self._last)
+        if self._own_state is not None and self._many is None and not self.ended:
+            state = self._own_state()
+            if len(state) <= _STATE_BYTES:
+                self._state, self._state_raw = state, self._raw
+        self.left = Progress(self._raw, self._within, self._digest, self._state, self._state_raw)
+        return self.left
+
+    def close(self) -> None:
+        """Let go of the user's iterator."""
+        self._many = None
+        raws, self._raws = self._raws, _nothing()
+        try:
+            raws.close()
+        except Exception:  # a `finally` of the user's that raises: nobody waits for this shard any more
+            log.warning("closing %s raised", self._name, exc_info=True)
+
+    def _next(self, may_be_last: bool) -> Any:
+        """The output of the next raw example; its digest is taken where the step may end with it."""
+        raw, seed = next(self._raws, (_END, 0))
+        if raw is _END:
+            return _END
+        self._last = raw
+        if self._transform is None:
+            self._raw += 1
+            return raw
+        if may_be_last or self._has_many:
+            self._digest = digest(raw)
+        output = self._transform(raw, seed)
+        self._raw += 1
+        return output
+
+    def _skip_to(self, progress: Progress) -> None:
+        for _ in range(progress.raw - (progress.within > 0) - self._raw):
+            self._last, _ = next(self._raws, (_END, 0))
+            if self._last is _END:
+                raise SourceChanged(self._changed(f"it ended after {self._raw} examples, not yet at {progress.raw}"))
+            self._raw += 1
+        if progress.within:
+            some = self.take(progress.within, 1)
+            if len(some) < progress.within or self._raw != progress.raw:
+                raise SourceChanged(self._changed(f"its example {self._raw} has become fewer"))
+        if self._last is not None and progress.digest and progress.raw > progress.state_raw:
+            now = self._digest if progress.within else digest(self._last)
+            if now != progress.digest:
+                raise SourceChanged(self._changed(f"its example {self._raw - 1} is another one now"))
+        self._digest = progress.digest
+
+    def _changed(self, what: str) -> str:
+        return (
+            f"{self._name} was read again, because its worker died, and gave something else: {what}. Examples would "
+            "be lost or repeated. Make it the same each time: sort file lists, draw from `shard.rng`."
+        )
+
+
+def _nothing() -> Generator[tuple[Any, int], None, None]:
+    yield from ()
+
+
+class Lanes:
+    """The open shards of this worker, by epoch and shard."""
+
+    def __init__(self, program: Program, reader: Reader, seeder: Seeder) -> None:
+        self._program, self._reader, self._seeder = program, reader, seeder
+        self._open: dict[tuple[int, int], Lane] = {}
+        self._ended: deque[tuple[int, int]] = deque()
+        self.copying = False  # user code yields the same array again and again
+
+    def get(self, epoch: int, shard: int) -> Lane:
+        """An open shard."""
+        return self._open[epoch, shard]
+
+    def open(self, epoch: int, shard: int, progress: Progress) -> Lane:
+        """Open a shard of the user's generator function where `progress` says."""
+        self.close(epoch, shard)
+        source: ShardedSource = self._program.source
+        seeds = self._seeds(epoch, shard)
+        mixed = mix(self._program.seed, epoch, 3, shard)
+        self._seeder.begin(mixed)
+        iterator = source.function(source.shard(shard, np.random.default_rng(mixed)))
+        if not hasattr(iterator, "__iter__") and not hasattr(iterator, "__next__"):
+            raise TypeError(
+                f"from_generator's function returned a {type(iterator).__name__} for shard {shard}, not a generator "
+                "(is there no `yield` in it?)"
+            )
+        buffer = self._program.shuffle
+        own = hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") and not buffer
+        if progress.state and own:
+            iterator.load_state_dict(pickle.loads(base64.b64decode(progress.state)))
+        elif progress.state:
+            raise SourceChanged(f"shard {shard} had a state_dict and has none now")
+        raws = self._pull(iterator, seeds, progress.state_raw)
+        if buffer:
+            raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
+        lane = Lane(
+            raws,
+            self._transform(),
+            progress,
+            own_state=(lambda: base64.b64encode(pickle.dumps(iterator.state_dict())).decode()) if own else None,
+            name=f"shard {shard}",
+        )
+        self._open[epoch, shard] = lane
+        return lane
+
+    def open_part(self, epoch: int, part: int, made: Iterator[Any], progress: Progress) -> Lane:
+        """Open a part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
+        self.close(epoch, part)
+        lane = Lane(((output, 0) for output in made), lambda output, seed: output, progress, name=f"part {part}")
+        self._open[epoch, part] = lane
+        return lane
+
+    def close(self, epoch: int, shard: int) -> None:
+        """Close a shard, if it is open."""
+        lane = self._open.pop((epoch, shard), None)
+        if lane is not None:
+            lane.close()
+
+    def finish(self, epoch: int, shard: int) -> None:
+        """Let go of a shard that has ended; steps that were asked for ahead still find it, without rows."""
+        self._open[epoch, shard].close()
+        self._ended.append((epoch, shard))
+        if len(self._ended) > _ENDED:
+            self._open.pop(self._ended.popleft(), None)
+
+    def leave(self, epoch: int) -> None:
+        """Close all shards of an epoch."""
+        for of, shard in [key for key in self._open if key[0] == epoch]:
+            self.close(of, shard)
+
+    def _transform(self) -> Callable[[Any, int], Any] | None:
+        transform = self._program.transform
+        if transform is None:
+            return None
+
+        def transformed(raw: Any, seed: int) -> Any:
+            self._seeder.begin(seed)
+            return self._reader.transformed(transform, raw, seed)
+
+        return transformed
+
+    def _pull(self, iterator: Any, seeds: Iterator[int], skip: int) -> Generator[tuple[Any, int], None, None]:
+        """What the user's iterator yields, seeded before each; closes it at the end."""
+        begin = self._seeder.begin
+        for _ in range(skip):
+            next(seeds)
+        try:
+            iterator = iter(iterator)
+            for seed in seeds:
+                begin(seed)
+                example = next(iterator, _END)
+                if example is _END:
+                    return
+                yield copied(example) if self.copying else example, seed
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    def _seeds(self, epoch: int, shard: int) -> Iterator[int]:
+        key, start = mix(self._program.seed, epoch, 2, shard), 0
+        while True:
+            yield from mix_array(np.arange(start, start + _BLOCK, dtype=np.uint64), key).tolist()
+            start += _BLOCK

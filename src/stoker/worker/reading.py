@@ -1,0 +1,113 @@
+"""From the source to examples: read, seed, transform. One function a kind of source.
+
+Each is a generator of what the transform returns: an example, or SKIP or Many. Which example is at work
+stands in `Reader.example`, for errors.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import optree
+
+from stoker.sources.marks import SKIP, Many
+from stoker.worker.program import Program
+from stoker.worker.seeding import Seeder
+
+#: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
+RUN = 64
+
+
+class SourceChanged(Exception):
+    """The source does not have what the plan was made for."""
+
+
+class Reader:
+    """Makes examples of the source's.
+
+    Args:
+        program: the user's code.
+        seeder: sets the random states before each example.
+    """
+
+    def __init__(self, program: Program, seeder: Seeder) -> None:
+        self._source, self._transform, self._wants_rng = program.source, program.transform, program.wants_rng
+        self._begin, self._seeder = seeder.begin, seeder
+        self.example: int | None = None
+        self.indexed = self._together if hasattr(type(self._source), "__getitems__") else self._each
+
+    def _each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
+        """By `__getitem__`."""
+        read, transform, begin = self._source.__getitem__, self._transform, self._begin
+        for index, seed in zip(indices, seeds, strict=True):
+            self.example = index
+            begin(seed)
+            example = read(index)
+            yield example if transform is None else self.transformed(transform, example, seed)
+
+    def _together(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
+        """By `__getitems__`, in runs that depend on the batch alone, so that the random state they meet does too."""
+        transform, begin = self._transform, self._begin
+        for start in range(0, len(indices), RUN):
+            some = indices[start : start + RUN]
+            self.example = None
+            begin(seeds[start])
+            examples = list(self._source.__getitems__(some))
+            if len(examples) != len(some):
+                raise SourceChanged(
+                    f"`__getitems__` was asked for {len(some)} examples and returned {len(examples)}; "
+                    "return one for each index"
+                )
+            for index, example, seed in zip(some, examples, seeds[start : start + RUN], strict=True):
+                self.example = index
+                if transform is not None:
+                    begin(seed)
+                    example = self.transformed(transform, example, seed)
+                yield example
+
+    def items(self, items: Iterable[Any], first: int, seeds: list[int]) -> Iterator[Any]:
+        """Items of an iterable, the first of them number `first`."""
+        transform, begin = self._transform, self._begin
+        for index, (item, seed) in enumerate(zip(items, seeds, strict=True), first):
+            self.example = index
+            if transform is not None:
+                begin(seed)
+                item = self.transformed(transform, item, seed)
+            yield item
+
+    def transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
+        """What the transform returns for an example."""
+        return transform(example, rng=self._seeder.rng(seed)) if self._wants_rng else transform(example)
+
+
+def outputs(made: Iterable[Any]) -> Iterator[Any]:
+    """The examples in what transforms returned: none for SKIP, several for Many."""
+    for output in made:
+        if output is SKIP:
+            continue
+        if type(output) is Many:
+            yield from output.examples
+        else:
+            yield output
+
+
+def copied(example: Any) -> Any:
+    """The example, with copies of the arrays that user code may write to again."""
+    return optree.tree_map(
+        lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) and leaf.flags.writeable else leaf, example
+    )
+
+
+def digest(example: Any) -> int:
+    """A cheap number that two different examples hardly share; 0 for one that holds nothing to compare."""
+    value = 0
+    for leaf in optree.tree_leaves(example):
+        if isinstance(leaf, np.ndarray) and leaf.dtype != object:
+            head = np.ascontiguousarray(leaf.reshape(-1)[:16384])
+            value = zlib.crc32(head.view(np.uint8), zlib.crc32(str((leaf.shape, leaf.dtype)).encode(), value))
+        elif isinstance(leaf, str | bytes | bool | int | float | complex | np.generic):
+            value = zlib.crc32(repr(leaf).encode("utf-8", "surrogatepass"), value)
+    return value
