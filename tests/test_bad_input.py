@@ -195,8 +195,8 @@ EXAMPLE_37 = r"example 37 \(epoch 0, batch 4(, worker \d)?\)"
     [
         ("None", "its structure changed.*a single leaf unexpected|it is None"),
         ("set", "structure changed"),
-        ("object", r"at \[0\] it holds 'object' of shape \(1,\)"),
-        ("string", r"at \[0\] it holds a str: 'text'"),
+        ("object", r"at \[0\] it holds a object: <object"),
+        ("string", r"at \[0\] it holds string of shape \(\), expected float32 of shape \(4,\)"),
         ("structure", r"structure changed: \[0\], \[1\] missing; \['x'\], \['y'\] unexpected"),
         ("longer", r"structure changed: \[2\] unexpected"),
         ("shape", r"at \[0\] it holds float32 of shape \(3,\), expected float32 of shape \(4,\)"),
@@ -218,7 +218,7 @@ def test_an_example_that_does_not_fit_is_named(what: str, message: str, workers:
             list(loader)
 
 
-@pytest.mark.parametrize("what", ["None", "set", "object", "string", "datetime", "longdouble", "huge"])
+@pytest.mark.parametrize("what", ["None", "set", "object", "datetime", "longdouble", "huge"])
 def test_a_first_example_that_no_tensor_can_hold_is_named(what: str) -> None:
     with (
         stoker.Loader(Misbehaving(what, at=0), batch_size=8, shuffle=True, workers=1) as loader,

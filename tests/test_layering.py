@@ -12,12 +12,14 @@ import stoker
 
 PACKAGE = Path(stoker.__file__).parent
 ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "spec", "plan", "scheduler"}
+PURE = {"errors", "values", "spec", "collation", "plan", "scheduler"}
 
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
     "errors": set(),
-    "spec": set(),
+    "values": set(),
+    "spec": {"values"},
+    "collation": {"errors", "values", "spec"},
     "plan": set(),
     "scheduler": set(),
     "sources": PURE,

@@ -213,6 +213,11 @@ class Form:
     @classmethod
     def of(cls, spec: Spec, rules: Sequence[Rule]) -> Form:
         """The form of batches of examples like `spec`."""
+        lenient = (
+            dataclasses.replace(leaf, lenient=leaf.lenient or rule == "ragged" or isinstance(rule, Pad))
+            for leaf, rule in zip(spec.leaves, rules, strict=True)
+        )
+        spec = Spec(spec.tree, tuple(lenient))
         for leaf, rule in zip(spec.leaves, rules, strict=True):
             if isinstance(rule, Pad):
                 filler(rule, leaf)
@@ -229,14 +234,15 @@ class Form:
 
         A ragged or sparse leaf becomes a dict of its components, named as in TensorFlow.
         """
-        strings = tuple(_serialized(leaf, self.is_single(leaf)) for leaf in self.batch.leaves)
+        strings = tuple(_serialized(leaf, self.single) for leaf in self.batch.leaves)
         tree = optree.tree_structure(self.spec.unflatten(strings))
         accessors = tree.accessors()
-        rank = 1 if any(rule == "single" for rule in self.rules) else 0
+        rank = 1 if self.single else 0
         leaves = tuple(Leaf(accessor.codify(""), (None,) * rank, STRING) for accessor in accessors)
         return Form(self.spec, self.rules, Spec(tree, leaves), False)
 
-    def is_single(self, leaf: Leaf) -> bool:
+    @property
+    def single(self) -> bool:
         """Whether examples are handed out one by one."""
         return "single" in self.rules
 

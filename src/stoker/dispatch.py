@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import cloudpickle
 import numpy as np
 import numpy.typing as npt
 
@@ -465,6 +464,8 @@ class Dispatcher:
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""
+        import cloudpickle
+
         self._form = form
         self._known = FormKnown(cloudpickle.dumps(form, protocol=5))
         self._engine.tell(self._known)

@@ -76,10 +76,10 @@ class Epoch(ABC):
         """A transform returned SKIP or Many within this batch, which was numbered: read on as parts from here."""
         raise AssertionError("the sizes of this epoch's shards were never counted on")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most kinds hold nothing)
         """Nobody reads it any more."""
 
-    def delivered(self) -> None:
+    def delivered(self) -> None:  # noqa: B027
         """A batch was delivered."""
 
     @property

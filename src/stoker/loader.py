@@ -138,8 +138,8 @@ class Loader:
 
         Args:
             serialized: each component is a scalar string instead, which holds a `TensorProto` as
-                `tf.io.serialize_tensor` writes it; `tf.io.parse_tensor` restores it. Ragged and sparse leaves become dicts
-                of their components.
+                `tf.io.serialize_tensor` writes it; `tf.io.parse_tensor` restores it. Ragged and sparse leaves become
+                dicts of their components.
 
         Raises:
             ImportError: TensorFlow is missing; tells the `pip install` line.

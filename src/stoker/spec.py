@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import optree
 
-from stoker.values import STRING, Misfit, Ragged, Sparse, canonical, short
+from stoker.values import STRING, Ragged, Sparse, canonical, short
+from stoker.values import Misfit as Misfit
 
 #: Names of the dtypes that both NumPy (with ml_dtypes) and TensorFlow have, one element a cell of memory.
 DTYPES = frozenset(
@@ -55,6 +56,7 @@ class Leaf:
         dtype: native; `STRING` (object) for strings.
         kind: how it lies in memory.
         ragged_rank: ragged dimensions of a `RAGGED` leaf.
+        lenient: whether Python numbers take on its dtype, and lists of numbers or strings stand for arrays.
     """
 
     path: str
@@ -62,6 +64,7 @@ class Leaf:
     dtype: np.dtype[Any]
     kind: Kind = Kind.DENSE
     ragged_rank: int = 0
+    lenient: bool = False
 
     def __str__(self) -> str:
         kind = "" if self.kind in (Kind.DENSE, Kind.VARYING) else f"{self.kind.name.lower()} "
@@ -88,15 +91,6 @@ class Leaf:
         shape = tuple(one if one == two else None for one, two in zip(self.shape, other.shape, strict=True))
         kind = Kind.RAGGED if Kind.RAGGED in kinds else self.kind
         return Leaf(self.path, shape, told.dtype, kind, max(self.ragged_rank, other.ragged_rank))
-
-    def allows(self, other: Leaf) -> bool:
-        """Whether `other` is a leaf of this kind; None allows any size."""
-        return (self.dtype, self.kind, len(self.shape), self.ragged_rank) == (
-            other.dtype,
-            other.kind,
-            len(other.shape),
-            other.ragged_rank,
-        ) and all(mine in (None, its) for mine, its in zip(self.shape, other.shape, strict=True))
 
     def parts(self) -> tuple[Part, ...]:
         """The arrays that this leaf of a batch lies in.
@@ -171,6 +165,8 @@ class Spec:
 
     def flatten(self, example: Any) -> list[Any]:
         """The values at the leaves; raises `Misfit` when the structure is another."""
+        if example is None:
+            raise Misfit(f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} as in example 0.")
         try:
             return self.tree.flatten_up_to(example)
         except (ValueError, TypeError):
@@ -204,8 +200,12 @@ def plain(example: Any) -> Any:
     if _is_dataclass(example):
         return {field.name: plain(getattr(example, field.name)) for field in dataclasses.fields(example)}
     if isinstance(example, dict | list | tuple):
+        structure: Any = example
         return optree.tree_map(
-            lambda part: plain(part) if _is_dataclass(part) else part, example, is_leaf=_is_dataclass, none_is_leaf=True
+            lambda part: plain(part) if _is_dataclass(part) else part,
+            structure,
+            is_leaf=_is_dataclass,
+            none_is_leaf=True,
         )
     return example
 
@@ -232,12 +232,19 @@ def leaf_of(path: str, form: Any) -> Leaf:
 
 def _dtype(path: str, array: Any) -> np.dtype[Any]:
     dtype: np.dtype[Any] = array.dtype
+    native: np.dtype[Any] = dtype.newbyteorder("=")
     if dtype != STRING and dtype.name not in DTYPES:
         raise Misfit(
             f"{_at(path)}it holds {dtype.name!r} of shape {array.shape}, a dtype that TensorFlow lacks "
             f"or that cannot lie in a batch. Convert it, for example with .astype('float32')."
         )
-    return dtype.newbyteorder("=")
+    return native
+
+
+def fixed_shape(leaf: Leaf) -> tuple[int, ...]:
+    """The shape of a leaf that does not vary."""
+    assert None not in leaf.shape, leaf
+    return tuple(size or 0 for size in leaf.shape)
 
 
 def _is_dataclass(value: Any) -> bool:

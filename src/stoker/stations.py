@@ -251,8 +251,10 @@ def _told(path: str, told: Any) -> Leaf:
         ) from None
     dtype = STRING if dtype.kind in "OSU" else dtype
     if hasattr(told, "ragged_rank"):
-        return Leaf(path, tuple(dims), dtype, Kind.RAGGED if told.ragged_rank else Kind.DENSE, told.ragged_rank)
-    return Leaf(path, tuple(dims), dtype, Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE)
+        kind = Kind.RAGGED if told.ragged_rank else Kind.DENSE
+        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True)
+    kind = Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE
+    return Leaf(path, tuple(dims), dtype, kind, lenient=True)
 
 
 def _wants_rng(transform: Callable[..., Any] | None) -> bool:

@@ -45,7 +45,7 @@ class Ragged:
 
     def nested(self) -> Array:
         """As `tf.RaggedTensor.numpy()` gives it: an object array of arrays, which are views of `values`."""
-        inner: Sequence[Any] = self.values
+        inner: Any = self.values
         for splits in reversed(self.splits):
             bounds = splits.tolist()
             inner = [inner[start:stop] for start, stop in itertools.pairwise(bounds)]
@@ -141,9 +141,10 @@ def _listed(items: list[Any]) -> Array | Ragged:
             raise Misfit(f"holds a list that is no array: {short(items)}.")
         return array
     rows = [_listed(item) if type(item) is list else canonical(item) for item in items]
-    shapes = {row.shape for row in rows if not isinstance(row, Ragged)}
-    if len(shapes) == 1 and not any(isinstance(row, Ragged) for row in rows):
-        return np.stack(rows)  # type: ignore[arg-type]  # none is ragged
+    shapes = {row.shape for row in rows if isinstance(row, np.ndarray)}
+    arrays = [row for row in rows if isinstance(row, np.ndarray)]
+    if len(shapes) == 1 and len(arrays) == len(rows):
+        return np.stack(arrays)
     return _ragged(rows)
 
 

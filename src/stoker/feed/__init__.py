@@ -1,6 +1,7 @@
 """Towards the trainer.
 
     tensorflow   a Loader as a `tf.data.Dataset`
+    arrays       a batch as NumPy gives it
 
-Only this folder imports TensorFlow, inside functions. NumPy iteration needs no feed: it is `Loader.__iter__`.
+Only this folder imports TensorFlow, inside functions.
 """

@@ -50,13 +50,11 @@ def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
-    rows = None if outline.single else outline.static_rows
-    if _is_plain(form):
-        made = made.prefetch(ahead)
-    else:
-        made = made.map(partial(_nested, form, rows)).prefetch(ahead)
+    if not _is_plain(form):
+        made = made.map(_native(partial(_nested, form)))
+    made = made.prefetch(ahead)
     if outline.single:
-        made = made.unbatch().map(partial(_example, form)).prefetch(outline.size)
+        made = made.unbatch().map(_native(partial(_example, form))).prefetch(outline.size)
     if outline.cardinality is not None:
         known = tf.data.INFINITE_CARDINALITY if outline.cardinality == math.inf else int(outline.cardinality)
         made = made.apply(tf.data.experimental.assert_cardinality(known))
@@ -74,7 +72,7 @@ def _arrays(loader: Loader, form: Form, serialized: bool) -> tf.data.Dataset:
     begin, pull, end = _weak(iterators)
     number = tf.TensorSpec((), tf.int64)
     rows = loader._outline.static_rows
-    specs = [spec for leaf in leaves for spec in _component_specs(leaf, rows if "single" not in form.rules else None)]
+    specs = [spec for leaf in leaves for spec in _component_specs(leaf, None if form.single else rows)]
     strings = [leaf.dtype == STRING and part == 0 for leaf in leaves for part in range(_components(leaf))]
 
     def pull_components(n: Any) -> Any:
@@ -100,7 +98,13 @@ def _arrays(loader: Loader, form: Form, serialized: bool) -> tf.data.Dataset:
 
 
 def _graph(function: Callable[..., Any], signature: list[Any]) -> Any:
-    return _tensorflow().function(function, input_signature=signature).get_concrete_function()
+    return _tensorflow().function(_native(function), input_signature=signature).get_concrete_function()
+
+
+def _native(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as it is: it is no code for TensorFlow to rewrite."""
+    native: Callable[..., Any] = _tensorflow().autograph.experimental.do_not_convert(function)
+    return native
 
 
 def _texts(proto: Any) -> Any:
@@ -150,7 +154,7 @@ def _parts_of(form: Form, order: list[int]) -> list[int]:
     return places
 
 
-def _values(form: Form, components: Sequence[Any], rows: int | None) -> list[Any]:
+def _values(form: Form, components: Sequence[Any]) -> list[Any]:
     """A tensor for each leaf; of a varying one, its ragged values and its shapes."""
     tf = _tensorflow()
     values, start = [], 0
@@ -173,9 +177,9 @@ def _values(form: Form, components: Sequence[Any], rows: int | None) -> list[Any
     return values
 
 
-def _nested(form: Form, rows: int | None, *components: Any) -> Any:
+def _nested(form: Form, *components: Any) -> Any:
     """The batch as the user nested it."""
-    return _tuples(form.batch.unflatten(_values(form, components, rows)))
+    return _tuples(form.batch.unflatten(_values(form, components)))
 
 
 def _example(form: Form, *parts: Any) -> Any:
@@ -224,7 +228,7 @@ def _never_ending(made: Any) -> Any:
         def __iter__(self) -> Any:
             frame = sys._getframe(1)
             for _ in range(12):
-                its = frame.f_locals.get("self")
+                its: Any = frame.f_locals.get("self")
                 if type(its).__name__ == "TFEpochIterator" and its.steps_per_epoch is None and _is_evaluating(frame):
                     raise OptionError(
                         "this source never ends (length=math.inf): give `validation_steps` to fit(), or `steps` to "
@@ -270,8 +274,8 @@ class _Iterators:
             raise
         if self._counted and self._loader._outline.cardinality is None:
             raise SpecError(
-                "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset was "
-                "made before that was known. Call to_tf() again, or use the names SKIP and Many in the transform itself."
+                "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
+                "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
             )
         return [leaves[place] for place in self._order]
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
-
-import cloudpickle
 
 from stoker.memory.layout import align
 
@@ -28,15 +26,16 @@ def pack(value: Any) -> bytes:
     except Exception:  # a lambda, a class in a function: cloudpickle knows how, or raises in its turn
         by_value = True
     if by_value:
+        import cloudpickle
+
         buffers.clear()
         pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]
     sizes = [view.nbytes for view in views]
     head = _HEAD.pack(len(pickled), len(views)) + struct.pack(f"<{len(sizes)}q", *sizes)
     parts: list[bytes | memoryview] = []
-    for part in (head + pickled, *views):
-        size = len(part) if isinstance(part, bytes) else part.nbytes
-        parts += (part, bytes(align(size) - size))
+    for part in (memoryview(head + pickled), *views):
+        parts += (part, bytes(align(part.nbytes) - part.nbytes))
     return b"".join(parts)
 
 
@@ -56,12 +55,3 @@ def unpack(segments: memoryview, count: int, skip: int = 0) -> Iterator[Any]:
         if number >= skip:
             yield pickle.loads(segments[start : start + length], buffers=copies)
         offset = end
-
-
-def joined(segments: Sequence[bytes]) -> tuple[bytes, list[int]]:
-    """Segments one after the other, and where each ends."""
-    ends, offset = [], 0
-    for segment in segments:
-        offset += len(segment)
-        ends.append(offset)
-    return b"".join(segments), ends

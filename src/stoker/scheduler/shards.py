@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from stoker.scheduler.messages import Command, Fail, Gather, Joint, Park, Piece, Stride, WrongLength
 from stoker.scheduler.streams import Batch, Cut, Shard, Start, State
@@ -102,7 +103,7 @@ class ShardStream:
                 joint = batch.joint
                 assert joint is not None
                 batch.state = State.FILLING
-                return Start(batch, [joint], lambda slot: Gather(self.number, slot, joint.pieces))
+                return Start(batch, [joint], partial(self._gather, joint))
         shards = [*self._places[self._turn :], *self._places[: self._turn]]
         wanted = [shard for shard in shards if self._goes_on(shard)]
         if not wanted:
@@ -116,6 +117,9 @@ class ShardStream:
         """Whether more may be asked of a shard; of a part, that mostly ends at once, one thing at a time."""
         made = self._made[shard]
         return not shard.ended and (self._in_turn or not made) and not (made and made[-1].failure)
+
+    def _gather(self, joint: Joint, slot: int) -> Command:
+        return Gather(self.number, slot, joint.pieces)
 
     # ── what is done ─────────────────────────────────────────────────────────────────────────
     def advance(self) -> tuple[list[Command], list[Batch]]:

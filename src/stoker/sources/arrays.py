@@ -85,7 +85,8 @@ def _array(path: str, value: Any) -> npt.NDArray[Any]:
         leaf_of(path, canonical(array[:0]))
     except Misfit as misfit:
         raise SourceError(f"{where}from_arrays: {misfit}") from None
-    return array
+    rows: npt.NDArray[Any] = array
+    return rows
 
 
 def _is_buffer(value: Any) -> bool:

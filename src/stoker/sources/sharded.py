@@ -88,8 +88,8 @@ def from_generator(
 
     The shards are the user's partition of the data (files, ranges, servers) and do not depend on the number
     of workers. Each is read by one worker at a time, from its start to its end. Batches are taken from up
-    to `open_shards` shards in turn, a finished one's place is taken by the next; the rows left at the ends of shards are joined,
-    so that all batches but the last are full. When a worker dies, its shards are opened again and the examples
+    to `open_shards` shards in turn, a finished one's place is taken by the next; the rows left at the ends of
+    shards are joined, so that all batches but the last are full. When a worker dies, its shards are opened again and the examples
     that were delivered are skipped: the user's code runs again for them. An iterator that
     has `state_dict()` and `load_state_dict(state)` goes on without that.
 
@@ -117,9 +117,17 @@ def from_generator(
         [[0, 1, 2, 3], [5, 6, 7, 8], [4, 9]]
     """
     _check_function(fn)
-    items = None
+    count, items = _counted(shards)
+    if type(open_shards) is not int or open_shards < 1:
+        raise OptionError(f"open_shards must be an int of at least 1, got {open_shards!r}")
+    return ShardedSource(fn, count, items, _checked_length(length), open_shards, bool(batched))
+
+
+def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:
+    """The number of shards, and what they stand for."""
+    items: Sequence[Any] | None = None
     try:
-        count = operator.index(shards)  # type: ignore[arg-type]  # a list raises, and is looked at below
+        count = operator.index(shards)
     except TypeError:
         if isinstance(shards, str | bytes) or not hasattr(shards, "__len__") or not hasattr(shards, "__getitem__"):
             raise OptionError(
@@ -129,14 +137,12 @@ def from_generator(
         items, count = shards, len(shards)
     if count < 1 or isinstance(shards, bool):
         raise OptionError(f"shards must be at least 1, got {shards!r}: there would be nothing to read.")
-    if type(open_shards) is not int or open_shards < 1:
-        raise OptionError(f"open_shards must be an int of at least 1, got {open_shards!r}")
-    return ShardedSource(fn, count, items, _checked_length(length), open_shards, bool(batched))
+    return count, items
 
 
 def _checked_length(length: Any) -> float | None:
     if length is None or length == math.inf:
-        return length
+        return None if length is None else math.inf
     try:
         whole = operator.index(length)
     except TypeError:

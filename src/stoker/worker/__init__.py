@@ -3,9 +3,16 @@
 __main__      a worker process: `python -m stoker.worker`
 program       the user's code, and how it gets there
 unpicklable   which part of it cannot be sent
-runner        tasks: read, transform, write
+runner        tasks: which of the stations below does what
+describe      what the examples look like
+reading       from the source to examples: read, seed, transform
+lanes         shards that are open, and how far each has come
 seeding       the same random numbers for an example, whichever worker makes it
-collate       examples into the rows of a slot
+fitting       whether a value is the leaf that is expected
+collate       examples into the rows of a slot, where each has its place
+assemble      examples whose sizes differ into one batch
+tensorproto   tensors as TensorFlow serialises them
+output        what is written where
 report        exceptions as messages
 messages      what crosses the socket
 """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stoker.spec import Leaf, Misfit, Spec
+from stoker.spec import Leaf, Misfit, Spec, fixed_shape
 from stoker.values import PYTHON_NUMBERS
 from stoker.worker.fitting import MisfitAt, fitting, refuse_reused
 
@@ -26,7 +26,7 @@ _Write = Callable[[int, list[Any]], None]
 
 def together(spec: Spec) -> int:
     """How many examples of this kind to hand to `Rows.write` at once."""
-    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in spec.leaves)
+    size = sum(math.prod(fixed_shape(leaf)) * leaf.dtype.itemsize for leaf in spec.leaves)
     return max(1, min(_TOGETHER, _TOGETHER_BYTES // max(1, size)))
 
 
@@ -64,7 +64,7 @@ class Rows:
 
 
 def _array_writer(leaf: Leaf, column: npt.NDArray[Any]) -> _Write:
-    shape, dtype = leaf.shape, leaf.dtype
+    shape, dtype = fixed_shape(leaf), leaf.dtype
 
     def write(row: int, values: list[Any]) -> None:
         for position, value in enumerate(values):

@@ -35,9 +35,10 @@ class Describer:
         examples = self._examples(items)
         if collation.function is not None:
             return self._of_function(list(islice(examples, LOOK)))
-        first = next(examples, None)
-        if first is None:
+        some = list(islice(examples, 1))
+        if not some:
             raise SourceChanged(self._nothing())
+        first = some[0]
         if collation.default == "asis":
             specs = [Spec.of(batch) for batch in (first, *islice(examples, LOOK_BATCHES - 1))]
             return Form.of(_loose(_merged(specs), None), ["asis"] * len(specs[0].leaves))
@@ -84,10 +85,7 @@ class Describer:
     def _nothing(self) -> str:
         source = self._program.source
         if isinstance(source, ShardedSource):
-            return (
-                f"the generator yields nothing: all {source.count} shard{'s' * (source.count > 1)} are empty. Check its "
-                "paths or filters."
-            )
+            return f"the generator yields nothing, in none of {source.count} shards. Check its paths or filters."
         if source is None:
             return "the iterable gives no example. Check its query or filters."
         return "no example is left: the transform returned stoker.SKIP for all of them."

@@ -39,11 +39,16 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     else:
         try:
             form = canonical(value)
-            if type(value) in PYTHON_NUMBERS or type(value) is list:
-                form = _as_number(leaf, form)
-            came = leaf_of(leaf.path, form)
+            came = leaf_of("", form)
         except Misfit as misfit:
-            raise MisfitAt(position, Misfit(f"{at(leaf)}it {misfit}")) from None
+            told = str(misfit).removeprefix("it ")
+            raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} Expected {leaf} as in example 0.")) from None
+        if type(value) is list and not leaf.lenient:
+            listed = Misfit(f"{at(leaf)}it holds a list, expected {leaf} as in example 0. Make an array of it.")
+            raise MisfitAt(position, listed)
+        if leaf.lenient and (type(value) in PYTHON_NUMBERS or type(value) is list):
+            form = _as_number(leaf, form)
+            came = leaf_of("", form)
         if came.dtype != leaf.dtype or (came.kind is not leaf.kind and Kind.SPARSE in (came.kind, leaf.kind)):
             raise unexpected(leaf, came, position)
     if not isinstance(form, Ragged | Sparse):
@@ -66,10 +71,13 @@ def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
 
 def _as_number(leaf: Leaf, form: Any) -> Any:
     """A Python number or list takes on the dtype of the spec, where its numbers stay what they are."""
-    if isinstance(form, Ragged) or leaf.dtype == STRING or form.dtype == leaf.dtype or form.dtype == STRING:
+    if isinstance(form, Ragged):
+        return Ragged(_as_number(leaf, form.values), form.splits)
+    if form.dtype == leaf.dtype or (form.size and STRING in (form.dtype, leaf.dtype)):
         return form
-    widens = np.can_cast(form.dtype, leaf.dtype, "same_kind") or (form.dtype.kind == "i" and leaf.dtype.kind in "ufc")
-    return form.astype(leaf.dtype) if not form.size or (widens and _same(form, leaf.dtype)) else form
+    kinds = {"i": "iufc", "f": "fc", "c": "c"}.get(form.dtype.kind, "")
+    fits = not form.size or (leaf.dtype.kind in kinds and _same(form, leaf.dtype)) or leaf.dtype.name == "bfloat16"
+    return form.astype(leaf.dtype) if fits else form
 
 
 def _same(form: Array, dtype: np.dtype[Any]) -> bool:
@@ -80,11 +88,12 @@ def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
     """The exception for an example that holds `came` where `leaf` is expected."""
     differ = came.dtype == leaf.dtype and len(came.shape) == len(leaf.shape)
     repair = (
-        " Give `collate='pad'` or `collate='ragged'` for examples whose sizes differ, or resize them."
+        " For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in `output_signature`); "
+        "or resize them."
         if differ
         else " Convert it in your code."
     )
-    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf}.{repair}"))
+    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf} as in example 0.{repair}"))
 
 
 def at(leaf: Leaf) -> str:

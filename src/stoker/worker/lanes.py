@@ -166,7 +166,7 @@ class Lanes:
         seeds = self._seeds(epoch, shard)
         mixed = mix(self._program.seed, epoch, 3, shard)
         self._seeder.begin(mixed)
-        iterator = source.function(source.shard(shard, np.random.default_rng(mixed)))
+        iterator: Any = source.function(source.shard(shard, np.random.default_rng(mixed)))
         if not hasattr(iterator, "__iter__") and not hasattr(iterator, "__next__"):
             raise TypeError(
                 f"from_generator's function returned a {type(iterator).__name__} for shard {shard}, not a generator "

@@ -238,8 +238,9 @@ def decode(data: bytes) -> Message:
     """The message that `encode` made these bytes from; raises ValueError for any others."""
     match data[:1]:
         case b"W":
-            fields = _WORK.unpack_from(data)[1:]
-            return Work(*fields, np.frombuffer(data, np.int64, offset=_WORK.size))
+            _, task, epoch, slot, first, rows, serialized, from_inbox = _WORK.unpack_from(data)
+            indices = np.frombuffer(data, np.int64, offset=_WORK.size)
+            return Work(task, epoch, slot, first, rows, serialized, from_inbox, indices)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))

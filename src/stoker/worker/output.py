@@ -1,4 +1,4 @@
-"""Where a worker writes: batches as arrays in a slot, or, for rows that are to be joined with others, single examples."""
+"""Where a worker writes: batches as arrays in a slot or, for rows that are joined with others, single examples."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stoker.spec import Kind, Misfit
 from stoker.values import STRING
 from stoker.worker.assemble import Assembler, Block, string_blocks
 from stoker.worker.collate import Rows, together
+from stoker.worker.fitting import at
 from stoker.worker.tensorproto import tensor_bytes
 
 
@@ -139,8 +140,8 @@ def _each(leaf: Any, arrays: list[Any], rows: int) -> list[bytes]:
     """The tensor of each example, for examples that are handed out one by one."""
     if leaf.kind not in (Kind.DENSE, Kind.VARYING):
         raise Misfit(
-            f"{'at ' + leaf.path + ' ' if leaf.path else ''}it is {leaf.kind.name.lower()}: to_tf(serialized=True) with "
-            "batch_size=None can serialise arrays and strings. Give a batch_size, or convert it."
+            f"{at(leaf)}it is {leaf.kind.name.lower()}: to_tf(serialized=True) with batch_size=None can serialise "
+            "arrays and strings. Give a batch_size, or convert it."
         )
     strings = leaf.dtype == STRING
     proto = arrays[0].tobytes() if strings else b""

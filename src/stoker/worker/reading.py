@@ -107,7 +107,7 @@ def digest(example: Any) -> int:
     for leaf in optree.tree_leaves(example):
         if isinstance(leaf, np.ndarray) and leaf.dtype != object:
             head = np.ascontiguousarray(leaf.reshape(-1)[:16384])
-            value = zlib.crc32(head.view(np.uint8), zlib.crc32(str((leaf.shape, leaf.dtype)).encode(), value))
+            value = zlib.crc32(head.tobytes(), zlib.crc32(str((leaf.shape, leaf.dtype)).encode(), value))
         elif isinstance(leaf, str | bytes | bool | int | float | complex | np.generic):
             value = zlib.crc32(repr(leaf).encode("utf-8", "surrogatepass"), value)
     return value

@@ -97,8 +97,8 @@ def wrong_length(told: int, came: int, ended: bool) -> SourceError:
         )
     more = f"{came:,} in all" if ended else f"more ({came:,} so far)"
     return SourceError(
-        f"the generator was said to give length={told:,} examples, and gives {more}. Correct `length`, or leave it out: "
-        "the cardinality is unknown then."
+        f"the generator was said to give length={told:,} examples, and gives {more}. Correct `length`, or leave it "
+        "out: the cardinality is unknown then."
     )
 
 

@@ -27,6 +27,7 @@ from stoker.worker.messages import (
     Failure,
     Finished,
     FormKnown,
+    Indices,
     Join,
     Leave,
     Progress,
@@ -254,7 +255,7 @@ class Runner:
                 self._reader.example = lane.example
             raise
 
-    def _whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[Any]) -> tuple[int, ...]:
+    def _whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[Any] | Indices) -> tuple[int, ...]:
         """Write a batch whose examples have these numbers; returns the shapes of its parts."""
         try:
             return self._output.whole(task.slot, examples, task.serialized)
