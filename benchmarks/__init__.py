@@ -2,7 +2,7 @@
 
 One file a question::
 
-    throughput.py      a question: examples/s, CPU and memory in the steady state      cases a b c d
+    throughput.py      a question: examples/s, CPU and memory in the steady state      cases a b c d f g h
     first_batch.py     a question: how soon is the first batch there, at what memory    cases a c d e
          │
       rounds.py        which cell runs when: alternating rounds, the results as they come
@@ -13,7 +13,7 @@ One file a question::
          │
       contenders/      how each loader is driven: one file each, one protocol
       user_code.py     limit 1: the user's code alone
-      cases.py         the data: what is read, and in what batches
+      cases/           the data: what is read, in what batches, and how what came is checked
          │
       summary.py       medians, and ratios within a round                                pure
       report.py        the table and the chart in results/

@@ -64,6 +64,7 @@ def measure(driver: Driver, job: Job, timing: Timing) -> dict[str, Any]:
     """Open the loader and read it through all phases; see :class:`Timing`."""
     from benchmarks.reading import read_for, window_fault
 
+    batching = job.case.batching
     gc.collect()
     baseline = process_pss(os.getpid())
     tell(phase="first")
@@ -73,18 +74,18 @@ def measure(driver: Driver, job: Job, timing: Timing) -> dict[str, Any]:
         next(batches)
         first_batch_s = time.perf_counter() - start
         tell(phase="reading")
-        read_for(batches, timing.warm_s, at_least=8 if timing.window_s else 3)
+        read_for(batches, batching, timing.warm_s, at_least=8 if timing.window_s else 3)
         result: dict[str, Any] = {"first_batch_s": first_batch_s, "baseline_bytes": baseline}
         if timing.window_s:
             tell(phase="window")
-            window = read_for(batches, timing.window_s, at_least=4)
+            window = read_for(batches, batching, timing.window_s, at_least=4)
             tell(phase="reading")
-            read_for(batches, timing.after_s)
+            read_for(batches, batching, timing.after_s)
             result |= {
                 "examples_per_s": len(window.labels) / window.seconds,
                 "cpu_s_per_1000": 1000 * window.cpu_seconds / len(window.labels),
                 "window_s": window.seconds,
-                "window_fault": window_fault(window, job.source),
+                "window_fault": window_fault(window, batching, job.source),
             }
             del window
         if timing.pause_s:
@@ -102,7 +103,7 @@ def check(driver: Driver, case: Case, workers: int) -> str:
 
     source = case.make(case.batch_size * case.check_batches)
     with driver.feed(Job(case, source, workers)) as dataset:
-        return epoch_fault(iter(dataset), source)
+        return epoch_fault(iter(dataset), case.batching, source)
 
 
 def _warm_tensorflow() -> None:

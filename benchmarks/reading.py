@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.cases import Source, same
+from benchmarks.cases import Batching, Source
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,35 @@ class Window:
         seconds: how long it took, in whole batches.
         cpu_seconds: CPU time of this process and all below it, user and system.
         labels: the label of each example, in the order of arrival.
-        last: a copy of the last batch. (The tensors themselves would keep a slot of the loader's, and SPDL's pool
-            stops for good while one is kept.)
+        last: the last batch as NumPy arrays, copied. (The tensors themselves would keep a slot of the loader's, and
+            SPDL's pool stops for good while one is kept.)
     """
 
     seconds: float
     cpu_seconds: float
     labels: np.ndarray
-    last: tuple[np.ndarray, np.ndarray]
+    last: Any
 
 
-def read_for(batches: Iterator[Any], seconds: float, at_least: int = 1) -> Window:
+def read_for(batches: Iterator[Any], batching: Batching, seconds: float, at_least: int = 1) -> Window:
     """Read for so many seconds and at least so many batches, touching labels only."""
     labels: list[np.ndarray] = []
     cpu = tree_cpu()
     start = time.perf_counter()
     while True:
         batch = next(batches)
-        labels.append(batch[1].numpy())
+        labels.append(batching.labels(batch))
         elapsed = time.perf_counter() - start
         if elapsed >= seconds and len(labels) >= at_least:
             cpu = tree_cpu() - cpu
-            return Window(elapsed, cpu, np.concatenate(labels), (batch[0].numpy(), batch[1].numpy()))
+            return Window(elapsed, cpu, np.concatenate(labels), in_numpy(batch))
+
+
+def in_numpy(batch: Any) -> Any:
+    """A batch of tensors as one of NumPy arrays, copied."""
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), batch)
 
 
 def tree_cpu() -> float:
@@ -58,22 +65,22 @@ def tree_cpu() -> float:
     return total
 
 
-def window_fault(window: Window, source: Source) -> str:
+def window_fault(window: Window, batching: Batching, source: Source) -> str:
     """What is wrong with what was read, or an empty string: an example that came twice, the last batch's content."""
     if len(np.unique(window.labels)) != len(window.labels):
         return "an example came twice"
-    if not same(window.last, source):
+    if not batching.same(window.last, source):
         return "a batch of the timed window has wrong content"
     return ""
 
 
-def epoch_fault(batches: Iterator[Any], source: Source) -> str:
+def epoch_fault(batches: Iterator[Any], batching: Batching, source: Source) -> str:
     """What is wrong with a whole epoch, or an empty string: each example once, each with its own content."""
     labels: list[np.ndarray] = []
     for batch in batches:
-        if not same(batch, source):
+        if not batching.same(in_numpy(batch), source):
             return "a batch has wrong content"
-        labels.append(batch[1].numpy())
+        labels.append(batching.labels(batch))
     if not np.array_equal(np.sort(np.concatenate(labels)), np.arange(len(source))):
         return "not every example came once"
     return ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES
-from benchmarks.contenders import LIMIT, TITLES
+from benchmarks.contenders import LIMIT, TITLES, runs_on
 from benchmarks.report import write_report
 from benchmarks.runner import Missing, require, run_cell
 
@@ -47,7 +47,7 @@ def run(asked: argparse.Namespace, arguments: list[str]) -> None:
     records: list[dict[str, Any]] = []
     for turn in range(asked.rounds):
         for case in asked.cases:
-            for contender in _rotated(asked.contenders, turn):
+            for contender in _rotated([name for name in asked.contenders if runs_on(name, case)], turn):
                 cell = [*arguments, "--workers", str(asked.workers)]
                 record = run_cell(contender, case, cell, asked.timeout) | {"round": turn}
                 records.append(record)

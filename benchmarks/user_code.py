@@ -1,4 +1,4 @@
-"""Limit 1: processes that run the user's code alone and write each example to its row of one shared buffer.
+"""Limit 1: processes that run the user's code alone and write each example to its place in one shared buffer.
 
 Nothing is handed over, nobody waits for anybody, and one buffer is written again and again: no loader
 that moves batches from as many worker processes can be quicker, on these cores.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable, Iterable
 from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.synchronize import Barrier
+from typing import Any
 
 import numpy as np
 import psutil
@@ -24,7 +26,8 @@ def measure(case: Case, workers: int, seconds: float) -> tuple[float, float]:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(workers)
     results: multiprocessing.SimpleQueue[tuple[int, float, float]] = context.SimpleQueue()
-    buffer = SharedMemory(create=True, size=case.batch_bytes)
+    share = -(-case.batch_size // workers)
+    buffer = SharedMemory(create=True, size=workers * _room(case, share))
     try:
         processes = [
             context.Process(target=_work, args=(case.key, buffer.name, worker, workers, seconds, barrier, results))
@@ -55,27 +58,32 @@ def _work(
     case = CASES[key]
     source = case.make(ENDLESS)
     memory = SharedMemory(name=buffer_name)
-    rows = np.ndarray((case.batch_size, *case.shape), case.dtype, memory.buf)
     mine = range(worker * case.batch_size // workers, (worker + 1) * case.batch_size // workers)
+    room = _room(case, -(-case.batch_size // workers))
+    write = case.batching.writer(len(mine), np.ndarray(room, np.uint8, memory.buf, worker * room))
     barrier.wait()
-    _run(source, rows, mine, _WARM_UP_S)
+    _run(source, write, mine, case.batch_size, _WARM_UP_S)
     barrier.wait()
     cpu = sum(psutil.Process().cpu_times()[:2])
-    count, elapsed = _run(source, rows, mine, seconds)
+    count, elapsed = _run(source, write, mine, case.batch_size, seconds)
     results.put((count, elapsed, sum(psutil.Process().cpu_times()[:2]) - cpu))
-    del rows
+    del write
     memory.close()
 
 
-def _run(source: Source, rows: np.ndarray, mine: range, seconds: float) -> tuple[int, float]:
-    """Fill this process's rows of one batch after another; the number of examples and the time it took."""
-    labels = np.empty(len(rows), np.int64)
-    batch = len(rows)
+def _run(
+    source: Source, write: Callable[[Iterable[Any]], Any], mine: range, batch: int, seconds: float
+) -> tuple[int, float]:
+    """Write this process's share of one batch after another; the number of examples and the time it took."""
     first = count = 0
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
-        for row in mine:
-            rows[row], labels[row] = source[first + row]
+        write(map(source.__getitem__, range(first + mine.start, first + mine.stop)))
         count += len(mine)
         first += batch
     return count, elapsed
+
+
+def _room(case: Case, rows: int) -> int:
+    """Bytes of the buffer that a process with so many rows has, aligned."""
+    return -(-case.batching.room(rows) // 64) * 64

@@ -54,6 +54,7 @@ MODULES = {
     "torch": "torch_loader",
     "torch_spawn": "torch_spawned",
     "pydataset": "keras_pydataset",
+    "pool": "process_pool",
     "generator": "one_process",
     "ready_batch": "ready_batch",
 }
@@ -65,6 +66,7 @@ TITLES = {
     "torch": "PyTorch DataLoader (fork)",
     "torch_spawn": "PyTorch DataLoader (spawn)",
     "pydataset": "Keras PyDataset, processes",
+    "pool": "multiprocessing.Pool.imap",
     "generator": "from_generator, one process",
     "user_code": "limit 1: user's code only",
     "ready_batch": "limit 2: a ready batch",
@@ -76,6 +78,14 @@ LIMIT = "user_code"
 LIMITS = (LIMIT, "ready_batch")
 """The contenders that load nothing."""
 
+ONLY_ON = {"pydataset": "abcde", "pool": "fgh"}
+"""The cases of contenders that do not run on all. Keras takes no strings and no ragged batches; on the other cases a
+pool is what it is."""
+
+
+def runs_on(name: str, case: str) -> bool:
+    return case in ONLY_ON.get(name, case)
+
 
 def load(name: str) -> Driver:
     """Import the driver of a contender, and with it the peer's package.
@@ -86,13 +96,10 @@ def load(name: str) -> Driver:
     return cast(Driver, importlib.import_module(f"{__name__}.{MODULES[name]}"))
 
 
-def into_tf(job: Job, batches: Callable[[], Iterator[tuple[Any, Any]]]) -> Any:
-    """A generator of NumPy batches as a ``tf.data.Dataset``, with the spec known beforehand."""
+def into_tf(job: Job, batches: Callable[[], Iterator[Any]]) -> Any:
+    """A generator of collated batches as a ``tf.data.Dataset``, with the spec known beforehand."""
     import tensorflow as tf
 
-    case = job.case
-    spec = (
-        tf.TensorSpec((case.batch_size, *case.shape), case.dtype),
-        tf.TensorSpec((case.batch_size,), "int64"),
-    )
-    return tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(PREFETCH)
+    batching = job.case.batching
+    made = tf.data.Dataset.from_generator(batches, output_signature=batching.signature(job.case.batch_size))
+    return batching.delivered(made).prefetch(PREFETCH)

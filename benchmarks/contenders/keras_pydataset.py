@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-from benchmarks.cases import read_rows
 from benchmarks.contenders import Job
 
 PACKAGE = "tensorflow-cpu"
@@ -25,14 +23,14 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
 
     def __init__(self, job: Job) -> None:
         super().__init__(workers=job.workers, use_multiprocessing=True)
-        self._source, self._size, self._count = job.source, job.case.batch_size, job.batches
+        self._case, self._source, self._count = job.case, job.source, job.batches
 
     @property
     def num_batches(self) -> int:
         return self._count
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        return read_rows(self._source, number * self._size, (number + 1) * self._size)
+    def __getitem__(self, number: int) -> Any:
+        return self._case.read(self._source, number)
 
 
 @contextmanager

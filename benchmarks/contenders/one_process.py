@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.cases import read_rows
 from benchmarks.contenders import Job, into_tf
 
 PACKAGE = ""
@@ -18,10 +17,8 @@ PACKAGE = ""
 
 @contextmanager
 def feed(job: Job) -> Iterator[Any]:
-    size = job.case.batch_size
-
-    def batches() -> Iterator[tuple[Any, Any]]:
+    def batches() -> Iterator[Any]:
         for number in range(job.batches):
-            yield read_rows(job.source, number * size, (number + 1) * size)
+            yield job.case.read(job.source, number)
 
     yield into_tf(job, batches)

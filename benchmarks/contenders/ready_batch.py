@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import optree
 
-from benchmarks.cases import read_rows
 from benchmarks.contenders import Job, into_tf
 
 PACKAGE = ""
@@ -20,16 +20,18 @@ _ALIGNMENT = 64
 
 @contextmanager
 def feed(job: Job) -> Iterator[Any]:
-    batch = tuple(_aligned(part) for part in read_rows(job.source, 0, job.case.batch_size))
+    batch = optree.tree_map(_aligned, job.case.read(job.source, 0))
 
-    def batches() -> Iterator[tuple[Any, Any]]:
+    def batches() -> Iterator[Any]:
         for _ in range(job.batches):
-            yield batch[0], batch[1]
+            yield batch
 
     yield into_tf(job, batches)
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
+    if array.dtype == object:
+        return array  # strings, which TensorFlow copies wherever they lie
     memory = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
     skip = -memory.ctypes.data % _ALIGNMENT
     copy = memory[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)

@@ -22,15 +22,15 @@ from benchmarks.contenders import PREFETCH, Job, into_tf
 PACKAGE = "spdl"
 _BUFFER = 2
 _SEGMENTS = _BUFFER + PREFETCH + 1
-_SLACK = 65536  # room for the labels and alignment
+_SLACK = 65536  # room for alignment
 
 
 @dataclass
 class Stripe:
-    """Every ``step``-th batch of the source, written into one array that is used again.
+    """Every ``step``-th batch of the source, written into memory that is used again.
 
-    SPDL copies a batch into its segment before it asks for the next, so one array will do; a fresh array a batch
-    would cost page faults on top.
+    SPDL copies a batch into its segment before it asks for the next, so the memory of one will do; fresh memory a
+    batch would cost page faults on top. Strings it pickles.
     """
 
     source: Source
@@ -38,23 +38,21 @@ class Stripe:
     first: int
     step: int
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[Any]:
         size = self.case.batch_size
-        xs = np.empty((size, *self.case.shape), self.case.dtype)
-        labels = np.empty(size, np.int64)
+        write = self.case.batching.writer(size, np.empty(self.case.batching.room(size), np.uint8))
         for number in range(self.first, len(self.source) // size, self.step):
-            for row in range(size):
-                xs[row], labels[row] = self.source[number * size + row]
-            yield xs, labels
+            yield write(map(self.source.__getitem__, range(number * size, (number + 1) * size)))
 
 
 @contextmanager
 def feed(job: Job) -> Iterator[Any]:
+    room = job.case.batching.room(job.case.batch_size)
     streams = [
         iterate_in_subprocess(
             partial(Stripe, job.source, job.case, first, job.workers),
             buffer_size=_BUFFER,
-            arena=SharedMemorySegmentPool(job.case.batch_bytes + _SLACK, _SEGMENTS),
+            arena=SharedMemorySegmentPool(room + _SLACK, _SEGMENTS),
         )
         for first in range(job.workers)
     ]

@@ -14,5 +14,8 @@ PACKAGE = "-e ."
 
 @contextmanager
 def feed(job: Job) -> Iterator[Any]:
-    with stoker.Loader(job.source, batch_size=job.case.batch_size, workers=job.workers) as loader:
+    case = job.case
+    with stoker.Loader(
+        job.source, batch_size=case.batch_size, workers=job.workers, collate=case.batching.stoker
+    ) as loader:
         yield loader.to_tf()

@@ -360,10 +360,10 @@ class Scheduler:
         elif shard.owner is not None:
             worker = shard.owner
         else:
-            owners = [s.owner for stream in self._streams.values() for s in stream.shards()]
+            owners = [s.owner for stream in self._streams.values() for s in stream.shards() if not s.ended]
             owned = Counter(owner for owner in owners if owner is not None)
             worker = min(self._up, key=lambda worker: (owned[worker], len(self._up[worker])))
-            if owned[worker] >= math.ceil(len(owners) / self._workers):
+            if not shard.ended and owned[worker] >= math.ceil(len(owners) / self._workers):
                 return None
         return worker if len(self._up[worker]) < self._depth else None
 

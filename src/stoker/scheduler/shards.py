@@ -85,7 +85,7 @@ class ShardStream:
         ]
 
     def shards(self) -> list[Shard]:
-        return [shard for shard in self._places if not shard.ended]
+        return list(self._places)
 
     def give_back(self) -> Batch | None:
         return None

@@ -100,7 +100,7 @@ class Stream(Protocol):
         """All that have, or had, a slot and are not delivered."""
 
     def shards(self) -> list[Shard]:
-        """The shards that are open and have not ended."""
+        """The shards that have a place, those too that have ended and wait for their turn."""
 
     def fed(self, items: int, ended: bool) -> None:
         """So many items have arrived."""

@@ -89,9 +89,9 @@ def from_generator(
     The shards are the user's partition of the data (files, ranges, servers) and do not depend on the number
     of workers. Each is read by one worker at a time, from its start to its end. Batches are taken from up
     to `open_shards` shards in turn, a finished one's place is taken by the next; the rows left at the ends of
-    shards are joined, so that all batches but the last are full. When a worker dies, its shards are opened again and the examples
-    that were delivered are skipped: the user's code runs again for them. An iterator that
-    has `state_dict()` and `load_state_dict(state)` goes on without that.
+    shards are joined, so that all batches but the last are full. When a worker dies, its shards are opened
+    again and the examples that were delivered are skipped: the user's code runs again for them. An iterator
+    that has `state_dict()` and `load_state_dict(state)` goes on without that.
 
     Args:
         fn: a generator function with one parameter, a `stoker.Shard`, or anything that returns an iterable.
