@@ -6,6 +6,7 @@ whole: padded, ragged, sparse, of strings, by a function of the user's, or alrea
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Assembler:
     def __init__(self, spec: Spec, rules: Sequence[Rule], function: Callable[[list[Any]], Any] | None) -> None:
         self._spec, self._function = spec, function
         self._whole = bool(rules) and rules[0] == "asis"
+        is_flat = spec.tree.type is dict and all(len(path) == 1 for path in spec.tree.paths())
+        self._keys = spec.tree.entries() if is_flat and spec.tree.num_children == len(spec.leaves) else None
         self._joins = [_join(leaf, rule) for leaf, rule in zip(spec.leaves, rules, strict=True)]
 
     def blocks(self, examples: list[Any]) -> list[Block]:
@@ -51,16 +54,24 @@ class Assembler:
             examples = [self._function(examples)]
         elif self._whole and len(examples) != 1:
             raise AssertionError("a source of batches gives one at a time")
+        blocks: list[Block] = []
+        for join, column in zip(self._joins, self._columns(examples), strict=True):
+            blocks += join(column)
+        return blocks
+
+    def _columns(self, examples: list[Any]) -> list[list[Any]]:
+        """The values of each leaf."""
+        keys = self._keys
+        if keys is not None and all(type(example) is dict and len(example) == len(keys) for example in examples):
+            with contextlib.suppress(KeyError):  # told below, with its position
+                return [[example[key] for example in examples] for key in keys]
         rows = []
         for position, example in enumerate(examples):
             try:
                 rows.append(self._spec.flatten(example))
             except Misfit as misfit:
                 raise MisfitAt(position, misfit) from None
-        blocks: list[Block] = []
-        for join, column in zip(self._joins, zip(*rows, strict=True), strict=True):
-            blocks += join(list(column))
-        return blocks
+        return [list(column) for column in zip(*rows, strict=True)]
 
 
 _Join = Callable[[list[Any]], list[Block]]
@@ -91,7 +102,7 @@ def _stacked(leaf: Leaf, values: list[Any]) -> list[Block]:
         except (Misfit, UnicodeEncodeError):
             pass  # told by what follows, with its position; or it is another kind of string
     number = next((number for number, dtype in PYTHON_NUMBERS.items() if dtype == leaf.dtype), leaf.dtype.type)
-    if not leaf.shape and all(type(value) in (number, leaf.dtype.type) for value in values):
+    if not leaf.shape and set(map(type, values)) <= {number, leaf.dtype.type}:
         try:
             return [_copy(np.fromiter(values, leaf.dtype, len(values)))]
         except OverflowError:

@@ -63,10 +63,24 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
 
 def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
     """`fitting` for the values of several examples; raises `Reused` too."""
-    forms = [fitting(leaf, value, position) for position, value in enumerate(values)]
+    forms = values if _are_arrays(leaf, values) else [fitting(leaf, v, position) for position, v in enumerate(values)]
     if len(forms) > 1 and type(forms[0]) is np.ndarray and forms[0].ndim:
         refuse_reused(forms)
     return forms
+
+
+def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
+    """Whether all are arrays as expected: by far the commonest, so it is looked at first, and quickly."""
+    if leaf.kind is not Kind.DENSE or leaf.dtype == STRING or set(map(type, values)) != {np.ndarray}:
+        return False
+    dtype, ndim, sizes = leaf.dtype, len(leaf.shape), leaf.shape
+    is_free = sizes.count(None) == ndim
+    for value in values:
+        if value.dtype != dtype or value.ndim != ndim:
+            return False
+        if not is_free and any(size not in (None, its) for size, its in zip(sizes, value.shape, strict=True)):
+            return False
+    return True
 
 
 def _as_number(leaf: Leaf, form: Any) -> Any:
