@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import optree
 
 from stoker.errors import OptionError
@@ -190,7 +191,7 @@ def _leads_to(path: tuple[Any, ...] | str, accessor: Any) -> bool:
 def _is_token_list(part: Any) -> bool:
     """Whether it is a list of numbers and strings, or of such lists."""
     return type(part) is list and all(
-        isinstance(item, bool | int | float | complex | str | bytes) or _is_token_list(item) for item in part
+        isinstance(item, bool | int | float | complex | str | bytes | np.generic) or _is_token_list(item) for item in part
     )
 
 

@@ -80,17 +80,24 @@ class Leaf:
         """Whether every example of this leaf takes the same number of bytes."""
         return self.kind is Kind.DENSE and self.dtype != STRING and None not in self.shape
 
+    @property
+    def is_untold(self) -> bool:
+        """Whether it was an empty list, which tells neither dtype nor dimensions."""
+        return self.lenient and self.shape == (0,)
+
     def merged(self, other: Leaf) -> Leaf:
         """The leaf that this and `other` are both; dimensions that differ become None. Raises `Misfit`."""
+        if self.is_untold or other.is_untold:
+            told = other if self.is_untold else self
+            return told if told.is_untold else dataclasses.replace(told, shape=(None, *told.shape[1:]))
         kinds = {self.kind, other.kind}
         if len(self.shape) != len(other.shape) or (Kind.SPARSE in kinds and len(kinds) > 1):
             raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
-        if self.dtype != other.dtype and 0 not in (*self.shape, *other.shape):  # an empty list tells no dtype
+        if self.dtype != other.dtype:
             raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
-        told = other if 0 in self.shape else self
         shape = tuple(one if one == two else None for one, two in zip(self.shape, other.shape, strict=True))
         kind = Kind.RAGGED if Kind.RAGGED in kinds else self.kind
-        return Leaf(self.path, shape, told.dtype, kind, max(self.ragged_rank, other.ragged_rank))
+        return Leaf(self.path, shape, self.dtype, kind, max(self.ragged_rank, other.ragged_rank))
 
     def parts(self) -> tuple[Part, ...]:
         """The arrays that this leaf of a batch lies in.
@@ -216,7 +223,15 @@ def describe(path: str, value: Any) -> Leaf:
         form = canonical(value)
     except Misfit as misfit:
         raise Misfit(f"{_at(path)}it {misfit}") from None
-    return leaf_of(path, form)
+    leaf = leaf_of(path, form)
+    return dataclasses.replace(leaf, lenient=True) if is_untold(value) else leaf
+
+
+def is_untold(value: Any) -> bool:
+    """Whether a value is an empty list, or an empty object array."""
+    return (type(value) is list and not value) or (
+        isinstance(value, np.ndarray) and value.dtype == STRING and value.shape == (0,)
+    )
 
 
 def leaf_of(path: str, form: Any) -> Leaf:

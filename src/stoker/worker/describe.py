@@ -45,8 +45,7 @@ class Describer:
         spec = collation.spec(first)
         rules = collation.rules(spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
-            most = max(1, min(LOOK, self._program.batch_size)) - 1
-            spec = _merged([spec, *map(collation.spec, islice(examples, most))])
+            spec = _merged([spec, *map(collation.spec, islice(examples, LOOK - 1))])
         return Form.of(spec, rules)
 
     def _of_function(self, examples: list[Any]) -> Form:

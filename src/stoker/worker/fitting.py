@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stoker.spec import Kind, Leaf, Misfit, leaf_of
+from stoker.spec import Kind, Leaf, Misfit, is_untold, leaf_of
 from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
 
 
@@ -38,7 +38,7 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
         form: Any = value
     else:
         try:
-            form = canonical(value)
+            form = _nothing(leaf) if leaf.lenient and is_untold(value) else canonical(value)
             came = leaf_of("", form)
         except Misfit as misfit:
             told = str(misfit).removeprefix("it ")
@@ -59,6 +59,15 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
         if form.dtype != leaf.dtype:  # the other byte order
             form = form.astype(leaf.dtype)
     return form
+
+
+def _nothing(leaf: Leaf) -> Array | Ragged:
+    """What an empty list stands for."""
+    sizes = tuple(size or 0 for size in leaf.shape[1:])
+    if leaf.kind is Kind.RAGGED:
+        values = np.zeros((0, *sizes[leaf.ragged_rank :]), leaf.dtype)
+        return Ragged(values, tuple(np.zeros(1, np.int64) for _ in range(leaf.ragged_rank)))
+    return np.zeros((0, *sizes), leaf.dtype)
 
 
 def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
@@ -100,14 +109,15 @@ def _same(form: Array, dtype: np.dtype[Any]) -> bool:
 
 def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
     """The exception for an example that holds `came` where `leaf` is expected."""
-    differ = came.dtype == leaf.dtype and len(came.shape) == len(leaf.shape)
-    repair = (
-        " For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in `output_signature`); "
-        "or resize them."
-        if differ
-        else " Convert it in your code."
-    )
-    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf} as in example 0.{repair}"))
+    repair = "Convert it in your code."
+    if (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
+        repair = (
+            "Its size was the same in the first examples: tell by `output_signature` that it varies (None)."
+            if leaf.lenient
+            else "For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in "
+            "`output_signature`); or resize them."
+        )
+    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf} as in example 0. {repair}"))
 
 
 def at(leaf: Leaf) -> str:
