@@ -55,7 +55,7 @@ def train(name: str, payloads: Sequence[str], seconds: float, results: Connectio
     """The trainer's process: start a worker, measure each payload, send a `Figure` of each.
 
     The largest payload comes first: after a batch of 64 MB malloc keeps the memory of smaller ones instead
-    of giving it back each time, which makes pickles of 256 kB up to three times as fast. The slots do not care.
+    of giving it back each time, which makes pickles of 256 kB up to three times as fast.
     """
     os.setpgid(0, 0)  # with its worker, for one kill
     context = multiprocessing.get_context("spawn")

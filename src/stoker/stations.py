@@ -100,7 +100,7 @@ class Stations:
         """What is known of the batches."""
         size = self.batching.size
         count = self._count()
-        whole_batches = self._drop or (count is not None and math.isfinite(count) and count % size == 0)
+        whole_batches = self._drop or (count is not None and (count == math.inf or count % size == 0))
         cardinality = count
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
