@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -191,7 +192,8 @@ def _leads_to(path: tuple[Any, ...] | str, accessor: Any) -> bool:
 def _is_token_list(part: Any) -> bool:
     """Whether it is a list of numbers and strings, or of such lists."""
     return type(part) is list and all(
-        isinstance(item, bool | int | float | complex | str | bytes | np.generic) or _is_token_list(item) for item in part
+        isinstance(item, bool | int | float | complex | str | bytes | np.generic) or _is_token_list(item)
+        for item in part
     )
 
 
@@ -225,10 +227,15 @@ class Form:
         leaves = tuple(batch_leaf(leaf, rule, None) for leaf, rule in zip(spec.leaves, rules, strict=True))
         return cls(spec, tuple(rules), Spec(spec.tree, leaves), is_stacked_in_place(spec, rules))
 
-    @property
+    @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The arrays that a batch lies in."""
         return tuple(part for leaf in self.batch.leaves for part in leaf.parts())
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """How many of them each leaf has."""
+        return tuple(len(leaf.parts()) for leaf in self.batch.leaves)
 
     def serialized(self) -> Form:
         """The form of the same batches with every component as a string, a serialised tensor.

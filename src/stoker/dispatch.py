@@ -382,6 +382,7 @@ class Dispatcher:
                     self._do(command)
                 if isinstance(now, Closed):
                     self._forget(now.stream)
+            self._engine.flush()
         except BaseException as error:  # Ctrl-C too: half of an event is worse than an end
             self._cut_short(error)
             raise

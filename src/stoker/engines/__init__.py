@@ -50,7 +50,10 @@ class Engine(Protocol):
         """Bring all workers up, without waiting for them; each says `Hello`."""
 
     def submit(self, worker: int, message: Question) -> None:
-        """Give a worker its next task; it answers in the order of the tasks."""
+        """Give a worker its next task; it answers in the order of the tasks. Sent with the next `flush`."""
+
+    def flush(self) -> None:
+        """Send what was submitted: several tasks for one worker wake it once."""
 
     def tell(self, known: FormKnown) -> None:
         """Let every worker, also those to come, know the form of the batches before its next task."""

@@ -24,6 +24,7 @@ from stoker.worker.messages import (
     Hello,
     Leave,
     Question,
+    bundled,
     decode,
     encode,
 )
@@ -52,6 +53,8 @@ class Child:
         self.number = number
         self.told = False  # the spec
         self.ended = False
+        self._posted: list[bytes] = []
+        self._posted_bytes = 0
         self.asked, self.answered = 1, 0  # messages that want an answer, and answers; it owes a Hello
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -77,12 +80,21 @@ class Child:
             raise
         log.debug("worker %d started, pid %d", number, self.process.pid)
 
-    def send(self, message: Question | FormKnown | Leave) -> None:
+    def post(self, message: Question | FormKnown | Leave) -> None:
+        """Send with the next `flush`."""
+        data = encode(message)
+        if self._posted and self._posted_bytes + len(data) > MAX_BYTES // 2:
+            self.flush()
+        self._posted.append(data)
+        self._posted_bytes += len(data)
+
+    def flush(self) -> None:
         """Send without waiting. A worker that is gone hears nothing; its death is told elsewhere."""
+        posted, self._posted, self._posted_bytes = self._posted, [], 0
         try:
-            self.channel.send(encode(message))
+            self.channel.send(bundled(posted))
         except OSError:  # it is gone, or this engine is being closed
-            log.debug("worker %d was gone before %s", self.number, type(message).__name__)
+            log.debug("worker %d was gone before %d messages", self.number, len(posted))
 
     def receive(self) -> list[Answer] | None:
         """All messages that have arrived; None at the end of the stream."""

@@ -33,6 +33,9 @@ class InlineEngine:
     def submit(self, worker: int, message: Question) -> None:
         self._pending.append(message)
 
+    def flush(self) -> None:
+        """Nothing is sent."""
+
     def tell(self, known: FormKnown) -> None:
         self._runner.learn(known)
 

@@ -45,6 +45,7 @@ class ProcessEngine:
         self._program, self._workers = program, workers
         self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
         self._children: dict[int, Child] = {}
+        self._posted: dict[int, Child] = {}
         self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
         self._known: FormKnown | None = None
         self._asleep = False  # the supervisor, without a time at which it wakes: no worker owes an answer
@@ -69,16 +70,23 @@ class ProcessEngine:
         child = self._children[worker]
         if self._known is not None and not child.told:
             child.told = True
-            child.send(self._known)
-        child.send(message)
+            child.post(self._known)
+        child.post(message)
         child.asked += 1
-        if self._asleep:
+        self._posted[worker] = child
+
+    def flush(self) -> None:
+        for child in self._posted.values():
+            child.flush()
+        if self._posted and self._asleep:
             self._wake()
+        self._posted.clear()
 
     def leave(self, leave: Leave) -> None:
         for child in list(self._children.values()):
             if child.told:
-                child.send(leave)
+                child.post(leave)
+                self._posted[child.number] = child
 
     def tell(self, known: FormKnown) -> None:
         self._known = known

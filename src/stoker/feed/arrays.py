@@ -36,8 +36,7 @@ def examples(form: Form, arrays: Sequence[Array]) -> Iterator[Any]:
 
 def _values(form: Form, arrays: Sequence[Array]) -> Iterator[Any]:
     start = 0
-    for leaf in form.batch.leaves:
-        count = len(leaf.parts())
+    for leaf, count in zip(form.batch.leaves, form.counts, strict=True):
         yield _value(leaf, arrays[start : start + count])
         start += count
 

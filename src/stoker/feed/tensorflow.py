@@ -45,53 +45,50 @@ def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -
     """The batches of `loader`; see `Loader.to_tf`."""
     tf = _tensorflow()
     close_before_others()
-    made = _arrays(loader, form, serialized)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
-    size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD
+    size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
-    if not _is_plain(form):
-        made = made.map(_native(partial(_nested, form)))
-    made = made.prefetch(ahead)
+    made = _batches(loader, form, serialized, outline.static_rows).prefetch(ahead)
     if outline.single:
-        made = made.unbatch().map(_native(partial(_example, form))).prefetch(outline.size)
+        made = made.unbatch()
+        if any(leaf.kind is Kind.VARYING for leaf in form.batch.leaves):
+            made = made.map(_native(partial(_example, form)))
+        made = made.prefetch(outline.size)
     if outline.cardinality is not None:
         known = tf.data.INFINITE_CARDINALITY if outline.cardinality == math.inf else int(outline.cardinality)
         made = made.apply(tf.data.experimental.assert_cardinality(known))
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     made = made.with_options(options)
     return _never_ending(made) if outline.cardinality == math.inf else made
 
 
-def _arrays(loader: Loader, form: Form, serialized: bool) -> tf.data.Dataset:
-    """The arrays of each batch, as they lie in the slot but for strings: nested if they are all, else flat."""
+def _batches(loader: Loader, form: Form, serialized: bool, rows: int | None) -> tf.data.Dataset:
+    """The batches; examples whose shapes vary are still ragged values beside their shapes."""
     tf = _tensorflow()
-    plain = _is_plain(form)
-    order = _leaf_order(form.batch) if plain else list(range(len(form.batch.leaves)))
+    order = _leaf_order(form.batch)
     leaves = [form.batch.leaves[place] for place in order]
     iterators = _Iterators(loader, _parts_of(form, order), serialized)
     begin, pull, end = _weak(iterators)
     number = tf.TensorSpec((), tf.int64)
-    rows = loader._outline.static_rows
-    specs = [spec for leaf in leaves for spec in _component_specs(leaf, None if form.single else rows)]
-    strings = [leaf.dtype == STRING and part == 0 for leaf in leaves for part in range(_components(leaf))]
+    nested = element_spec(form, None if form.single else rows)
+    encoded = [encoded for leaf in leaves for encoded in _encoded_specs(leaf, None if form.single else rows)]
+    types = [dtype for leaf in leaves for dtype in _types(leaf)]
 
-    def pull_components(n: Any) -> Any:
-        types = [tf.uint8 if text else spec.dtype for text, spec in zip(strings, specs, strict=True)]
+    def pull_batch(n: Any) -> Any:
         arrays = tf.numpy_function(pull, [n], types)
-        arrays = arrays if isinstance(arrays, list | tuple) else [arrays]
-        return [_texts(array) if text else array for text, array in zip(strings, arrays, strict=True)]
+        arrays = list(arrays) if isinstance(arrays, list | tuple) else [arrays]
+        return [tensor for leaf in leaves for tensor in _encode(leaf, [arrays.pop(0) for _ in _types(leaf)])]
 
     variant = tf.raw_ops.GeneratorDataset(
         init_func_other_args=[],
         next_func_other_args=[],
         finalize_func_other_args=[],
         init_func=_graph(lambda: tf.numpy_function(begin, [], tf.int64), []),
-        next_func=_graph(pull_components, [number]),
+        next_func=_graph(pull_batch, [number]),
         finalize_func=_graph(lambda n: tf.numpy_function(end, [n], tf.int64), [number]),
-        output_types=[spec.dtype for spec in specs],
-        output_shapes=[spec.shape for spec in specs],
+        output_types=[spec.dtype for spec in encoded],
+        output_shapes=[spec.shape for spec in encoded],
     )
-    nested = element_spec(form, rows) if plain else tuple(specs)
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators  # datasets derived from it, and their iterators, keep it
     return made
@@ -117,30 +114,55 @@ def _texts(proto: Any) -> Any:
     return tf.io.parse_tensor(tf.strings.substr(whole, tf.strings.length(whole) - size, size), tf.string)
 
 
-def _is_plain(form: Form) -> bool:
-    """Whether every leaf is one tensor, and no None stands in the structure."""
-    tree = form.batch.tree
-    return all(leaf.kind is Kind.DENSE for leaf in form.batch.leaves) and not _has_none(tree)
+def _types(leaf: Leaf) -> list[Any]:
+    """The dtypes of the arrays that a leaf is handed to TensorFlow as: its parts, without the bounds of strings."""
+    tf = _tensorflow()
+    parts = leaf.parts()
+    if leaf.dtype == STRING:
+        parts = (parts[0], *parts[2:])
+    return [tf.as_dtype(part.dtype) for part in parts]
 
 
-def _has_none(tree: Any) -> bool:
-    return tree.type is type(None) or any(map(_has_none, tree.children()))
-
-
-def _components(leaf: Leaf) -> int:
-    """Tensors that a leaf comes as: its parts, without the bounds of strings."""
-    return len(leaf.parts()) - (leaf.dtype == STRING)
-
-
-def _component_specs(leaf: Leaf, rows: int | None) -> list[Any]:
+def _encoded_specs(leaf: Leaf, rows: int | None) -> list[Any]:
+    """How tf.data holds an element with this leaf: a ragged one as a variant, a sparse one as three."""
     tf = _tensorflow()
     dtype = tf.string if leaf.dtype == STRING else tf.as_dtype(leaf.dtype)
-    parts = leaf.parts()
-    rest = [tf.TensorSpec((None,) * part.ndim, tf.int64) for part in parts[len(parts) - _components(leaf) + 1 :]]
-    if leaf.kind is Kind.DENSE:
-        return [tf.TensorSpec(_with_rows(leaf.shape, rows), dtype)]
-    inner = leaf.shape[leaf.ragged_rank + 1 :] if leaf.kind is Kind.RAGGED else ()
-    return [tf.TensorSpec((None, *inner), dtype), *rest]
+    match leaf.kind:
+        case Kind.DENSE:
+            return [tf.TensorSpec(_with_rows(leaf.shape, rows), dtype)]
+        case Kind.RAGGED:
+            return [tf.TensorSpec((), tf.variant)]
+        case Kind.SPARSE:
+            return [tf.TensorSpec((3,), tf.variant)]
+        case Kind.VARYING:
+            return [tf.TensorSpec((), tf.variant), tf.TensorSpec((None, len(leaf.shape) - 1), tf.int64)]
+
+
+def _encode(leaf: Leaf, arrays: list[Any]) -> list[Any]:
+    """The arrays of a leaf as tf.data holds it."""
+    tf = _tensorflow()
+    values, *rest = arrays
+    if leaf.dtype == STRING:
+        values = _texts(values)
+    match leaf.kind:
+        case Kind.DENSE:
+            return [values]
+        case Kind.RAGGED:
+            return [_ragged(values, rest)]
+        case Kind.SPARSE:
+            indices, shape = rest
+            sparse = tf.raw_ops.SerializeSparse(
+                sparse_indices=indices, sparse_values=values, sparse_shape=shape, out_type=tf.variant
+            )
+            return [sparse]
+        case Kind.VARYING:
+            splits, shapes = rest
+            return [_ragged(values, [splits]), shapes]
+
+
+def _ragged(values: Any, splits: list[Any]) -> Any:
+    tf = _tensorflow()
+    return tf.raw_ops.RaggedTensorToVariant(rt_nested_splits=splits, rt_dense_values=values, batched_input=False)
 
 
 def _parts_of(form: Form, order: list[int]) -> list[int]:
@@ -154,39 +176,9 @@ def _parts_of(form: Form, order: list[int]) -> list[int]:
     return places
 
 
-def _values(form: Form, components: Sequence[Any]) -> list[Any]:
-    """A tensor for each leaf; of a varying one, its ragged values and its shapes."""
-    tf = _tensorflow()
-    values, start = [], 0
-    for leaf in form.batch.leaves:
-        flat, *rest = components[start : start + _components(leaf)]
-        start += _components(leaf)
-        if leaf.kind is Kind.RAGGED:
-            value = tf.RaggedTensor.from_nested_row_splits(flat, rest, validate=False)
-            values.append(value)
-        elif leaf.kind is Kind.SPARSE:
-            indices, shape = rest
-            shape = tf.ensure_shape(shape, (len(leaf.shape),))
-            values.append(tf.SparseTensor(tf.ensure_shape(indices, (None, len(leaf.shape))), flat, shape))
-        elif leaf.kind is Kind.VARYING:
-            splits, shapes = rest
-            ragged = tf.RaggedTensor.from_row_splits(flat, splits, validate=False)
-            values.append((ragged, tf.ensure_shape(shapes, (None, len(leaf.shape) - 1))))
-        else:
-            values.append(flat)
-    return values
-
-
-def _nested(form: Form, *components: Any) -> Any:
-    """The batch as the user nested it."""
-    return _tuples(form.batch.unflatten(_values(form, components)))
-
-
 def _example(form: Form, *parts: Any) -> Any:
     """One example of a batch whose rows were handed out: what varied gets its shape back."""
     tf = _tensorflow()
-    if all(leaf.kind is not Kind.VARYING for leaf in form.batch.leaves):
-        return parts[0] if len(parts) == 1 else parts
     tree = _tuples(form.batch.unflatten(_Place(number) for number in range(len(form.batch.leaves))))
     structure = parts[0] if type(tree) is not tuple else parts
 
@@ -319,9 +311,14 @@ def element_spec(form: Form, rows: int | None) -> Any:
         shape = _with_rows(leaf.shape, rows)
         if leaf.kind is Kind.RAGGED:
             return tf.RaggedTensorSpec(shape, dtype, leaf.ragged_rank)
+        if leaf.kind is Kind.VARYING:
+            shapes = tf.TensorSpec((None, len(leaf.shape) - 1), tf.int64)
+            return tf.RaggedTensorSpec((None, None), dtype, 1), shapes
         return tf.SparseTensorSpec(shape, dtype) if leaf.kind is Kind.SPARSE else tf.TensorSpec(shape, dtype)
 
-    return _tuples(form.batch.unflatten(map(spec, form.batch.leaves)))
+    nothing = tf.data.Dataset.from_tensors((0, None)).element_spec[1]
+    nested = _tuples(form.batch.unflatten(map(spec, form.batch.leaves)))
+    return optree.tree_map(lambda part: nothing if part is None else part, nested, none_is_leaf=True)
 
 
 def _with_rows(shape: Any, rows: int | None) -> tuple[int | None, ...]:
@@ -331,7 +328,8 @@ def _with_rows(shape: Any, rows: int | None) -> tuple[int | None, ...]:
 
 def _leaf_order(spec: Spec) -> list[int]:
     """Where tf.nest's n-th leaf stands among the leaves of `spec`."""
-    return list(_tensorflow().nest.flatten(_tuples(spec.unflatten(range(len(spec.leaves))))))
+    places = _tensorflow().nest.flatten(_tuples(spec.unflatten(range(len(spec.leaves)))))
+    return [place for place in places if place is not None]
 
 
 def _tuples(structure: Any) -> Any:

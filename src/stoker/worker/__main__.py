@@ -26,6 +26,7 @@ from stoker.worker.messages import (
     Work,
     decode,
     encode,
+    unbundled,
 )
 from stoker.worker.program import load
 from stoker.worker.report import failure
@@ -65,15 +66,16 @@ def _serve(channel: socket.socket, program_fd: int, slots: list[Slot], inboxes: 
     runner = Runner(program, slots, inboxes, Seeder(program.seed, lazy), fork=_fork)
     send(Hello())
     while data := channel.recv(MAX_BYTES):
-        match decode(data):
-            case Work() | Step() | Join() | Describe() as question:
-                send(runner.answer(question))
-            case FormKnown() as known:
-                runner.learn(known)
-            case Leave() as leave:
-                runner.leave(leave)
-            case other:
-                raise AssertionError(f"the trainer sent {other}")
+        for part in unbundled(data):
+            match decode(part):
+                case Work() | Step() | Join() | Describe() as question:
+                    send(runner.answer(question))
+                case FormKnown() as known:
+                    runner.learn(known)
+                case Leave() as leave:
+                    runner.leave(leave)
+                case other:
+                    raise AssertionError(f"the trainer sent {other}")
 
 
 def _die_with(parent: int) -> None:

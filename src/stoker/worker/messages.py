@@ -203,6 +203,7 @@ _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user'
 _WORK = struct.Struct("<cqqiii??")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
+_LENGTH = struct.Struct("<i")
 
 
 def encode(message: Message) -> bytes:
@@ -269,6 +270,26 @@ def decode(data: bytes) -> Message:
             text, pickled = _text(data)
             return Failure(**text, pickled=pickled)
     raise ValueError(f"not a message: {data[:20]!r}")
+
+
+def bundled(messages: list[bytes]) -> bytes:
+    """Several encoded messages as one."""
+    if len(messages) == 1:
+        return messages[0]
+    return b"B" + b"".join(_LENGTH.pack(len(message)) + message for message in messages)
+
+
+def unbundled(data: bytes) -> list[bytes]:
+    """The messages that were sent as one."""
+    if data[:1] != b"B":
+        return [data]
+    found, start = [], 1
+    while start < len(data):
+        (length,) = _LENGTH.unpack_from(data, start)
+        start += _LENGTH.size
+        found.append(data[start : start + length])
+        start += length
+    return found
 
 
 def _with_text(tag: bytes, fields: dict[str, Any], rest: bytes = b"") -> bytes:
