@@ -52,7 +52,6 @@ from stoker.scheduler.messages import (
     Task,
     WrongLength,
 )
-from stoker.worker.describe import LOOK
 from stoker.worker.messages import Describe, Described, Failure, Finished, FormKnown, Hello, Leave, Progress
 from stoker.worker.report import raisable, wrong_length
 
@@ -99,6 +98,7 @@ class Dispatcher:
         workers: how many.
         prefetch: batches made ahead, or None to choose by their size.
         run: rows that a task's boundaries are multiples of.
+        look: items of an iterable that are looked at to find out what batches look like.
         form: what batches look like, or None to find out.
         memory_limit: bytes that all slots together may take.
     """
@@ -114,11 +114,13 @@ class Dispatcher:
         workers: int,
         prefetch: int | None,
         run: int,
+        look: int,
         form: Form | None,
         memory_limit: int,
     ) -> None:
         self._make_epoch, self._slots, self._inboxes, self._engine = make_epoch, slots, inboxes, engine
         self._batch_size, self._prefetch, self._workers, self._limit = batch_size, prefetch, workers, memory_limit
+        self._look = look
         self._most = len(slots) - LEASES - SPARE
         self._scheduler = Scheduler(
             workers=max(1, workers),
@@ -171,13 +173,13 @@ class Dispatcher:
                 if self._told_form is not None:
                     self._learn(self._told_form)
             probe = self._probe
-            if self._form is None and probe is None:
-                probe = self._probe = _Probe()
-                self._begin_probe()
             while self._form is None:
                 if probe is not None and probe.error is not None:
                     raise probe.error
                 self._check()
+                if self._probe is None:
+                    probe = self._probe = _Probe()
+                    self._begin_probe()
                 self._engine.idle(self._changed)
             return self._form
 
@@ -334,7 +336,8 @@ class Dispatcher:
         self._first = self._first or self._new_epoch()
         if isinstance(self._first, ItemEpoch):
             puller = self._first.puller
-            while puller.count() < min(LOOK, self._batch_size) and puller.ended is None:
+            puller.want(self._look)
+            while puller.count() < self._look and puller.ended is None:
                 self._check()
                 self._changed.wait(0.1)
             if puller.ended is not None and puller.ended.error is not None and not puller.count():
@@ -343,6 +346,11 @@ class Dispatcher:
                 assert puller.ended.error is not None
                 raise puller.ended.error
         self._step(Pulled(_PROBE))
+
+    def _can_look_further(self) -> bool:
+        """Whether an iterable has more items than those in which no example was found."""
+        first = self._first
+        return isinstance(first, ItemEpoch) and (first.puller.ended is None or first.puller.count() > self._look)
 
     def _raised(self, stream: int) -> BaseException | None:
         """What a stream's iterable raised when it ended."""
@@ -394,6 +402,10 @@ class Dispatcher:
             case Deliver(stream=0):
                 self._learn(pickle.loads(self._known.pickled))
                 self._events += [Closed(_PROBE), Released(command.slot)]
+            case Fail(stream=0, reason=_Told(failure=Failure(kind="source"))) if self._can_look_further():
+                self._look *= 2
+                self._probe = None  # whoever waits asks again
+                self._tell()
             case Fail(stream=0):
                 assert self._probe is not None
                 self._probe.error, self._probe = self._error(command), None
@@ -432,7 +444,7 @@ class Dispatcher:
     def _describe(self, task: Task) -> Describe:
         if not isinstance(self._first, ItemEpoch):
             return Describe(task.id)
-        items = self._first.puller.peek(min(LOOK, self._batch_size))
+        items = self._first.puller.peek(self._look)
         self._inboxes[task.slot].put(b"".join(items))
         return Describe(task.id, task.slot, len(items))
 

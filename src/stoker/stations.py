@@ -139,6 +139,7 @@ class Stations:
             )
 
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
+        from stoker.worker.describe import LOOK
         from stoker.worker.reading import RUN
 
         most = max(AHEAD_MOST, self.workers + 2)
@@ -164,6 +165,7 @@ class Stations:
             workers=self.workers,
             prefetch=prefetch,
             run=RUN if hasattr(type(program.source), "__getitems__") else 1,
+            look=LOOK if program.collation != Collation() else min(LOOK, self.batching.size),
             form=form,
             memory_limit=program.memory_limit,
         )

@@ -228,7 +228,7 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
 
 def _converted(convert: Any, value: Any) -> Array:
     try:
-        array: Array = convert(value)
+        array: Array = convert(value) if not hasattr(value, "numpy") else np.asarray(value.numpy())
     except Exception as error:  # a tensor that needs its gradient, lies on a GPU, or has a dtype that NumPy lacks
         raise Misfit(f"holds a {type(value).__name__} that NumPy cannot read: {error}") from error
     return array

@@ -82,7 +82,7 @@ def _array(path: str, value: Any) -> npt.NDArray[Any]:
     if isinstance(array, Ragged | Sparse) or not array.ndim:
         raise SourceError(f"{where}from_arrays has no rows: it is {leaf_of(path, array)}. Pass arrays.")
     try:
-        leaf_of(path, canonical(array[:0]))
+        leaf_of(path, canonical(array[:1]))
     except Misfit as misfit:
         raise SourceError(f"{where}from_arrays: {misfit}") from None
     rows: npt.NDArray[Any] = array

@@ -16,7 +16,8 @@ class IterableSource:
 
     def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
         self._factory: Callable[[], Iterable[Any]] | None = None
-        if hasattr(iterable, "__iter__") or hasattr(iterable, "__getitem__"):
+        is_iterable = hasattr(iterable, "__iter__") or hasattr(iterable, "__getitem__")
+        if is_iterable and not isinstance(iterable, type):
             self._iterable: Any = iterable
         elif callable(iterable):
             self._factory = iterable

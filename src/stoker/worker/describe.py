@@ -83,11 +83,14 @@ class Describer:
 
     def _nothing(self) -> str:
         source = self._program.source
+        what = "no example is left"
         if isinstance(source, ShardedSource):
-            return f"the generator yields nothing, in none of {source.count} shards. Check its paths or filters."
-        if source is None:
-            return "the iterable gives no example. Check its query or filters."
-        return "no example is left: the transform returned stoker.SKIP for all of them."
+            what = f"the generator yields nothing, in none of {source.count} shards"
+        elif source is None:
+            what = "the iterable gives no example"
+        if self._program.transform is None:
+            return f"{what}. Check its paths or filters."
+        return f"{what}, or the transform returned stoker.SKIP for all of them. Check paths and filters."
 
 
 def _merged(specs: list[Spec]) -> Spec:
