@@ -142,7 +142,8 @@ class IndexEpoch(Epoch):
 
     def stream(self, number: int) -> Stream:
         if not self.uneven:
-            return RowsStream(number, self._plan.batches, self._plan.rows, self._plan.batch_size)
+            plan = self._plan
+            return RowsStream(number, plan.batches, plan.rows, plan.batch_size, whole=self.serialized)
         parts = range(self._from, -(-self._plan.length // self._plan.batch_size))
         return ShardStream(
             number,
@@ -158,14 +159,16 @@ class IndexEpoch(Epoch):
 
     def rows(self, task: Task, rows: Rows) -> Question:
         indices = self.indices(rows)
-        return Work(task.id, self.number, task.slot, rows.first, rows.whole, self.serialized, False, indices)
+        return Work(
+            task.id, self.number, task.slot, rows.first, rows.whole, self.serialized, False, rows.count, indices
+        )
 
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         if opening is None:
             return Step(task.id, self.number, task.slot, shard, self.serialized, True, None)
         size = min(self._plan.batch_size, self._plan.length - shard * self._plan.batch_size)
         indices = self.indices(Rows(shard, 0, size, size))
-        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, indices)
+        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, size, indices)
 
     def indices(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The examples that stand in these rows."""
@@ -234,7 +237,7 @@ class ItemEpoch(Epoch):
     def stream(self, number: int) -> Stream:
         size, keep = self._batching.size, self._batching.keep_rest
         if not self.uneven:
-            return RowsStream(number, None, lambda batch: size, size, keep)
+            return RowsStream(number, None, lambda batch: size, size, keep_rest=keep, whole=self.serialized)
         window = self._batching.window
         return ShardStream(number, None, size, open_shards=window, keep_rest=keep, in_turn=False)
 
@@ -258,9 +261,8 @@ class ItemEpoch(Epoch):
             self._loaded.popleft()
 
     def rows(self, task: Task, rows: Rows) -> Question:
-        start = rows.batch * self._batching.size + rows.first
-        indices = np.arange(start, start + rows.count, dtype=np.int64)
-        return Work(task.id, self.number, task.slot, rows.first, rows.whole, self.serialized, True, indices)
+        start = np.array([rows.batch * self._batching.size + rows.first], np.int64)
+        return Work(task.id, self.number, task.slot, rows.first, rows.whole, self.serialized, True, rows.count, start)
 
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         if opening is not None:

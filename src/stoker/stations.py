@@ -13,7 +13,7 @@ import numpy as np
 import optree
 
 from stoker.collation import Collation, Form
-from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher
+from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher, Shelf
 from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
 from stoker.engines.inline import InlineEngine
@@ -158,16 +158,19 @@ class Stations:
             engine = InlineEngine(program, slots, inboxes)
         return Dispatcher(
             _Epochs(self._source, self._plan, self.batching, self._uneven),
-            slots,
-            inboxes,
+            Shelf(
+                slots,
+                inboxes,
+                batch_size=self.batching.size,
+                workers=self.workers,
+                prefetch=prefetch,
+                memory_limit=program.memory_limit,
+            ),
             engine,
-            batch_size=self.batching.size,
             workers=self.workers,
-            prefetch=prefetch,
             run=RUN if hasattr(type(program.source), "__getitems__") else 1,
             look=LOOK if program.collation != Collation() else min(LOOK, self.batching.size),
             form=form,
-            memory_limit=program.memory_limit,
         )
 
 

@@ -115,14 +115,22 @@ class RowsStream:
         rows: rows of a batch, by its number.
         size: rows of a full batch.
         keep_rest: whether the last batch may be smaller, when their number is not known.
+        whole: whether one worker makes a whole batch.
     """
 
     def __init__(
-        self, number: int, batches: int | None, rows: Callable[[int], int], size: int, keep_rest: bool = True
+        self,
+        number: int,
+        batches: int | None,
+        rows: Callable[[int], int],
+        size: int,
+        *,
+        keep_rest: bool = True,
+        whole: bool = False,
     ) -> None:
         self.number, self.pulls = number, 0
         self._total, self._rows, self._size, self._keep_rest = batches, rows, size, keep_rest
-        self._is_fed = batches is None
+        self._is_fed, self._whole = batches is None, whole
         self._items = 0
         self._delivered = 0
         self._made: dict[int, Batch] = {}  # numbers delivered … next-1, in order
@@ -147,7 +155,7 @@ class RowsStream:
         rows = self._rows_of_next()
         if not rows or any(batch.failure for batch in self._made.values()):
             return None
-        number, size = self._next, cut(rows)
+        number, size = self._next, rows if self._whole else cut(rows)
         works: list[Rows | Stride | Joint] = [
             Rows(number, first, min(size, rows - first), rows) for first in range(0, rows, size)
         ]

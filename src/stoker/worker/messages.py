@@ -21,8 +21,11 @@ import numpy.typing as npt
 #: No message is longer: far below the socket's default buffer of 208 KiB, so a send never waits.
 MAX_BYTES = 1 << 17
 
+#: Indices that a message may hold.
+MANY = 4096
+
 Indices = npt.NDArray[np.int64]
-_NONE = np.zeros(0, np.int64)
+NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Work:
         rows: of the whole batch.
         serialized: whether each component is written as a `TensorProto`.
         from_inbox: whether the examples are items in the slot's inbox, where the first row's is number `first`.
-        indices: of the examples in the source.
+        count: how many.
+        indices: of the examples in the source, of an item only the first; more than `MANY` lie in the slot's inbox.
     """
 
     task: int
@@ -64,6 +68,7 @@ class Work:
     rows: int
     serialized: bool
     from_inbox: bool
+    count: int
     indices: Indices
 
 
@@ -106,7 +111,8 @@ class Step:
     Attributes:
         parted: rows are never a batch: they are joined with others, whatever their number.
         opening: given when this worker does not have the shard open.
-        indices: the examples that the shard consists of, when it is a part of a map-style source.
+        count: how many examples the shard consists of, when it is a part of a map-style source.
+        indices: which they are; more than `MANY` lie in the slot's inbox.
     """
 
     task: int
@@ -116,7 +122,8 @@ class Step:
     serialized: bool
     parted: bool
     opening: Opening | None
-    indices: Indices = field(default_factory=lambda: _NONE)
+    count: int = 0
+    indices: Indices = field(default_factory=lambda: NONE)
 
 
 @dataclass(frozen=True)
@@ -200,7 +207,7 @@ Question = Describe | Work | Step | Join
 Message = Question | FormKnown | Leave | Hello | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
-_WORK = struct.Struct("<cqqiii??")
+_WORK = struct.Struct("<cqqiii??i")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
 _LENGTH = struct.Struct("<i")
@@ -209,8 +216,9 @@ _LENGTH = struct.Struct("<i")
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
-        case Work(task, epoch, slot, first, rows, serialized, from_inbox, indices):
-            return _WORK.pack(b"W", task, epoch, slot, first, rows, serialized, from_inbox) + indices.tobytes()
+        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices):
+            head = _WORK.pack(b"W", task, epoch, slot, first, rows, serialized, from_inbox, count)
+            return head + indices.tobytes()
         case Finished(task, seconds, dims, progress=None):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
         case Finished(progress=Progress()):
@@ -239,9 +247,9 @@ def decode(data: bytes) -> Message:
     """The message that `encode` made these bytes from; raises ValueError for any others."""
     match data[:1]:
         case b"W":
-            _, task, epoch, slot, first, rows, serialized, from_inbox = _WORK.unpack_from(data)
+            _, task, epoch, slot, first, rows, serialized, from_inbox, count = _WORK.unpack_from(data)
             indices = np.frombuffer(data, np.int64, offset=_WORK.size)
-            return Work(task, epoch, slot, first, rows, serialized, from_inbox, indices)
+            return Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))

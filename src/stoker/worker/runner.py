@@ -121,7 +121,7 @@ class Runner:
         in_place = form.in_place and not task.serialized
         if in_place and isinstance(source, ArraySource) and self._program.transform is None:
             columns = self._output.columns(task.slot, task.rows)
-            source.take(task.indices, [column[task.first : task.first + len(task.indices)] for column in columns])
+            source.take(task.indices, [column[task.first : task.first + task.count] for column in columns])
             return ()
         dims: tuple[int, ...] = ()
 
@@ -130,7 +130,7 @@ class Runner:
             if in_place:
                 self._write_rows(task, self._made(task))
             else:
-                dims = self._whole(task, self._even(self._made(task)), task.indices)
+                dims = self._whole(task, self._even(self._made(task)), self._numbers(task))
 
         self._seeder.begin_task()
         try:
@@ -144,18 +144,27 @@ class Runner:
 
     def _made(self, task: Work | Step) -> Iterator[Any]:
         """What the transform returns for the examples of a task."""
-        seeds = self._seeder.seeds(task.epoch, task.indices)
-        numbers: list[int] = task.indices.tolist()
+        indices = self._numbers(task)
+        seeds = self._seeder.seeds(task.epoch, indices)
         if isinstance(task, Work) and task.from_inbox:
-            items = unpack(self._output.inboxes[task.slot].read(), len(numbers), skip=task.first)
-            return self._reader.items(items, numbers[0], seeds)
-        return self._reader.indexed(numbers, seeds)
+            items = unpack(self._output.inboxes[task.slot].read(), task.count, skip=task.first)
+            return self._reader.items(items, int(indices[0]), seeds)
+        return self._reader.indexed(indices.tolist(), seeds)
+
+    def _numbers(self, task: Work | Step) -> Indices:
+        """The numbers of the examples of a task."""
+        if isinstance(task, Work) and task.from_inbox:
+            return np.arange(task.indices[0], task.indices[0] + task.count)
+        if len(task.indices) == task.count:
+            return task.indices
+        return np.frombuffer(self._output.inboxes[task.slot].read(), np.int64, task.count)
 
     def _write_rows(self, task: Work, made: Iterator[Any]) -> None:
         write, row, size = self._output.rows(task.slot, task.rows).write, task.first, self._together()
+        numbers = self._numbers(task)
         while some := list(islice(made, size)):
             self._refuse_marks(some)
-            self._write(write, row, some, task.indices[row - task.first :])
+            self._write(write, row, some, numbers[row - task.first :])
             row += len(some)
 
     def _even(self, made: Iterable[Any]) -> list[Any]:

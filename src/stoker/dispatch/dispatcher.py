@@ -7,27 +7,26 @@ brings what workers say. No user code, no copy and no wait happens under the loc
 
 from __future__ import annotations
 
-import atexit
 import os
 import pickle
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 
 from stoker.collation import Form
+from stoker.dispatch.exits import close_at_exit
+from stoker.dispatch.shelf import LEASES, Shelf
+from stoker.dispatch.telling import Told, error_of
 from stoker.engines import Answer, Death, Engine
-from stoker.engines.deaths import died_at_start, died_at_work
+from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.errors import ClosedError, StokerError
-from stoker.memory import Inbox, Layout, Leases, Slot
 from stoker.memory.layout import aligned_copy
-from stoker.scheduler import SPARE, RowsStream, Scheduler, Stream
+from stoker.scheduler import RowsStream, Scheduler, Stream
 from stoker.scheduler.messages import (
     Closed,
     Command,
@@ -47,20 +46,27 @@ from stoker.scheduler.messages import (
     Pulled,
     Released,
     Respawn,
-    Sized,
     Submit,
     Task,
-    WrongLength,
 )
-from stoker.worker.messages import Describe, Described, Failure, Finished, FormKnown, Hello, Leave, Progress
-from stoker.worker.report import raisable, wrong_length
+from stoker.worker.messages import (
+    MANY,
+    NONE,
+    Describe,
+    Described,
+    Failure,
+    Finished,
+    FormKnown,
+    Hello,
+    Leave,
+    Progress,
+    Step,
+    Work,
+)
+from stoker.worker.report import raisable
 
 #: The stream whose only batch is the answer to "what do the examples look like?".
 _PROBE: Final = 0
-#: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2.
-LEASES = 10
-#: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
-_AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
 
 
 @dataclass
@@ -69,14 +75,6 @@ class _Outbox:
 
     asked: bool = False
     outcomes: deque[Deliver | Finish | Fail] = field(default_factory=deque)
-
-
-@dataclass(frozen=True)
-class _Told:
-    """A failure, and the worker that told of it."""
-
-    worker: int
-    failure: Failure
 
 
 class _Probe:
@@ -91,48 +89,37 @@ class Dispatcher:
     Args:
         make_epoch: makes the epoch with this number; gets the function to call with the number of items
             pulled and whether there are no more, and whether components are serialised.
-        batch_size: rows of a full batch.
-        slots: the slots, `LEASES` of them for consumers.
-        inboxes: theirs.
+        shelf: the slots.
         engine: who runs the workers; started at the first pull.
         workers: how many.
-        prefetch: batches made ahead, or None to choose by their size.
         run: rows that a task's boundaries are multiples of.
         look: items of an iterable that are looked at to find out what batches look like.
         form: what batches look like, or None to find out.
-        memory_limit: bytes that all slots together may take.
     """
 
     def __init__(
         self,
         make_epoch: Callable[[int, Callable[[int, bool], None], bool], Epoch],
-        slots: list[Slot],
-        inboxes: list[Inbox],
+        shelf: Shelf,
         engine: Engine,
         *,
-        batch_size: int,
         workers: int,
-        prefetch: int | None,
         run: int,
         look: int,
         form: Form | None,
-        memory_limit: int,
     ) -> None:
-        self._make_epoch, self._slots, self._inboxes, self._engine = make_epoch, slots, inboxes, engine
-        self._batch_size, self._prefetch, self._workers, self._limit = batch_size, prefetch, workers, memory_limit
-        self._look = look
-        self._most = len(slots) - LEASES - SPARE
+        self._make_epoch, self._shelf, self._engine = make_epoch, shelf, engine
+        self._inline, self._look = workers == 0, look
         self._scheduler = Scheduler(
             workers=max(1, workers),
             open_stream=self._open_stream,
-            slots=self._most,
+            slots=shelf.ahead,
             leases=LEASES,
             run=run,
-            ahead=workers > 0,
+            ahead=not self._inline,
         )
         self._changed = threading.Condition(threading.Lock())
         self._events: deque[Event] = deque()
-        self._leases = Leases()
         self._dropped: deque[int] = deque()
         self._outboxes: dict[int, _Outbox] = {}
         self._epochs: dict[int, Epoch] = {}
@@ -143,16 +130,13 @@ class Dispatcher:
         self._next_epoch = 0
         self._told_form = form
         self._form: Form | None = None
+        self._forms: tuple[Form, ...] = ()  # it, and that of serialised components
         self._probe: _Probe | None = None
-        self._layout: Layout | None = None
-        self._layouts: dict[int, Layout] = {}  # of batches whose sizes differ, by slot
-        self._grown = dict.fromkeys(range(len(slots)), 0)
-        self._largest = 0
         self._pid = os.getpid()
         self._started = self._closed = False
         self._broken: StokerError | None = None
         self.uneven = False  # a transform returned SKIP or Many
-        _live.add(self)
+        close_at_exit(self)
 
     # ── consumers, from any thread ───────────────────────────────────────────────────────────
     def open_stream(self, serialized: bool = False) -> int:
@@ -190,13 +174,13 @@ class Dispatcher:
             self._begin(stream)
             outcome = self._wait(stream)
             if isinstance(outcome, Fail):
-                error: BaseException | None = self._error(outcome)
+                error: BaseException | None = error_of(outcome, self._epochs.get(stream))
             if not isinstance(outcome, Deliver):
                 if isinstance(outcome, Finish):
                     error = self._raised(stream)
                 self._forget(stream)
             else:
-                leaves = self._view(outcome)
+                leaves = self._shelf.view(outcome)
         if not isinstance(outcome, Deliver):
             if error is not None:
                 raise error
@@ -240,8 +224,7 @@ class Dispatcher:
             epoch.close()
         self._engine.stop()
         if first:
-            for memory in (*self._slots, *self._inboxes):
-                memory.close()
+            self._shelf.close()
 
     # ── Listener: from the engine ────────────────────────────────────────────────────────────
     def heard(self, worker: int, answer: Answer) -> None:
@@ -252,7 +235,7 @@ class Dispatcher:
                 case Finished():
                     self._finished(worker, answer)
                 case Described(task, pickled):
-                    self._known = FormKnown(pickled)
+                    self._described = pickled
                     self._step(Done(worker, task, 0.0))
                 case Failure(task=-1):
                     error = raisable(answer, epoch=None, batch=None, worker=worker)
@@ -260,7 +243,7 @@ class Dispatcher:
                     self._give_up(error)
                 case Failure(task):
                     self._tasks.pop(task, None)
-                    self._step(Failed(worker, task, _Told(worker, answer)))
+                    self._step(Failed(worker, task, Told(None if self._inline else worker, answer)))
 
     def died(self, death: Death) -> None:
         with self._changed:
@@ -380,7 +363,7 @@ class Dispatcher:
         if self._closed or self._broken is not None:
             return
         try:
-            self._events.extend(Released(slot) for slot in self._leases.ended())
+            self._events.extend(Released(slot) for slot in self._shelf.ended())
             while self._dropped:
                 self._events.append(Closed(self._dropped.popleft()))
             self._events.append(event)
@@ -400,17 +383,17 @@ class Dispatcher:
             case Submit(worker, task, opens):
                 self._submit(worker, task, opens)
             case Deliver(stream=0):
-                self._learn(pickle.loads(self._known.pickled))
+                self._learn(pickle.loads(self._described))
                 self._events += [Closed(_PROBE), Released(command.slot)]
-            case Fail(stream=0, reason=_Told(failure=Failure(kind="source"))) if self._can_look_further():
+            case Fail(stream=0, reason=Told(failure=Failure(kind="source"))) if self._can_look_further():
                 self._look *= 2
                 self._probe = None  # whoever waits asks again
                 self._tell()
             case Fail(stream=0):
                 assert self._probe is not None
-                self._probe.error, self._probe = self._error(command), None
+                self._probe.error, self._probe = error_of(command, None), None
                 self._tell()
-            case Fail(stream, batch, _, _Told(failure=Failure(kind="uneven"))):
+            case Fail(stream, batch, _, Told(failure=Failure(kind="uneven"))):
                 self.uneven = True
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(Pulled(stream))  # opens it again, as it is now
@@ -420,11 +403,11 @@ class Dispatcher:
                     self._epochs[stream].delivered()
                 self._tell()
             case Load(stream, slot, count):
-                self._inboxes[slot].put(self._epochs[stream].load(count))
+                self._shelf.put(slot, self._epochs[stream].load(count))
             case Gather(stream, slot, pieces):
-                self._inboxes[slot].put(self._epochs[stream].gather(pieces))
+                self._shelf.put(slot, self._epochs[stream].gather(pieces))
             case Park(stream, parked, slot, rows):
-                self._epochs[stream].park(parked, segments(self._slots[slot].fd, rows))
+                self._epochs[stream].park(parked, self._shelf.segments(slot, rows))
             case Respawn(worker):
                 if not self._closed:
                     self._engine.respawn(worker)
@@ -438,14 +421,18 @@ class Dispatcher:
             return
         epoch = self._epochs[task.stream]
         if opens and (items := epoch.inbox(task)) is not None:
-            self._inboxes[task.slot].put(items)
-        self._engine.submit(worker, epoch.question(task, opens))
+            self._shelf.put(task.slot, items)
+        question = epoch.question(task, opens)
+        if isinstance(question, Work | Step) and len(question.indices) > MANY:
+            self._shelf.put(task.slot, question.indices.tobytes())
+            question = replace(question, indices=NONE)
+        self._engine.submit(worker, question)
 
     def _describe(self, task: Task) -> Describe:
         if not isinstance(self._first, ItemEpoch):
             return Describe(task.id)
         items = self._first.puller.peek(self._look)
-        self._inboxes[task.slot].put(b"".join(items))
+        self._shelf.put(task.slot, b"".join(items))
         return Describe(task.id, task.slot, len(items))
 
     def _finished(self, worker: int, answer: Finished) -> None:
@@ -453,67 +440,25 @@ class Dispatcher:
         epoch = self._epochs.get(task.stream)
         if epoch is not None:
             epoch.heard(task.work, answer)
-            if answer.dims:
-                self._sized(task, epoch.serialized, answer.dims)
+            form = self._forms[epoch.serialized]
+            self._events += self._shelf.wrote(task.slot, form, answer.dims, self._scheduler.free_slots())
         raw = (answer.progress or Progress()).raw
         done = Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw)
         self._step(done)
-
-    def _sized(self, task: Task, serialized: bool, dims: tuple[int, ...]) -> None:
-        """A batch whose size was not known beforehand lies in its slot."""
-        assert self._form is not None
-        form = self._form.serialized() if serialized else self._form
-        layout = self._layouts[task.slot] = Layout.of_dims(form.parts, dims)
-        self._grown[task.slot] = max(self._grown[task.slot], layout.nbytes)
-        if layout.nbytes > self._largest:
-            self._largest = layout.nbytes
-            if not self._form.in_place:
-                self._events.append(Sized(self._ahead(layout.nbytes), whole=True))
-        if sum(self._grown.values()) > self._limit // 2:
-            for slot in self._scheduler.free_slots():
-                if self._grown[slot]:
-                    self._slots[slot].empty()
-                    self._grown[slot] = 0
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""
         import cloudpickle
 
+        try:
+            self._events.append(self._shelf.learn(form))
+        except StokerError as error:
+            self._give_up(error)
+            return
         self._form = form
-        self._known = FormKnown(cloudpickle.dumps(form, protocol=5))
-        self._engine.tell(self._known)
-        if form.in_place:
-            layout = self._layout = Layout.of(form.spec.leaves, self._batch_size)
-            if layout.nbytes > self._limit:
-                self._give_up(
-                    StokerError(
-                        f"a batch of {self._batch_size} examples takes {layout.nbytes:,} bytes, more than memory_limit="
-                        f"{self._limit:,}. Give a smaller batch_size or more memory_limit."
-                    )
-                )
-                return
-            for slot in self._slots:
-                slot.resize(layout.nbytes)
-            self._events.append(Sized(self._ahead(layout.nbytes)))
-        else:
-            self._events.append(Sized(self._prefetch or min(self._most, 2 * self._workers + 2), whole=True))
+        self._forms = form, form.serialized()
+        self._engine.tell(FormKnown(cloudpickle.dumps(form, protocol=5)))
         self._tell()
-
-    def _ahead(self, nbytes: int) -> int:
-        """Batches to be made ahead when they have this size."""
-        assert self._form is not None
-        least = _AHEAD_LEAST if self._form.in_place or nbytes > _AHEAD_BYTES else self._workers + 2
-        return self._prefetch or min(self._most, max(least, _AHEAD_BYTES // nbytes))
-
-    def _view(self, delivered: Deliver) -> list[npt.NDArray[Any]]:
-        layout, rows = self._layouts.get(delivered.slot), None
-        if layout is None:
-            assert self._layout is not None
-            layout, rows = self._layout, delivered.rows
-        leaves = layout.view(self._slots[delivered.slot].readable(layout.nbytes), rows)
-        if not delivered.copy:
-            self._leases.grant(delivered.slot, leaves)
-        return leaves
 
     def _cut_short(self, error: BaseException) -> None:
         """An event was not carried out to its end: whoever waits is told, rather than waiting for ever."""
@@ -527,52 +472,3 @@ class Dispatcher:
         self._broken = self._broken or error
         self._engine.request_stop()
         self._tell()
-
-    def _error(self, fail: Fail) -> BaseException:
-        its = self._epochs.get(fail.stream)
-        number = its.number if its is not None else 0
-        match fail.reason:
-            case WrongLength(told, came, ended):
-                return wrong_length(told, came, ended)
-            case Death() as death:
-                return died_at_work(death, self._examples(fail.task), number, fail.batch)
-            case _Told(worker, failure):
-                told_by = None if not self._workers else worker
-                return raisable(failure, epoch=number, batch=fail.batch, worker=told_by)
-        raise AssertionError(fail)
-
-    def _examples(self, task: Task | None) -> str:
-        """Which examples a task is about, in words."""
-        its = self._epochs.get(task.stream) if task is not None else None
-        return its.examples(task.work) if its is not None and task is not None else "the first examples"
-
-
-def segments(fd: int, rows: int) -> list[bytes]:
-    """Copies of the single examples that a worker wrote to a slot: see `Output.parcel`."""
-    ends = np.frombuffer(os.pread(fd, 8 * rows, 0), np.int64).tolist()
-    starts = [0, *ends[:-1]]
-    return [os.pread(fd, end - start, 8 * rows + start) for start, end in zip(starts, ends, strict=True)]
-
-
-# ── the end of the interpreter ───────────────────────────────────────────────────────────────
-_live: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
-_exiting = False
-
-
-def exiting() -> bool:
-    """Whether the interpreter is on its way out."""
-    return _exiting
-
-
-@atexit.register
-def _close_all() -> None:
-    global _exiting
-    _exiting = True
-    for dispatcher in list(_live):
-        dispatcher.close()
-
-
-def close_before_others() -> None:
-    """Let this module's exit hook run before those of the libraries imported so far."""
-    atexit.unregister(_close_all)
-    atexit.register(_close_all)

@@ -1,0 +1,13 @@
+"""Where consumers, scheduler, engine and slots meet, under one lock.
+
+dispatcher   takes in every event, and does what the scheduler says
+shelf        which batch lies how in which slot, and how much memory that takes
+telling      what a consumer is told when a batch cannot be made
+exits        the end of the interpreter
+"""
+
+from stoker.dispatch.dispatcher import Dispatcher
+from stoker.dispatch.exits import close_before_others, exiting
+from stoker.dispatch.shelf import AHEAD_MOST, LEASES, Shelf
+
+__all__ = ["AHEAD_MOST", "LEASES", "Dispatcher", "Shelf", "close_before_others", "exiting"]

@@ -1,0 +1,121 @@
+"""Which batch lies how in which slot, and how much memory that takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stoker.collation import Form
+from stoker.errors import OptionError
+from stoker.memory import Inbox, Layout, Leases, Slot
+from stoker.scheduler import SPARE
+from stoker.scheduler.messages import Deliver, Sized
+
+#: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2.
+LEASES = 10
+#: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
+_AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
+
+
+class Shelf:
+    """The slots of one Loader, with their inboxes. Used under the dispatcher's lock.
+
+    Args:
+        slots: the slots, `LEASES` of them for consumers.
+        inboxes: theirs.
+        batch_size: rows of a full batch.
+        workers: how many fill them.
+        prefetch: batches made ahead, or None to choose by their size.
+        memory_limit: bytes that all slots together may take.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        inboxes: Sequence[Inbox],
+        *,
+        batch_size: int,
+        workers: int,
+        prefetch: int | None,
+        memory_limit: int,
+    ) -> None:
+        self._slots, self._inboxes, self._batch_size = slots, inboxes, batch_size
+        self._workers, self._prefetch, self._limit = workers, prefetch, memory_limit
+        self.ahead = len(slots) - LEASES - SPARE  # slots in which batches may be made
+        self._leases = Leases()
+        self._layout: Layout | None = None
+        self._layouts: dict[int, Layout] = {}  # of batches whose sizes are not those planned, by slot
+        self._grown = [0] * len(slots)
+        self._largest = 0
+
+    def learn(self, form: Form) -> Sized:
+        """Give the slots their size; raises `OptionError` when the memory is not enough for a batch."""
+        self._in_place = form.in_place
+        if not form.in_place:
+            return Sized(self._prefetch or min(self.ahead, 2 * self._workers + 2), whole=True)
+        layout = self._layout = Layout.of(form.spec.leaves, self._batch_size)
+        if layout.nbytes > self._limit:
+            raise OptionError(
+                f"a batch of {self._batch_size} examples takes {layout.nbytes:,} bytes, more than memory_limit="
+                f"{self._limit:,}. Give a smaller batch_size or more memory_limit."
+            )
+        for slot in self._slots:
+            slot.resize(layout.nbytes)
+        return Sized(self._ahead(layout.nbytes))
+
+    def wrote(self, slot: int, form: Form, dims: tuple[int, ...], free: Sequence[int]) -> list[Sized]:
+        """A worker wrote a batch with these shapes, none for one as planned; `free` slots may be emptied."""
+        if not dims:
+            self._layouts.pop(slot, None)
+            return []
+        layout = self._layouts[slot] = Layout.of_dims(form.parts, dims)
+        self._grown[slot] = max(self._grown[slot], layout.nbytes)
+        if sum(self._grown) > self._limit // 2:
+            for other in free:
+                if self._grown[other]:
+                    self._slots[other].empty()
+                    self._grown[other] = 0
+        if layout.nbytes <= self._largest or self._in_place:
+            return []
+        self._largest = layout.nbytes
+        return [Sized(self._ahead(layout.nbytes), whole=True)]
+
+    def view(self, delivered: Deliver) -> list[npt.NDArray[Any]]:
+        """The arrays of a batch; they keep its slot, unless they are to be copied."""
+        layout, rows = self._layouts.get(delivered.slot), None
+        if layout is None:
+            assert self._layout is not None
+            layout, rows = self._layout, delivered.rows
+        arrays = layout.view(self._slots[delivered.slot].readable(layout.nbytes), rows)
+        if not delivered.copy:
+            self._leases.grant(delivered.slot, arrays)
+        return arrays
+
+    def ended(self) -> list[int]:
+        """Slots whose lease has ended since the last call."""
+        return self._leases.ended()
+
+    def put(self, slot: int, data: bytes) -> None:
+        """Put something into a slot's inbox."""
+        self._inboxes[slot].put(data)
+
+    def segments(self, slot: int, rows: int) -> list[bytes]:
+        """Copies of the single examples that a worker wrote: see `Output.parcel`."""
+        fd = self._slots[slot].fd
+        ends = np.frombuffer(os.pread(fd, 8 * rows, 0), np.int64).tolist()
+        starts = [0, *ends[:-1]]
+        return [os.pread(fd, end - start, 8 * rows + start) for start, end in zip(starts, ends, strict=True)]
+
+    def close(self) -> None:
+        """Give up the slots; batches that were handed over stay valid."""
+        for memory in (*self._slots, *self._inboxes):
+            memory.close()
+
+    def _ahead(self, nbytes: int) -> int:
+        """Batches to be made ahead when they have this size."""
+        least = _AHEAD_LEAST if self._in_place or nbytes > _AHEAD_BYTES else self._workers + 2
+        return self._prefetch or min(self.ahead, max(least, _AHEAD_BYTES // nbytes))
