@@ -11,7 +11,7 @@ import os
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -119,7 +119,7 @@ class Dispatcher:
             ahead=not self._inline,
         )
         self._changed = threading.Condition(threading.Lock())
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []  # that follow from commands
         self._dropped: deque[int] = deque()
         self._outboxes: dict[int, _Outbox] = {}
         self._epochs: dict[int, Epoch] = {}
@@ -169,7 +169,8 @@ class Dispatcher:
 
     def pull(self, stream: int) -> list[npt.NDArray[Any]]:
         """The arrays of a stream's next batch; raises StopIteration at the epoch's end."""
-        self.form()
+        if self._form is None:
+            self.form()
         with self._changed:
             self._begin(stream)
             outcome = self._wait(stream)
@@ -227,23 +228,26 @@ class Dispatcher:
             self._shelf.close()
 
     # ── Listener: from the engine ────────────────────────────────────────────────────────────
-    def heard(self, worker: int, answer: Answer) -> None:
+    def heard(self, worker: int, answers: Sequence[Answer]) -> None:
         with self._changed:
-            match answer:
-                case Hello():
-                    self._step(Joined(worker))
-                case Finished():
-                    self._finished(worker, answer)
-                case Described(task, pickled):
-                    self._described = pickled
-                    self._step(Done(worker, task, 0.0))
-                case Failure(task=-1):
-                    error = raisable(answer, epoch=None, batch=None, worker=worker)
-                    assert isinstance(error, StokerError)
-                    self._give_up(error)
-                case Failure(task):
-                    self._tasks.pop(task, None)
-                    self._step(Failed(worker, task, Told(None if self._inline else worker, answer)))
+            events: list[Event] = []
+            for answer in answers:
+                match answer:
+                    case Finished():
+                        events.append(self._finished(worker, answer))
+                    case Hello():
+                        events.append(Joined(worker))
+                    case Described(task, pickled):
+                        self._described = pickled
+                        events.append(Done(worker, task, 0.0))
+                    case Failure(task=-1):
+                        error = raisable(answer, epoch=None, batch=None, worker=worker)
+                        assert isinstance(error, StokerError)
+                        self._give_up(error)
+                    case Failure(task):
+                        self._tasks.pop(task, None)
+                        events.append(Failed(worker, task, Told(None if self._inline else worker, answer)))
+            self._step(*events)
 
     def died(self, death: Death) -> None:
         with self._changed:
@@ -358,21 +362,24 @@ class Dispatcher:
         self._changed.notify_all()
         self._engine.nudge()
 
-    def _step(self, event: Event) -> None:
-        """Take in an event, with the releases and drops that finalizers noted, and do what follows from each."""
+    def _step(self, *events: Event) -> None:
+        """Take in events, with the releases and drops that finalizers noted, and do what follows from them."""
         if self._closed or self._broken is not None:
             return
         try:
-            self._events.extend(Released(slot) for slot in self._shelf.ended())
+            now: list[Event] = [Released(slot) for slot in self._shelf.ended()]
             while self._dropped:
-                self._events.append(Closed(self._dropped.popleft()))
-            self._events.append(event)
-            while self._events:
-                now = self._events.popleft()
-                for command in self._scheduler.on(now):
+                now.append(Closed(self._dropped.popleft()))
+            now += events
+            while now or self._events:
+                now += self._events
+                self._events.clear()
+                for command in self._scheduler.on(*now):
                     self._do(command)
-                if isinstance(now, Closed):
-                    self._forget(now.stream)
+                for event in now:
+                    if isinstance(event, Closed):
+                        self._forget(event.stream)
+                now.clear()
             self._engine.flush()
         except BaseException as error:  # Ctrl-C too: half of an event is worse than an end
             self._cut_short(error)
@@ -435,16 +442,15 @@ class Dispatcher:
         self._shelf.put(task.slot, b"".join(items))
         return Describe(task.id, task.slot, len(items))
 
-    def _finished(self, worker: int, answer: Finished) -> None:
+    def _finished(self, worker: int, answer: Finished) -> Done:
         task = self._tasks.pop(answer.task)
         epoch = self._epochs.get(task.stream)
         if epoch is not None:
             epoch.heard(task.work, answer)
             form = self._forms[epoch.serialized]
-            self._events += self._shelf.wrote(task.slot, form, answer.dims, self._scheduler.free_slots())
+            self._events += self._shelf.wrote(task.slot, form, answer.dims, self._scheduler.free_slots)
         raw = (answer.progress or Progress()).raw
-        done = Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw)
-        self._step(done)
+        return Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw)
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class Shelf:
             slot.resize(layout.nbytes)
         return Sized(self._ahead(layout.nbytes))
 
-    def wrote(self, slot: int, form: Form, dims: tuple[int, ...], free: Sequence[int]) -> list[Sized]:
+    def wrote(self, slot: int, form: Form, dims: tuple[int, ...], free: Callable[[], list[int]]) -> list[Sized]:
         """A worker wrote a batch with these shapes, none for one as planned; `free` slots may be emptied."""
         if not dims:
             self._layouts.pop(slot, None)
@@ -75,7 +75,7 @@ class Shelf:
         layout = self._layouts[slot] = Layout.of_dims(form.parts, dims)
         self._grown[slot] = max(self._grown[slot], layout.nbytes)
         if sum(self._grown) > self._limit // 2:
-            for other in free:
+            for other in free():
                 if self._grown[other]:
                     self._slots[other].empty()
                     self._grown[other] = 0

@@ -10,6 +10,7 @@ cpus        how many CPUs this process may use
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,8 +30,8 @@ class Death:
 class Listener(Protocol):
     """Whom an engine tells. Called from the engine's thread, or from the pulling one for `inline`."""
 
-    def heard(self, worker: int, answer: Answer) -> None:
-        """A worker sent a message."""
+    def heard(self, worker: int, answers: Sequence[Answer]) -> None:
+        """A worker sent messages."""
 
     def died(self, death: Death) -> None:
         """A worker's exit is confirmed, and all that it had sent was heard."""

@@ -64,7 +64,7 @@ class InlineEngine:
             answer = self._answer(task)
         self._pending.popleft()
         if answer is not None:
-            self._listener.heard(0, answer)
+            self._listener.heard(0, [answer])
 
     def _answer(self, task: Hello | Question | Leave) -> Answer | None:
         if isinstance(task, Leave):

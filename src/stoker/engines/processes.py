@@ -160,9 +160,9 @@ class ProcessEngine:
             self._silent[child.number] = time.monotonic() + _SILENT
             self._wake()
             return
-        for answer in answers:
-            child.answered += 1
-            self._listener.heard(child.number, answer)
+        if answers:
+            child.answered += len(answers)
+            self._listener.heard(child.number, answers)
 
     # ── in the supervisor ────────────────────────────────────────────────────────────────────
     def _supervise(self) -> None:

@@ -66,7 +66,7 @@ class _Held:
 
 
 class Scheduler:
-    """The state machine. Call `on(event)` and carry out the commands, in order.
+    """The state machine. Call `on(events)` and carry out the commands, in order.
 
     Args:
         workers: number of workers; none is up before its `Joined`.
@@ -103,24 +103,37 @@ class Scheduler:
         self._row_seconds: float | None = None
         self._depth = DEPTH
 
-    def on(self, event: Event) -> list[Command]:
-        """Take in one event; returns what is to be done about it, in order."""
+    def on(self, *events: Event) -> list[Command]:
+        """Take in events, in order; returns what is to be done about them, in order."""
         out: list[Command] = []
+        for event in events:
+            self._take_in(event, out)
+        self._advance(out)
+        self._answer(out)
+        self._start_batches(out)
+        self._submit(out)
+        return out
+
+    def _take_in(self, event: Event, out: list[Command]) -> None:
         match event:
-            case Sized(slots, whole):
-                self._slots, self._whole = slots, whole
+            case Released(slot):
+                self._leased.discard(slot)
+                self._lent.discard(slot)
+                self._free.append(slot)
+            case Pulled(stream):
+                self._pulled(stream)
+            case Done(worker):
+                self._done(worker, event)
             case Joined(worker):
                 self._failed_starts = 0
                 self._up[worker] = deque()
-            case Pulled(stream):
-                self._pulled(stream)
+            case Sized(slots, whole):
+                self._slots, self._whole = slots, whole
             case Fed(stream, items, ended):
                 if stream in self._streams:
                     self._streams[stream].fed(items, ended)
             case Closed(stream):
                 self._close(stream)
-            case Done(worker):
-                self._done(worker, event)
             case Failed(worker, task, reason):
                 held = self._finished(worker, task)
                 self._fail(held, reason)
@@ -128,15 +141,6 @@ class Scheduler:
                 self._failed_starts += worker not in self._up
                 self._died(worker, reason)
                 out.append(Respawn(worker) if self._failed_starts <= RETRIES else GiveUp(reason))
-            case Released(slot):
-                self._leased.discard(slot)
-                self._lent.discard(slot)
-                self._free.append(slot)
-        self._advance(out)
-        self._answer(out)
-        self._start_batches(out)
-        self._submit(out)
-        return out
 
     def slots_in_use(self) -> int:
         """Slots that are not free: leased, being made, or ready."""
