@@ -21,6 +21,7 @@ class Numbered:
     length: int
     is_fed: bool = False
     keep_rest: bool = True
+    whole: bool = False
     bad: frozenset[Row] = frozenset()
     misfits: frozenset[Row] = frozenset()
     size = SIZE
@@ -48,7 +49,12 @@ class Numbered:
     def stream(self, number: int) -> RowsStream:
         rows_of = [min(SIZE, self.length - start) for start in range(0, self.length, SIZE)]
         batches = None if self.is_fed else self.batches
-        return RowsStream(number, batches, rows_of.__getitem__, SIZE, self.keep_rest)
+        return RowsStream(number, batches, rows_of.__getitem__, SIZE, keep_rest=self.keep_rest, whole=self.whole)
+
+
+def near(start: int, steps: frozenset[int]) -> frozenset[Row]:
+    """Rows that are mostly of one batch: the first of them is told, whichever was tried first."""
+    return frozenset((0, start + step) for step in steps)
 
 
 sources = st.builds(
@@ -56,7 +62,8 @@ sources = st.builds(
     length=st.integers(0, 12 * SIZE),
     is_fed=st.booleans(),
     keep_rest=st.booleans(),
-    bad=st.frozensets(st.tuples(st.just(0), st.integers(0, 24 * SIZE)), max_size=2),
+    whole=st.booleans(),
+    bad=st.builds(near, st.integers(0, 24 * SIZE), st.frozensets(st.integers(0, SIZE), max_size=3)),
 )
 worlds = st.builds(
     World,
@@ -85,6 +92,18 @@ def test_rows_that_kill_every_worker_fail_after_three_more_tries() -> None:
         holders = [worker for worker, tasks in world.up.items() if any(_first(task.work) == 0 for task in tasks)]
         world.die(holders[0])
     assert (world.deaths, world.ended[0]) == (RETRIES + 1, "failed")
+
+
+def test_of_rows_that_fail_the_first_is_told_whichever_failed_first() -> None:
+    world = World([Numbered(SIZE, bad=frozenset({(0, 0), (0, SIZE - 1)}))], workers=2)
+    world.join(0)
+    world.join(1)
+    world.pull(0)
+    later = next(worker for worker, tasks in world.up.items() if tasks and _first(tasks[0].work) > 0)
+    world.work(later)
+    assert 0 in world.pulling, "the row before it may fail too"
+    world.run_to_the_end()  # where the World expects row 0
+    assert world.ended == {0: "failed"}
 
 
 def test_workers_that_never_come_up_are_given_up() -> None:

@@ -93,6 +93,8 @@ class Child:
         posted, self._posted, self._posted_bytes = self._posted, [], 0
         try:
             self.channel.send(bundled(posted))
+        except BlockingIOError:  # more than `MAX_BYTES` allows for: an error, before the worker waits for ever
+            raise
         except OSError:  # it is gone, or this engine is being closed
             log.debug("worker %d was gone before %d messages", self.number, len(posted))
 

@@ -269,7 +269,7 @@ class Scheduler:
         share = max(1, self._slots // max(1, sum(not stream.is_over() for stream in self._streams.values())))
         for stream in sorted(self._streams.values(), key=lambda stream: not stream.pulls):
             wanted = share if self._ahead else min(share, stream.pulls)
-            if self._depth > DEPTH and stream.holding() > wanted // 2:
+            if self._depth > DEPTH and stream.holding() > wanted // 2 and not stream.is_starved():
                 continue
             while stream.holding() < wanted or (stream.pulls and stream.is_starved()):
                 if not self._slot_at_hand() and not (stream.pulls and self._make_room(stream, share)):

@@ -22,7 +22,7 @@ import numpy.typing as npt
 MAX_BYTES = 1 << 17
 
 #: Indices that a message may hold.
-MANY = 4096
+MANY = 1024
 
 Indices = npt.NDArray[np.int64]
 NONE = np.zeros(0, np.int64)
