@@ -134,7 +134,9 @@ def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
 def _padded(rule: Pad, place: int, size: int | None) -> int | None:
     if rule.to is not None and place < len(rule.to) and rule.to[place] is not None:
         return rule.to[place]
-    return None if size is None else rounded(size, rule.multiple_of)
+    if size is None or place == 0:  # what one pads is a sequence: its length may differ later
+        return None
+    return rounded(size, rule.multiple_of)
 
 
 def rounded(size: int, multiple: int | None) -> int:
@@ -216,16 +218,13 @@ class Form:
     @classmethod
     def of(cls, spec: Spec, rules: Sequence[Rule]) -> Form:
         """The form of batches of examples like `spec`."""
-        lenient = (
-            dataclasses.replace(leaf, lenient=leaf.lenient or rule == "ragged" or isinstance(rule, Pad))
-            for leaf, rule in zip(spec.leaves, rules, strict=True)
-        )
-        spec = Spec(spec.tree, tuple(lenient))
         for leaf, rule in zip(spec.leaves, rules, strict=True):
             if isinstance(rule, Pad):
                 filler(rule, leaf)
-        leaves = tuple(batch_leaf(leaf, rule, None) for leaf, rule in zip(spec.leaves, rules, strict=True))
-        return cls(spec, tuple(rules), Spec(spec.tree, leaves), is_stacked_in_place(spec, rules))
+        batch = tuple(batch_leaf(leaf, rule, None) for leaf, rule in zip(spec.leaves, rules, strict=True))
+        loose = tuple(_loosened(leaf, rule) for leaf, rule in zip(spec.leaves, rules, strict=True))
+        in_place = is_stacked_in_place(spec, rules)
+        return cls(Spec(spec.tree, loose), tuple(rules), Spec(spec.tree, batch), in_place)
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -253,6 +252,14 @@ class Form:
     def single(self) -> bool:
         """Whether examples are handed out one by one."""
         return "single" in self.rules
+
+
+def _loosened(leaf: Leaf, rule: Rule) -> Leaf:
+    """What later examples may hold there: where sizes may differ, sizes that were the same so far may too."""
+    if leaf.lenient or not (rule == "ragged" or isinstance(rule, Pad)):
+        return leaf
+    loose = len(leaf.shape) if isinstance(rule, Pad) else batch_leaf(leaf, rule, None).ragged_rank
+    return dataclasses.replace(leaf, shape=(None,) * loose + leaf.shape[loose:], lenient=True)
 
 
 def _serialized(leaf: Leaf, single: bool) -> Any:

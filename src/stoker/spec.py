@@ -57,6 +57,7 @@ class Leaf:
         kind: how it lies in memory.
         ragged_rank: ragged dimensions of a `RAGGED` leaf.
         lenient: whether Python numbers take on its dtype, and lists of numbers or strings stand for arrays.
+        untold: whether it was a list without a number or string in it, which tells no dtype.
     """
 
     path: str
@@ -65,6 +66,7 @@ class Leaf:
     kind: Kind = Kind.DENSE
     ragged_rank: int = 0
     lenient: bool = False
+    untold: bool = False
 
     def __str__(self) -> str:
         kind = "" if self.kind in (Kind.DENSE, Kind.VARYING) else f"{self.kind.name.lower()} "
@@ -80,24 +82,20 @@ class Leaf:
         """Whether every example of this leaf takes the same number of bytes."""
         return self.kind is Kind.DENSE and self.dtype != STRING and None not in self.shape
 
-    @property
-    def is_untold(self) -> bool:
-        """Whether it was an empty list, which tells neither dtype nor dimensions."""
-        return self.lenient and self.shape == (0,)
-
     def merged(self, other: Leaf) -> Leaf:
         """The leaf that this and `other` are both; dimensions that differ become None. Raises `Misfit`."""
-        if self.is_untold or other.is_untold:
-            told = other if self.is_untold else self
-            return told if told.is_untold else dataclasses.replace(told, shape=(None, *told.shape[1:]))
+        if len(self.shape) != len(other.shape) and (self.untold or other.untold):
+            told = other if self.untold and len(other.shape) > len(self.shape) else self
+            return dataclasses.replace(told, shape=(None, *told.shape[1:]))
         kinds = {self.kind, other.kind}
         if len(self.shape) != len(other.shape) or (Kind.SPARSE in kinds and len(kinds) > 1):
             raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
-        if self.dtype != other.dtype:
+        if self.dtype != other.dtype and not (self.untold or other.untold):
             raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
         shape = tuple(one if one == two else None for one, two in zip(self.shape, other.shape, strict=True))
         kind = Kind.RAGGED if Kind.RAGGED in kinds else self.kind
-        return Leaf(self.path, shape, self.dtype, kind, max(self.ragged_rank, other.ragged_rank))
+        dtype, rank = (other if self.untold else self).dtype, max(self.ragged_rank, other.ragged_rank)
+        return Leaf(self.path, shape, dtype, kind, rank, untold=self.untold and other.untold)
 
     def parts(self) -> tuple[Part, ...]:
         """The arrays that this leaf of a batch lies in.
@@ -224,14 +222,19 @@ def describe(path: str, value: Any) -> Leaf:
     except Misfit as misfit:
         raise Misfit(f"{_at(path)}it {misfit}") from None
     leaf = leaf_of(path, form)
-    return dataclasses.replace(leaf, lenient=True) if is_untold(value) else leaf
+    return dataclasses.replace(leaf, untold=True) if _is_hollow(value) else leaf
 
 
-def is_untold(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether a value is an empty list, or an empty object array."""
-    return (type(value) is list and not value) or (
-        isinstance(value, np.ndarray) and value.dtype == STRING and value.shape == (0,)
-    )
+    if type(value) is list:
+        return not value
+    return isinstance(value, np.ndarray) and value.dtype == STRING and value.shape == (0,)
+
+
+def _is_hollow(value: Any) -> bool:
+    """Whether a value is a list without anything in it but such lists."""
+    return is_empty(value) or (type(value) is list and all(map(_is_hollow, value)))
 
 
 def leaf_of(path: str, form: Any) -> Leaf:

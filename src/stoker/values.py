@@ -84,6 +84,8 @@ def canonical(value: Any) -> Array | Ragged | Sparse:
         return np.array(value, PYTHON_NUMBERS[kind])
     if kind is list:
         return _listed(value)
+    if isinstance(value, str | bytes):  # NumPy's scalars of strings, which as arrays would lose zeros at their end
+        return canonical(encoded(value))
     return _foreign(value)
 
 
@@ -213,11 +215,9 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
         coordinates = getattr(coo, "coords", None) or (coo.row, coo.col)
         return _ordered(np.stack(coordinates, axis=1), coo.data, coo.shape)
     if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
-        return _array(_converted(np.asarray, value))
+        return _converted(np.asarray, value)
     if hasattr(value, "__dlpack__"):
-        return _array(_converted(np.from_dlpack, value))
-    if isinstance(value, str | bytes):
-        return canonical(encoded(value))
+        return _converted(np.from_dlpack, value)
     if value is None:
         raise Misfit("is None. Return arrays, numbers or strings (did a `return` go missing?).")
     raise Misfit(
@@ -226,12 +226,15 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
     )
 
 
-def _converted(convert: Any, value: Any) -> Array:
+def _converted(convert: Any, value: Any) -> Array | Ragged | Sparse:
     try:
-        array: Array = convert(value) if not hasattr(value, "numpy") else np.asarray(value.numpy())
+        if hasattr(value, "numpy"):
+            value = value.numpy()
+            return canonical(value) if isinstance(value, bytes) else _array(np.asarray(value))
+        array: Array = convert(value)
     except Exception as error:  # a tensor that needs its gradient, lies on a GPU, or has a dtype that NumPy lacks
         raise Misfit(f"holds a {type(value).__name__} that NumPy cannot read: {error}") from error
-    return array
+    return _array(array)
 
 
 def _ordered(indices: Array, values: Array, shape: Any) -> Sparse:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import optree
 
-from stoker.collation import Form
+from stoker.collation import Form, Pad
 from stoker.dispatch import close_before_others, exiting
 from stoker.errors import ClosedError, OptionError, SpecError
 from stoker.memory import Layout
@@ -249,6 +249,7 @@ class _Iterators:
     def __init__(self, loader: Loader, order: list[int], serialized: bool) -> None:
         self._loader, self._order, self._serialized = loader, order, serialized
         self._counted = loader._outline.cardinality is not None
+        self._sizes = _told_sizes(loader._dispatcher.form(), serialized)
         self._numbers = itertools.count()
         self._open: dict[int, Batches] = {}
 
@@ -269,10 +270,30 @@ class _Iterators:
                 "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
                 "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
             )
+        for path, part, axis, size in self._sizes:
+            if leaves[part].shape[axis] != size:
+                raise SpecError(
+                    f"at {path or 'the leaf'} a batch has size {leaves[part].shape[axis]} in dimension {axis}; it was "
+                    f"{size} in all of the first examples, and the dataset was made so. Tell by `output_signature` that "
+                    "it varies (None)."
+                )
         return [leaves[place] for place in self._order]
 
     def end(self, number: int) -> None:
         self._open.pop(number).close()
+
+
+def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]:
+    """Sizes of padded leaves that TensorFlow was told of: path, array, dimension, size."""
+    if serialized:
+        return []
+    starts = itertools.accumulate(form.counts, initial=0)
+    return [
+        (leaf.path, start, axis, size)
+        for leaf, rule, start in zip(form.batch.leaves, form.rules, starts, strict=False)
+        for axis, size in enumerate(leaf.shape)
+        if isinstance(rule, Pad) and size is not None and leaf.dtype != STRING
+    ]
 
 
 def _weak(iterators: _Iterators) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,15 +131,19 @@ class Puller:
         count = 0
         try:
             items = self._wrap(self._source.open())
-            while self._is_wanted(count):
-                try:
-                    item = next(items)
-                except StopIteration:
-                    break
-                self._items.append(self._packed(item, count))
-                self.pulled = count = count + 1
-                if count == self._wanted or count % self._every == 0:
-                    self._tell(count, False)
+            try:
+                while self._is_wanted(count):
+                    try:
+                        item = next(items)
+                    except StopIteration:
+                        break
+                    self._items.append(self._packed(item, count))
+                    self.pulled = count = count + 1
+                    if count == self._wanted or count % self._every == 0:
+                        self._tell(count, False)
+            finally:
+                if isinstance(items, Generator):
+                    items.close()  # here: what it holds may belong to this thread, such as a database's cursor
             self.ended = Ended(None)
         except BaseException as error:  # the user's own: it is raised where the batch is pulled
             self.ended = Ended(error)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stoker.spec import Kind, Leaf, Misfit, is_untold, leaf_of
+from stoker.spec import Kind, Leaf, Misfit, is_empty, leaf_of
 from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
 
 
@@ -38,7 +38,7 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
         form: Any = value
     else:
         try:
-            form = _nothing(leaf) if leaf.lenient and is_untold(value) else canonical(value)
+            form = _nothing(leaf) if leaf.lenient and is_empty(value) else canonical(value)
             came = leaf_of("", form)
         except Misfit as misfit:
             told = str(misfit).removeprefix("it ")
