@@ -274,8 +274,8 @@ class _Iterators:
             if leaves[part].shape[axis] != size:
                 raise SpecError(
                     f"at {path or 'the leaf'} a batch has size {leaves[part].shape[axis]} in dimension {axis}; it was "
-                    f"{size} in all of the first examples, and the dataset was made so. Tell by `output_signature` that "
-                    "it varies (None)."
+                    f"{size} in all of the first examples, and the dataset was made so. Tell by `output_signature` "
+                    "that it varies (None)."
                 )
         return [leaves[place] for place in self._order]
 

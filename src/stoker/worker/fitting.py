@@ -38,7 +38,8 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
         form: Any = value
     else:
         try:
-            form = _nothing(leaf) if leaf.lenient and is_empty(value) else canonical(value)
+            hollow = is_empty(value) and (leaf.kind is Kind.RAGGED or leaf.lenient)
+            form = _nothing(leaf) if hollow else canonical(value)
             came = leaf_of("", form)
         except Misfit as misfit:
             told = str(misfit).removeprefix("it ")

@@ -1,0 +1,57 @@
+"""The examples, run as a reader runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples"
+LIMIT = 120  # seconds
+
+#: A line that each script prints, or a part of one.
+LINES = {
+    "partitioned_generator.py": "accuracy on files never trained on: ",
+    "shared_memory.py": "7 copies would take 1,792",
+    "serialized_structures.py": "all three gave the same 800 pictures",
+    "text.py": "accuracy with ragged tokens, on new reviews: ",
+    "database.py": "1,200 rows came, in the order of the query",
+}
+
+
+def test_every_example_is_run_and_has_a_line_in_the_readme() -> None:
+    assert {path.name for path in FOLDER.glob("*.py")} == set(LINES)
+    readme = (FOLDER / "README.md").read_text()
+    assert all(f"[{name}]({name})" in readme for name in [*LINES, "notebook.ipynb"])
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_script_trains_its_model(name: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, str(FOLDER / name)],
+        cwd=tmp_path,  # none of them depends on where it is run
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert LINES[name] in result.stdout
+    assert "Traceback" not in result.stderr, result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(FOLDER / "notebook.ipynb", as_version=4)
+    assert not any(cell.outputs or cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    NotebookClient(
+        notebook, kernel_name="python3", timeout=LIMIT, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    (printed,) = notebook.cells[-1].outputs
+    assert printed.text.startswith("accuracy in the last epoch: ")
