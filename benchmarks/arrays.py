@@ -64,8 +64,8 @@ def main() -> None:
     lines = [
         "# Arrays in memory",
         "",
-        f"Rows a second into tf.data (eager loop), medians of {asked.rounds} rounds; the ratio is that within a round, its",
-        f"median and least–most. {os.cpu_count()} cores, two workers. Made by `python -m benchmarks.arrays`.",
+        f"Rows a second into tf.data (eager loop), medians of {asked.rounds} rounds; the ratio is that within a round,",
+        f"its median and least–most. {os.cpu_count()} cores, two workers. Made by `python -m benchmarks.arrays`.",
         "",
         "| | tf.data | Stoker | Stoker ÷ tf.data |",
         "|---|---:|---:|---:|",
