@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import stoker
+from stoker.dispatch import Shelf
 from tests.examples import Misbehaving, Nested, Pair, Squares
 
 DTYPES = [
@@ -26,15 +27,15 @@ def test_tensors_lie_where_the_slot_has_the_leaf(monkeypatch: pytest.MonkeyPatch
     """Zero copy, with prefetch, for every leaf of a nested structure, until consumers hold too many batches."""
     with stoker.Loader(Nested(64), batch_size=4, workers=2) as loader:
         places: set[int] = set()
-        view = type(loader._dispatcher)._view
+        view = Shelf.view
 
-        def noting(self: Any, delivered: Any) -> Any:
+        def noting(self: Shelf, delivered: Any) -> Any:
             leaves = view(self, delivered)
             assert not delivered.copy
             places.update(leaf.ctypes.data for leaf in leaves)
             return leaves
 
-        monkeypatch.setattr(type(loader._dispatcher), "_view", noting)
+        monkeypatch.setattr(Shelf, "view", noting)
         for batch in loader.to_tf():
             for tensor in tf.nest.flatten(batch):
                 assert np.asarray(memoryview(tensor)).ctypes.data in places

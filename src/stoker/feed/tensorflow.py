@@ -1,4 +1,4 @@
-"""A Loader as a `tf.data.Dataset`, without copying.
+"""A Loader as a `tf.data.Dataset`, without copying (but for strings, which TensorFlow holds in a form of its own).
 
 TensorFlow takes over the memory of a 64-byte-aligned array that a `tf.numpy_function` returns,
 and drops the array when its last tensor over that memory is gone; that ends the lease.
@@ -67,7 +67,7 @@ def _batches(loader: Loader, form: Form, serialized: bool, rows: int | None) -> 
     tf = _tensorflow()
     order = _leaf_order(form.batch)
     leaves = [form.batch.leaves[place] for place in order]
-    iterators = _Iterators(loader, _parts_of(form, order), serialized)
+    iterators = _Iterators(loader, form, _parts_of(form, order), serialized)
     begin, pull, end = _weak(iterators)
     number = tf.TensorSpec((), tf.int64)
     nested = element_spec(form, None if form.single else rows)
@@ -104,22 +104,12 @@ def _native(function: Callable[..., Any]) -> Callable[..., Any]:
     return native
 
 
-def _texts(proto: Any) -> Any:
-    """The strings of a serialised tensor that lies in a uint8 array: no Python, so no GIL, is needed for it.
-
-    `serialize_tensor` makes one string of the array; it ends with the array's bytes.
-    """
-    tf = _tensorflow()
-    whole, size = tf.io.serialize_tensor(proto), tf.size(proto)
-    return tf.io.parse_tensor(tf.strings.substr(whole, tf.strings.length(whole) - size, size), tf.string)
-
-
 def _types(leaf: Leaf) -> list[Any]:
     """The dtypes of the arrays that a leaf is handed to TensorFlow as: its parts, without the bounds of strings."""
     tf = _tensorflow()
     parts = leaf.parts()
     if leaf.dtype == STRING:
-        parts = (parts[0], *parts[2:])
+        return [tf.string, *(tf.as_dtype(part.dtype) for part in parts[2:])]
     return [tf.as_dtype(part.dtype) for part in parts]
 
 
@@ -143,7 +133,7 @@ def _encode(leaf: Leaf, arrays: list[Any]) -> list[Any]:
     tf = _tensorflow()
     values, *rest = arrays
     if leaf.dtype == STRING:
-        values = _texts(values)
+        values = tf.io.parse_tensor(values, tf.string)
     match leaf.kind:
         case Kind.DENSE:
             return [values]
@@ -246,8 +236,10 @@ def _is_evaluating(frame: Any) -> bool:
 class _Iterators:
     """The open iterators of one dataset, by number. Called by TensorFlow, from its threads."""
 
-    def __init__(self, loader: Loader, order: list[int], serialized: bool) -> None:
+    def __init__(self, loader: Loader, form: Form, order: list[int], serialized: bool) -> None:
         self._loader, self._order, self._serialized = loader, order, serialized
+        starts = itertools.accumulate(form.counts, initial=0)
+        self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
         self._counted = loader._outline.cardinality is not None
         self._sizes = _told_sizes(loader._dispatcher.form(), serialized)
         self._numbers = itertools.count()
@@ -277,7 +269,12 @@ class _Iterators:
                     f"{size} in all of the first examples, and the dataset was made so. Tell by `output_signature` "
                     "that it varies (None)."
                 )
-        return [leaves[place] for place in self._order]
+        if not self._strings:
+            return [leaves[place] for place in self._order]
+        return [
+            np.array(leaves[place].tobytes(), object) if place in self._strings else leaves[place]
+            for place in self._order
+        ]
 
     def end(self, number: int) -> None:
         self._open.pop(number).close()
