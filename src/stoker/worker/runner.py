@@ -82,6 +82,7 @@ class Runner:
         self._output = Output(slots, inboxes, program.batch_size, program.collation.function, program.memory_limit)
         self._lanes = Lanes(program, self._reader, seeder)
         self._singly = False  # user code uses an array again: each example is written, or copied, before the next
+        self._interrupted: dict[tuple[int, int], Progress] = {}
         self._epoch = -1
         self._shard: int | None = None
 
@@ -195,10 +196,18 @@ class Runner:
     def _step(self, task: Step, started: float) -> Finished:
         self._shard = task.shard if isinstance(self._program.source, ShardedSource) else None
         self._seeder.seed_all()
-        lane = self._open(task, task.opening.progress) if task.opening else self._lanes.get(task.epoch, task.shard)
+        key = task.epoch, task.shard
+        interrupted = self._interrupted.pop(key, None)
+        if task.opening is not None:
+            lane = self._open(task, task.opening.progress)
+        else:
+            lane = self._open(task, interrupted) if interrupted is not None else self._lanes.get(*key)
         before = lane.left
         try:
             rows, dims, parcel = self._rows_of(task, lane)
+        except self._passes:  # it broke the user's generator off: the task is done again, from where this one began
+            self._interrupted[key] = before
+            raise
         except Reused:
             self._singly = self._lanes.copying = True
             lane = self._open(task, before)
