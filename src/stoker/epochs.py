@@ -50,12 +50,12 @@ class Epoch(ABC):
     Args:
         number: the epoch's.
         batching: how examples are made into batches.
-        serialized: whether each component is delivered as a serialised tensor.
         uneven: whether the transform may return SKIP or Many.
     """
 
-    def __init__(self, number: int, batching: Batching, *, serialized: bool, uneven: bool) -> None:
-        self.number, self.serialized, self.uneven = number, serialized, uneven
+    def __init__(self, number: int, batching: Batching, *, uneven: bool) -> None:
+        self.number, self.uneven = number, uneven
+        self.serialized = False  # whether each component is delivered as a serialised tensor
         self._batching = batching
         self._parked: dict[int, list[bytes]] = {}
         self._progress: dict[int, Progress] = {}
@@ -135,8 +135,8 @@ class Epoch(ABC):
 class IndexEpoch(Epoch):
     """Of a map-style source or of arrays."""
 
-    def __init__(self, number: int, batching: Batching, plan: Plan, *, serialized: bool, uneven: bool) -> None:
-        super().__init__(number, batching, serialized=serialized, uneven=uneven)
+    def __init__(self, number: int, batching: Batching, plan: Plan, *, uneven: bool) -> None:
+        super().__init__(number, batching, uneven=uneven)
         self._plan, self._order = plan, plan.order(number)
         self._from = 0  # the first batch that is read as a part
 
@@ -184,10 +184,8 @@ class IndexEpoch(Epoch):
 class ShardEpoch(Epoch):
     """Of a generator function over shards."""
 
-    def __init__(
-        self, number: int, batching: Batching, source: ShardedSource, *, serialized: bool, uneven: bool
-    ) -> None:
-        super().__init__(number, batching, serialized=serialized, uneven=uneven)
+    def __init__(self, number: int, batching: Batching, source: ShardedSource, *, uneven: bool) -> None:
+        super().__init__(number, batching, uneven=uneven)
         self._source = source
 
     def stream(self, number: int) -> Stream:
@@ -224,8 +222,8 @@ class ShardEpoch(Epoch):
 class ItemEpoch(Epoch):
     """Of an iterable that is pulled in this process."""
 
-    def __init__(self, number: int, batching: Batching, puller: Puller, *, serialized: bool, uneven: bool) -> None:
-        super().__init__(number, batching, serialized=serialized, uneven=uneven)
+    def __init__(self, number: int, batching: Batching, puller: Puller, *, uneven: bool) -> None:
+        super().__init__(number, batching, uneven=uneven)
         self.puller = puller
         self._loaded: deque[list[bytes]] = deque()  # of batches that are not delivered
         self._again: deque[bytes] = deque()  # taken once, and to be read as parts now

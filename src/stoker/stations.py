@@ -183,13 +183,13 @@ class _Epochs:
     batching: Batching
     uneven: bool
 
-    def __call__(self, number: int, tell: Callable[[int, bool], None], serialized: bool) -> Epoch:
+    def __call__(self, number: int, tell: Callable[[int, bool], None]) -> Epoch:
         if self.plan is not None:
-            return IndexEpoch(number, self.batching, self.plan, serialized=serialized, uneven=self.uneven)
+            return IndexEpoch(number, self.batching, self.plan, uneven=self.uneven)
         if isinstance(self.source, ShardedSource):
-            return ShardEpoch(number, self.batching, self.source, serialized=serialized, uneven=self.uneven)
+            return ShardEpoch(number, self.batching, self.source, uneven=self.uneven)
         puller = start_pulling(self.source, self.batching, number, tell)
-        return ItemEpoch(number, self.batching, puller, serialized=serialized, uneven=self.uneven)
+        return ItemEpoch(number, self.batching, puller, uneven=self.uneven)
 
 
 def whole(name: str, value: Any, *, least: int | None) -> int:

@@ -1,6 +1,7 @@
 """Where consumers, scheduler, engine and slots meet, under one lock.
 
 dispatcher   takes in every event, and does what the scheduler says
+probe        what batches look like, asked before the first one is made
 shelf        which batch lies how in which slot, and how much memory that takes
 telling      what a consumer is told when a batch cannot be made
 exits        the end of the interpreter

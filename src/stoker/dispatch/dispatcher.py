@@ -2,7 +2,8 @@
 
 Every event goes through `_step`, under one lock: the scheduler says what to do, and it is done.
 Pulling threads bring pulls and carry out what follows from them themselves; the engine's thread
-brings what workers say. No user code, no copy and no wait happens under the lock.
+brings what workers say. No user code and no wait happens under the
+lock, and no batch is copied (rows at the ends of shards and items of iterables are: they are few, or small).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from stoker.collation import Form
 from stoker.dispatch.exits import close_at_exit
+from stoker.dispatch.probe import Attempt, Probe
 from stoker.dispatch.shelf import LEASES, Shelf
 from stoker.dispatch.telling import Told, error_of
 from stoker.engines import Answer, Death, Engine
@@ -52,7 +54,6 @@ from stoker.scheduler.messages import (
 from stoker.worker.messages import (
     MANY,
     NONE,
-    Describe,
     Described,
     Failure,
     Finished,
@@ -77,18 +78,12 @@ class _Outbox:
     outcomes: deque[Deliver | Finish | Fail] = field(default_factory=deque)
 
 
-class _Probe:
-    """One attempt to find the form of the batches, and how it failed."""
-
-    error: BaseException | None = None
-
-
 class Dispatcher:
     """Serves the streams of one Loader.
 
     Args:
         make_epoch: makes the epoch with this number; gets the function to call with the number of items
-            pulled and whether there are no more, and whether components are serialised.
+            pulled and whether there are no more.
         shelf: the slots.
         engine: who runs the workers; started at the first pull.
         workers: how many.
@@ -99,7 +94,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        make_epoch: Callable[[int, Callable[[int, bool], None], bool], Epoch],
+        make_epoch: Callable[[int, Callable[[int, bool], None]], Epoch],
         shelf: Shelf,
         engine: Engine,
         *,
@@ -109,7 +104,7 @@ class Dispatcher:
         form: Form | None,
     ) -> None:
         self._make_epoch, self._shelf, self._engine = make_epoch, shelf, engine
-        self._inline, self._look = workers == 0, look
+        self._inline, self._probe = workers == 0, Probe(look)
         self._scheduler = Scheduler(
             workers=max(1, workers),
             open_stream=self._open_stream,
@@ -123,7 +118,6 @@ class Dispatcher:
         self._dropped: deque[int] = deque()
         self._outboxes: dict[int, _Outbox] = {}
         self._epochs: dict[int, Epoch] = {}
-        self._first: Epoch | None = None  # the next epoch's, whose items the probe looks at
         self._serialized: set[int] = set()
         self._tasks: dict[int, Task] = {}
         self._streams = 0
@@ -131,7 +125,6 @@ class Dispatcher:
         self._told_form = form
         self._form: Form | None = None
         self._forms: tuple[Form, ...] = ()  # it, and that of serialised components
-        self._probe: _Probe | None = None
         self._pid = os.getpid()
         self._started = self._closed = False
         self._broken: StokerError | None = None
@@ -156,14 +149,14 @@ class Dispatcher:
                 self._started = True
                 if self._told_form is not None:
                     self._learn(self._told_form)
-            probe = self._probe
+            attempt = self._probe.attempt
             while self._form is None:
-                if probe is not None and probe.error is not None:
-                    raise probe.error
+                if attempt is not None and attempt.error is not None:
+                    raise attempt.error
                 self._check()
-                if self._probe is None:
-                    probe = self._probe = _Probe()
-                    self._begin_probe()
+                if self._probe.attempt is None:
+                    attempt = self._probe.attempt = Attempt()
+                    self._ask_for_form()
                 self._engine.idle(self._changed)
             return self._form
 
@@ -220,9 +213,10 @@ class Dispatcher:
         with self._changed:
             first, self._closed = not self._closed, True
             self._tell()
-            epochs = [*self._epochs.values(), *([self._first] if self._first is not None else [])]
+            epochs = [*self._epochs.values(), self._probe.take_epoch()]
         for epoch in epochs:
-            epoch.close()
+            if epoch is not None:
+                epoch.close()
         self._engine.stop()
         if first:
             self._shelf.close()
@@ -298,14 +292,13 @@ class Dispatcher:
     def _begin(self, stream: int) -> None:
         """Give the stream its epoch, if this is its first pull."""
         if stream not in self._epochs:
-            self._epochs[stream] = self._first or self._new_epoch(stream in self._serialized)
+            self._epochs[stream] = self._probe.take_epoch() or self._new_epoch()
             self._epochs[stream].serialized = stream in self._serialized
-            self._first = None
 
-    def _new_epoch(self, serialized: bool = False) -> Epoch:
+    def _new_epoch(self) -> Epoch:
         number = self._next_epoch
         self._next_epoch += 1
-        epoch = self._make_epoch(number, lambda items, ended: self.fed(number, items, ended), serialized)
+        epoch = self._make_epoch(number, lambda items, ended: self.fed(number, items, ended))
         epoch.uneven = epoch.uneven or self.uneven
         return epoch
 
@@ -318,26 +311,15 @@ class Dispatcher:
             self._events.append(Fed(number, epoch.arrived(items), ended))
         return epoch.stream(number)
 
-    def _begin_probe(self) -> None:
-        """Ask for the form; of an iterable, once its first items are there."""
-        self._first = self._first or self._new_epoch()
-        if isinstance(self._first, ItemEpoch):
-            puller = self._first.puller
-            puller.want(self._look)
-            while puller.count() < self._look and puller.ended is None:
-                self._check()
-                self._changed.wait(0.1)
-            if puller.ended is not None and puller.ended.error is not None and not puller.count():
-                epoch, self._first, self._probe = self._first, None, None
-                epoch.close()
-                assert puller.ended.error is not None
-                raise puller.ended.error
+    def _ask_for_form(self) -> None:
+        """Ask what batches look like; of an iterable, once its first items are there."""
+        self._probe.begin(self._new_epoch)
+        while not self._probe.is_ready():
+            self._check()
+            self._changed.wait(0.1)
+        if (error := self._probe.raised()) is not None:
+            raise error
         self._step(Pulled(_PROBE))
-
-    def _can_look_further(self) -> bool:
-        """Whether an iterable has more items than those in which no example was found."""
-        first = self._first
-        return isinstance(first, ItemEpoch) and (first.puller.ended is None or first.puller.count() > self._look)
 
     def _raised(self, stream: int) -> BaseException | None:
         """What a stream's iterable raised when it ended."""
@@ -392,13 +374,10 @@ class Dispatcher:
             case Deliver(stream=0):
                 self._learn(pickle.loads(self._described))
                 self._events += [Closed(_PROBE), Released(command.slot)]
-            case Fail(stream=0, reason=Told(failure=Failure(kind="source"))) if self._can_look_further():
-                self._look *= 2
-                self._probe = None  # whoever waits asks again
+            case Fail(stream=0, reason=Told(failure=Failure(kind="source"))) if self._probe.look_further():
                 self._tell()
             case Fail(stream=0):
-                assert self._probe is not None
-                self._probe.error, self._probe = error_of(command, None), None
+                self._probe.failed(error_of(command, None))
                 self._tell()
             case Fail(stream, batch, _, Told(failure=Failure(kind="uneven"))):
                 self.uneven = True
@@ -424,7 +403,7 @@ class Dispatcher:
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks[task.id] = task
         if task.stream == _PROBE:
-            self._engine.submit(worker, self._describe(task))
+            self._engine.submit(worker, self._probe.question(task.id, task.slot, self._shelf.put))
             return
         epoch = self._epochs[task.stream]
         if opens and (items := epoch.inbox(task)) is not None:
@@ -434,13 +413,6 @@ class Dispatcher:
             self._shelf.put(task.slot, question.indices.tobytes())
             question = replace(question, indices=NONE)
         self._engine.submit(worker, question)
-
-    def _describe(self, task: Task) -> Describe:
-        if not isinstance(self._first, ItemEpoch):
-            return Describe(task.id)
-        items = self._first.puller.peek(self._look)
-        self._shelf.put(task.slot, b"".join(items))
-        return Describe(task.id, task.slot, len(items))
 
     def _finished(self, worker: int, answer: Finished) -> Done:
         task = self._tasks.pop(answer.task)
