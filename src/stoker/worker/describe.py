@@ -62,8 +62,8 @@ class Describer:
 
     def _examples(self, items: Iterable[Any]) -> Iterator[Any]:
         program = self._program
-        self._seeder.seed_all()
         if isinstance(program.source, ShardedSource):
+            self._seeder.seed_all()
             lanes = Lanes(program, self._reader, self._seeder)
             for shard in range(program.source.count):
                 lane = lanes.open(0, shard, Progress())
@@ -76,10 +76,8 @@ class Describer:
             seeds = self._seeder.seeds(0, np.arange(len(some)))
             yield from outputs(self._reader.items(some, 0, seeds))
             return
-        length = program.length or 0
-        for start in range(0, length):
-            indices = np.arange(start, min(length, start + 1))
-            yield from outputs(self._reader.indexed(indices.tolist(), self._seeder.seeds(0, indices)))
+        for index in range(program.length or 0):
+            yield from outputs(self._reader.indexed([index], self._seeder.seeds(0, np.array([index]))))
 
     def _nothing(self) -> str:
         source = self._program.source
