@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -119,7 +121,7 @@ class Loader:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
         The arrays are read-only and lie in shared memory, which is used again once nothing refers to
-        them or to views of them; so they may be kept, as many as one likes (beyond 10 batches they are copies).
+        them or to views of them; so they may be kept, as many as one likes (beyond 12 batches they are copies).
         Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse ones as named tuples
         (indices, values, dense_shape).
         """
@@ -188,6 +190,7 @@ class Batches(Iterator[Any]):
         self._stream = self._dispatcher.open_stream(serialized)
         self._pulling = threading.Lock()
         self._begun = False
+        self._ready: deque[list[npt.NDArray[Any]]] = deque()
         self._handing_out = threading.Lock()
         self._singles: Iterator[Any] | None = iter(()) if loader._outline.single else None
 
@@ -210,16 +213,22 @@ class Batches(Iterator[Any]):
             if not self._begun:
                 self._loader._stations.check()
                 self._begun = True
+            with contextlib.suppress(IndexError):  # none is left, or another thread has just closed this iteration
+                return self._ready.popleft()
             try:
-                return self._dispatcher.pull(self._stream)
+                first, *others = self._dispatcher.pull(self._stream)
             except Exception:  # the epoch's end, or an error that ends the epoch
                 self.close()
                 raise
+            if self._loader is not None:
+                self._ready.extend(others)
+            return first
 
     def close(self) -> None:
         """Give the slots of this iteration back; batches that were handed over stay valid."""
         if self._loader is not None:
             self._loader = None
+            self._ready.clear()
             self._dispatcher.close_stream(self._stream)
 
     def __del__(self) -> None:

@@ -68,6 +68,8 @@ from stoker.worker.report import raisable
 
 #: The stream whose only batch is the answer to "what do the examples look like?".
 _PROBE: Final = 0
+#: Batches that one pull gives at most.
+_AT_ONCE = 4
 
 
 @dataclass
@@ -160,26 +162,42 @@ class Dispatcher:
                 self._engine.idle(self._changed)
             return self._form
 
-    def pull(self, stream: int) -> list[npt.NDArray[Any]]:
-        """The arrays of a stream's next batch; raises StopIteration at the epoch's end."""
+    def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
+        """The arrays of a stream's next batch, and of those after it, if they are small and ready: a pull costs more.
+
+        Raises StopIteration at the epoch's end.
+        """
         if self._form is None:
             self.form()
+        error: BaseException | None = None
         with self._changed:
             self._begin(stream)
             outcome = self._wait(stream)
-            if isinstance(outcome, Fail):
-                error: BaseException | None = error_of(outcome, self._epochs.get(stream))
-            if not isinstance(outcome, Deliver):
-                if isinstance(outcome, Finish):
-                    error = self._raised(stream)
-                self._forget(stream)
+            if isinstance(outcome, Deliver):
+                delivered = [outcome, *self._ready(stream, outcome)]
+                batches = [self._shelf.view(one) for one in delivered]
             else:
-                leaves = self._shelf.view(outcome)
+                epoch = self._epochs.get(stream)
+                error = error_of(outcome, epoch) if isinstance(outcome, Fail) else self._raised(stream)
+                self._forget(stream)
+        if error is not None:
+            raise error
         if not isinstance(outcome, Deliver):
-            if error is not None:
-                raise error
             raise StopIteration
-        return self._copied(outcome, leaves) if outcome.copy else leaves
+        return [
+            self._copied(one, arrays) if one.copy else arrays for one, arrays in zip(delivered, batches, strict=True)
+        ]
+
+    def _ready(self, stream: int, first: Deliver) -> list[Deliver]:
+        """Small batches that are ready behind the one that was pulled."""
+        count = 0 if self._inline or not self._shelf.is_small(first) else self._scheduler.ready(stream, _AT_ONCE - 1)
+        if not count:
+            return []
+        self._step(*[Pulled(stream)] * count)
+        outcomes = self._outboxes[stream].outcomes  # none, when the Loader was closed meanwhile
+        found = [outcome for outcome in outcomes if isinstance(outcome, Deliver)]
+        outcomes.clear()
+        return found
 
     def _copied(self, outcome: Deliver, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Copies of the leaves; their slot is free then, in any case."""

@@ -15,8 +15,11 @@ from stoker.memory import Inbox, Layout, Leases, Slot
 from stoker.scheduler import SPARE
 from stoker.scheduler.messages import Deliver, Sized
 
-#: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2.
-LEASES = 10
+#: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2,
+#: and an iteration up to 3 that it was given at once.
+LEASES = 12
+#: A batch is small when to pull it costs more than to copy it.
+_SMALL_BYTES = 1 << 20
 #: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
 _AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
 
@@ -94,6 +97,11 @@ class Shelf:
         if not delivered.copy:
             self._leases.grant(delivered.slot, arrays)
         return arrays
+
+    def is_small(self, delivered: Deliver) -> bool:
+        """Whether a batch takes little memory."""
+        layout = self._layouts.get(delivered.slot) or self._layout
+        return layout is not None and layout.nbytes <= _SMALL_BYTES
 
     def ended(self) -> list[int]:
         """Slots whose lease has ended since the last call."""

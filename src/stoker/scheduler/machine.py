@@ -146,6 +146,10 @@ class Scheduler:
         """Slots that are not free: leased, being made, or ready."""
         return self._total - len(self._free)
 
+    def ready(self, stream: int, most: int) -> int:
+        """How many batches, up to `most`, a stream would deliver at once if they were pulled."""
+        return self._streams[stream].ready(most) if stream in self._streams else 0
+
     def free_slots(self) -> list[int]:
         """Slots with nothing in them that anybody may still see or need."""
         return list(self._free)

@@ -15,9 +15,10 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 
 from stoker.scheduler.messages import Command, Fail, Gather, Joint, Park, Piece, Stride, WrongLength
-from stoker.scheduler.streams import Batch, Cut, Shard, Start, State
+from stoker.scheduler.streams import Batch, Cut, Shard, Start, State, count_ready
 
 
 class ShardStream:
@@ -67,6 +68,9 @@ class ShardStream:
 
     def head(self) -> Batch | None:
         return self._line[0] if self._line else None
+
+    def ready(self, most: int) -> int:
+        return count_ready(islice(self._line, most))
 
     def take(self) -> None:
         self._line.popleft()

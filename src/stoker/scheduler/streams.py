@@ -7,8 +7,9 @@ the machine's.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 from stoker.scheduler.messages import Command, Fail, Joint, Load, Rows, Stride
@@ -78,6 +79,9 @@ class Stream(Protocol):
     def head(self) -> Batch | None:
         """The next one to be delivered, if that is known yet."""
 
+    def ready(self, most: int) -> int:
+        """How many batches, up to `most`, follow from the head on that are ready."""
+
     def take(self) -> None:
         """The head is delivered."""
 
@@ -104,6 +108,11 @@ class Stream(Protocol):
 
     def fed(self, items: int, ended: bool) -> None:
         """So many items have arrived."""
+
+
+def count_ready(batches: Iterable[Batch | None]) -> int:
+    """How many of the first ones are ready."""
+    return sum(1 for _ in takewhile(lambda batch: batch is not None and batch.state is State.READY, batches))
 
 
 class RowsStream:
@@ -140,6 +149,9 @@ class RowsStream:
 
     def head(self) -> Batch | None:
         return self._made.get(self._delivered)
+
+    def ready(self, most: int) -> int:
+        return count_ready(self._made.get(self._delivered + n) for n in range(most))
 
     def take(self) -> None:
         del self._made[self._delivered]
