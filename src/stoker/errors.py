@@ -2,7 +2,7 @@
 
     StokerError
     ├── OptionError      an argument of Loader has no meaning        (also ValueError, TypeError)
-    ├── SourceError      the source cannot be read as map-style      (also ValueError, TypeError)
+    ├── SourceError      the source cannot be read, or is not what it was (also ValueError, TypeError)
     ├── ProgramError     source or transform cannot reach a worker   (also TypeError)
     ├── ClosedError      the Loader was closed, or belongs to another process (also RuntimeError)
     └── WorkerError      user code raised; names the example          (also RuntimeError)
@@ -24,7 +24,7 @@ class OptionError(StokerError, ValueError, TypeError):
 
 
 class SourceError(StokerError, ValueError, TypeError):
-    """The source has no length, no examples, no `__getitem__`, or another length than it had."""
+    """The source cannot be read: no `__getitem__`, no shard, no examples, or other ones than before."""
 
 
 class ProgramError(StokerError, TypeError):
@@ -42,7 +42,7 @@ class WorkerError(StokerError, RuntimeError):
     it could be carried over from the worker.
 
     Attributes:
-        example: index of the example in the source, or None when no single one is known.
+        example: index of the example in the source, its shard or the iterable, or None when no single one is known.
         epoch: epoch in which it happened, counted from 0, or None before the first one.
         worker: number of the worker process, counted from 0, or None for the inline engine.
     """
