@@ -224,6 +224,14 @@ class Batches(Iterator[Any]):
                 self._ready.extend(others)
             return first
 
+    def several(self, most: int) -> list[list[npt.NDArray[Any]]]:
+        """The arrays of the next batch, and of those behind it that are ready."""
+        found = [self.leaves()]
+        with self._pulling, contextlib.suppress(IndexError):
+            while len(found) < most:
+                found.append(self._ready.popleft())
+        return found
+
     def close(self) -> None:
         """Give the slots of this iteration back; batches that were handed over stay valid."""
         if self._loader is not None:

@@ -16,7 +16,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 #: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
 _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
+#: Batches that one call of Python gives at most, if they are small and ready: TensorFlow parts them without Python.
+_AT_ONCE = 4
 
 
 def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -> tf.data.Dataset:
@@ -47,7 +49,8 @@ def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -
     close_before_others()
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
-    made = _batches(loader, form, serialized, outline.static_rows).prefetch(ahead)
+    several = ahead > _AHEAD and not outline.single and all(map(_is_plain, form.batch.leaves))
+    made = _batches(loader, form, serialized, outline.static_rows, _AT_ONCE if several else 1).prefetch(ahead)
     if outline.single:
         made = made.unbatch()
         if any(leaf.kind is Kind.VARYING for leaf in form.batch.leaves):
@@ -62,36 +65,59 @@ def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -
     return _never_ending(made) if outline.cardinality == math.inf else made
 
 
-def _batches(loader: Loader, form: Form, serialized: bool, rows: int | None) -> tf.data.Dataset:
-    """The batches; examples whose shapes vary are still ragged values beside their shapes."""
+def _batches(loader: Loader, form: Form, serialized: bool, rows: int | None, most: int) -> tf.data.Dataset:
+    """The batches; examples whose shapes vary are still ragged values beside their shapes.
+
+    Args:
+        loader: what makes them.
+        form: what they look like.
+        serialized: whether the components are serialised.
+        rows: the rows of each, or None.
+        most: how many are pulled at once.
+    """
     tf = _tensorflow()
     order = _leaf_order(form.batch)
     leaves = [form.batch.leaves[place] for place in order]
-    iterators = _Iterators(loader, form, _parts_of(form, order), serialized)
+    iterators = _Iterators(loader, form, _parts_of(form, order), serialized, most)
     begin, pull, end = _weak(iterators)
     number = tf.TensorSpec((), tf.int64)
     nested = element_spec(form, None if form.single else rows)
     encoded = [encoded for leaf in leaves for encoded in _encoded_specs(leaf, None if form.single else rows)]
     types = [dtype for leaf in leaves for dtype in _types(leaf)]
 
-    def pull_batch(n: Any) -> Any:
-        arrays = tf.numpy_function(pull, [n], types)
-        arrays = list(arrays) if isinstance(arrays, list | tuple) else [arrays]
-        return [tensor for leaf in leaves for tensor in _encode(leaf, [arrays.pop(0) for _ in _types(leaf)])]
+    def pull_batches(n: Any) -> Any:
+        count, *arrays = tf.numpy_function(pull, [n], [tf.int64] + types * most)
+        tensors = [_encode(leaf, [arrays.pop(0) for _ in _types(leaf)]) for _ in range(most) for leaf in leaves]
+        return ([] if most == 1 else [count]) + list(itertools.chain.from_iterable(tensors))
 
+    def part(count: Any, *tensors: Any) -> Any:
+        batches = (tensors[start : start + len(encoded)] for start in range(0, len(tensors), len(encoded)))
+        parts = map(tf.data.Dataset.from_tensors, batches)
+        return reduce(lambda some, other: some.concatenate(other), parts).take(count)
+
+    specs = encoded if most == 1 else [number, *encoded * most]
     variant = tf.raw_ops.GeneratorDataset(
         init_func_other_args=[],
         next_func_other_args=[],
         finalize_func_other_args=[],
         init_func=_graph(lambda: tf.numpy_function(begin, [], tf.int64), []),
-        next_func=_graph(pull_batch, [number]),
+        next_func=_graph(pull_batches, [number]),
         finalize_func=_graph(lambda n: tf.numpy_function(end, [n], tf.int64), [number]),
-        output_types=[spec.dtype for spec in encoded],
-        output_shapes=[spec.shape for spec in encoded],
+        output_types=[spec.dtype for spec in specs],
+        output_shapes=[spec.shape for spec in specs],
     )
+    parted = None
+    if most > 1:
+        parted = tf.data.experimental.from_variant(variant, tuple(specs)).flat_map(_native(part))
+        variant = tf.data.experimental.to_variant(parted)
     made = tf.data.experimental.from_variant(variant, nested)
-    made._stoker = iterators  # datasets derived from it, and their iterators, keep it
+    made._stoker = iterators, parted  # datasets derived from it, and their iterators, keep them
     return made
+
+
+def _is_plain(leaf: Leaf) -> bool:
+    """Whether TensorFlow takes this leaf's array as it is."""
+    return leaf.kind is Kind.DENSE and leaf.dtype != STRING
 
 
 def _graph(function: Callable[..., Any], signature: list[Any]) -> Any:
@@ -236,8 +262,8 @@ def _is_evaluating(frame: Any) -> bool:
 class _Iterators:
     """The open iterators of one dataset, by number. Called by TensorFlow, from its threads."""
 
-    def __init__(self, loader: Loader, form: Form, order: list[int], serialized: bool) -> None:
-        self._loader, self._order, self._serialized = loader, order, serialized
+    def __init__(self, loader: Loader, form: Form, order: list[int], serialized: bool, most: int) -> None:
+        self._loader, self._order, self._serialized, self._most = loader, order, serialized, most
         starts = itertools.accumulate(form.counts, initial=0)
         self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
         self._counted = loader._outline.cardinality is not None
@@ -250,9 +276,10 @@ class _Iterators:
         self._open[number] = self._loader._batches(self._serialized)
         return number
 
-    def pull(self, number: int) -> list[npt.NDArray[Any]]:
+    def pull(self, number: int) -> list[Any]:
+        """How many batches follow, and their arrays; the last one stands again in the places of those that do not."""
         try:
-            leaves = self._open[number].leaves()
+            batches = self._open[number].several(self._most)
         except ClosedError:
             if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
                 raise StopIteration from None
@@ -262,6 +289,12 @@ class _Iterators:
                 "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
                 "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
             )
+        handed = list(map(self._handed_over, batches))
+        handed += [handed[-1]] * (self._most - len(handed))
+        return [np.int64(len(batches)), *itertools.chain.from_iterable(handed)]
+
+    def _handed_over(self, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """The arrays of a batch that TensorFlow gets."""
         for path, part, axis, size in self._sizes:
             if leaves[part].shape[axis] != size:
                 raise SpecError(
