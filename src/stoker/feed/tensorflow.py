@@ -49,7 +49,7 @@ def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -
     close_before_others()
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
-    several = ahead > _AHEAD and not outline.single and all(map(_is_plain, form.batch.leaves))
+    several = ahead > _AHEAD and not outline.single
     made = _batches(loader, form, serialized, outline.static_rows, _AT_ONCE if several else 1).prefetch(ahead)
     if outline.single:
         made = made.unbatch()
@@ -113,11 +113,6 @@ def _batches(loader: Loader, form: Form, serialized: bool, rows: int | None, mos
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators, parted  # datasets derived from it, and their iterators, keep them
     return made
-
-
-def _is_plain(leaf: Leaf) -> bool:
-    """Whether TensorFlow takes this leaf's array as it is."""
-    return leaf.kind is Kind.DENSE and leaf.dtype != STRING
 
 
 def _graph(function: Callable[..., Any], signature: list[Any]) -> Any:
