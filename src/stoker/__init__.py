@@ -8,7 +8,9 @@ The way of a batch, and the map of this package:
        feed ◀── lease ◀── done(task) ───────────────────────── slot (shared memory)
 
     loader      Loader, the object a user holds: it joins the stations
+    stats       what happened while it was read, in numbers
     errors      the exception tree
+    interrupts  Ctrl-C at a moment when nothing is half done
     values      what may stand at a leaf, in one of three forms                     pure
     spec        nested structure <-> flat leaves; shapes and dtypes                 pure
     collation   how examples become a batch: stack, pad, ragged                     pure

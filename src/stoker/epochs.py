@@ -19,9 +19,10 @@ import numpy.typing as npt
 from stoker.memory.parcel import pack
 from stoker.plan import Permutation, Plan, mix, shuffled
 from stoker.scheduler import RowsStream, ShardStream, Stream
-from stoker.scheduler.messages import Joint, Piece, Rows, Stride, Task
+from stoker.scheduler.messages import Joint, Piece, Rows, Stride, Task, Trial
 from stoker.sources import IterableSource, ShardedSource
 from stoker.sources.iterable import Puller
+from stoker.stats import Skipped
 from stoker.worker.messages import Finished, Join, Opening, Progress, Question, Step, Work
 
 
@@ -57,15 +58,17 @@ class Epoch(ABC):
         self.number, self.uneven = number, uneven
         self.serialized = False  # whether each component is delivered as a serialised tensor
         self._batching = batching
+        self.ledger: set[tuple[int | None, int]] = set()  # examples that were left out, by shard and number
         self._parked: dict[int, list[bytes]] = {}
         self._progress: dict[int, Progress] = {}
+        self._without: dict[int | None, set[int]] = {}
 
     @abstractmethod
     def stream(self, number: int) -> Stream:
         """The stream that the scheduler serves."""
 
     @abstractmethod
-    def rows(self, task: Task, rows: Rows) -> Question:
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
         """The question for rows of a batch with a number."""
 
     @abstractmethod
@@ -88,8 +91,39 @@ class Epoch(ABC):
         return self.uneven
 
     @abstractmethod
-    def examples(self, work: Rows | Stride | Joint) -> str:
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
         """Which examples a task is about, in words."""
+
+    def example(self, work: Rows | Trial, row: int) -> int:
+        """The number of the example in a row of a numbered batch."""
+        raise AssertionError("shards have no numbered batches")
+
+    def row(self, work: Rows | Trial, example: int) -> int | None:
+        """The row of a numbered batch in which an example stands, among those of a task."""
+        return next(
+            (row for row in range(work.first, work.first + work.count) if self.example(work, row) == example), None
+        )
+
+    def shard_of(self, work: Stride) -> int | None:
+        """The shard that its examples are counted in; None where they are counted in the source."""
+        return None
+
+    def leave_out(self, shard: int | None, example: int) -> bool:
+        """Leave this example out from now on; whether it was not left out before."""
+        known = (shard, example) in self.ledger
+        self.ledger.add((shard, example))
+        self._without.setdefault(shard, set()).add(example)
+        return not known
+
+    def noted(self, work: Stride, skipped: Sequence[tuple[int, str]], count: int) -> tuple[list[Skipped], int]:
+        """Those of the examples that a worker left out which it had not left out before; and how many."""
+        shard = self.shard_of(work)
+        new = [(number, reason) for number, reason in skipped if (shard, number) not in self.ledger]
+        self.ledger.update((shard, number) for number, _ in new)
+        return [Skipped(self.number, shard, *one) for one in new], len(new) + count - len(skipped)
+
+    def _left_out(self, shard: int | None) -> tuple[int, ...]:
+        return tuple(sorted(self._without.get(shard, ())))
 
     def load(self, count: int) -> bytes:
         """The next items, for a worker."""
@@ -102,14 +136,14 @@ class Epoch(ABC):
     def question(self, task: Task, opens: bool) -> Question:
         """What to ask a worker for a task; `opens`: it does not have the shard open."""
         match task.work:
-            case Rows() as some:
+            case Rows() | Trial() as some:
                 return self.rows(task, some)
             case Stride(shard):
                 return self.stride(task, shard, self._opening(shard) if opens else None)
             case Joint():
                 return Join(task.id, task.slot, task.work.rows, self.serialized)
 
-    def heard(self, work: Rows | Stride | Joint, answer: Finished) -> None:
+    def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
         """A worker has done a task."""
         if isinstance(work, Stride) and answer.progress is not None:
             self._progress[work.shard] = answer.progress
@@ -157,26 +191,34 @@ class IndexEpoch(Epoch):
     def turn_uneven(self, batch: int) -> None:
         self.uneven, self._from = True, batch
 
-    def rows(self, task: Task, rows: Rows) -> Question:
-        indices = self.indices(rows)
-        return Work(
-            task.id, self.number, task.slot, rows.first, rows.whole, self.serialized, False, rows.count, indices
-        )
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+        where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
+        return Work(*where, False, rows.count, self.indices(rows), isinstance(rows, Trial))
 
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         if opening is None:
-            return Step(task.id, self.number, task.slot, shard, self.serialized, True, None)
+            return Step(
+                task.id, self.number, task.slot, shard, self.serialized, True, None, without=self._left_out(None)
+            )
         size = min(self._plan.batch_size, self._plan.length - shard * self._plan.batch_size)
         indices = self.indices(Rows(shard, 0, size, size))
-        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, size, indices)
+        without = self._left_out(None)
+        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, size, indices, without)
 
-    def indices(self, rows: Rows) -> npt.NDArray[np.int64]:
+    def example(self, work: Rows | Trial, row: int) -> int:
+        return int(self.indices(Rows(work.batch, row, 1, work.whole))[0])
+
+    def row(self, work: Rows | Trial, example: int) -> int | None:
+        found = np.flatnonzero(self.indices(work) == example)
+        return work.first + int(found[0]) if len(found) else None
+
+    def indices(self, rows: Rows | Trial) -> npt.NDArray[np.int64]:
         """The examples that stand in these rows."""
         start = rows.batch * self._plan.batch_size + rows.first
         return self._order.indices(start, start + rows.count)
 
-    def examples(self, work: Rows | Stride | Joint) -> str:
-        if isinstance(work, Rows):
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
+        if isinstance(work, Rows | Trial):
             return _told(self.indices(work).tolist())
         return "examples that are joined" if isinstance(work, Joint) else _of_part(work, self._plan.batch_size, 0)
 
@@ -202,17 +244,21 @@ class ShardEpoch(Epoch):
             length=self._source.length,
         )
 
-    def rows(self, task: Task, rows: Rows) -> Question:
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
         raise AssertionError("shards have no numbered batches")
 
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
-        return Step(task.id, self.number, task.slot, shard, self.serialized, False, opening)
+        without = self._left_out(shard)
+        return Step(task.id, self.number, task.slot, shard, self.serialized, False, opening, without=without)
+
+    def shard_of(self, work: Stride) -> int | None:
+        return work.shard
 
     @property
     def has_shards(self) -> bool:
         return True
 
-    def examples(self, work: Rows | Stride | Joint) -> str:
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
         if not isinstance(work, Stride):
             return "the last examples of shards"
         raw = self._progress.get(work.shard, Progress()).raw
@@ -258,15 +304,20 @@ class ItemEpoch(Epoch):
         if self._loaded:
             self._loaded.popleft()
 
-    def rows(self, task: Task, rows: Rows) -> Question:
-        start = np.array([rows.batch * self._batching.size + rows.first], np.int64)
-        return Work(task.id, self.number, task.slot, rows.first, rows.whole, self.serialized, True, rows.count, start)
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+        start = np.array([self.example(rows, rows.first)], np.int64)
+        where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
+        return Work(*where, True, rows.count, start, isinstance(rows, Trial))
+
+    def example(self, work: Rows | Trial, row: int) -> int:
+        return work.batch * self._batching.size + row
 
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         if opening is not None:
             first = self._base + shard * self._batching.size
             opening = Opening(opening.progress, len(self._parts[shard]), first)
-        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening)
+        without = self._left_out(None)
+        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, without=without)
 
     def inbox(self, task: Task) -> bytes | None:
         if not isinstance(task.work, Stride):
@@ -276,13 +327,13 @@ class ItemEpoch(Epoch):
             self._parts_taken += 1
         return b"".join(self._parts[task.work.shard])
 
-    def heard(self, work: Rows | Stride | Joint, answer: Finished) -> None:
+    def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
         super().heard(work, answer)
         if isinstance(work, Stride) and answer.ended:
             self._parts.pop(work.shard, None)
 
-    def examples(self, work: Rows | Stride | Joint) -> str:
-        if isinstance(work, Rows):
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
+        if isinstance(work, Rows | Trial):
             start = work.batch * self._batching.size + work.first
             return _told(list(range(start, start + work.count)))
         return (

@@ -9,16 +9,21 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy.typing as npt
 
 from stoker.collation import Pad
 from stoker.feed import arrays
+from stoker.interrupts import shielded
+from stoker.scheduler import RETRIES
 from stoker.stations import Outline, Stations
+from stoker.stats import Stats
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+_Made = TypeVar("_Made")
 
 
 class Loader:
@@ -60,6 +65,12 @@ class Loader:
         prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all).
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
+        on_error: what is done about an example whose code raises, or kills its workers: "raise" tells which one it is,
+            when its batch's turn comes; "skip" leaves it out. Batches stay full; `stats` lists what was left out,
+            and a warning names it at the epoch's end. An exception of a generator itself cannot be left out.
+        retries: how often work is done again after a worker died at it. Then the example at fault is searched.
+        timeout: seconds without progress on an example after which a worker's Python stack is logged, the worker
+            killed and its work done again, as after a death; None to warn once after 60 s.
 
     Raises:
         OptionError: an argument without meaning.
@@ -67,7 +78,7 @@ class Loader:
         ProgramError: a source or transform that cannot be pickled; tells which part of it.
 
     Iterating raises `WorkerError` when the user's code raises (with its traceback), `SpecError` when an
-    example does not fit the others, `WorkerDied` when four workers in a row died at the same rows, and
+    example does not fit the others, `WorkerDied` when workers die again and again at an example, and
     `SourceError` when the source is not what it was. The Loader can be iterated again after each.
 
     Example:
@@ -90,6 +101,9 @@ class Loader:
         workers: int | None = None,
         prefetch: int | None = None,
         memory_limit: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        retries: int = RETRIES,
+        timeout: float | None = None,
     ) -> None:
         self._stations = Stations(
             source,
@@ -103,6 +117,9 @@ class Loader:
             workers=workers,
             prefetch=prefetch,
             memory_limit=memory_limit,
+            on_error=on_error,
+            retries=retries,
+            timeout=timeout,
         )
         self._dispatcher = self._stations.dispatcher
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
@@ -164,6 +181,16 @@ class Loader:
     def _batches(self, serialized: bool = False) -> Batches:
         return Batches(self, serialized)
 
+    def stats(self) -> Stats:
+        """Deaths of workers, and examples that were left out, since the Loader was made.
+
+        Example:
+            >>> with Loader([1, 0, 4], transform=lambda n: 12 // n, on_error="skip", workers=0) as loader:
+            ...     print([batch.tolist() for batch in loader], loader.stats().skips)
+            [[12, 3]] 1
+        """
+        return self._dispatcher.stats()
+
     def close(self) -> None:
         """End the workers, within 2 seconds.
 
@@ -196,8 +223,7 @@ class Batches(Iterator[Any]):
 
     def __next__(self) -> Any:
         if self._singles is None:
-            leaves = self.leaves()
-            return arrays.batch(self._dispatcher.form(), leaves)
+            return self._next(lambda leaves: arrays.batch(self._dispatcher.form(), leaves))
         with self._handing_out:
             for example in self._singles:
                 return example
@@ -207,22 +233,38 @@ class Batches(Iterator[Any]):
 
     def leaves(self) -> list[npt.NDArray[Any]]:
         """The arrays of the next batch, in the order of the form's parts; raises StopIteration at the epoch's end."""
+        return self._next(lambda leaves: leaves)
+
+    def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made]) -> _Made:
+        """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
         with self._pulling:
-            if self._loader is None:
-                raise StopIteration
-            if not self._begun:
-                self._loader._stations.check()
-                self._begun = True
-            with contextlib.suppress(IndexError):  # none is left, or another thread has just closed this iteration
-                return self._ready.popleft()
+            while True:
+                if self._loader is None:
+                    raise StopIteration
+                try:
+                    leaves = self._ready[0]
+                except IndexError:
+                    self._pull()
+                    continue
+                made = make(leaves)
+                with contextlib.suppress(IndexError):  # another thread has just closed this iteration
+                    self._ready.popleft()
+                return made
+
+    def _pull(self) -> None:
+        """Get what is ready, one batch at least. Ctrl-C comes before it or after it."""
+        if not self._begun:
+            assert self._loader is not None
+            self._loader._stations.check()
+            self._begun = True
+        with shielded():
             try:
-                first, *others = self._dispatcher.pull(self._stream)
+                self._ready.extend(self._dispatcher.pull(self._stream))
             except Exception:  # the epoch's end, or an error that ends the epoch
                 self.close()
                 raise
-            if self._loader is not None:
-                self._ready.extend(others)
-            return first
+            if self._loader is None:  # another thread has closed this iteration
+                self._ready.clear()
 
     def several(self, most: int) -> list[list[npt.NDArray[Any]]]:
         """The arrays of the next batch, and of those behind it that are ready."""

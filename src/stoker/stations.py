@@ -67,7 +67,15 @@ class Stations:
         workers: int | None,
         prefetch: int | None,
         memory_limit: int | None,
+        on_error: str,
+        retries: int,
+        timeout: float | None,
     ) -> None:
+        self._retries, self._skips, self._timeout = whole("retries", retries, least=0), on_error == "skip", timeout
+        if on_error not in ("raise", "skip"):
+            raise OptionError(f'on_error must be "raise" or "skip", got {on_error!r}')
+        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+            raise OptionError(f"timeout must be a number of seconds above 0, or None, got {timeout!r}")
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
@@ -92,6 +100,7 @@ class Stations:
             collation,
             self._buffer if isinstance(source, ShardedSource) else 0,
             limit,
+            self._skips,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         self.dispatcher = self._dispatcher(program, prefetch, form)
@@ -113,7 +122,7 @@ class Stations:
 
     def _count(self) -> float | None:
         """Examples of an epoch."""
-        if self._uneven or self.dispatcher.uneven:
+        if self._uneven or self._skips or self.dispatcher.uneven:
             return None
         if self._plan is not None:
             return self._plan.length
@@ -153,7 +162,7 @@ class Stations:
         if self.workers:
             from stoker.engines.processes import ProcessEngine
 
-            engine = ProcessEngine(dump(program), slots, inboxes, self.workers)
+            engine = ProcessEngine(dump(program), slots, inboxes, self.workers, self._timeout)
         else:
             engine = InlineEngine(program, slots, inboxes)
         return Dispatcher(
@@ -171,6 +180,8 @@ class Stations:
             run=RUN if hasattr(type(program.source), "__getitems__") else 1,
             look=LOOK if program.collation != Collation() else min(LOOK, self.batching.size),
             form=form,
+            retries=self._retries,
+            skips=self._skips,
         )
 
 

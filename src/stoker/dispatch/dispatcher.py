@@ -8,6 +8,7 @@ lock, and no batch is copied (rows at the ends of shards and items of iterables 
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import threading
@@ -20,16 +21,20 @@ import numpy.typing as npt
 
 from stoker.collation import Form
 from stoker.dispatch.exits import close_at_exit
+from stoker.dispatch.ledger import Ledger
 from stoker.dispatch.probe import Attempt, Probe
 from stoker.dispatch.shelf import LEASES, Shelf
-from stoker.dispatch.telling import Told, error_of
-from stoker.engines import Answer, Death, Engine
-from stoker.engines.deaths import died_at_start
+from stoker.dispatch.telling import Told, error_of, warning_of
+from stoker.engines import Answer, Death, Engine, Stuck
+from stoker.engines.deaths import died_at_start, how
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.errors import ClosedError, StokerError
+from stoker.interrupts import interruptible, shielded
+from stoker.memory import Phase, Place
 from stoker.memory.layout import aligned_copy
 from stoker.scheduler import RowsStream, Scheduler, Stream
 from stoker.scheduler.messages import (
+    Blame,
     Closed,
     Command,
     Deliver,
@@ -43,14 +48,18 @@ from stoker.scheduler.messages import (
     Gather,
     GiveUp,
     Joined,
+    Killed,
     Load,
     Park,
     Pulled,
     Released,
     Respawn,
+    Rows,
+    Stride,
     Submit,
     Task,
 )
+from stoker.stats import Skipped, Stats
 from stoker.worker.messages import (
     MANY,
     NONE,
@@ -65,6 +74,8 @@ from stoker.worker.messages import (
     Work,
 )
 from stoker.worker.report import raisable
+
+log = logging.getLogger("stoker")
 
 #: The stream whose only batch is the answer to "what do the examples look like?".
 _PROBE: Final = 0
@@ -92,6 +103,8 @@ class Dispatcher:
         run: rows that a task's boundaries are multiples of.
         look: items of an iterable that are looked at to find out what batches look like.
         form: what batches look like, or None to find out.
+        retries: how often a task is done again after a worker died at it.
+        skips: whether examples that raise or kill workers are left out.
     """
 
     def __init__(
@@ -104,7 +117,10 @@ class Dispatcher:
         run: int,
         look: int,
         form: Form | None,
+        retries: int,
+        skips: bool,
     ) -> None:
+        self._skips, self._ledger = skips, Ledger()
         self._make_epoch, self._shelf, self._engine = make_epoch, shelf, engine
         self._inline, self._probe = workers == 0, Probe(look)
         self._scheduler = Scheduler(
@@ -114,6 +130,8 @@ class Dispatcher:
             leases=LEASES,
             run=run,
             ahead=not self._inline,
+            retries=retries,
+            skips=skips,
         )
         self._changed = threading.Condition(threading.Lock())
         self._events: list[Event] = []  # that follow from commands
@@ -144,7 +162,7 @@ class Dispatcher:
 
     def form(self) -> Form:
         """What batches look like; finds it out at the first call."""
-        with self._changed:
+        with shielded(), self._changed:
             self._check()
             if not self._started:
                 self._engine.start(self)
@@ -207,9 +225,14 @@ class Dispatcher:
             with self._changed:
                 self._step(Released(outcome.slot))
 
+    def stats(self) -> Stats:
+        """What happened so far."""
+        with self._changed:
+            return self._ledger.stats()
+
     def close_stream(self, stream: int) -> None:
         """Nobody will pull this stream again."""
-        with self._changed:
+        with shielded(), self._changed:
             self._step(Closed(stream))
             self._tell()
 
@@ -228,6 +251,10 @@ class Dispatcher:
         """End the workers, and wake whoever waits for a batch."""
         if os.getpid() != self._pid:
             return
+        with shielded():
+            self._close()
+
+    def _close(self) -> None:
         with self._changed:
             first, self._closed = not self._closed, True
             self._tell()
@@ -263,7 +290,12 @@ class Dispatcher:
 
     def died(self, death: Death) -> None:
         with self._changed:
-            self._step(Died(death.worker, death))
+            self._ledger.died(death)
+            self._step(Died(death.worker, death, self._row(death), self._is_skippable(death)))
+
+    def stuck(self, stuck: Stuck) -> None:
+        with self._changed:
+            log.warning("%s", warning_of(stuck, self._words(stuck.place)))
 
     def collapsed(self, error: BaseException) -> None:
         with self._changed:
@@ -280,6 +312,36 @@ class Dispatcher:
             self._tell()
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
+    def _words(self, place: Place) -> str:
+        """What a worker is at, in words."""
+        task = self._tasks.get(place.task)
+        epoch = self._epochs.get(task.stream) if task is not None else None
+        if place.example is not None:
+            where = f"shard {place.shard}, " if place.shard is not None else ""
+            return f"{where}example {place.example}" + (f" of epoch {epoch.number}" if epoch is not None else "")
+        if task is None or epoch is None:
+            return "the first examples" if task is not None else "no example"
+        return f"{epoch.examples(task.work)} of epoch {epoch.number}"
+
+    def _row(self, death: Death) -> int | None:
+        """The row that a dead worker was at."""
+        task, example = self._tasks.get(death.place.task), death.place.example
+        epoch = self._epochs.get(task.stream) if task is not None else None
+        if task is None or epoch is None or example is None or not isinstance(task.work, Rows):
+            return None
+        return epoch.row(task.work, example)
+
+    def _is_skippable(self, death: Death) -> bool:
+        """Whether what a dead worker was at can be left out: user code made one example, not a generator its next."""
+        return death.place.example is not None and death.place.phase is Phase.READING
+
+    def _leave_out(self, epoch: Epoch, shard: int | None, example: int, death: object) -> None:
+        assert isinstance(death, Death)
+        if epoch.leave_out(shard, example):
+            self._ledger.skipped(
+                [Skipped(epoch.number, shard, example, f"its workers died: the last one {how(death)}")], 1
+            )
+
     def _check(self) -> None:
         if os.getpid() != self._pid:
             raise ClosedError(
@@ -334,7 +396,8 @@ class Dispatcher:
         self._probe.begin(self._new_epoch)
         while not self._probe.is_ready():
             self._check()
-            self._changed.wait(0.1)
+            with interruptible():
+                self._changed.wait(0.1)
         if (error := self._probe.raised()) is not None:
             raise error
         self._step(Pulled(_PROBE))
@@ -353,6 +416,7 @@ class Dispatcher:
         if outbox is not None:  # what was delivered and never taken, because the pull was interrupted
             self._events += [Released(o.slot) for o in outbox.outcomes if isinstance(o, Deliver)]
         if epoch is not None:
+            self._ledger.epoch_ended(epoch.number)
             epoch.close()
             if epoch.has_shards and not self._closed:
                 self._engine.leave(Leave(epoch.number))
@@ -394,13 +458,21 @@ class Dispatcher:
                 self._events += [Closed(_PROBE), Released(command.slot)]
             case Fail(stream=0, reason=Told(failure=Failure(kind="source"))) if self._probe.look_further():
                 self._tell()
+            case Fail(stream=0, reason=Killed(_, Death(place=place))) if self._skips and self._probe.leave_out(place):
+                self._tell()
             case Fail(stream=0):
                 self._probe.failed(error_of(command, None))
                 self._tell()
             case Fail(stream, batch, _, Told(failure=Failure(kind="uneven"))):
-                self.uneven = True
+                self.uneven = self.uneven or not self._skips  # what is skipped for an error is so in this epoch
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(Pulled(stream))  # opens it again, as it is now
+            case Fail(stream, batch, Task(work=Rows() as work), Killed(int() as row, death)) if self._skips:
+                self._leave_out(self._epochs[stream], None, self._epochs[stream].example(work, row), death)
+                self._epochs[stream].turn_uneven(batch)
+                self._events.append(Pulled(stream))
+            case Blame(task, death):
+                self._leave_out_of_shard(task, death)
             case Deliver(stream) | Finish(stream) | Fail(stream):
                 self._outboxes[stream].outcomes.append(command)
                 if isinstance(command, Deliver):
@@ -417,6 +489,13 @@ class Dispatcher:
                     self._engine.respawn(worker)
             case GiveUp(reason):
                 self._give_up(died_at_start(reason))
+
+    def _leave_out_of_shard(self, task: Task, death: object) -> None:
+        epoch = self._epochs[task.stream]
+        assert isinstance(death, Death)
+        assert isinstance(task.work, Stride)
+        assert death.place.example is not None
+        self._leave_out(epoch, epoch.shard_of(task.work), death.place.example, death)
 
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks[task.id] = task
@@ -437,6 +516,8 @@ class Dispatcher:
         epoch = self._epochs.get(task.stream)
         if epoch is not None:
             epoch.heard(task.work, answer)
+            if answer.skips and isinstance(task.work, Stride):
+                self._ledger.skipped(*epoch.noted(task.work, answer.skipped, answer.skips))
             form = self._forms[epoch.serialized]
             self._events += self._shelf.wrote(task.slot, form, answer.dims, self._scheduler.free_slots)
         raw = (answer.progress or Progress()).raw

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stoker.epochs import Epoch, ItemEpoch
+from stoker.memory import Phase, Place
 from stoker.worker.messages import Describe
 
 
@@ -25,6 +26,7 @@ class Probe:
 
     def __init__(self, look: int) -> None:
         self._look = look
+        self.without: set[tuple[int, int]] = set()  # examples that kill workers, by shard or -1
         self._epoch: Epoch | None = None  # the next one: what is pulled for the question is read again
         self.attempt: Attempt | None = None  # under way
 
@@ -53,10 +55,10 @@ class Probe:
     def question(self, task: int, slot: int, put: Callable[[int, bytes], None]) -> Describe:
         """What a worker is asked; items are put into the inbox of `slot`."""
         if not isinstance(self._epoch, ItemEpoch):
-            return Describe(task)
+            return Describe(task, without=tuple(self.without))
         items = self._epoch.puller.peek(self._look)
         put(slot, b"".join(items))
-        return Describe(task, slot, len(items))
+        return Describe(task, slot, len(items), tuple(self.without))
 
     def look_further(self) -> bool:
         """No example was found: whether there is more to look at. Whoever waits asks again."""
@@ -66,6 +68,15 @@ class Probe:
         if epoch.puller.ended is not None and epoch.puller.count() <= self._look:
             return False
         self._look *= 2
+        self.attempt = None
+        return True
+
+    def leave_out(self, place: Place) -> bool:
+        """Look at other examples than the one that a worker died at, if it is known. Whoever waits asks again."""
+        example = -1 if place.shard is None else place.shard, place.example
+        if place.example is None or place.phase is not Phase.READING or example in self.without:
+            return False
+        self.without.add((example[0], place.example))
         self.attempt = None
         return True
 

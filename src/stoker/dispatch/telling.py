@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from stoker.engines import Death
+from stoker.engines import Death, Stuck
 from stoker.engines.deaths import died_at_work
 from stoker.epochs import Epoch
 from stoker.errors import StokerError
-from stoker.scheduler.messages import Fail, WrongLength
+from stoker.memory import Phase
+from stoker.scheduler.messages import Fail, Killed, Rows, WrongLength
 from stoker.worker.messages import Failure
 from stoker.worker.report import raisable, wrong_length
 
@@ -29,7 +30,32 @@ def error_of(fail: Fail, epoch: Epoch | None) -> StokerError:
             return wrong_length(told, came, ended)
         case Told(worker, failure):
             return raisable(failure, epoch=number, batch=fail.batch, worker=worker)
-    assert isinstance(fail.reason, Death), fail
-    known = epoch is not None and fail.task is not None
-    examples = epoch.examples(fail.task.work) if known else "the first examples"  # type: ignore[union-attr]  # known
-    return died_at_work(fail.reason, examples, number, fail.batch)
+    assert isinstance(fail.reason, Killed), fail
+    death, row = fail.reason.reason, fail.reason.row
+    assert isinstance(death, Death), fail
+    work = fail.task.work if fail.task is not None else None
+    example: int | None = death.place.example
+    if epoch is None or work is None:
+        examples, work = "the first examples", None
+    elif isinstance(work, Rows):
+        example = epoch.example(work, row) if row is not None else None
+        examples = epoch.examples(work) if row is None else epoch.examples(replace(work, first=row, count=1))
+    else:
+        examples = epoch.examples(work)
+    if example is not None and not isinstance(work, Rows):
+        shard = f"shard {death.place.shard}, " if death.place.shard is not None else ""
+        examples = f"{shard}example {example}"
+    return died_at_work(death, examples, example, number, fail.batch)
+
+
+def warning_of(stuck: Stuck, examples: str) -> str:
+    """The warning about a worker that makes no progress at `examples`, in words."""
+    doing = {
+        Phase.STARTING: "is starting its interpreter",
+        Phase.LOADING: "is loading the source and its modules",
+        Phase.IDLE: "has not taken up its next task",
+        Phase.PULLING: f"waits for the generator, after {examples}",
+        Phase.JOINING: f"is joining {examples}",
+    }.get(stuck.place.phase, f"is at {examples}")
+    what = "It is killed, and its work is done again" if stuck.killed else "Give `timeout=` to have it killed then"
+    return f"worker {stuck.worker} has made no progress for {stuck.seconds:.1f} s: it {doing}. {what}.\n{stuck.stack}"

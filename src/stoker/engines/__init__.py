@@ -2,6 +2,7 @@
 
 processes   fresh interpreters, watched by one thread
 child       one worker process: start, talk, end
+watch       which workers make no progress
 deaths      how the death of workers is told to the user
 inline      no worker: the pulling thread runs the user's code
 cpus        how many CPUs this process may use
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stoker.memory import Place
 from stoker.worker.messages import Described, Failure, Finished, FormKnown, Hello, Leave, Question
 
 Answer = Hello | Described | Finished | Failure
@@ -21,10 +23,38 @@ Answer = Hello | Described | Finished | Failure
 
 @dataclass(frozen=True)
 class Death:
-    """How a worker process ended: its exit code, or minus the signal's number."""
+    """How a worker process ended.
+
+    Attributes:
+        code: its exit code, or minus the signal's number.
+        place: what it was at.
+        stuck: None, or what was seen before it was killed because it made no progress.
+        oom_kills: how often the kernel killed a process of this cgroup for want of memory since the last death.
+    """
 
     worker: int
     code: int
+    place: Place
+    stuck: Stuck | None = None
+    oom_kills: int = 0
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A worker that makes no progress.
+
+    Attributes:
+        seconds: for how long.
+        place: what it is at.
+        stack: its Python stacks, or why there is none.
+        killed: whether it is killed for that.
+    """
+
+    worker: int
+    seconds: float
+    place: Place
+    stack: str
+    killed: bool
 
 
 class Listener(Protocol):
@@ -35,6 +65,9 @@ class Listener(Protocol):
 
     def died(self, death: Death) -> None:
         """A worker's exit is confirmed, and all that it had sent was heard."""
+
+    def stuck(self, stuck: Stuck) -> None:
+        """A worker makes no progress."""
 
     def collapsed(self, error: BaseException) -> None:
         """The engine itself failed and runs no worker any more."""

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import stoker
-from stoker.engines import Answer
-from stoker.worker import CHANGED
+from stoker.engines import Answer, Stuck
+from stoker.memory import Board
+from stoker.worker import CHANGED, STACK_SIGNAL
 from stoker.worker.messages import (
     MAX_BYTES,
     Described,
@@ -30,6 +31,8 @@ from stoker.worker.messages import (
 )
 
 log = logging.getLogger("stoker")
+
+_OURS = str(Path(stoker.__file__).parent) + os.sep, "<frozen runpy>"
 
 #: Native libraries of the workers use one thread each, unless the user says otherwise: the workers are the parallelism.
 _ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
@@ -56,9 +59,11 @@ class Child:
         self._posted: list[bytes] = []
         self._posted_bytes = 0
         self.asked, self.answered = 1, 0  # messages that want an answer, and answers; it owes a Hello
+        self.stuck: Stuck | None = None  # why it is killed
+        self.board = Board.fresh()
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            inherited = [theirs.fileno(), program, *memory]
+            inherited = [theirs.fileno(), self.board.fd, program, *memory]
             try:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "stoker.worker", *map(str, [os.getpid(), *inherited])],
@@ -69,6 +74,7 @@ class Child:
                 )
             except BaseException:
                 self.channel.close()
+                self.board.close()
                 raise
         self.channel.setblocking(False)
         try:
@@ -77,6 +83,7 @@ class Child:
             self.process.kill()
             self.process.wait()
             self.channel.close()
+            self.board.close()
             raise
         log.debug("worker %d started, pid %d", number, self.process.pid)
 
@@ -114,16 +121,36 @@ class Child:
             assert isinstance(answer, Hello | Described | Finished | Failure), answer
             answers.append(answer)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Send a signal; a process that has ended is left alone."""
-        log.debug("worker %d gets %s", self.number, number.name)
+        log.debug("worker %d gets signal %d", self.number, number)
         self.process.send_signal(number)
+
+    def owes(self) -> bool:
+        """Whether it has something to do: to start, or a task."""
+        return self.asked > self.answered
+
+    def stack(self, seconds: float) -> str:
+        """Its Python stacks, if it writes them within so many seconds; else why there are none."""
+        begin, deadline = self.board.stack_end(), time.monotonic() + seconds
+        self.signal(STACK_SIGNAL)
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+            if (end := self.board.stack_end()) > begin:
+                time.sleep(0.02)  # it writes line by line
+                if self.board.stack_end() == end:
+                    break
+        if stack := self.board.stack(begin):
+            return _theirs(stack)
+        state = _state(self.process.pid)
+        return "(no stack: the process is stopped)" if state == "T" else "(it does not tell its stack)"
 
     def reap(self) -> int:
         """Collect the exit code of the process, which has ended, and give back the descriptors."""
         code = self.process.wait()
         os.close(self.pidfd)
         self.channel.close()
+        self.board.close()
         log.debug("worker %d ended with %d", self.number, code)
         return code
 
@@ -152,6 +179,19 @@ def _wait(children: Sequence[Child], seconds: float) -> list[Child]:
             break
         left.pop(0)
     return [child for child in left if child.process.poll() is None]
+
+
+def _theirs(stack: str) -> str:
+    """The stack without our frames, and those of the interpreter that called us."""
+    return "\n".join(line for line in stack.splitlines() if not any(f'File "{ours}' in line for ours in _OURS))
+
+
+def _state(pid: int) -> str:
+    """The state of a process, as a letter."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it is gone
+        return ""
 
 
 def _environment() -> dict[str, str]:

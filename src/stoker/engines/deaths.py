@@ -6,7 +6,6 @@ import signal
 
 from stoker.engines import Death
 from stoker.errors import WorkerDied
-from stoker.scheduler import RETRIES
 
 _HINTS = {
     "SIGKILL": " (often the kernel, out of memory)",
@@ -15,14 +14,14 @@ _HINTS = {
 }
 
 
-def died_at_work(death: Death, examples: str, epoch: int, batch: int) -> WorkerDied:
+def died_at_work(death: Death, examples: str, example: int | None, epoch: int, batch: int) -> WorkerDied:
     """The error for `examples`, in words, at which one worker after the other died; `death` is the last one's."""
-    number = examples.removeprefix("example ")
+    stack = f"\n\n{death.stuck.stack}" if death.stuck is not None else ""
     return WorkerDied(
-        f"{RETRIES + 1} workers died one after the other while they held {examples} "
-        f"(epoch {epoch}, batch {batch}): the last one {_how(death)}. `workers=0` runs the same code in "
-        "this process, where a debugger can see it.",
-        example=int(number) if number.isdigit() else None,
+        f"one worker after the other died while it held {examples} (epoch {epoch}, batch {batch}): the last one "
+        f"{how(death)}. `workers=0` runs the same code in this process, where a debugger can see it; "
+        f'`on_error="skip"` leaves such examples out.{stack}',
+        example=example,
         epoch=epoch,
         worker=death.worker,
     )
@@ -30,14 +29,19 @@ def died_at_work(death: Death, examples: str, epoch: int, batch: int) -> WorkerD
 
 def died_at_start(reason: object) -> WorkerDied:
     """The error when no worker lives long enough to take a task; `reason` is the last one's `Death`."""
-    how = _how(reason) if isinstance(reason, Death) else f"failed: {reason}"
-    return WorkerDied(f"no worker process comes up: the last one {how} before it was ready.")
+    told = how(reason) if isinstance(reason, Death) else f"failed: {reason}"
+    return WorkerDied(f"no worker process comes up: the last one {told} before it was ready.")
 
 
-def _how(death: Death) -> str:
+def how(death: Death) -> str:
     """How a process ended, in words."""
+    if death.stuck is not None:
+        return f"made no progress for {death.stuck.seconds:.1f} s (timeout) and was killed"
     if death.code >= 0:
         return f"exited with code {death.code}"
     number = -death.code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    return f"was killed by {name}{_HINTS.get(name, '')}"
+    hint = _HINTS.get(name, "")
+    if death.oom_kills > 0:
+        hint = f"; the kernel's out-of-memory counter of this cgroup rose by {death.oom_kills}"
+    return f"was killed by {name}{hint}"

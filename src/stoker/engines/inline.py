@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from stoker.engines import Answer, Listener
+from stoker.interrupts import interruptible
 from stoker.memory import Inbox, Slot
+from stoker.memory.board import unseen
 from stoker.worker.messages import FormKnown, Hello, Leave, Question
 from stoker.worker.program import Program
 from stoker.worker.runner import Fork, Runner
@@ -23,7 +25,7 @@ class InlineEngine:
 
     def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
         seeder = Seeder(program.seed, None)
-        self._runner = Runner(program, slots, inboxes, seeder, fork=Fork(), passes=(KeyboardInterrupt,))
+        self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), passes=(KeyboardInterrupt,))
         self._pending: deque[Hello | Question | Leave] = deque([Hello()])
         self._running = threading.Lock()
 
@@ -47,7 +49,8 @@ class InlineEngine:
 
     def idle(self, changed: threading.Condition) -> None:
         if not self._pending:  # another thread runs the task that this one waits for
-            changed.wait(0.1)
+            with interruptible():
+                changed.wait(0.1)
             return
         changed.release()
         try:
@@ -60,7 +63,7 @@ class InlineEngine:
         if not self._pending:
             return
         task = self._pending[0]
-        with KeptState():
+        with interruptible(), KeptState():
             answer = self._answer(task)
         self._pending.popleft()
         if answer is not None:

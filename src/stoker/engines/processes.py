@@ -22,7 +22,10 @@ from collections.abc import Sequence
 
 from stoker.engines import Death, Listener
 from stoker.engines.child import Child, end
+from stoker.engines.watch import Watch
+from stoker.interrupts import interruptible
 from stoker.memory import Inbox, Memfd, Slot
+from stoker.memory.budget import oom_kills
 from stoker.worker.messages import FormKnown, Leave, Question
 
 #: Seconds after which a message is read at the latest: while no thread waits for a batch, and when one did.
@@ -39,10 +42,19 @@ class ProcessEngine:
         slots: the slots.
         inboxes: theirs.
         workers: number of processes, at least 1.
+        timeout: seconds without progress after which a worker is killed, or None.
     """
 
-    def __init__(self, program: Memfd, slots: Sequence[Slot], inboxes: Sequence[Inbox], workers: int) -> None:
+    def __init__(
+        self,
+        program: Memfd,
+        slots: Sequence[Slot],
+        inboxes: Sequence[Inbox],
+        workers: int,
+        timeout: float | None,
+    ) -> None:
         self._program, self._workers = program, workers
+        self._watch, self._oom_kills = Watch(timeout), oom_kills()
         self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
         self._children: dict[int, Child] = {}
         self._posted: dict[int, Child] = {}
@@ -97,7 +109,8 @@ class ProcessEngine:
 
     def idle(self, changed: threading.Condition) -> None:
         if self._leader is not None or self._stopping:
-            changed.wait(0.1)
+            with interruptible():
+                changed.wait(0.1)
             return
         changed.release()
         try:
@@ -133,7 +146,8 @@ class ProcessEngine:
     def _listen(self, seconds: float) -> None:
         """Wait so long for messages, and tell the listener what they say."""
         try:
-            ready = self._news.poll(seconds)
+            with interruptible():
+                ready = self._news.poll(seconds)
         except ValueError:  # closed: the supervisor has ended
             return
         channels = {child.channel.fileno(): child for child in list(self._children.values())}
@@ -149,7 +163,7 @@ class ProcessEngine:
                 return
             try:
                 self._receive(child)
-            except BaseException as error:  # Ctrl-C too: a message that was read and not told would be waited for
+            except BaseException as error:  # a message that was read and not told would be waited for
                 self._listener.collapsed(error)
                 raise
 
@@ -168,7 +182,8 @@ class ProcessEngine:
     def _supervise(self) -> None:
         try:
             for worker in range(self._workers):
-                self._spawn(worker)
+                if not self._stopping:
+                    self._spawn(worker)
             while not self._stopping:
                 self._turn()
         except BaseException as error:
@@ -201,9 +216,14 @@ class ProcessEngine:
         for worker, deadline in list(self._silent.items()):
             if time.monotonic() >= deadline:
                 self._children[worker].signal(signal.SIGKILL)
+        for stuck in self._watch.look(list(self._children.values())):
+            self._listener.stuck(stuck)
+            if stuck.killed:
+                self._children[stuck.worker].stuck = stuck
+                self._children[stuck.worker].signal(signal.SIGKILL)
 
     def _is_owed(self) -> bool:
-        return any(child.asked > child.answered for child in list(self._children.values()))
+        return any(child.owes() for child in list(self._children.values()))
 
     def _bury(self, child: Child) -> None:
         """A process has exited: hear what it had still sent, then tell its death."""
@@ -214,7 +234,9 @@ class ProcessEngine:
                 self._news.unregister(child.channel)
         self._exits.unregister(child.pidfd)
         del self._children[child.number]
-        self._listener.died(Death(child.number, child.reap()))
+        place, kills = child.board.place(), oom_kills()
+        more, self._oom_kills = kills - self._oom_kills, kills
+        self._listener.died(Death(child.number, child.reap(), place, child.stuck, more))
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

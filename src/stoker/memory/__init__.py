@@ -4,6 +4,7 @@
     memfd     shared memory without a name
     slot      one reusable cell of shared memory, and its inbox
     parcel    Python objects on their way to a worker
+    board     what a worker is at
     budget    how much memory the slots may take
     lease     the time in which a handed-over batch keeps its slot
     bundle    the program's pickle and arrays, written once, read by all workers
@@ -13,10 +14,11 @@ Only this folder makes shared memory. Slots and bundles are memfds: they have no
 depend on the size of /dev/shm, and vanish with the last process that holds them.
 """
 
+from stoker.memory.board import Board, Phase, Place
 from stoker.memory.bundle import open_bundle, write_bundle
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
 from stoker.memory.memfd import Memfd
 from stoker.memory.slot import Inbox, Slot
 
-__all__ = ["Inbox", "Layout", "Leases", "Memfd", "Slot", "open_bundle", "write_bundle"]
+__all__ = ["Board", "Inbox", "Layout", "Leases", "Memfd", "Phase", "Place", "Slot", "open_bundle", "write_bundle"]

@@ -18,6 +18,19 @@ def fair_share(root: Path = Path("/")) -> int:
     return int(min(_machine(root), _cgroup(root)) * SHARE) if math.isfinite(_machine(root)) else 1 << 62
 
 
+def oom_kills(root: Path = Path("/")) -> int:
+    """How many processes of this cgroup (v2 or v1) the kernel has killed because it was out of memory."""
+    count = 0
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        base, file = root / "sys/fs/cgroup", "memory.events"
+        if "memory" in controllers.split(","):
+            base, file = base / "memory", "memory.oom_control"
+        for fields in map(str.split, _read(base / path.strip("/") / file).splitlines()):
+            count += int(fields[1]) if fields[0] == "oom_kill" else 0
+    return count
+
+
 def _machine(root: Path) -> float:
     for line in _read(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):

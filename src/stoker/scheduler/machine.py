@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stoker.scheduler.messages import (
+    Blame,
     Closed,
     Command,
     Deliver,
@@ -36,18 +37,24 @@ from stoker.scheduler.messages import (
     Finish,
     GiveUp,
     Joined,
+    Killed,
     Pulled,
     Released,
     Respawn,
     Rows,
     Sized,
+    Stride,
     Submit,
     Task,
+    Trial,
 )
+from stoker.scheduler.narrowing import Narrowing, Span
 from stoker.scheduler.streams import Batch, Shard, State, Stream
 
-#: Deaths after which rows are given to yet another worker; one more death ends the stream.
-RETRIES = 3
+#: How often a task is done again after a worker died at it, when the user does not say.
+RETRIES = 2
+#: Starts of a worker that fail one after the other, before and after something was done: no more are tried.
+STARTS, STARTS_PROVEN = 2, 5
 #: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
 #: of short tasks more, up to `DEPTH_SHORT`, but no more than `DEPTH_SECONDS` of work.
 DEPTH, DEPTH_SHORT, DEPTH_SECONDS = 2, 8, 0.004
@@ -63,6 +70,21 @@ TASK_ROWS = 1024
 class _Held:
     task: Task
     batch: Batch
+    search: _Search | None = None  # that this task is a trial of
+
+    @property
+    def first(self) -> int:
+        """The first row of the task."""
+        return _first(self.search.held.task if self.search is not None else self.task)
+
+
+@dataclass
+class _Search:
+    """The search for the row of a task that kills the workers."""
+
+    narrowing: Narrowing
+    held: _Held
+    reason: object
 
 
 class Scheduler:
@@ -76,6 +98,8 @@ class Scheduler:
         leases: slots beyond these that consumers may hold.
         run: tasks begin and end at multiples of so many rows (or at the batch's end).
         ahead: whether batches are made before they are pulled.
+        retries: how often a task is done again after a worker died at it.
+        skips: whether examples that kill workers are left out.
     """
 
     def __init__(
@@ -87,7 +111,10 @@ class Scheduler:
         leases: int,
         run: int = 1,
         ahead: bool = True,
+        retries: int = RETRIES,
+        skips: bool = False,
     ) -> None:
+        self._retries, self._skips = retries, skips
         self._open_stream, self._run, self._ahead, self._whole = open_stream, run, ahead, False
         self._slots, self._leases, self._workers = slots, leases, workers
         self._total = slots + leases + SPARE
@@ -98,7 +125,9 @@ class Scheduler:
         self._todo: deque[_Held] = deque()
         self._up: dict[int, deque[_Held]] = {}
         self._deaths: dict[int, int] = {}  # of a task, by its id
-        self._failed_starts = 0  # in a row
+        self._acquitted: set[int] = set()  # tasks that died too often, though none of their rows kills
+        self._failed_starts: Counter[int] = Counter()  # of a worker, in a row
+        self._proven = False  # something was done
         self._next_task = 0
         self._row_seconds: float | None = None
         self._depth = DEPTH
@@ -125,7 +154,7 @@ class Scheduler:
             case Done(worker):
                 self._done(worker, event)
             case Joined(worker):
-                self._failed_starts = 0
+                self._failed_starts.clear()
                 self._up[worker] = deque()
             case Sized(slots, whole):
                 self._slots, self._whole = slots, whole
@@ -136,11 +165,15 @@ class Scheduler:
                 self._close(stream)
             case Failed(worker, task, reason):
                 held = self._finished(worker, task)
-                self._fail(held, reason)
+                if held.search is not None:
+                    self._tried(held.search, killed=False)
+                else:
+                    self._fail(held, reason)
             case Died(worker, reason):
-                self._failed_starts += worker not in self._up
-                self._died(worker, reason)
-                out.append(Respawn(worker) if self._failed_starts <= RETRIES else GiveUp(reason))
+                self._failed_starts[worker] += worker not in self._up
+                self._died(event, out)
+                most = STARTS_PROVEN if self._proven else STARTS
+                out.append(Respawn(worker) if self._failed_starts[worker] < most else GiveUp(reason))
 
     def slots_in_use(self) -> int:
         """Slots that are not free: leased, being made, or ready."""
@@ -223,6 +256,11 @@ class Scheduler:
     def _done(self, worker: int, done: Done) -> None:
         held = self._finished(worker, done.task)
         batch, work = held.batch, held.task.work
+        self._proven = True
+        self._acquitted.discard(done.task)
+        if held.search is not None:
+            self._tried(held.search, killed=False)
+            return
         if done.seconds > 0 and isinstance(work, Rows):
             each = done.seconds / work.count
             self._row_seconds = each if self._row_seconds is None else 0.75 * self._row_seconds + 0.25 * each
@@ -239,14 +277,15 @@ class Scheduler:
         batch = held.batch
         if batch.state is State.DROPPED:
             return
-        if batch.failure is None or _first(held.task) < _first(batch.failure.task):
+        if batch.failure is None or held.first < _first(batch.failure.task):
             batch.failure = Fail(batch.stream, batch.number, held.task, reason)
         batch.state = State.FAILED
         first = _first(batch.failure.task)
-        self._todo = deque(h for h in self._todo if h.batch is not batch or _first(h.task) < first)
+        self._todo = deque(h for h in self._todo if h.batch is not batch or h.first < first)
 
-    def _died(self, worker: int, reason: object) -> None:
+    def _died(self, died: Died, out: list[Command]) -> None:
         """Take back what a dead worker held; only the task at work, the oldest, may have killed it."""
+        worker = died.worker
         for stream in self._streams.values():
             for shard in stream.shards():
                 shard.owner = None if shard.owner == worker else shard.owner
@@ -255,13 +294,55 @@ class Scheduler:
             self._let_go(held)
             if held.batch.state is State.DROPPED:
                 continue
-            deaths = self._deaths.get(held.task.id, 0) + at_work
-            self._deaths[held.task.id] = deaths
-            if deaths > RETRIES:
-                del self._deaths[held.task.id]
-                self._fail(held, reason)
-            elif held.batch.failure is None or _first(held.task) < _first(held.batch.failure.task):
+            if held.batch.failure is not None and held.first >= _first(held.batch.failure.task):
+                continue
+            deaths = self._deaths.pop(held.task.id, 0) + at_work
+            if held.search is not None and at_work:
+                self._tried(held.search, killed=True)
+            elif deaths > self._retries:
+                self._accuse(held, died, out)
+            else:
+                self._deaths[held.task.id] = deaths
                 self._todo.appendleft(held)
+
+    def _accuse(self, held: _Held, died: Died, out: list[Command]) -> None:
+        """One worker after the other died at this task: find out which of its rows it is."""
+        work = held.task.work
+        if isinstance(work, Rows) and work.count > 1 and held.task.id not in self._acquitted:
+            self._try(_Search(Narrowing(Span(work.first, work.count), died.row), held, died.reason))
+        elif isinstance(work, Stride) and self._skips and died.skippable:
+            out.append(Blame(held.task, died.reason))
+            self._todo.appendleft(held)
+        else:
+            row = work.first if isinstance(work, Rows) and work.count == 1 else None
+            self._fail(held, Killed(row, died.reason))
+
+    def _try(self, search: _Search) -> None:
+        """Let a worker try what is to be tried next; at the end of the search, tell what was found."""
+        held, trial, found = search.held, search.narrowing.trial, search.narrowing.found
+        work = held.task.work
+        if trial is not None:
+            assert isinstance(work, Rows)
+            task = Task(
+                self._next_task,
+                held.task.stream,
+                held.task.slot,
+                Trial(work.batch, trial.first, trial.count, work.whole),
+            )
+            self._next_task += 1
+            self._todo.appendleft(_Held(task, held.batch, search))
+        elif found is not None:
+            self._fail(held, Killed(found, search.reason))
+        else:  # the workers may have been killed from outside: once more, and no more
+            self._acquitted.add(held.task.id)
+            self._todo.appendleft(held)
+
+    def _tried(self, search: _Search, killed: bool) -> None:
+        batch = search.held.batch
+        is_late = batch.failure is not None and search.held.first >= _first(batch.failure.task)
+        if batch.state is not State.DROPPED and not is_late:
+            search.narrowing.told(killed)
+            self._try(search)
 
     # ── what to make next ────────────────────────────────────────────────────────────────────
     def _start_batches(self, out: list[Command]) -> None:

@@ -67,10 +67,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Died:
-    """A worker's exit is confirmed: it writes nothing any more."""
+    """A worker's exit is confirmed: it writes nothing any more.
+
+    Attributes:
+        row: of the batch that it was making: the one it was at, or None.
+        skippable: whether what it was at can be left out of its shard.
+    """
 
     worker: int
     reason: object
+    row: int | None = None
+    skippable: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,16 @@ Event = Sized | Joined | Pulled | Closed | Fed | Done | Failed | Died | Released
 @dataclass(frozen=True)
 class Rows:
     """Rows first … first+count-1 of the batch with this number, which has `whole` of them."""
+
+    batch: int
+    first: int
+    count: int
+    whole: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Rows first … first+count-1 of a batch are made, and not written, to see whether that kills the worker."""
 
     batch: int
     first: int
@@ -140,7 +157,7 @@ class Task:
     id: int
     stream: int
     slot: int
-    work: Rows | Stride | Joint
+    work: Rows | Trial | Stride | Joint
 
 
 @dataclass(frozen=True)
@@ -209,6 +226,22 @@ class Fail:
 
 
 @dataclass(frozen=True)
+class Killed:
+    """The reason for a `Fail`: this row kills the workers, or some rows do (None) of which no single one does alone."""
+
+    row: int | None
+    reason: object
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What the worker was at when it died is to be left out of the shard of `task`, which is done again."""
+
+    task: Task
+    reason: object
+
+
+@dataclass(frozen=True)
 class WrongLength:
     """The reason for a `Fail`: a source gave another number of examples than was told.
 
@@ -234,4 +267,4 @@ class GiveUp:
     reason: object
 
 
-Command = Load | Gather | Submit | Park | Deliver | Finish | Fail | Respawn | GiveUp
+Command = Blame | Load | Gather | Submit | Park | Deliver | Finish | Fail | Respawn | GiveUp

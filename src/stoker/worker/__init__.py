@@ -14,8 +14,14 @@ assemble      examples whose sizes differ into one batch
 tensorproto   tensors as TensorFlow serialises them
 output        what is written where
 report        exceptions as messages
+failpoints    where tests let a worker fail
 messages      what crosses the socket
 """
+
+import signal
+
+#: A worker that gets this signal writes its Python stack behind its board. One that nobody else uses.
+STACK_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 0
 
 #: Variables of the environment that differ while a worker starts; it takes them back from `STOKER_…`.
 CHANGED = "PYTHONPATH", "PYTHONSAFEPATH"

@@ -1,4 +1,4 @@
-"""A worker process: `python -m stoker.worker PARENT SOCKET PROGRAM [SLOT INBOX …]`, all but PARENT descriptors.
+"""A worker process: `python -m stoker.worker PARENT SOCKET BOARD PROGRAM [SLOT INBOX …]`, all but PARENT descriptors.
 
 It takes tasks from its socket until the trainer closes it, and dies with its trainer.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import socket
 import sys
 
-from stoker.memory import Inbox, Slot
-from stoker.worker import CHANGED
+from stoker.memory import Board, Inbox, Slot
+from stoker.memory.board import PHASE, Phase
+from stoker.worker import CHANGED, STACK_SIGNAL
+from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.messages import (
     MAX_BYTES,
     Describe,
@@ -38,8 +41,12 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> None:
     """Run the worker; see the module's docstring for the arguments."""
-    parent, channel_fd, program_fd, *memory = map(int, arguments)
+    parent, channel_fd, board_fd, program_fd, *memory = map(int, arguments)
     _die_with(parent)
+    reach(Failpoint.SPAWN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
+    faulthandler.register(STACK_SIGNAL, board_fd, all_threads=True)  # written by C code, also while the GIL is held
+    board = Board(board_fd)
     for name in CHANGED:
         os.environ.pop(name, None)
         if (theirs := os.environ.pop(f"STOKER_{name}", None)) is not None:
@@ -50,32 +57,39 @@ def main(arguments: list[str]) -> None:
     channel = socket.socket(fileno=channel_fd)
     _guard_forks(channel)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
-        _serve(channel, program_fd, [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]])
+        _serve(channel, program_fd, board, [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]])
 
 
-def _serve(channel: socket.socket, program_fd: int, slots: list[Slot], inboxes: list[Inbox]) -> None:
+def _serve(channel: socket.socket, program_fd: int, board: Board, slots: list[Slot], inboxes: list[Inbox]) -> None:
     def send(message: Message) -> None:
         channel.send(encode(message))
 
     lazy = install_lazy_random()
+    words = board.words()
+    words[PHASE] = Phase.LOADING
     try:
         program = load(program_fd)
     except BaseException as error:
         send(failure(-1, "program", error))
         return
-    runner = Runner(program, slots, inboxes, Seeder(program.seed, lazy), fork=_fork)
+    runner = Runner(program, slots, inboxes, Seeder(program.seed, lazy), words, fork=_fork)
+    words[PHASE] = Phase.IDLE
     send(Hello())
     while data := channel.recv(MAX_BYTES):
         for part in unbundled(data):
             match decode(part):
                 case Work() | Step() | Join() | Describe() as question:
-                    send(runner.answer(question))
+                    answer = runner.answer(question)
+                    reach(Failpoint.REPORT)
+                    send(answer)
+                    reach(Failpoint.REPORTED)
                 case FormKnown() as known:
                     runner.learn(known)
                 case Leave() as leave:
                     runner.leave(leave)
                 case other:
                     raise AssertionError(f"the trainer sent {other}")
+    reach(Failpoint.SHUTDOWN)
 
 
 def _die_with(parent: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from stoker.collation import Form, is_stacked_in_place
+from stoker.memory.board import SHARD
 from stoker.sources import ShardedSource
 from stoker.spec import Kind, Leaf, Misfit, Spec
 from stoker.values import short
@@ -26,8 +27,11 @@ LOOK, LOOK_BATCHES = 32, 3
 class Describer:
     """Looks at the first examples of a source, as epoch 0 would make them. They are made again for the epoch."""
 
-    def __init__(self, program: Program, reader: Reader, seeder: Seeder) -> None:
-        self._program, self._reader, self._seeder = program, reader, seeder
+    def __init__(
+        self, program: Program, reader: Reader, seeder: Seeder, words: memoryview, without: Collection[tuple[int, int]]
+    ) -> None:
+        self._program, self._reader, self._seeder, self._words = program, reader, seeder, words
+        self._without = without
 
     def form(self, items: Iterable[Any]) -> Form:
         """The form of the batches; raises `Misfit`."""
@@ -64,9 +68,11 @@ class Describer:
         program = self._program
         if isinstance(program.source, ShardedSource):
             self._seeder.seed_all()
-            lanes = Lanes(program, self._reader, self._seeder)
+            lanes = Lanes(program, self._reader, self._seeder, self._words)
             for shard in range(program.source.count):
+                self._words[SHARD] = shard
                 lane = lanes.open(0, shard, Progress())
+                lane.without = frozenset(number for its, number in self._without if its == shard)
                 while some := lane.take(1, 1):
                     yield from some
                 lanes.close(0, shard)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from stoker.memory.board import EXAMPLE, PHASE, Phase
 from stoker.plan.permutation import mix, mix_array
 from stoker.plan.shuffle import shuffled
 from stoker.sources import ShardedSource
@@ -39,6 +40,8 @@ class Lane:
         progress: where another worker left the shard; examples up to there are read and dropped.
         own_state: the iterator's own state, or None when it tells none.
         name: for messages.
+        words: the worker's board, if the examples are numbered within this shard.
+        skip: called with the number of an example that raised, to be left out, and the error.
     """
 
     def __init__(
@@ -49,7 +52,11 @@ class Lane:
         *,
         own_state: Callable[[], str] | None = None,
         name: str,
+        words: memoryview | None = None,
+        skip: Callable[[int, BaseException], None],
     ) -> None:
+        self._words, self._skip = words, skip
+        self.without: frozenset[int] = frozenset()
         self._raws, self._transform, self._own_state, self._name = raws, transform, own_state, name
         self._raw, self._within, self._digest = progress.state_raw, 0, 0
         self._state, self._state_raw = progress.state, progress.state_raw
@@ -69,7 +76,7 @@ class Lane:
         """The next outputs, `count` of them or, at the end, fewer; `last` is how many more the step wants in all."""
         some: list[Any] = []
         while len(some) < count:
-            output = next(self._many, _END) if self._many is not None else self._next(len(some) >= last - 1)
+            output = self._next_of_many() if self._many is not None else self._next(len(some) >= last - 1)
             if output is _END:
                 if self._many is None:
                     self.ended = True
@@ -106,7 +113,7 @@ class Lane:
 
     def _next(self, may_be_last: bool) -> Any:
         """The output of the next raw example; its digest is taken where the step may end with it."""
-        raw, seed = next(self._raws, (_END, 0))
+        raw, seed = self._pulled()
         if raw is _END:
             return _END
         self._last = raw
@@ -115,13 +122,35 @@ class Lane:
             return raw
         if may_be_last or self._has_many:
             self._digest = digest(raw)
-        output = self._transform(raw, seed)
+        output: Any = SKIP
+        if self._raw not in self.without:
+            try:
+                output = self._transform(raw, seed)
+            except (Exception, SystemExit) as error:
+                self._skip(self._raw, error)
         self._raw += 1
         return output
 
+    def _next_of_many(self) -> Any:
+        assert self._many is not None
+        try:
+            return next(self._many, _END)
+        except (Exception, SystemExit) as error:
+            self._skip(self._raw - 1, error)
+            return _END
+
+    def _pulled(self) -> tuple[Any, int]:
+        """The next raw example, and its seed."""
+        if self._words is None:
+            return next(self._raws, (_END, 0))
+        self._words[EXAMPLE], self._words[PHASE] = self._raw, Phase.PULLING
+        pulled = next(self._raws, (_END, 0))
+        self._words[PHASE] = Phase.READING
+        return pulled
+
     def _skip_to(self, progress: Progress) -> None:
         for _ in range(progress.raw - (progress.within > 0) - self._raw):
-            self._last, _ = next(self._raws, (_END, 0))
+            self._last, _ = self._pulled()
             if self._last is _END:
                 raise SourceChanged(self._changed(f"it ended after {self._raw} examples, not yet at {progress.raw}"))
             self._raw += 1
@@ -149,8 +178,8 @@ def _nothing() -> Generator[tuple[Any, int], None, None]:
 class Lanes:
     """The open shards of this worker, by epoch and shard."""
 
-    def __init__(self, program: Program, reader: Reader, seeder: Seeder) -> None:
-        self._program, self._reader, self._seeder = program, reader, seeder
+    def __init__(self, program: Program, reader: Reader, seeder: Seeder, words: memoryview) -> None:
+        self._program, self._reader, self._seeder, self._words = program, reader, seeder, words
         self._open: dict[tuple[int, int], Lane] = {}
         self._ended: deque[tuple[int, int]] = deque()
         self.copying = False  # user code yields the same array again and again
@@ -187,6 +216,8 @@ class Lanes:
             progress,
             own_state=(lambda: base64.b64encode(pickle.dumps(iterator.state_dict())).decode()) if own else None,
             name=f"shard {shard}",
+            words=self._words,
+            skip=self._reader.skip,
         )
         self._open[epoch, shard] = lane
         return lane
@@ -194,7 +225,8 @@ class Lanes:
     def open_part(self, epoch: int, part: int, made: Iterator[Any], progress: Progress) -> Lane:
         """Open a part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
         self.close(epoch, part)
-        lane = Lane(((output, 0) for output in made), lambda output, seed: output, progress, name=f"part {part}")
+        raws = ((output, 0) for output in made)
+        lane = Lane(raws, lambda output, seed: output, progress, name=f"part {part}", skip=self._reader.skip)
         self._open[epoch, part] = lane
         return lane
 

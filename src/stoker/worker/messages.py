@@ -23,6 +23,8 @@ MAX_BYTES = 1 << 17
 
 #: Indices that a message may hold.
 MANY = 1024
+#: Skipped examples that a message tells of.
+SHOWN = 100
 
 Indices = npt.NDArray[np.int64]
 NONE = np.zeros(0, np.int64)
@@ -35,11 +37,13 @@ class Describe:
     Attributes:
         slot: where the items of an iterable lie.
         items: how many.
+        without: examples that are left out, each with the shard that it is counted in, or -1.
     """
 
     task: int
     slot: int = 0
     items: int = 0
+    without: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Work:
         from_inbox: whether the examples are items in the slot's inbox, where the first row's is number `first`.
         count: how many.
         indices: of the examples in the source, of an item only the first; more than `MANY` lie in the slot's inbox.
+        trial: nothing is written: the examples are made to see whether that kills the worker.
     """
 
     task: int
@@ -70,6 +75,7 @@ class Work:
     from_inbox: bool
     count: int
     indices: Indices
+    trial: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ class Step:
         opening: given when this worker does not have the shard open.
         count: how many examples the shard consists of, when it is a part of a map-style source.
         indices: which they are; more than `MANY` lie in the slot's inbox.
+        without: numbers of examples that are left out.
     """
 
     task: int
@@ -124,6 +131,7 @@ class Step:
     opening: Opening | None
     count: int = 0
     indices: Indices = field(default_factory=lambda: NONE)
+    without: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,8 @@ class Finished:
         ended: whether the shard has no more.
         parcel: whether they lie in the slot as single examples, to be joined with others.
         progress: of the shard.
+        skipped: examples that raised and were left out: their numbers, and what they raised; the first `SHOWN`.
+        skips: how many they are.
     """
 
     task: int
@@ -175,6 +185,8 @@ class Finished:
     ended: bool = False
     parcel: bool = False
     progress: Progress | None = None
+    skipped: tuple[tuple[int, str], ...] = ()
+    skips: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,9 +194,9 @@ class Failure:
     """User code raised. `task` is -1 when the program could not be loaded.
 
     Attributes:
-        kind: "user" for an exception of the user's, "spec" for an example that cannot be batched,
-            "source" for a source that changed, "program" for one that cannot be loaded,
-            "uneven" for a transform that returned SKIP or Many where one example was counted on.
+        kind: "user" for an exception of the user's, "collate" for one while examples are joined, "spec" for an
+            example that cannot be batched, "source" for a source that changed, "program" for one that cannot be
+            loaded, "uneven" for a transform that returned SKIP or Many where one example was counted on.
         summary: the exception's type and text, or what is wrong with the example.
         traceback: the user's frames, formatted; may be empty.
         example: index of the example, or None.
@@ -207,7 +219,7 @@ Question = Describe | Work | Step | Join
 Message = Question | FormKnown | Leave | Hello | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
-_WORK = struct.Struct("<cqqiii??i")
+_WORK = struct.Struct("<cqqiii??i?")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
 _LENGTH = struct.Struct("<i")
@@ -216,8 +228,8 @@ _LENGTH = struct.Struct("<i")
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
-        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices):
-            head = _WORK.pack(b"W", task, epoch, slot, first, rows, serialized, from_inbox, count)
+        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial):
+            head = _WORK.pack(b"W", task, epoch, slot, first, rows, serialized, from_inbox, count, trial)
             return head + indices.tobytes()
         case Finished(task, seconds, dims, progress=None):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
@@ -247,25 +259,28 @@ def decode(data: bytes) -> Message:
     """The message that `encode` made these bytes from; raises ValueError for any others."""
     match data[:1]:
         case b"W":
-            _, task, epoch, slot, first, rows, serialized, from_inbox, count = _WORK.unpack_from(data)
+            _, task, epoch, slot, first, rows, serialized, from_inbox, count, trial = _WORK.unpack_from(data)
             indices = np.frombuffer(data, np.int64, offset=_WORK.size)
-            return Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices)
+            return Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
         case b"f":
             text, _ = _text(data)
-            return Finished(**{**text, "dims": tuple(text["dims"]), "progress": Progress(**text["progress"])})
+            skipped = tuple((number, reason) for number, reason in text["skipped"])
+            its = {"dims": tuple(text["dims"]), "progress": Progress(**text["progress"]), "skipped": skipped}
+            return Finished(**{**text, **its})
         case b"P":
             text, rest = _text(data)
             opening = text["opening"]
             if opening is not None:
                 text["opening"] = Opening(**{**opening, "progress": Progress(**opening["progress"])})
-            return Step(**{**text, "indices": np.frombuffer(rest, np.int64)})
+            return Step(**{**text, "indices": np.frombuffer(rest, np.int64), "without": tuple(text["without"])})
         case b"J":
             return Join(**_text(data)[0])
         case b"D":
-            return Describe(**_text(data)[0])
+            text, _ = _text(data)
+            return Describe(**{**text, "without": tuple((shard, number) for shard, number in text["without"])})
         case b"d":
             return Described(_TASK.unpack_from(data)[1], data[_TASK.size :])
         case b"S":

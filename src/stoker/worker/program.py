@@ -38,6 +38,7 @@ class Program:
         collation: how examples are joined.
         shuffle: size of the buffer through which each shard is read, or 0.
         memory_limit: bytes that all slots together may take.
+        skips: whether examples that raise are left out.
     """
 
     source: Any
@@ -49,6 +50,7 @@ class Program:
     collation: Collation
     shuffle: int
     memory_limit: int
+    skips: bool = False
 
 
 def dump(program: Program) -> Memfd:

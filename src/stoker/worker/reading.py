@@ -1,7 +1,7 @@
 """From the source to examples: read, seed, transform. One function a kind of source.
 
 Each is a generator of what the transform returns: an example, or SKIP or Many. Which example is at work
-stands in `Reader.example`, for errors.
+stands on the worker's board, for errors, and for the trainer when the worker dies or is stuck.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import optree
 
+from stoker.memory.board import EXAMPLE, NOTHING
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import plain
 from stoker.values import STRING, Misfit, Ragged, Sparse, canonical
 from stoker.worker.program import Program
+from stoker.worker.report import summary
 from stoker.worker.seeding import Seeder
 
 #: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
 RUN = 64
 _SAMPLE = 4096
+#: Characters of an error that are told of a skipped example.
+_SHOWN = 200
 
 
 class SourceChanged(Exception):
@@ -35,22 +39,82 @@ class Reader:
     Args:
         program: the user's code.
         seeder: sets the random states before each example.
+        words: the worker's board.
+
+    Attributes:
+        without: examples that are left out, because they kill workers.
+        skipped: those that raised and were left out, with what they raised, since `begin_task`.
     """
 
-    def __init__(self, program: Program, seeder: Seeder) -> None:
+    def __init__(self, program: Program, seeder: Seeder, words: memoryview) -> None:
         self._source, self._transform, self._wants_rng = program.source, program.transform, program.wants_rng
-        self._begin, self._seeder = seeder.begin, seeder
-        self.example: int | None = None
-        self.indexed = self._together if hasattr(type(self._source), "__getitems__") else self._each
+        self._begin, self._seeder, self._words, self._skips = seeder.begin, seeder, words, program.skips
+        self._in_runs = hasattr(type(self._source), "__getitems__")
+        self.indexed = self._together if self._in_runs else self._each
+        if program.skips:
+            self.indexed = self._alone
+        self.without: frozenset[int] = frozenset()
+        self.skipped: list[tuple[int, str]] = []
+
+    @property
+    def example(self) -> int | None:
+        """The example at work."""
+        number = self._words[EXAMPLE]
+        return None if number == NOTHING else int(number)
+
+    @example.setter
+    def example(self, number: int | None) -> None:
+        self._words[EXAMPLE] = NOTHING if number is None else number
+
+    def begin_task(self, without: Iterable[int] = ()) -> None:
+        """A task begins, of which these examples are left out."""
+        self.example, self.without, self.skipped = None, frozenset(without), []
+
+    def skip(self, number: int, error: BaseException) -> None:
+        """Leave out this example, which raised; raises the error where that is not wanted."""
+        if not self._skips:
+            raise error
+        self.skipped.append((number, summary(error)[:_SHOWN]))
 
     def _each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """By `__getitem__`."""
-        read, transform, begin = self._source.__getitem__, self._transform, self._begin
+        read, transform, begin, words, place = (
+            self._source.__getitem__,
+            self._transform,
+            self._begin,
+            self._words,
+            EXAMPLE,
+        )
         for index, seed in zip(indices, seeds, strict=True):
-            self.example = index
+            words[place] = index
             begin(seed)
             example = read(index)
             yield example if transform is None else self.transformed(transform, example, seed)
+
+    def _alone(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
+        """Each by itself, so that one that raises can be left out."""
+        for index, seed in zip(indices, seeds, strict=True):
+            self.example = index
+            if index in self.without:
+                yield SKIP
+                continue
+            self._begin(seed)
+            try:
+                example = self._read_one(index)
+                if self._transform is not None:
+                    example = self.transformed(self._transform, example, seed)
+            except (Exception, SystemExit) as error:
+                self.skip(index, error)
+                example = SKIP
+            yield example
+
+    def _read_one(self, index: int) -> Any:
+        if not self._in_runs:
+            return self._source[index]
+        examples = list(self._source.__getitems__([index]))
+        if len(examples) != 1:
+            raise SourceChanged(_not_one_each(1, len(examples)))
+        return examples[0]
 
     def _together(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """By `__getitems__`, in runs that depend on the batch alone, so that the random state they meet does too."""
@@ -61,10 +125,7 @@ class Reader:
             begin(seeds[start])
             examples = list(self._source.__getitems__(some))
             if len(examples) != len(some):
-                raise SourceChanged(
-                    f"`__getitems__` was asked for {len(some)} examples and returned {len(examples)}; "
-                    "return one for each index"
-                )
+                raise SourceChanged(_not_one_each(len(some), len(examples)))
             for index, example, seed in zip(some, examples, seeds[start : start + RUN], strict=True):
                 self.example = index
                 if transform is not None:
@@ -77,14 +138,24 @@ class Reader:
         transform, begin = self._transform, self._begin
         for index, (item, seed) in enumerate(zip(items, seeds, strict=True), first):
             self.example = index
-            if transform is not None:
+            if index in self.without:
+                item = SKIP
+            elif transform is not None:
                 begin(seed)
-                item = self.transformed(transform, item, seed)
+                try:
+                    item = self.transformed(transform, item, seed)
+                except (Exception, SystemExit) as error:
+                    self.skip(index, error)
+                    item = SKIP
             yield item
 
     def transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
         """What the transform returns for an example."""
         return transform(example, rng=self._seeder.rng(seed)) if self._wants_rng else transform(example)
+
+
+def _not_one_each(asked: int, came: int) -> str:
+    return f"`__getitems__` was asked for {asked} examples and returned {came}; return one for each index"
 
 
 def outputs(made: Iterable[Any]) -> Iterator[Any]:

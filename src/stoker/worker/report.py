@@ -69,7 +69,9 @@ def _pickled(error: BaseException) -> bytes:
 def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: int | None) -> StokerError:
     """The exception that the consumer gets for a worker's `failure`; its cause is the user's own."""
     what = f"example {failure.example}" if failure.example is not None else "the source"
-    if failure.shard is not None:
+    if failure.kind == "collate":
+        what = "collate"
+    elif failure.shard is not None:
         what = f"shard {failure.shard}" + (f", {what}" if failure.example is not None else "")
     places = {"epoch": epoch, "batch": batch, "worker": worker}
     where = ", ".join(f"{name} {number}" for name, number in places.items() if number is not None)

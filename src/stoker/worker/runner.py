@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from stoker.memory import Inbox, Slot
+from stoker.memory.board import NOTHING, PHASE, SHARD, TASK, Phase
 from stoker.memory.parcel import unpack
 from stoker.sources import ArraySource, ShardedSource
 from stoker.sources.map_style import changed_length
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import Misfit
 from stoker.worker.describe import Describer
+from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt, Reused
 from stoker.worker.lanes import Lane, Lanes
 from stoker.worker.messages import (
     MAX_BYTES,
+    SHOWN,
     Describe,
     Described,
     Failure,
@@ -61,6 +64,7 @@ class Runner:
         slots: the slots, by number.
         inboxes: their inboxes.
         seeder: sets the random states before each example.
+        words: the worker's board.
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `Failure`.
     """
@@ -71,6 +75,7 @@ class Runner:
         slots: Sequence[Slot],
         inboxes: Sequence[Inbox],
         seeder: Seeder,
+        words: memoryview,
         *,
         fork: Fork,
         passes: tuple[type[BaseException], ...] = (),
@@ -78,19 +83,26 @@ class Runner:
         self._program, self._seeder, self._fork, self._passes = program, seeder, fork, passes
         if program.wants_rng:
             import numpy.random  # noqa: F401  (NumPy loads it on demand: here rather than within the first task)
-        self._reader = Reader(program, seeder)
+        self._words = words
+        self._reader = Reader(program, seeder, words)
         self._output = Output(slots, inboxes, program.batch_size, program.collation.function, program.memory_limit)
-        self._lanes = Lanes(program, self._reader, seeder)
+        self._lanes = Lanes(program, self._reader, seeder, words)
+        self._has_marks = program.transform is not None or program.skips
         self._singly = False  # user code uses an array again: each example is written, or copied, before the next
         self._interrupted: dict[tuple[int, int], Progress] = {}
         self._epoch = -1
+        self._last_epoch: int | None = None
         self._shard: int | None = None
 
     def answer(self, question: Question) -> Described | Finished | Failure:
         """Do a task and tell how it went."""
         started = time.perf_counter()
-        self._reader.example = self._shard = None
+        self._shard = None
+        self._reader.begin_task(question.without if isinstance(question, Step) else ())
+        self._words[TASK], self._words[SHARD] = question.task, NOTHING
+        self._words[PHASE] = Phase.READING  # last: what stands above is of this task now
         try:
+            self._reach(question)
             match question:
                 case Describe():
                     return self._describe(question)
@@ -104,6 +116,15 @@ class Runner:
                     return self._step(question, started)
         except BaseException as error:
             return self._failure(question.task, error)
+        finally:
+            self._words[PHASE] = Phase.IDLE
+
+    def _reach(self, question: Question) -> None:
+        reach(Failpoint.CLAIM)
+        if isinstance(question, Work | Step) and question.epoch != self._last_epoch:
+            if self._last_epoch is not None:
+                reach(Failpoint.TURN)
+            self._last_epoch = question.epoch
 
     def learn(self, known: FormKnown) -> None:
         """Take on the form that all workers write by."""
@@ -119,7 +140,7 @@ class Runner:
             self._check_length()
             self._epoch = task.epoch
         source, form = self._program.source, self._output.form
-        in_place = form.in_place and not task.serialized
+        in_place = form.in_place and not task.serialized and not task.trial
         if in_place and isinstance(source, ArraySource) and self._program.transform is None:
             columns = self._output.columns(task.slot, task.rows)
             source.take(task.indices, [column[task.first : task.first + task.count] for column in columns])
@@ -134,6 +155,10 @@ class Runner:
                 dims = self._whole(task, self._even(self._made(task)), self._numbers(task))
 
         self._seeder.begin_task()
+        if task.trial:
+            for _ in self._made(task):
+                """It did not kill this worker."""
+            return ()
         try:
             make()
         except Reused:
@@ -177,7 +202,7 @@ class Runner:
         return some
 
     def _refuse_marks(self, some: list[Any]) -> None:
-        if self._program.transform is not None and any(one is SKIP or type(one) is Many for one in some):
+        if self._has_marks and any(one is SKIP or type(one) is Many for one in some):
             raise Uneven
 
     def _write(self, write: Callable[[int, list[Any]], None], row: int, some: list[Any], indices: Any) -> None:
@@ -185,6 +210,7 @@ class Runner:
             os._exit(0)
         try:
             write(row, some)
+            reach(Failpoint.COPY)
         except MisfitAt as misfit:
             self._reader.example = int(indices[misfit.position])
             raise misfit.reason from None
@@ -194,7 +220,8 @@ class Runner:
 
     # ── shards, whose rows are counted as they come ──────────────────────────────────────────
     def _step(self, task: Step, started: float) -> Finished:
-        self._shard = task.shard if isinstance(self._program.source, ShardedSource) else None
+        if isinstance(self._program.source, ShardedSource):
+            self._shard = self._words[SHARD] = task.shard
         self._seeder.seed_all()
         key = task.epoch, task.shard
         interrupted = self._interrupted.pop(key, None)
@@ -210,12 +237,17 @@ class Runner:
             raise
         except Reused:
             self._singly = self._lanes.copying = True
+            self._reader.begin_task(task.without)
             lane = self._open(task, before)
             rows, dims, parcel = self._rows_of(task, lane)
         progress = lane.progress()
         if lane.ended:
             self._lanes.finish(task.epoch, task.shard)
-        return Finished(task.task, time.perf_counter() - started, dims, rows, lane.ended, parcel, progress)
+        skipped = self._reader.skipped
+        seconds = time.perf_counter() - started
+        return Finished(
+            task.task, seconds, dims, rows, lane.ended, parcel, progress, tuple(skipped[:SHOWN]), len(skipped)
+        )
 
     def _open(self, task: Step, progress: Progress) -> Lane:
         if isinstance(self._program.source, ShardedSource):
@@ -231,6 +263,8 @@ class Runner:
 
     def _rows_of(self, task: Step, lane: Lane) -> tuple[int, tuple[int, ...], bool]:
         """Write a lane's next rows; returns how many, the shapes of their parts, and whether they are a parcel."""
+        if self._shard is not None:  # else its examples are numbered in the source, and the reader leaves them out
+            lane.without = frozenset(task.without)
         wanted = self._program.batch_size
         if self._output.form.in_place and not task.parted and not task.serialized:
             rows = self._fill(task.slot, lane, wanted)
@@ -275,14 +309,19 @@ class Runner:
 
     def _whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[Any] | Indices) -> tuple[int, ...]:
         """Write a batch whose examples have these numbers; returns the shapes of its parts."""
+        self._reader.example = None
+        self._words[PHASE] = Phase.JOINING
         try:
-            return self._output.whole(task.slot, examples, task.serialized)
+            dims = self._output.whole(task.slot, examples, task.serialized)
+            reach(Failpoint.COPY)
+            return dims
         except MisfitAt as misfit:
             if misfit.position < len(numbers):
                 self._reader.example = max(0, int(numbers[misfit.position]))
             raise misfit.reason from None
 
     def _join(self, task: Join) -> tuple[int, ...]:
+        self._words[PHASE] = Phase.JOINING
         examples = list(unpack(self._output.inboxes[task.slot].read(), task.count))
         if self._output.form.in_place and not task.serialized:
             self._output.rows(task.slot, self._program.batch_size).write(0, examples)
@@ -293,7 +332,9 @@ class Runner:
     def _describe(self, task: Describe) -> Described:
         import cloudpickle
 
-        form = Describer(self._program, self._reader, self._seeder).form(
+        if not isinstance(self._program.source, ShardedSource):
+            self._reader.without = frozenset(number for _, number in task.without)
+        form = Describer(self._program, self._reader, self._seeder, self._words, task.without).form(
             unpack(self._output.inboxes[task.slot].read(), task.items) if task.items else ()
         )
         described = Described(task.task, cloudpickle.dumps(form, protocol=5))
@@ -322,4 +363,5 @@ class Runner:
             return Failure(task, "source", str(error))
         if isinstance(error, Uneven):
             return Failure(task, "uneven", "", example=example)
-        return failure(task, "user", error, example, shard)
+        joining = self._words[PHASE] == Phase.JOINING and example is None
+        return failure(task, "collate" if joining else "user", error, example, shard)

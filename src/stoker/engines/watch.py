@@ -1,0 +1,75 @@
+"""Which workers make no progress. A clock of its own: time in which this process stood still does not count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stoker.engines import Stuck
+from stoker.engines.child import Child
+from stoker.memory import Phase, Place
+
+#: Seconds without progress after which a worker is told of when the user gave no `timeout`.
+PATIENCE = 60.0
+#: Seconds at least that a worker has to start and to load the program: that takes longer than most examples do.
+_TO_START = 10.0
+#: Seconds between two looks at a worker, and the most that counts between them: when the whole
+#: machine was suspended, or this process stopped, the workers stood still too.
+_LOOK, _MOST = 0.05, 0.5
+#: Seconds that a worker has to write its stack.
+_STACK = 0.5
+
+
+@dataclass
+class _Seen:
+    """What a worker was at when it was looked at, and for how long it has been."""
+
+    child: Child
+    place: Place
+    answered: int
+    seconds: float = 0.0
+    told: bool = False
+
+
+class Watch:
+    """Looks at the boards of workers that have something to do. Used by the supervisor alone.
+
+    Args:
+        timeout: seconds without progress after which a worker is killed; None never to.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._seen: dict[int, _Seen] = {}
+        self._looked = time.monotonic()
+        self.interval = _LOOK if timeout is None else min(_LOOK, timeout / 4)
+
+    def look(self, children: Iterable[Child]) -> list[Stuck]:
+        """The workers that are stuck; those with `killed` are to be killed by the caller."""
+        now = time.monotonic()
+        passed = now - self._looked
+        if passed < self.interval:
+            return []
+        self._looked = now
+        found = []
+        for child in children:
+            stuck = self._look_at(child, min(passed, _MOST)) if child.owes() else self._seen.pop(child.number, None)
+            if isinstance(stuck, Stuck):
+                found.append(stuck)
+        return found
+
+    def _look_at(self, child: Child, passed: float) -> Stuck | None:
+        place, seen = child.board.place(), self._seen.get(child.number)
+        if seen is None or (seen.child, seen.place, seen.answered) != (child, place, child.answered):
+            self._seen[child.number] = _Seen(child, place, child.answered)
+            return None
+        seen.seconds += passed
+        limit = PATIENCE if self._timeout is None else self._timeout
+        if place.phase in (Phase.STARTING, Phase.LOADING):
+            limit = max(limit, _TO_START)
+        if seen.seconds < limit or seen.told:
+            return None
+        seen.told = True
+        stack = "(no stack: no Python runs yet)" if place.phase is Phase.STARTING else child.stack(_STACK)
+        return Stuck(child.number, seen.seconds, place, stack, killed=self._timeout is not None)

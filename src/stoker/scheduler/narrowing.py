@@ -1,0 +1,52 @@
+"""Which one of several rows kills the workers: found out by trials of some of them, each by a worker of its own.
+
+The row that the last worker was at is tried first, alone. If it does no harm, the rows are halved. A half that
+kills is halved again; when one does no harm, it is the other that is looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows first … first+count-1."""
+
+    first: int
+    count: int
+
+
+class Narrowing:
+    """The search, among the rows of `suspects`.
+
+    Attributes:
+        trial: what is to be tried next; None when the search is over.
+        found: the row that kills; None when no single one does.
+    """
+
+    def __init__(self, suspects: Span, hint: int | None) -> None:
+        self._suspects = suspects
+        hinted = hint is not None and 0 <= hint - suspects.first < suspects.count
+        self.found: int | None = None
+        self.trial: Span | None = Span(hint, 1) if hint is not None and hinted else self._half()
+
+    def told(self, killed: bool) -> None:
+        """The trial is over; it killed its worker, or not."""
+        tried, suspects = self.trial, self._suspects
+        assert tried is not None
+        if killed and tried.count == 1:
+            self.found, self.trial = tried.first, None
+            return
+        if killed:
+            self._suspects = tried
+        elif tried == suspects:
+            self.trial = None  # the last one left does no harm either, alone
+            return
+        elif tried.first == suspects.first:
+            self._suspects = Span(tried.first + tried.count, suspects.count - tried.count)
+        # else: the row in the middle that was hinted at; halves are tried as if nothing had been said
+        self.trial = self._half()
+
+    def _half(self) -> Span:
+        return Span(self._suspects.first, -(-self._suspects.count // 2))
