@@ -17,6 +17,8 @@ PURE = {"errors", "values", "spec", "collation", "plan", "scheduler"}
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
     "errors": set(),
+    "interrupts": set(),
+    "stats": set(),
     "values": set(),
     "spec": {"values"},
     "collation": {"errors", "values", "spec"},
@@ -25,7 +27,7 @@ MAY = {
     "sources": PURE,
     "memory": PURE,
     "worker": PURE | {"sources", "memory"},
-    "engines": PURE | {"sources", "memory", "worker"},
+    "engines": PURE | {"interrupts", "sources", "memory", "worker"},
 }
 
 

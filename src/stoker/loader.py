@@ -71,6 +71,8 @@ class Loader:
         retries: how often work is done again after a worker died at it. Then the example at fault is searched.
         timeout: seconds without progress on an example after which a worker's Python stack is logged, the worker
             killed and its work done again, as after a death; None to warn once after 60 s.
+        verify: the share of the work that is done twice, by two workers, such as 0.01: code that makes something else
+            the second time is an error that names the example. Shards of generators are left out.
 
     Raises:
         OptionError: an argument without meaning.
@@ -104,6 +106,7 @@ class Loader:
         on_error: Literal["raise", "skip"] = "raise",
         retries: int = RETRIES,
         timeout: float | None = None,
+        verify: float = 0.0,
     ) -> None:
         self._stations = Stations(
             source,
@@ -120,6 +123,7 @@ class Loader:
             on_error=on_error,
             retries=retries,
             timeout=timeout,
+            verify=verify,
         )
         self._dispatcher = self._stations.dispatcher
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
@@ -241,15 +245,12 @@ class Batches(Iterator[Any]):
             while True:
                 if self._loader is None:
                     raise StopIteration
-                try:
-                    leaves = self._ready[0]
-                except IndexError:
-                    self._pull()
-                    continue
-                made = make(leaves)
-                with contextlib.suppress(IndexError):  # another thread has just closed this iteration
-                    self._ready.popleft()
-                return made
+                for leaves in list(self._ready):
+                    made = make(leaves)
+                    with contextlib.suppress(IndexError):  # another thread has just closed this iteration
+                        self._ready.popleft()
+                    return made
+                self._pull()
 
     def _pull(self) -> None:
         """Get what is ready, one batch at least. Ctrl-C comes before it or after it."""

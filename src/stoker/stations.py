@@ -16,6 +16,7 @@ from stoker.collation import Collation, Form
 from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher, Shelf
 from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
+from stoker.engines.files import require_descriptors
 from stoker.engines.inline import InlineEngine
 from stoker.epochs import Batching, Epoch, IndexEpoch, ItemEpoch, ShardEpoch, start_pulling
 from stoker.errors import OptionError
@@ -70,7 +71,11 @@ class Stations:
         on_error: str,
         retries: int,
         timeout: float | None,
+        verify: float,
     ) -> None:
+        if not isinstance(verify, int | float) or not 0 <= verify <= 1:
+            raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
+        self._verify = verify
         self._retries, self._skips, self._timeout = whole("retries", retries, least=0), on_error == "skip", timeout
         if on_error not in ("raise", "skip"):
             raise OptionError(f'on_error must be "raise" or "skip", got {on_error!r}')
@@ -154,6 +159,8 @@ class Stations:
         most = max(AHEAD_MOST, self.workers + 2)
         ahead = prefetch or (min(most, max(2, self._plan.batches)) if self._plan is not None else most)
         count = ahead + LEASES + SPARE
+        if self.workers:
+            require_descriptors(self.workers, 2 * count)
         slots = [Slot.create("slot") for _ in range(count)]
         inboxes = [Inbox.create("inbox") for _ in range(count)]
         for slot in slots:
@@ -182,6 +189,7 @@ class Stations:
             form=form,
             retries=self._retries,
             skips=self._skips,
+            verify=self._verify,
         )
 
 

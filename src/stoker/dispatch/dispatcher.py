@@ -32,6 +32,7 @@ from stoker.errors import ClosedError, StokerError
 from stoker.interrupts import interruptible, shielded
 from stoker.memory import Phase, Place
 from stoker.memory.layout import aligned_copy
+from stoker.plan import mix
 from stoker.scheduler import RowsStream, Scheduler, Stream
 from stoker.scheduler.messages import (
     Blame,
@@ -58,6 +59,7 @@ from stoker.scheduler.messages import (
     Stride,
     Submit,
     Task,
+    Trial,
 )
 from stoker.stats import Skipped, Stats
 from stoker.worker.messages import (
@@ -105,6 +107,7 @@ class Dispatcher:
         form: what batches look like, or None to find out.
         retries: how often a task is done again after a worker died at it.
         skips: whether examples that raise or kill workers are left out.
+        verify: the share of tasks that are done twice, to see whether the same comes out.
     """
 
     def __init__(
@@ -119,8 +122,10 @@ class Dispatcher:
         form: Form | None,
         retries: int,
         skips: bool,
+        verify: float,
     ) -> None:
-        self._skips, self._ledger = skips, Ledger()
+        self._skips, self._ledger, self._verify = skips, Ledger(), verify
+        self._digests: dict[int, tuple[int, ...]] = {}  # of tasks that are made twice
         self._make_epoch, self._shelf, self._engine = make_epoch, shelf, engine
         self._inline, self._probe = workers == 0, Probe(look)
         self._scheduler = Scheduler(
@@ -273,7 +278,7 @@ class Dispatcher:
             for answer in answers:
                 match answer:
                     case Finished():
-                        events.append(self._finished(worker, answer))
+                        events.append(self._differs(worker, answer) or self._finished(worker, answer))
                     case Hello():
                         events.append(Joined(worker))
                     case Described(task, pickled):
@@ -506,22 +511,52 @@ class Dispatcher:
         if opens and (items := epoch.inbox(task)) is not None:
             self._shelf.put(task.slot, items)
         question = epoch.question(task, opens)
+        if isinstance(question, Work):
+            question = replace(question, digest=self._is_compared(task, epoch))
         if isinstance(question, Work | Step) and len(question.indices) > MANY:
             self._shelf.put(task.slot, question.indices.tobytes())
             question = replace(question, indices=NONE)
         self._engine.submit(worker, question)
+
+    def _is_compared(self, task: Task, epoch: Epoch) -> bool:
+        """Whether the rows of a task are made twice, or are so for the second time."""
+        work = task.work
+        if isinstance(work, Trial):
+            return work.of is not None
+        assert isinstance(work, Rows)
+        return mix(epoch.number, work.batch, work.first, 7) < self._verify * 2**64
 
     def _finished(self, worker: int, answer: Finished) -> Done:
         task = self._tasks.pop(answer.task)
         epoch = self._epochs.get(task.stream)
         if epoch is not None:
             epoch.heard(task.work, answer)
+        if epoch is not None and not isinstance(task.work, Trial):  # a trial writes nothing
             if answer.skips and isinstance(task.work, Stride):
                 self._ledger.skipped(*epoch.noted(task.work, answer.skipped, answer.skips))
             form = self._forms[epoch.serialized]
             self._events += self._shelf.wrote(task.slot, form, answer.dims, self._scheduler.free_slots)
         raw = (answer.progress or Progress()).raw
-        return Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw)
+        again = False
+        if answer.digests and isinstance(task.work, Rows):
+            again, self._digests[answer.task] = True, answer.digests
+        return Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw, again)
+
+    def _differs(self, worker: int, answer: Finished) -> Failed | None:
+        """The failure of a task that was made to compare, if something else came out."""
+        task = self._tasks[answer.task]
+        if not isinstance(task.work, Trial) or task.work.of is None:
+            return None
+        before = self._digests.pop(task.work.of)
+        epoch = self._epochs.get(task.stream)
+        differing = next(
+            (row for row, pair in enumerate(zip(before, answer.digests, strict=True)) if len(set(pair)) > 1), None
+        )
+        if differing is None or epoch is None:
+            return None
+        del self._tasks[answer.task]
+        example = epoch.example(task.work, task.work.first + differing)
+        return Failed(worker, answer.task, Told(worker, Failure(answer.task, "differs", "", example=example)))
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,9 +16,13 @@ from stoker.memory import Inbox, Layout, Leases, Slot
 from stoker.scheduler import SPARE
 from stoker.scheduler.messages import Deliver, Sized
 
+log = logging.getLogger("stoker")
+
 #: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2,
 #: and an iteration up to 3 that it was given at once.
 LEASES = 12
+#: Of these, what a training loop holds at a time.
+_HELD = 3
 #: A batch is small when to pull it costs more than to copy it.
 _SMALL_BYTES = 1 << 20
 #: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
@@ -68,7 +73,19 @@ class Shelf:
             )
         for slot in self._slots:
             slot.resize(layout.nbytes)
-        return Sized(self._ahead(layout.nbytes))
+        ahead, fit = self._ahead(layout.nbytes), self._limit // layout.nbytes
+        if fit >= ahead + SPARE + LEASES:
+            return Sized(ahead)
+        fewer = max(1, min(ahead, fit - SPARE - _HELD))
+        log.warning(
+            "memory_limit=%s holds %d batches of %s bytes: %d made ahead instead of %d, and what is kept is copied.",
+            f"{self._limit:,}",
+            fit,
+            f"{layout.nbytes:,}",
+            fewer,
+            ahead,
+        )
+        return Sized(fewer, leases=max(0, fit - SPARE - fewer))
 
     def wrote(self, slot: int, form: Form, dims: tuple[int, ...], free: Callable[[], list[int]]) -> list[Sized]:
         """A worker wrote a batch with these shapes, none for one as planned; `free` slots may be emptied."""

@@ -6,6 +6,7 @@ watch       which workers make no progress
 deaths      how the death of workers is told to the user
 inline      no worker: the pulling thread runs the user's code
 cpus        how many CPUs this process may use
+files       how many files this process may open
 """
 
 from __future__ import annotations

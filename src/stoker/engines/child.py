@@ -14,7 +14,7 @@ from pathlib import Path
 
 import stoker
 from stoker.engines import Answer, Stuck
-from stoker.memory import Board
+from stoker.memory import Board, above_standard
 from stoker.worker import CHANGED, STACK_SIGNAL
 from stoker.worker.messages import (
     MAX_BYTES,
@@ -61,7 +61,7 @@ class Child:
         self.asked, self.answered = 1, 0  # messages that want an answer, and answers; it owes a Hello
         self.stuck: Stuck | None = None  # why it is killed
         self.board = Board.fresh()
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel, theirs = pair(socket.SOCK_SEQPACKET)
         with theirs:
             inherited = [theirs.fileno(), self.board.fd, program, *memory]
             try:
@@ -78,7 +78,7 @@ class Child:
                 raise
         self.channel.setblocking(False)
         try:
-            self.pidfd = os.pidfd_open(self.process.pid)
+            self.pidfd = above_standard(os.pidfd_open(self.process.pid))
         except OSError:  # no descriptor is left
             self.process.kill()
             self.process.wait()
@@ -179,6 +179,12 @@ def _wait(children: Sequence[Child], seconds: float) -> list[Child]:
             break
         left.pop(0)
     return [child for child in left if child.process.poll() is None]
+
+
+def pair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
+    """Two sockets that are joined to each other."""
+    one, other = socket.socketpair(socket.AF_UNIX, kind)
+    return tuple(socket.socket(fileno=above_standard(end.detach())) for end in (one, other))  # type: ignore[return-value]  # two
 
 
 def _theirs(stack: str) -> str:

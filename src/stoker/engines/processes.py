@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 
 from stoker.engines import Death, Listener
-from stoker.engines.child import Child, end
+from stoker.engines.child import Child, end, pair
 from stoker.engines.watch import Watch
 from stoker.interrupts import interruptible
 from stoker.memory import Inbox, Memfd, Slot
@@ -240,7 +240,7 @@ class ProcessEngine:
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
-    one, other = socket.socketpair()
+    one, other = pair(socket.SOCK_STREAM)
     one.setblocking(False)
     other.setblocking(False)
     return one, other

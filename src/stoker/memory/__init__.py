@@ -18,7 +18,19 @@ from stoker.memory.board import Board, Phase, Place
 from stoker.memory.bundle import open_bundle, write_bundle
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
-from stoker.memory.memfd import Memfd
+from stoker.memory.memfd import Memfd, above_standard
 from stoker.memory.slot import Inbox, Slot
 
-__all__ = ["Board", "Inbox", "Layout", "Leases", "Memfd", "Phase", "Place", "Slot", "open_bundle", "write_bundle"]
+__all__ = [
+    "Board",
+    "Inbox",
+    "Layout",
+    "Leases",
+    "Memfd",
+    "Phase",
+    "Place",
+    "Slot",
+    "above_standard",
+    "open_bundle",
+    "write_bundle",
+]

@@ -7,6 +7,7 @@ page lies the Python stack of the worker, when it was asked for.
 from __future__ import annotations
 
 import enum
+import fcntl
 import mmap
 import os
 import struct
@@ -53,6 +54,7 @@ class Board(Memfd):
         board = cls.create("board")
         os.pwrite(board.fd, _WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
         os.ftruncate(board.fd, _PAGE)
+        fcntl.fcntl(board.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         os.lseek(board.fd, _PAGE, os.SEEK_SET)  # where a stack is written to
         return board
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ class Memfd:
         """
         if not hasattr(os, "memfd_create"):
             raise StokerError(f"stoker.Loader needs Linux (or WSL 2), this is {sys.platform}")
-        return cls(os.memfd_create(f"stoker-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        return cls(above_standard(os.memfd_create(f"stoker-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)))
 
     def close(self) -> None:
         """Give up the descriptor; the memory goes when the last mapping of it does."""
@@ -43,6 +44,20 @@ class Memfd:
 
     def __del__(self) -> None:
         self.close()
+
+
+def above_standard(fd: int) -> int:
+    """`fd`, or another number for it, above those of stdin, stdout and stderr.
+
+    Where a program is started with these closed, the first files get their numbers: what a library
+    prints would be written into them, and a worker, who gets a stdin, would lose them.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2

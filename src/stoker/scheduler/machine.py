@@ -71,6 +71,7 @@ class _Held:
     task: Task
     batch: Batch
     search: _Search | None = None  # that this task is a trial of
+    made_by: int | None = None  # the worker that made the same before
 
     @property
     def first(self) -> int:
@@ -156,8 +157,9 @@ class Scheduler:
             case Joined(worker):
                 self._failed_starts.clear()
                 self._up[worker] = deque()
-            case Sized(slots, whole):
+            case Sized(slots, whole, leases):
                 self._slots, self._whole = slots, whole
+                self._leases = self._leases if leases is None else leases
             case Fed(stream, items, ended):
                 if stream in self._streams:
                     self._streams[stream].fed(items, ended)
@@ -268,6 +270,10 @@ class Scheduler:
         if batch.shard is not None:
             batch.rows, batch.parcel, batch.ended, batch.raw = done.rows, done.parcel, done.ended, done.raw
             batch.shard.ended = done.ended
+        if done.again and isinstance(work, Rows):
+            trial = Trial(work.batch, work.first, work.count, work.whole, of=held.task.id)
+            self._todo.appendleft(_Held(self._task(held, trial), batch, made_by=worker))
+            return
         batch.unfinished -= 1
         if batch.state is State.FILLING and not batch.unfinished:
             batch.state = State.READY
@@ -323,19 +329,18 @@ class Scheduler:
         work = held.task.work
         if trial is not None:
             assert isinstance(work, Rows)
-            task = Task(
-                self._next_task,
-                held.task.stream,
-                held.task.slot,
-                Trial(work.batch, trial.first, trial.count, work.whole),
-            )
-            self._next_task += 1
+            task = self._task(held, Trial(work.batch, trial.first, trial.count, work.whole))
             self._todo.appendleft(_Held(task, held.batch, search))
         elif found is not None:
             self._fail(held, Killed(found, search.reason))
         else:  # the workers may have been killed from outside: once more, and no more
             self._acquitted.add(held.task.id)
             self._todo.appendleft(held)
+
+    def _task(self, held: _Held, trial: Trial) -> Task:
+        """A new task about rows of one that was given before."""
+        self._next_task += 1
+        return Task(self._next_task - 1, held.task.stream, held.task.slot, trial)
 
     def _tried(self, search: _Search, killed: bool) -> None:
         batch = search.held.batch
@@ -423,7 +428,7 @@ class Scheduler:
         while self._todo:
             entry = self._todo.popleft()
             shard = entry.batch.shard
-            worker = None if shard in behind else self._worker_for(shard)
+            worker = None if shard in behind else self._worker_for(shard, entry.made_by)
             if worker is None:
                 waiting.append(entry)
                 if shard is not None:
@@ -438,14 +443,16 @@ class Scheduler:
             out.append(Submit(worker, entry.task, opens))
         self._todo.extendleft(reversed(waiting))
 
-    def _worker_for(self, shard: Shard | None) -> int | None:
+    def _worker_for(self, shard: Shard | None, but: int | None) -> int | None:
         """The worker that takes the next task, or None while that one holds enough.
 
         A shard stays with the worker that has it open. A new one goes to the worker that has the
         fewest, and none gets more than its part of them, also while the others are still starting.
         """
+        if shard is None and but is not None and self._workers > 1 and list(self._up) == [but]:
+            return None
         if shard is None:
-            worker = min(self._up, key=lambda worker: len(self._up[worker]))
+            worker = min(self._up, key=lambda worker: (worker == but, len(self._up[worker])))
         elif shard.owner is not None:
             worker = shard.owner
         else:
@@ -459,4 +466,4 @@ class Scheduler:
 
 def _first(task: Task | None) -> int:
     """The first row of a task."""
-    return task.work.first if task is not None and isinstance(task.work, Rows) else 0
+    return task.work.first if task is not None and isinstance(task.work, Rows | Trial) else 0

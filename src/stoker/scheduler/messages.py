@@ -45,6 +45,7 @@ class Done:
         ended: the shard has no more.
         parcel: the rows are single examples, to be joined with others.
         raw: examples that the shard has given so far.
+        again: the rows are to be made once more, by another worker, to see whether the same comes out.
     """
 
     worker: int
@@ -54,6 +55,7 @@ class Done:
     ended: bool = False
     parcel: bool = False
     raw: int = 0
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,14 @@ class Released:
 class Sized:
     """The size of a batch is known: so many slots are used to make batches ahead.
 
-    `whole`: sizes differ, so one worker makes the whole batch.
+    Attributes:
+        whole: sizes differ, so one worker makes the whole batch.
+        leases: slots beyond these that consumers may hold, where the memory allows fewer than planned.
     """
 
     slots: int
     whole: bool = False
+    leases: int | None = None
 
 
 Event = Sized | Joined | Pulled | Closed | Fed | Done | Failed | Died | Released
@@ -114,12 +119,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Trial:
-    """Rows first … first+count-1 of a batch are made, and not written, to see whether that kills the worker."""
+    """Rows first … first+count-1 of a batch are made, and not written, to see whether that kills the worker.
+
+    Or to see whether the same comes out as in the task `of`.
+    """
 
     batch: int
     first: int
     count: int
     whole: int
+    of: int | None = None
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ class Work:
         from_inbox: whether the examples are items in the slot's inbox, where the first row's is number `first`.
         count: how many.
         indices: of the examples in the source, of an item only the first; more than `MANY` lie in the slot's inbox.
-        trial: nothing is written: the examples are made to see whether that kills the worker.
+        trial: nothing is written: the examples are made to see whether that kills the worker, or what comes out.
+        digest: whether the answer tells the digest of each example.
     """
 
     task: int
@@ -76,6 +77,7 @@ class Work:
     count: int
     indices: Indices
     trial: bool = False
+    digest: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class Finished:
         progress: of the shard.
         skipped: examples that raised and were left out: their numbers, and what they raised; the first `SHOWN`.
         skips: how many they are.
+        digests: of the examples, where they were asked for.
     """
 
     task: int
@@ -187,6 +190,7 @@ class Finished:
     progress: Progress | None = None
     skipped: tuple[tuple[int, str], ...] = ()
     skips: int = 0
+    digests: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,8 @@ class Failure:
     Attributes:
         kind: "user" for an exception of the user's, "collate" for one while examples are joined, "spec" for an
             example that cannot be batched, "source" for a source that changed, "program" for one that cannot be
-            loaded, "uneven" for a transform that returned SKIP or Many where one example was counted on.
+            loaded, "differs" for an example that came out differently when it was made again, "uneven" for
+            a transform that returned SKIP or Many where one example was counted on.
         summary: the exception's type and text, or what is wrong with the example.
         traceback: the user's frames, formatted; may be empty.
         example: index of the example, or None.
@@ -219,7 +224,7 @@ Question = Describe | Work | Step | Join
 Message = Question | FormKnown | Leave | Hello | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
-_WORK = struct.Struct("<cqqiii??i?")
+_WORK = struct.Struct("<cqqiii??i??")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
 _LENGTH = struct.Struct("<i")
@@ -228,12 +233,12 @@ _LENGTH = struct.Struct("<i")
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
-        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial):
-            head = _WORK.pack(b"W", task, epoch, slot, first, rows, serialized, from_inbox, count, trial)
+        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest):
+            head = _WORK.pack(b"W", task, epoch, slot, first, rows, serialized, from_inbox, count, trial, digest)
             return head + indices.tobytes()
-        case Finished(task, seconds, dims, progress=None):
+        case Finished(task, seconds, dims, progress=None, digests=()):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
-        case Finished(progress=Progress()):
+        case Finished():
             return _with_text(b"f", asdict(message))
         case Step(indices=indices):
             return _with_text(b"P", {**asdict(message), "indices": None}, indices.tobytes())
@@ -259,17 +264,18 @@ def decode(data: bytes) -> Message:
     """The message that `encode` made these bytes from; raises ValueError for any others."""
     match data[:1]:
         case b"W":
-            _, task, epoch, slot, first, rows, serialized, from_inbox, count, trial = _WORK.unpack_from(data)
+            _, task, epoch, slot, first, rows, serialized, from_inbox, count, trial, digest = _WORK.unpack_from(data)
             indices = np.frombuffer(data, np.int64, offset=_WORK.size)
-            return Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial)
+            return Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
         case b"f":
             text, _ = _text(data)
             skipped = tuple((number, reason) for number, reason in text["skipped"])
-            its = {"dims": tuple(text["dims"]), "progress": Progress(**text["progress"]), "skipped": skipped}
-            return Finished(**{**text, **its})
+            progress = None if text["progress"] is None else Progress(**text["progress"])
+            its = {"dims": tuple(text["dims"]), "digests": tuple(text["digests"]), "skipped": skipped}
+            return Finished(**{**text, **its, "progress": progress})
         case b"P":
             text, rest = _text(data)
             opening = text["opening"]

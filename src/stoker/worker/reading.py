@@ -176,8 +176,8 @@ def copied(example: Any) -> Any:
     )
 
 
-def digest(example: Any) -> int:
-    """A cheap number that two different examples hardly share; of a large array, samples are looked at."""
+def digest(example: Any, *, whole: bool = False) -> int:
+    """A cheap number that two different examples hardly share; of a large array, samples are looked at, or it all."""
     value = 0
     for leaf in optree.tree_leaves(plain(example)):
         if isinstance(leaf, str | bytes | bool | int | float | complex | np.generic):
@@ -192,7 +192,8 @@ def digest(example: Any) -> int:
             (form.values, *form.splits) if isinstance(form, Ragged) else form if isinstance(form, Sparse) else (form,)
         )
         for array in arrays:
-            value = zlib.crc32(_sample(array), zlib.crc32(str((array.shape, array.dtype)).encode(), value))
+            value = zlib.crc32(str((array.shape, array.dtype)).encode(), value)
+            value = zlib.crc32(array.tobytes() if whole and array.dtype != STRING else _sample(array), value)
     return value
 
 

@@ -41,7 +41,7 @@ from stoker.worker.messages import (
 )
 from stoker.worker.output import Output
 from stoker.worker.program import Program
-from stoker.worker.reading import Reader, SourceChanged, copied
+from stoker.worker.reading import Reader, SourceChanged, copied, digest
 from stoker.worker.report import bounded, failure
 from stoker.worker.seeding import Seeder
 
@@ -92,6 +92,7 @@ class Runner:
         self._interrupted: dict[tuple[int, int], Progress] = {}
         self._epoch = -1
         self._last_epoch: int | None = None
+        self._digests: list[int] = []
         self._shard: int | None = None
 
     def answer(self, question: Question) -> Described | Finished | Failure:
@@ -99,6 +100,7 @@ class Runner:
         started = time.perf_counter()
         self._shard = None
         self._reader.begin_task(question.without if isinstance(question, Step) else ())
+        self._digests.clear()
         self._words[TASK], self._words[SHARD] = question.task, NOTHING
         self._words[PHASE] = Phase.READING  # last: what stands above is of this task now
         try:
@@ -107,8 +109,8 @@ class Runner:
                 case Describe():
                     return self._describe(question)
                 case Work():
-                    dims = self._work(question)
-                    return Finished(question.task, time.perf_counter() - started, dims)
+                    dims, digests = self._work(question), tuple(self._digests)
+                    return Finished(question.task, time.perf_counter() - started, dims, digests=digests)
                 case Join():
                     dims = self._join(question)
                     return Finished(question.task, time.perf_counter() - started, dims)
@@ -149,16 +151,16 @@ class Runner:
 
         def make() -> None:
             nonlocal dims
-            if in_place:
+            self._digests.clear()
+            if task.trial:
+                for _ in self._made(task):
+                    """It did not kill this worker."""
+            elif in_place:
                 self._write_rows(task, self._made(task))
             else:
                 dims = self._whole(task, self._even(self._made(task)), self._numbers(task))
 
         self._seeder.begin_task()
-        if task.trial:
-            for _ in self._made(task):
-                """It did not kill this worker."""
-            return ()
         try:
             make()
         except Reused:
@@ -174,8 +176,17 @@ class Runner:
         seeds = self._seeder.seeds(task.epoch, indices)
         if isinstance(task, Work) and task.from_inbox:
             items = unpack(self._output.inboxes[task.slot].read(), task.count, skip=task.first)
-            return self._reader.items(items, int(indices[0]), seeds)
-        return self._reader.indexed(indices.tolist(), seeds)
+            made = self._reader.items(items, int(indices[0]), seeds)
+        else:
+            made = self._reader.indexed(indices.tolist(), seeds)
+        return self._digested(made) if isinstance(task, Work) and task.digest else made
+
+    def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
+        for example in made:
+            self._digests.append(
+                digest(example, whole=True) if example is not SKIP and type(example) is not Many else 0
+            )
+            yield example
 
     def _numbers(self, task: Work | Step) -> Indices:
         """The numbers of the examples of a task."""
