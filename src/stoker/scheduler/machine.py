@@ -333,7 +333,7 @@ class Scheduler:
             self._todo.appendleft(_Held(task, held.batch, search))
         elif found is not None:
             self._fail(held, Killed(found, search.reason))
-        else:  # the workers may have been killed from outside: once more, and no more
+        else:  # the workers may have been killed from outside: another round of tries, and no more
             self._acquitted.add(held.task.id)
             self._todo.appendleft(held)
 

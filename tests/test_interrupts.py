@@ -1,0 +1,103 @@
+"""Ctrl-C comes at any moment, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import stoker
+from stoker.interrupts import interruptible, shielded
+
+
+def interrupt(seconds: float = 0) -> threading.Timer:
+    """Ctrl-C, so many seconds from now."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_that_is_interrupted_again_and_again_goes_on_where_it_was(workers: int) -> None:
+    seed = random.randrange(10**6)
+    dice, interrupts = random.Random(seed), 0
+    with stoker.Loader(range(4000), batch_size=8, workers=workers) as loader:
+        for _ in range(12):
+            batches, came = iter(loader), []
+            timer = interrupt(dice.uniform(0, 0.05))
+            while not came or came[-1] is not None:
+                try:
+                    batch = next(batches, None)
+                except KeyboardInterrupt:
+                    interrupts += 1
+                else:
+                    came.append(None if batch is None else batch.tolist())
+            try:
+                timer.join()
+                time.sleep(0.001)
+            except KeyboardInterrupt:
+                """The epoch was over before it came."""
+            lost = 500 - len(came[:-1])
+            assert lost <= 1, f"seed {seed}"  # between two operations of this test itself
+            assert lost or came[:-1] == [list(range(n, n + 8)) for n in range(0, 4000, 8)]
+    assert interrupts
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loader_that_waits_for_its_workers_can_be_interrupted_and_used_again() -> None:
+    def slow(example: Any) -> Any:
+        time.sleep(0.5)
+        return example
+
+    with stoker.Loader(range(4), batch_size=2, workers=1, transform=slow) as loader:
+        next(iter(loader))
+        interrupt(0.2)
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(loader))
+        assert time.monotonic() - begun < 0.4, "it does not wait for the batch"
+        assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+
+
+def test_ctrl_c_waits_for_the_end_of_a_shielded_block_or_an_open_place_in_it() -> None:
+    done: list[str] = []
+
+    def half() -> None:
+        with shielded():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("half")
+            with interruptible():
+                done.append("waiting")
+            done.append("never")
+
+    def whole() -> None:
+        with shielded():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("whole")
+
+    for work in (half, whole):
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert done == ["half", "whole"]
+
+
+def test_a_handler_of_the_users_is_called_once_and_stays() -> None:
+    calls: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        calls.append(number)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with shielded():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not calls
+        assert calls == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,108 @@
+"""Too few descriptors, too little memory, no standard streams: an error before anything starts, or no effect."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stoker
+
+ROOT = Path(__file__).parents[1]
+SUM = """
+import stoker
+with stoker.Loader(range(100), batch_size=4, workers=2) as loader:
+    total = sum(batch.sum() for batch in loader)
+"""
+
+
+def run(script: str, *before: str) -> subprocess.CompletedProcess[str]:
+    """A trainer in an interpreter of its own, started by the command `before`."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."])}
+    command = [*before, sys.executable, "-c", script]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+
+
+def test_too_few_descriptors_are_an_error_before_anything_starts() -> None:
+    script = "import resource, stoker\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+    ended = run(script + "stoker.Loader(range(9), workers=16)")
+    assert "OptionError: workers=16 need" in ended.stderr
+    assert "may have 64 (RLIMIT_NOFILE)" in ended.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_have_no_effect(closed: str, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    script = SUM + f"open({str(told)!r}, 'w').write(str(total))"
+    run(script, "sh", "-c", f'exec "$@" {closed}', "sh")
+    assert told.read_text() == "4950"
+
+
+def test_a_small_dev_shm_has_no_effect() -> None:
+    mount = 'mount -t tmpfs -o size=16m tmpfs /dev/shm && exec "$@"'
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount, "sh", "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount")
+    script = (
+        "import numpy as np, stoker\nx = np.zeros((64, 1_000_000), np.uint8)\n"
+        "with stoker.Loader(stoker.from_arrays(x), batch_size=32, workers=2) as loader: print(sum(map(len, loader)))"
+    )
+    ended = run(script, "unshare", "-m", "sh", "-c", mount, "sh")
+    assert (ended.returncode, ended.stdout) == (0, "64\n"), ended.stderr
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1_700_000, 1), (4_000_000, 4), (100_000_000, 29)])
+def test_little_memory_means_fewer_batches_ahead_and_the_same_batches(
+    limit: int, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = np.arange(400, dtype=np.uint16).reshape(400, 1).repeat(50_000, 1)
+    with stoker.Loader(stoker.from_arrays(x), batch_size=10, workers=2, memory_limit=limit) as loader:
+        held = list(loader)
+        taken = sum(slot.taken() for slot in loader._dispatcher._shelf._slots)
+    assert np.array_equal(np.concatenate([batch[:, 0] for batch in held]), np.arange(400))
+    assert taken <= most * 1_003_520
+    assert [record.message.split(":")[0] for record in caplog.records] == (
+        [f"memory_limit={limit:,} holds {most} batches of 1,000,000 bytes"] if most < 29 else []
+    )
+
+
+class Odd:
+    """Example 137 is another one each time, where that is asked for."""
+
+    def __init__(self, odd: bool) -> None:
+        self.odd = odd
+
+    def __len__(self) -> int:
+        return 200
+
+    def __getitem__(self, index: int) -> Any:
+        return int.from_bytes(os.urandom(4)[:3], "big") if self.odd and index == 137 else index + np.random.randint(9)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("collate", ["stack", "pad"])
+def test_code_that_is_not_deterministic_is_told_by_the_example(workers: int, collate: str) -> None:
+    with stoker.Loader(Odd(False), batch_size=16, workers=workers, verify=1.0, collate=collate) as loader:
+        assert len(list(loader)) == 13
+    with stoker.Loader(Odd(True), batch_size=16, workers=workers, verify=1.0, collate=collate) as loader:
+        batches = iter(loader)
+        assert len([next(batches) for _ in range(8)]) == 8, "the error comes in its batch's turn"
+        with pytest.raises(stoker.WorkerError, match=r"example 137 .* not deterministic") as raised:
+            next(batches)
+    assert raised.value.example == 137
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, "all"])
+def test_options_without_meaning_are_refused(wrong: Any) -> None:
+    with pytest.raises(stoker.OptionError, match="verify must be a share"):
+        stoker.Loader(range(4), verify=wrong)
+    with pytest.raises(stoker.OptionError, match="on_error must be"):
+        stoker.Loader(range(4), on_error=wrong)
+    with pytest.raises(stoker.OptionError, match="timeout must be"):
+        stoker.Loader(range(4), timeout=-1)
+    with pytest.raises(stoker.OptionError, match="retries must be"):
+        stoker.Loader(range(4), retries=wrong)
