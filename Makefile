@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test stress lint format bench clean
+.PHONY: venv demo test stress faults lint format bench clean
 
 venv: $(STAMP)
 
@@ -22,6 +22,10 @@ test: $(STAMP)
 
 stress: $(STAMP)
 	$(BIN)/python -m pytest -m stress
+
+# Every cell of the table of faults, with its seconds (docs/faults.md).
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults -m "stress or not stress"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.scheduler import RETRIES, RowsStream, Scheduler
-from stoker.scheduler.messages import Died, GiveUp, Joined, Pulled, Respawn, Rows, Submit
-from tests.scheduler.world import Expected, Row, World, dice
+from stoker.scheduler.machine import STARTS, STARTS_PROVEN
+from stoker.scheduler.messages import (
+    Command,
+    Died,
+    Done,
+    GiveUp,
+    Joined,
+    Killed,
+    Pulled,
+    Respawn,
+    Rows,
+    Submit,
+    Task,
+    Trial,
+)
+from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 SIZE = 6
 
@@ -24,6 +39,8 @@ class Numbered:
     whole: bool = False
     bad: frozenset[Row] = frozenset()
     misfits: frozenset[Row] = frozenset()
+    kills: frozenset[Row] = frozenset()
+    kill_together: frozenset[Row] = frozenset()  # when one worker makes them all
     size = SIZE
     raws = 1
     in_turn = True
@@ -40,11 +57,19 @@ class Numbered:
     def expected(self) -> Expected:
         rows = self.shard(0)
         batches = [rows[start : start + SIZE] for start in range(0, self.batches * SIZE, SIZE)]
-        wrong = min((row for batch in batches for row in batch if row in self.bad), default=None)
-        return Expected(batches if wrong is None else batches[: wrong[1] // SIZE], wrong)
+        wrong = min((row for batch in batches for row in batch if row in self.bad | self.kills), default=None)
+        if wrong is None:
+            return Expected([] if self.kill_together else batches, Killed(None, KILLED) if self.kill_together else None)
+        number, row = divmod(wrong[1], SIZE)
+        return Expected(batches[:number], Killed(row, KILLED) if wrong in self.kills - self.bad else wrong)
 
     def shard(self, index: int) -> list[Row]:
         return [(index, position) for position in range(self.length)]
+
+    def deadly(self, rows: list[Row]) -> Row | None:
+        if self.kill_together and self.kill_together.issubset(rows):
+            return max(self.kill_together)
+        return next((row for row in rows if row in self.kills), None)
 
     def stream(self, number: int) -> RowsStream:
         rows_of = [min(SIZE, self.length - start) for start in range(0, self.length, SIZE)]
@@ -84,14 +109,131 @@ def test_whatever_happens_each_batch_comes_once_in_order_and_nothing_is_stuck(
     world.run_to_the_end(one_by_one=one_by_one)
 
 
-def test_rows_that_kill_every_worker_fail_after_three_more_tries() -> None:
-    world = World([Numbered(SIZE)], workers=2, slots=2, leases=1)
+poisonous = st.builds(
+    Numbered,
+    length=st.integers(0, 6 * SIZE),
+    is_fed=st.booleans(),
+    keep_rest=st.booleans(),
+    whole=st.booleans(),
+    bad=st.just(frozenset()) | st.builds(near, st.integers(0, 6 * SIZE), st.frozensets(st.integers(0, 2), max_size=1)),
+    kills=st.builds(  # one of a batch
+        lambda rows: frozenset((0, batch * SIZE + row) for batch, row in rows.items()),
+        st.dictionaries(st.integers(0, 5), st.integers(0, SIZE - 1), max_size=2),
+    ),
+)
+poisonous_worlds = st.builds(
+    World,
+    st.lists(poisonous, min_size=1, max_size=3),
+    workers=st.integers(1, 5),
+    slots=st.integers(1, 5),
+    leases=st.integers(0, 2),
+    ahead=st.booleans(),
+    skips=st.booleans(),
+    hint=st.none() | st.integers(-SIZE, SIZE),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(poisonous_worlds, dice)
+def test_whatever_happens_exactly_the_row_that_kills_is_named(world: World, thrown: list[int]) -> None:
+    hold_poisonous(world, thrown)
+
+
+@pytest.mark.stress
+@settings(max_examples=5_000, deadline=None)
+@given(poisonous_worlds, dice)
+def test_the_same_for_many_more_poisonous_rows(world: World, thrown: list[int]) -> None:
+    hold_poisonous(world, thrown)
+
+
+def hold_poisonous(world: World, thrown: list[int]) -> None:
+    world.throw(thrown)
+    world.run_to_the_end()
+
+
+@pytest.mark.parametrize(
+    ("hint", "trials", "deaths"),
+    [
+        (0, 1, 1),  # the row itself
+        (None, 3, 2),  # rows 0 1 2 3, 0 1, 2
+        (1, 4, 2),  # row 3, and then as without a hint
+        (-9, 3, 2),  # a row of another task is no hint
+    ],
+)
+def test_a_row_that_kills_every_worker_is_searched_and_named(hint: int | None, trials: int, deaths: int) -> None:
+    world = World([Numbered(2 * SIZE, kills=frozenset({(0, SIZE + 2)}), whole=True)], workers=2, hint=hint)
+    world.run_to_the_end()
+    assert (world.trials, world.deaths) == (trials, RETRIES + 1 + deaths)
+    assert (len(world.delivered[0]), world.ended[0]) == (1, "failed")
+
+
+def test_a_single_row_that_kills_every_worker_fails_at_once() -> None:
+    world = World([Numbered(2, kills=frozenset({(0, 1)}))], workers=2, hint=None)
+    world.run_to_the_end()
+    assert (world.trials, world.deaths, world.ended) == (0, RETRIES + 1, {0: "failed"})
+
+
+def test_rows_that_kill_only_together_fail_without_a_name_when_they_kill_again() -> None:
+    world = World([Numbered(SIZE, kill_together=frozenset({(0, 1), (0, 5)}))], workers=1)
+    world.run_to_the_end()
+    assert world.trials == 4, "row 5, which the workers were at, and then rows 0 1 2, 3 4, 5"
+    assert (world.deaths, world.ended) == (2 * (RETRIES + 1), {0: "failed"}), "it is done as often again as at first"
+
+
+def test_rows_whose_workers_were_killed_from_outside_are_tried_and_delivered() -> None:
+    world = World([Numbered(SIZE)], workers=1, hint=None)
     world.pull(0)
-    while 0 not in world.ended:
-        world.join(min(world.down))
-        holders = [worker for worker, tasks in world.up.items() if any(_first(task.work) == 0 for task in tasks)]
-        world.die(holders[0])
-    assert (world.deaths, world.ended[0]) == (RETRIES + 1, "failed")
+    for _ in range(RETRIES + 1):
+        world.join(0)
+        world.die(0)
+    world.join(0)
+    assert [type(task.work) for task in world.up[0]] == [Trial]
+    world.run_to_the_end()
+    assert (world.trials, world.deaths, world.ended) == (3, RETRIES + 1, {0: "finished"})
+
+
+@pytest.mark.parametrize("retries", [0, 1, 4])
+def test_so_many_retries_as_are_told(retries: int) -> None:
+    machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=0, retries=retries)
+    machine.on(Joined(0), Pulled(0))
+    for _ in range(retries):
+        machine.on(Died(0, KILLED))
+        assert [type(task.work) for task in tasks_of(machine.on(Joined(0)))] == [Rows]
+    machine.on(Died(0, KILLED))
+    assert [task.work for task in tasks_of(machine.on(Joined(0)))] == [Trial(0, 0, 3, SIZE)]
+
+
+def test_a_trial_that_had_not_begun_when_its_worker_died_tells_nothing() -> None:
+    world = World([Numbered(2 * SIZE, kills=frozenset({(0, SIZE + 2)}), whole=True)], workers=3, hint=None)
+    world.join_all()
+    world.pull(0)
+    for worker in (1, 2, 1):  # worker 0 holds the first batch
+        world.work(worker)
+        world.join_all()
+    world.die(1)
+    world.work(2)  # a trial, which kills
+    assert [type(task.work) for task in world.up[0]] == [Rows, Trial]
+    world.die(0)
+    world.run_to_the_end()  # where the World expects row 2
+    assert (world.trials, world.ended) == (3, {0: "failed"})
+
+
+def test_a_trial_that_raises_has_killed_nobody() -> None:
+    rows = Numbered(SIZE, kills=frozenset({(0, 1)}), bad=frozenset({(0, 2)}))
+    world = World([rows], workers=1, hint=1)  # row 2 is tried first
+    world.run_to_the_end()  # where the World expects row 1
+    assert (world.trials, world.ended) == (5, {0: "failed"}), "2, 0 1 2, 0 1, 0, 1"
+
+
+def test_a_closed_stream_ends_the_search() -> None:
+    world = World([Numbered(SIZE, kills=frozenset({(0, 3)}))], workers=1, hint=None)
+    world.pull(0)
+    while not world.trials:
+        world.join_all()
+        world.work(0)
+    world.close(0)
+    world.run_to_the_end()
+    assert (world.trials, world.deaths) == (2, RETRIES + 2), "the trial that a worker had been given is the last"
 
 
 def test_of_rows_that_fail_the_first_is_told_whichever_failed_first() -> None:
@@ -108,8 +250,39 @@ def test_of_rows_that_fail_the_first_is_told_whichever_failed_first() -> None:
 
 def test_workers_that_never_come_up_are_given_up() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
-    answers = [machine.on(Died(0, "no numpy")) for _ in range(RETRIES + 1)]
-    assert answers == [[Respawn(0)]] * RETRIES + [[GiveUp("no numpy")]]
+    answers = [machine.on(Died(0, "no numpy")) for _ in range(STARTS)]
+    assert answers == [[Respawn(0)]] * (STARTS - 1) + [[GiveUp("no numpy")]]
+
+
+def test_it_is_the_starts_of_one_worker_that_count() -> None:
+    machine = Scheduler(workers=3, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
+    assert [machine.on(Died(worker, "slow")) for worker in range(3)] == [[Respawn(worker)] for worker in range(3)]
+    assert machine.on(Died(2, "slow")) == [GiveUp("slow")]
+
+
+def test_a_worker_that_comes_up_clears_all_failed_starts() -> None:
+    machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
+    for _ in range(9):
+        assert machine.on(Died(0, "slow")) == [Respawn(0)]
+        assert machine.on(Joined(1)) == []
+        assert machine.on(Died(1, KILLED)) == [Respawn(1)], "it had come up"
+
+
+def test_once_anything_was_done_more_starts_are_tried() -> None:
+    machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
+    (task,) = tasks_of(machine.on(Joined(0), Pulled(0)))
+    machine.on(Done(0, task.id, 0.001))
+    answers = [machine.on(Died(0, "no memory")) for _ in range(1 + STARTS_PROVEN)]
+    assert answers == [[Respawn(0)]] * STARTS_PROVEN + [[GiveUp("no memory")]]
+
+
+def test_once_anything_was_done_starts_are_tried_while_another_worker_is_up() -> None:
+    machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
+    (task, *_) = tasks_of(machine.on(Joined(1), Pulled(0)))
+    machine.on(Done(1, task.id, 0.001))
+    assert [machine.on(Died(0, "no memory")) for _ in range(9 * STARTS_PROVEN)] == [[Respawn(0)]] * 9 * STARTS_PROVEN
+    assert machine.on(Died(1, KILLED)) == [Respawn(1)], "its own starts have not failed"
+    assert machine.on(Died(0, "no memory")) == [GiveUp("no memory")]
 
 
 def test_a_paused_stream_lends_its_slots_to_one_that_is_pulled() -> None:
@@ -147,6 +320,10 @@ def test_the_first_batch_is_made_by_all_workers() -> None:
     submits = [command for command in machine.on(Pulled(0)) if isinstance(command, Submit)]
     works = [(submit.worker, submit.task.work) for submit in submits]
     assert {worker for worker, work in works if isinstance(work, Rows) and work.batch == 0} == {0, 1, 2}
+
+
+def tasks_of(commands: list[Command]) -> list[Task]:
+    return [command.task for command in commands if isinstance(command, Submit)]
 
 
 def _first(work: object) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.scheduler import RETRIES, ShardStream
-from stoker.scheduler.messages import Stride, WrongLength
-from tests.scheduler.world import Expected, Row, World, dice
+from stoker.scheduler.messages import Joint, Killed, Stride, WrongLength
+from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Sharded:
     raws: int = 1
     bad: frozenset[Row] = frozenset()
     misfits: frozenset[Row] = frozenset()
+    kills: frozenset[Row] = frozenset()
+    skips: bool = False  # whether those are left out
 
     @property
     def items(self) -> int | None:
@@ -45,6 +47,9 @@ class Sharded:
 
     def shard(self, index: int) -> list[Row]:
         return [(index, position) for position in range(self.sizes[index])]
+
+    def deadly(self, rows: list[Row]) -> Row | None:
+        return next((row for row in rows if row in self.kills), None)
 
     def stream(self, number: int) -> ShardStream:
         return ShardStream(
@@ -76,10 +81,11 @@ def expected(of: Sharded) -> Expected:
     batches: list[list[Row]] = []
     rest: list[Row] = []
     raw, length, shards = 0, math.inf if of.length is None else of.length, [of.shard(shard) for shard in of.order]
+    shards = [[row for row in shard if row not in of.kills - of.bad] for shard in shards] if of.skips else shards
     told = int(length) if length < math.inf else -1
     for rows in turns(shards, of.size, of.open_shards if of.in_turn else 1):
-        if wrong := [row for row in rows if row in of.bad]:
-            return Expected(batches, wrong[0])
+        if wrong := [row for row in rows if row in of.bad | of.kills]:
+            return Expected(batches, wrong[0] if wrong[0] in of.bad else Killed(None, KILLED))
         raw += len(rows) * of.raws
         if raw > length:
             return Expected(batches, WrongLength(told, raw, ended=False))
@@ -211,17 +217,75 @@ def test_a_stream_whose_share_has_shrunk_goes_on_with_the_shard_that_has_the_tur
 
 
 def test_a_shard_that_kills_every_worker_fails_in_its_turn() -> None:
-    world = World([Sharded([9, 9], keep_rest=False)], slots=4)  # shard 1 is the first in order
+    world = World([Sharded([9, 9], keep_rest=False, kills=frozenset({(0, 4)}))], slots=4)  # shard 1 is the first
+    world.run_to_the_end()
+    assert world.ended == {0: "failed"}
+    assert world.died_at.most_common(1)[0][1] == RETRIES + 1
+    assert world.delivered[0] == [[(1, 0), (1, 1), (1, 2)], [(0, 0), (0, 1), (0, 2)], [(1, 3), (1, 4), (1, 5)]]
+
+
+def poisonous(sizes: list[int], kills: frozenset[Row], skips: bool, **options: object) -> World:
+    return World([Sharded(sizes, kills=kills, skips=skips, **options)], skips=skips)  # type: ignore[arg-type]
+
+
+poisonous_worlds = st.builds(
+    lambda workers, slots, **options: replace(poisonous(**options), workers=workers, slots=slots),
+    workers=st.integers(1, 4),
+    slots=st.integers(1, 6),
+    sizes=small,
+    kills=st.frozensets(rows_of, max_size=4),
+    skips=st.booleans(),
+    bad=options["bad"],
+    in_turn=st.booleans(),
+    size=options["size"],
+    open_shards=options["open_shards"],
+    keep_rest=options["keep_rest"],
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(poisonous_worlds, dice)
+def test_whatever_happens_what_kills_is_left_out_or_the_stream_fails_in_its_turn(
+    world: World, thrown: list[int]
+) -> None:
+    hold_poisonous(world, thrown)
+
+
+@pytest.mark.stress
+@settings(max_examples=5_000, deadline=None)
+@given(poisonous_worlds, dice)
+def test_the_same_for_many_more_poisonous_shards(world: World, thrown: list[int]) -> None:
+    hold_poisonous(world, thrown)
+
+
+def hold_poisonous(world: World, thrown: list[int]) -> None:
+    world.throw(thrown)
+    world.run_to_the_end()
+
+
+def test_rows_that_kill_are_left_out_one_after_the_other() -> None:
+    kills = frozenset({(0, 0), (0, 4), (1, 8)})
+    world = poisonous([9, 9], kills, skips=True)
+    world.run_to_the_end()
+    assert (world.ended, world.left_out, world.deaths) == ({0: "finished"}, {0: kills}, 3 * (RETRIES + 1))
+    assert sum(len(batch) for batch in world.delivered[0]) == 15
+
+
+def test_what_cannot_be_left_out_fails() -> None:
+    world = World([Sharded([9], kills=frozenset({(0, 4)}))], skips=True, skippable=False)
+    world.run_to_the_end()
+    assert (world.ended, world.left_out, len(world.delivered[0])) == ({0: "failed"}, {}, 1)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_joined_batch_that_kills_every_worker_fails_without_a_name(skips: bool) -> None:
+    world = World([Sharded([2, 2], in_turn=False)], workers=1, skips=skips)
+    world.expected = [Expected([], Killed(None, KILLED))]
     world.pull(0)
-    while 0 not in world.ended:
-        for worker in sorted(world.down):
-            world.join(worker)
-        for worker in list(world.up):
-            if world.up[worker] and world.up[worker][0].work == Stride(0):
-                world.die(worker)
-            elif world.up[worker]:
-                world.work(worker)
-        if 0 not in world.pulling | world.ended.keys():
-            world.pull(0)
-    assert (world.deaths, world.ended[0]) == (RETRIES + 1, "failed")
-    assert world.delivered[0] == [[(1, 0), (1, 1), (1, 2)]]
+    while not world.ended:
+        world.join_all()
+        if isinstance(world.up[0][0].work, Joint):
+            world.die(0)
+        else:
+            world.work(0)
+    assert (world.ended, world.deaths) == ({0: "failed"}, RETRIES + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -10,7 +10,9 @@ from typing import Protocol
 from hypothesis import strategies as st
 
 from stoker.scheduler import RETRIES, SPARE, Scheduler, Stream
+from stoker.scheduler.machine import STARTS, STARTS_PROVEN
 from stoker.scheduler.messages import (
+    Blame,
     Closed,
     Command,
     Deliver,
@@ -25,6 +27,7 @@ from stoker.scheduler.messages import (
     GiveUp,
     Joined,
     Joint,
+    Killed,
     Load,
     Park,
     Pulled,
@@ -34,6 +37,7 @@ from stoker.scheduler.messages import (
     Stride,
     Submit,
     Task,
+    Trial,
 )
 
 #: An example: the shard that it is of, and its position there.
@@ -57,6 +61,7 @@ class Source(Protocol):
     size: int  # of a full batch
     items: int | None  # of an iterable
     bad: frozenset[Row]  # rows that cannot be made
+    kills: frozenset[Row]  # rows that kill whoever makes them
     misfits: frozenset[Row]  # rows that cannot be joined with others
     raws: int  # raw examples that one row is made of
     in_turn: bool
@@ -68,21 +73,41 @@ class Source(Protocol):
 
     def shard(self, index: int) -> list[Row]: ...
 
+    def deadly(self, rows: list[Row]) -> Row | None:
+        """The row at which a worker that makes these dies."""
+
 
 @dataclass
 class World:
-    """Whatever may happen can be done to it; whatever must not happen is an AssertionError."""
+    """Whatever may happen can be done to it; whatever must not happen is an AssertionError.
+
+    Attributes:
+        skips: whether rows of shards that kill are left out.
+        hint: how many rows the row that a dead worker is said to have been at is away from the right one;
+            None when nobody knows where it was.
+        skippable: whether it was at something that can be left out.
+    """
 
     sources: list[Source]
     workers: int = 2
     slots: int = 2
     leases: int = 1
     ahead: bool = True
+    skips: bool = False
+    hint: int | None = 0
+    skippable: bool = True
     up: dict[int, deque[Task]] = field(default_factory=dict)
     lanes: dict[int, dict[tuple[int, int], int]] = field(default_factory=dict)  # by worker: its open shards
     progress: dict[tuple[int, int], int] = field(default_factory=dict)  # rows of a shard that are done
     gone: set[tuple[int, int]] = field(default_factory=set)  # parts that have ended: their items are dropped
     deaths: int = 0
+    died_at: Counter[int] = field(default_factory=Counter)  # deaths at work, by task
+    deadly: dict[int, Row] = field(default_factory=dict)  # by task: the row at which its last worker died
+    left_out: dict[int, set[Row]] = field(default_factory=dict)  # by stream
+    finished: set[int] = field(default_factory=set)  # tasks that are done
+    trials: int = 0
+    failed_starts: Counter[int] = field(default_factory=Counter)  # by worker, since any worker joined
+    is_proven: bool = False  # something was done
     pulling: set[int] = field(default_factory=set)
     delivered: dict[int, list[list[Row]]] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
@@ -104,6 +129,7 @@ class World:
             slots=self.slots,
             leases=self.leases,
             ahead=self.ahead,
+            skips=self.skips,
         )
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────
@@ -132,13 +158,14 @@ class World:
                 assert self.delivered[stream] == self.expected[stream].batches, "it ends when all is delivered"
                 assert self.expected[stream].error is None, "no error is lost"
                 self.answer(stream, "finished")
-            case Fail(stream, batch, _, reason):
+            case Fail(stream, batch, task, reason):
                 assert batch == len(self.delivered[stream]), "an error comes in its batch's turn"
-                if reason == KILLED:
-                    assert self.deaths > RETRIES, "one death, or a few, are no error"
-                else:
-                    assert reason == self.expected[stream].error, "the first error is told"
-                    assert self.delivered[stream] == self.expected[stream].batches, "what is before it was delivered"
+                assert reason == self.expected[stream].error, "the first error is told, and the row at fault"
+                assert self.delivered[stream] == self.expected[stream].batches, "what is before it was delivered"
+                if isinstance(reason, Killed):
+                    assert task is not None
+                    assert self.died_at[task.id] > RETRIES, "one death, or a few, are no error"
+                    assert not (self.skips and self.skippable and isinstance(task.work, Stride)), "it is left out"
                 self.answer(stream, "failed")
             case Load(stream, slot, rows):
                 first = self.loaded.get(stream, 0)
@@ -152,19 +179,26 @@ class World:
             case Gather(stream, slot, pieces):
                 some = [self.parked[stream, piece.parked][piece.start : piece.stop] for piece in pieces]
                 self.inbox[slot] = [row for rows in some for row in rows]
+            case Blame(task, reason):
+                assert self.skips
+                assert isinstance(task.work, Stride), "where one more or less changes no other batch's number"
+                assert reason == KILLED
+                assert self.died_at.pop(task.id) > RETRIES, "one death, or a few, are no reason"
+                self.left_out.setdefault(task.stream, set()).add(self.deadly[task.id])
             case Respawn(worker):
                 self.down.add(worker)
             case GiveUp():
-                raise AssertionError("workers that had joined were given up")
+                raise AssertionError("given up, though workers come up")
 
     def submitted(self, worker: int, task: Task, opens: bool) -> None:
         assert 0 <= task.slot < self.slots + self.leases + SPARE
         assert task.slot not in self.held, "a leased slot is not written"
         assert task.stream not in self.ended, "nobody works for a stream that has ended"
+        assert task.id not in self.finished, "what is done is kept, whoever dies"
         for other in (t for tasks in self.up.values() for t in tasks if t.slot == task.slot):
             mine, its = task.work, other.work
-            assert isinstance(mine, Rows), "a shard's rows and joined ones have one writer"
-            assert isinstance(its, Rows), "a shard's rows and joined ones have one writer"
+            assert isinstance(mine, Rows | Trial), "a shard's rows and joined ones have one writer"
+            assert isinstance(its, Rows | Trial), "a shard's rows and joined ones have one writer"
             assert (other.stream, its.batch) == (task.stream, mine.batch), "a slot has one batch at a time"
             assert its.first + its.count <= mine.first or mine.first + mine.count <= its.first, "rows have one writer"
         if isinstance(task.work, Stride):
@@ -220,45 +254,87 @@ class World:
     # ── what may happen ──────────────────────────────────────────────────────────────────────
     def join(self, worker: int) -> None:
         self.down.discard(worker)
+        self.failed_starts.clear()
         self.up[worker], self.lanes[worker] = deque(), {}
         self.on(Joined(worker))
 
     def work(self, worker: int) -> None:
-        """A worker does the oldest task that it holds."""
-        task = self.up[worker].popleft()
-        source = self.sources[task.stream]
-        done, first, bad = Done(worker, task.id, 0.001), 0, source.bad
-        match task.work:
-            case Rows(batch, first, some, _):
+        """A worker does the oldest task that it holds, or dies of it."""
+        task = self.up[worker][0]
+        source, work = self.sources[task.stream], task.work
+        first, position, rows = 0, 0, []
+        match work:
+            case Rows(batch, first, some, _) | Trial(batch, first, some, _):
                 start = batch * source.size
                 rows = self.inbox[task.slot] if source.items is not None else source.shard(0)[start:]
                 rows = rows[first : first + some]
+                self.trials += isinstance(work, Trial)
             case Joint():
-                rows, bad = self.inbox[task.slot], source.misfits
-                assert len(rows) == task.work.rows
+                rows = self.inbox[task.slot]
+                assert len(rows) == work.rows
             case Stride(shard):
-                lanes, key, all_rows = self.lanes[worker], (task.stream, shard), source.shard(shard)
-                rows = all_rows[lanes[key] : lanes[key] + source.size]
-                lanes[key] += len(rows)
-                if bad.intersection(rows):
-                    lanes[key] = len(all_rows)  # a generator that has raised gives nothing more
-                else:
-                    self.progress[key] = lanes[key]
-                ended = len(rows) < source.size
-                if ended and not source.in_turn:
-                    self.gone.add(key)
-                parcel, raw = ended or not source.in_turn, lanes[key] * source.raws
-                done = Done(worker, task.id, 0.001, len(rows), ended, parcel, raw)
-        if not isinstance(task.work, Rows):
-            self.memory[task.slot] = {}
-        self.memory.setdefault(task.slot, {}).update(enumerate(rows, first))
+                rows, position = self.next_of_shard(task.stream, shard, self.lanes[worker][task.stream, shard])
+        bad = source.misfits if isinstance(work, Joint) else source.bad
         wrong = next((row for row in rows if row in bad), None)
+        made = rows if wrong is None else rows[: rows.index(wrong)]
+        deadly = None if isinstance(work, Joint) else source.deadly(made)
+        if deadly is not None:
+            self.deadly[task.id] = deadly
+            self.die(worker, None if self.hint is None else deadly[1] % source.size + self.hint)
+            return
+        self.up[worker].popleft()
+        done = Done(worker, task.id, 0.001)
+        if isinstance(work, Stride):
+            done = self.step(worker, task, len(rows), position, wrong)
+        if not isinstance(work, Trial):
+            self.memory[task.slot] = self.memory.get(task.slot, {}) if isinstance(work, Rows) else {}
+            self.memory[task.slot].update(enumerate(rows, first))
+            self.finished.add(task.id)
+        self.is_proven = self.is_proven or wrong is None
         self.on(done if wrong is None else Failed(worker, task.id, wrong))
 
-    def die(self, worker: int) -> None:
+    def next_of_shard(self, stream: int, shard: int, position: int) -> tuple[list[Row], int]:
+        """The next rows of a shard, without those that are left out, and the position after them."""
+        source, rows = self.sources[stream], []
+        for row in source.shard(shard)[position:]:
+            if len(rows) == source.size:
+                break
+            position += 1
+            if row not in self.left_out.get(stream, ()):
+                rows.append(row)
+        return rows, position
+
+    def step(self, worker: int, task: Task, rows: int, position: int, wrong: Row | None) -> Done:
+        assert isinstance(task.work, Stride)
+        source, key = self.sources[task.stream], (task.stream, task.work.shard)
+        self.lanes[worker][key] = position
+        if wrong is None:
+            self.progress[key] = position
+        else:
+            self.lanes[worker][key] = len(source.shard(key[1]))  # a generator that has raised gives nothing more
+        ended = rows < source.size
+        if ended and not source.in_turn:
+            self.gone.add(key)
+        return Done(worker, task.id, 0.001, rows, ended, ended or not source.in_turn, position * source.raws)
+
+    def die(self, worker: int, row: int | None = None) -> None:
         self.deaths += 1
-        del self.up[worker], self.lanes[worker]
-        self.on(Died(worker, KILLED))
+        tasks = self.up.pop(worker)
+        if tasks:
+            self.died_at[tasks[0].id] += 1
+        del self.lanes[worker]
+        self.on(Died(worker, KILLED, row, self.skippable))
+
+    def is_killable(self, worker: int) -> bool:
+        """Whether one more death is no reason to suspect what this worker is at; nor is it being found out."""
+        tasks = self.up[worker]
+        return not tasks or (self.died_at[tasks[0].id] < RETRIES and not isinstance(tasks[0].work, Trial))
+
+    def fail_to_start(self, worker: int) -> None:
+        """A worker dies before it joins."""
+        self.down.discard(worker)
+        self.failed_starts[worker] += 1
+        self.on(Died(worker, "no numpy"))
 
     def pull(self, stream: int) -> None:
         self.delivered.setdefault(stream, [])
@@ -289,9 +365,10 @@ class World:
         self.on(Released(self.held.pop(0)))
 
     def choices(self) -> list[tuple[str, int]]:
-        """What may happen next; deaths stay so few that no row may be given up for them."""
+        """What may happen next; kills stay so few that no task, and no start, may be given up for them."""
         living = [stream for stream in range(len(self.sources)) if stream not in self.ended]
         hungry = [s for s in living if self.sources[s].items is not None and s not in self.all_told]
+        starts = STARTS_PROVEN if self.is_proven else STARTS
         often = (
             [("work", worker) for worker, tasks in self.up.items() if tasks]
             + [("pull", stream) for stream in living if stream not in self.pulling]
@@ -299,7 +376,8 @@ class World:
         )
         seldom = (
             [("join", worker) for worker in self.down]
-            + [("die", worker) for worker in self.up if self.deaths < RETRIES]
+            + [("fail_to_start", worker) for worker in self.down if self.failed_starts[worker] + 1 < starts]
+            + [("die", worker) for worker in self.up if self.is_killable(worker)]
             + [("close", stream) for stream in living if stream in self.delivered]
             + [("release", 0)] * bool(self.held)
         )
@@ -314,25 +392,32 @@ class World:
                 getattr(self, what)(which)
 
     def run_to_the_end(self, *, one_by_one: bool = False, luck: int = 0) -> None:
-        """From here on nothing dies, all items arrive, nothing is released: all streams must end, all slots come back.
+        """From here on nothing is killed from outside, all items arrive, nothing is released.
 
-        Consumers pull together, or each when the one before has ended.
+        All streams must end, all slots come back. Consumers pull together, or each when the one before has ended.
         """
         for stream, source in enumerate(self.sources):
             while source.items is not None and stream not in self.all_told:
                 self.feed(stream, source.items)
-        for worker in list(self.down):
-            self.join(worker)
         everybody = list(range(len(self.sources)))
         for group in [[stream] for stream in everybody] if one_by_one else [everybody]:
             self.run(group, luck)
-        for worker in self.up:
-            while self.up[worker]:
-                self.work(worker)
+        self.work_off()
         while self.held:
             self.release()
         assert self.machine.slots_in_use() == 0, "every slot comes back"
         assert sorted(self.machine.free_slots()) == list(range(self.slots + self.leases + SPARE))
+
+    def join_all(self) -> None:
+        for worker in list(self.down):
+            self.join(worker)
+
+    def work_off(self) -> None:
+        """Until nobody has anything to do."""
+        self.join_all()
+        while busy := [worker for worker, tasks in self.up.items() if tasks]:
+            self.work(busy[0])
+            self.join_all()
 
     def run(self, group: list[int], luck: int = 0) -> None:
         for turn in count():
@@ -341,6 +426,7 @@ class World:
                     self.pull(stream)
             if all(stream in self.ended for stream in group):
                 return
+            self.join_all()
             busy = [worker for worker, tasks in self.up.items() if tasks]
             assert busy, f"stuck: {self.ended} of {group}"
             self.work(busy[(turn * luck) % len(busy)])

@@ -39,18 +39,25 @@ progress = st.builds(
 )
 openings = st.builds(Opening, progress, items=small, first=tasks)
 flag = st.booleans()
+numbers = st.lists(tasks, max_size=50).map(tuple)
+skipped = st.lists(st.tuples(tasks, any_text), max_size=9).map(tuple)
+digests = st.lists(st.integers(0, 2**64 - 1), max_size=50).map(tuple)
 messages = st.one_of(
     st.builds(Describe, tasks, small, small),
+    st.builds(Describe, tasks, small, small, st.lists(st.tuples(st.integers(-1, 2**31), tasks), max_size=9).map(tuple)),
     st.builds(FormKnown, st.binary()),
     st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices),
+    st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices, trial=flag, digest=flag),
     st.builds(Step, tasks, tasks, small, small, flag, flag, st.none() | openings),
-    st.builds(Step, tasks, tasks, small, small, flag, flag, st.none() | openings, small, indices),
+    st.builds(Step, tasks, tasks, small, small, flag, flag, st.none() | openings, small, indices, numbers),
     st.builds(Join, tasks, small, small, flag),
     st.builds(Leave, tasks),
     st.builds(Hello),
     st.builds(Described, tasks, st.binary()),
     st.builds(Finished, tasks, seconds, dims),
     st.builds(Finished, tasks, seconds, dims, small, flag, flag, progress),
+    st.builds(Finished, tasks, seconds, dims, small, flag, flag, progress, skipped, tasks),
+    st.builds(Finished, tasks, seconds, dims, digests=digests),
     st.builds(
         Failure,
         st.integers(-1, 2**62),

@@ -145,14 +145,16 @@ class Child:
         state = _state(self.process.pid)
         return "(no stack: the process is stopped)" if state == "T" else "(it does not tell its stack)"
 
-    def reap(self) -> int:
-        """Collect the exit code of the process, which has ended, and give back the descriptors."""
-        code = self.process.wait()
+    def code(self) -> int:
+        """The exit code of the process, which has ended."""
+        return self.process.wait()
+
+    def reap(self) -> None:
+        """Take note of the end of the process, and give back the descriptors."""
+        log.debug("worker %d ended with %d", self.number, self.code())
         os.close(self.pidfd)
         self.channel.close()
         self.board.close()
-        log.debug("worker %d ended with %d", self.number, code)
-        return code
 
 
 def end(children: Sequence[Child], grace: float = 0.5) -> None:

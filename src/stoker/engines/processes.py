@@ -233,10 +233,13 @@ class ProcessEngine:
             if self._silent.pop(child.number, None) is None:
                 self._news.unregister(child.channel)
         self._exits.unregister(child.pidfd)
-        del self._children[child.number]
-        place, kills = child.board.place(), oom_kills()
+        kills = oom_kills()
         more, self._oom_kills = kills - self._oom_kills, kills
-        self._listener.died(Death(child.number, child.reap(), place, child.stuck, more))
+        death = Death(child.number, child.code(), child.board.place(), child.stuck, more)
+        self._listener.died(death)  # until this is told, tasks may be given to it
+        if self._children[child.number] is child:
+            del self._children[child.number]
+        child.reap()
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -53,7 +53,8 @@ from stoker.scheduler.streams import Batch, Shard, State, Stream
 
 #: How often a task is done again after a worker died at it, when the user does not say.
 RETRIES = 2
-#: Starts of a worker that fail one after the other, before and after something was done: no more are tried.
+#: Starts of a worker that fail one after the other, before and after something was done: no more are tried. While
+#: others work they are, whatever kills it.
 STARTS, STARTS_PROVEN = 2, 5
 #: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
 #: of short tasks more, up to `DEPTH_SHORT`, but no more than `DEPTH_SECONDS` of work.
@@ -174,8 +175,12 @@ class Scheduler:
             case Died(worker, reason):
                 self._failed_starts[worker] += worker not in self._up
                 self._died(event, out)
-                most = STARTS_PROVEN if self._proven else STARTS
-                out.append(Respawn(worker) if self._failed_starts[worker] < most else GiveUp(reason))
+                out.append(GiveUp(reason) if self._is_hopeless(worker) else Respawn(worker))
+
+    def _is_hopeless(self, worker: int) -> bool:
+        """Whether the starts of a worker have failed so often that the program, or the machine, lets none come up."""
+        failed = self._failed_starts[worker]
+        return failed >= STARTS_PROVEN and not self._up if self._proven else failed >= STARTS
 
     def slots_in_use(self) -> int:
         """Slots that are not free: leased, being made, or ready."""

@@ -55,13 +55,15 @@ def _user_frames(frames: TracebackType | None) -> TracebackType | None:
 
 def _pickled(error: BaseException) -> bytes:
     """The exception, if a copy of it can be made; some pickle well and then cannot be read."""
-    import cloudpickle
-
     try:
+        import cloudpickle
+
         data = cloudpickle.dumps(error, protocol=5)
         if len(data) > _PICKLE or not isinstance(pickle.loads(data), BaseException):
             return b""
-    except Exception:  # whatever the user's __reduce__ raises: the text has been taken already
+    except (
+        Exception
+    ):  # whatever the user's __reduce__ raises, or no descriptor is left: the text has been taken already
         return b""
     return bytes(data)
 

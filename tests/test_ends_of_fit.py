@@ -1,0 +1,68 @@
+"""However `fit` ends, it ends within 2 seconds, with the user's traceback and no other, and nothing is left."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+import pytest
+
+from tests.test_ends import FIT, run, workers_of
+
+#: What happens at the 20th batch, and what is told then: how many tracebacks, and the last line.
+ENDS = {
+    "Ctrl-C": ("import signal; os.kill(os.getpid(), signal.SIGINT)", 1, "KeyboardInterrupt"),
+    "Ctrl-C twice": (
+        "import signal; os.kill(os.getpid(), signal.SIGINT)\n            os.kill(os.getpid(), signal.SIGINT)",
+        1,
+        "KeyboardInterrupt",
+    ),
+    "an error in a callback": ("raise ValueError('mine')", 1, "ValueError: mine"),
+    "sys.exit": ("sys.exit(3)", 0, ""),
+    "SIGTERM": ("import signal; os.kill(os.getpid(), signal.SIGTERM)", 0, ""),
+    "SIGKILL": ("import signal; os.kill(os.getpid(), signal.SIGKILL)", 0, ""),
+    "sys.exit in a thread": (
+        "import threading; thread = threading.Thread(target=sys.exit); thread.start(); thread.join(); "
+        "self.model.stop_training = True",
+        0,
+        "",
+    ),
+}
+
+
+def is_alive(pid: int) -> bool:
+    """A process whose parent is gone may wait for somebody to take note of its end."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("end", ENDS)
+def test_fit_ends_at_once_with_the_users_traceback_alone(end: str) -> None:
+    what, tracebacks, last = ENDS[end]
+    trainer = run(FIT.replace("STOP", what) + "model.fit(loader.to_tf(), callbacks=[Stop()], verbose=0)")
+    assert trainer.stdout is not None
+    pids = [int(pid) for pid in trainer.stdout.readline().split()]
+    begun = time.monotonic()
+    _, err = trainer.communicate(timeout=20)
+    assert time.monotonic() - begun < 2.5, "2 s, and the teardown of TensorFlow"
+    assert err.count("Traceback") == tracebacks, err
+    assert not last or err.rstrip().splitlines()[-1].startswith(last), err
+    deadline = time.monotonic() + 1
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(is_alive, pids))
+
+
+@pytest.mark.stress
+def test_a_trainer_that_is_killed_while_its_workers_start_leaves_none() -> None:
+    for tenths in range(8):
+        trainer = run("import stoker\nlist(stoker.Loader(range(10**9), batch_size=2, workers=4))")
+        time.sleep(0.2 + tenths / 20)
+        workers = workers_of(trainer.pid)
+        trainer.kill()
+        trainer.communicate(timeout=5)
+        _, alive = psutil.wait_procs(workers, timeout=1)
+        assert not alive
