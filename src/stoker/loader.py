@@ -69,8 +69,9 @@ class Loader:
             when its batch's turn comes; "skip" leaves it out. Batches stay full; `stats` lists what was left out,
             and a warning names it at the epoch's end. An exception of a generator itself cannot be left out.
         retries: how often work is done again after a worker died at it. Then the example at fault is searched.
-        timeout: seconds without progress on an example after which a worker's Python stack is logged, the worker
-            killed and its work done again, as after a death; None to warn once after 60 s.
+        timeout: seconds without progress on an example (a run of them, where `__getitems__` is asked) after which a
+            worker's Python stack is logged, the worker killed and its work done again, as after a death; None to warn
+            once after 60 s.
         verify: the share of the work that is done twice, by two workers, such as 0.01: code that makes something else
             the second time is an error that names the example. Shards of generators are left out.
 
