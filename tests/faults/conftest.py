@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+#: The `-m` of `make faults`.
+WHOLE = "stress or not stress"
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     rows: list[tuple[Any, ...]] = []
@@ -14,7 +17,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             told = dict(getattr(report, "user_properties", []))
             if "cell" in told and report.when == "call":
                 rows.append((*told["cell"], f"{report.duration:.2f}", "" if report.passed else "FAILED"))
-    if rows and terminalreporter.config.get_verbosity() >= 0 and len(rows) > 100:
+    if rows and terminalreporter.config.option.markexpr == WHOLE:
         widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
         terminalreporter.section("faults: where, how, how often, source, outcome, seconds")
         for row in sorted(rows):
