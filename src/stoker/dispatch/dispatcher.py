@@ -21,25 +21,23 @@ import numpy.typing as npt
 
 from stoker.collation import Form
 from stoker.dispatch.exits import close_at_exit
+from stoker.dispatch.inquest import Inquest
 from stoker.dispatch.ledger import Ledger
 from stoker.dispatch.probe import Attempt, Probe
 from stoker.dispatch.shelf import LEASES, Shelf
 from stoker.dispatch.telling import Told, error_of, warning_of
 from stoker.engines import Answer, Death, Engine, Stuck
-from stoker.engines.deaths import died_at_start, how
+from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.errors import ClosedError, StokerError
 from stoker.interrupts import interruptible, shielded
-from stoker.memory import Phase, Place
 from stoker.memory.layout import aligned_copy
-from stoker.plan import mix
 from stoker.scheduler import RowsStream, Scheduler, Stream
 from stoker.scheduler.messages import (
     Blame,
     Closed,
     Command,
     Deliver,
-    Died,
     Done,
     Event,
     Fail,
@@ -55,13 +53,12 @@ from stoker.scheduler.messages import (
     Pulled,
     Released,
     Respawn,
-    Rows,
     Stride,
     Submit,
     Task,
     Trial,
 )
-from stoker.stats import Skipped, Stats
+from stoker.stats import Stats
 from stoker.worker.messages import (
     MANY,
     NONE,
@@ -124,8 +121,7 @@ class Dispatcher:
         skips: bool,
         verify: float,
     ) -> None:
-        self._skips, self._ledger, self._verify = skips, Ledger(), verify
-        self._digests: dict[int, tuple[int, ...]] = {}  # of tasks that are made twice
+        self._skips, self._ledger = skips, Ledger()
         self._make_epoch, self._shelf, self._engine = make_epoch, shelf, engine
         self._inline, self._probe = workers == 0, Probe(look)
         self._scheduler = Scheduler(
@@ -145,6 +141,7 @@ class Dispatcher:
         self._epochs: dict[int, Epoch] = {}
         self._serialized: set[int] = set()
         self._tasks: dict[int, Task] = {}
+        self._inquest = Inquest(self._tasks, self._epochs, self._ledger, verify)
         self._streams = 0
         self._next_epoch = 0
         self._told_form = form
@@ -278,7 +275,7 @@ class Dispatcher:
             for answer in answers:
                 match answer:
                     case Finished():
-                        events.append(self._differs(worker, answer) or self._finished(worker, answer))
+                        events.append(self._outcome(worker, answer))
                     case Hello():
                         events.append(Joined(worker))
                     case Described(task, pickled):
@@ -296,11 +293,11 @@ class Dispatcher:
     def died(self, death: Death) -> None:
         with self._changed:
             self._ledger.died(death)
-            self._step(Died(death.worker, death, self._row(death), self._is_skippable(death)))
+            self._step(self._inquest.died(death))
 
     def stuck(self, stuck: Stuck) -> None:
         with self._changed:
-            log.warning("%s", warning_of(stuck, self._words(stuck.place)))
+            log.warning("%s", warning_of(stuck, self._inquest.words(stuck.place)))
 
     def collapsed(self, error: BaseException) -> None:
         with self._changed:
@@ -317,36 +314,6 @@ class Dispatcher:
             self._tell()
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
-    def _words(self, place: Place) -> str:
-        """What a worker is at, in words."""
-        task = self._tasks.get(place.task)
-        epoch = self._epochs.get(task.stream) if task is not None else None
-        if place.example is not None:
-            where = f"shard {place.shard}, " if place.shard is not None else ""
-            return f"{where}example {place.example}" + (f" of epoch {epoch.number}" if epoch is not None else "")
-        if task is None or epoch is None:
-            return "the first examples" if task is not None else "no example"
-        return f"{epoch.examples(task.work)} of epoch {epoch.number}"
-
-    def _row(self, death: Death) -> int | None:
-        """The row that a dead worker was at."""
-        task, example = self._tasks.get(death.place.task), death.place.example
-        epoch = self._epochs.get(task.stream) if task is not None else None
-        if task is None or epoch is None or example is None or not isinstance(task.work, Rows):
-            return None
-        return epoch.row(task.work, example)
-
-    def _is_skippable(self, death: Death) -> bool:
-        """Whether what a dead worker was at can be left out: user code made one example, not a generator its next."""
-        return death.place.example is not None and death.place.phase is Phase.READING
-
-    def _leave_out(self, epoch: Epoch, shard: int | None, example: int, death: object) -> None:
-        assert isinstance(death, Death)
-        if epoch.leave_out(shard, example):
-            self._ledger.skipped(
-                [Skipped(epoch.number, shard, example, f"its workers died: the last one {how(death)}")], 1
-            )
-
     def _check(self) -> None:
         if os.getpid() != self._pid:
             raise ClosedError(
@@ -421,6 +388,7 @@ class Dispatcher:
         if outbox is not None:  # what was delivered and never taken, because the pull was interrupted
             self._events += [Released(o.slot) for o in outbox.outcomes if isinstance(o, Deliver)]
         if epoch is not None:
+            self._inquest.forget(stream)
             self._ledger.epoch_ended(epoch.number)
             epoch.close()
             if epoch.has_shards and not self._closed:
@@ -472,12 +440,12 @@ class Dispatcher:
                 self.uneven = self.uneven or not self._skips  # what is skipped for an error is so in this epoch
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(Pulled(stream))  # opens it again, as it is now
-            case Fail(stream, batch, Task(work=Rows() as work), Killed(int() as row, death)) if self._skips:
-                self._leave_out(self._epochs[stream], None, self._epochs[stream].example(work, row), death)
+            case Fail(stream, batch, Task() as task, Killed(int() as row, death)) if self._skips:
+                self._inquest.leave_out(task, row, death)
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(Pulled(stream))
             case Blame(task, death):
-                self._leave_out_of_shard(task, death)
+                self._inquest.leave_out(task, None, death)
             case Deliver(stream) | Finish(stream) | Fail(stream):
                 self._outboxes[stream].outcomes.append(command)
                 if isinstance(command, Deliver):
@@ -495,13 +463,6 @@ class Dispatcher:
             case GiveUp(reason):
                 self._give_up(died_at_start(reason))
 
-    def _leave_out_of_shard(self, task: Task, death: object) -> None:
-        epoch = self._epochs[task.stream]
-        assert isinstance(death, Death)
-        assert isinstance(task.work, Stride)
-        assert death.place.example is not None
-        self._leave_out(epoch, epoch.shard_of(task.work), death.place.example, death)
-
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks[task.id] = task
         if task.stream == _PROBE:
@@ -512,19 +473,17 @@ class Dispatcher:
             self._shelf.put(task.slot, items)
         question = epoch.question(task, opens)
         if isinstance(question, Work):
-            question = replace(question, digest=self._is_compared(task, epoch))
+            question = replace(question, digest=self._inquest.is_compared(task, epoch))
         if isinstance(question, Work | Step) and len(question.indices) > MANY:
             self._shelf.put(task.slot, question.indices.tobytes())
             question = replace(question, indices=NONE)
         self._engine.submit(worker, question)
 
-    def _is_compared(self, task: Task, epoch: Epoch) -> bool:
-        """Whether the rows of a task are made twice, or are so for the second time."""
-        work = task.work
-        if isinstance(work, Trial):
-            return work.of is not None
-        assert isinstance(work, Rows)
-        return mix(epoch.number, work.batch, work.first, 7) < self._verify * 2**64
+    def _outcome(self, worker: int, answer: Finished) -> Done | Failed:
+        failed = self._inquest.differs(worker, answer)
+        if failed is not None:
+            del self._tasks[answer.task]
+        return failed or self._finished(worker, answer)
 
     def _finished(self, worker: int, answer: Finished) -> Done:
         task = self._tasks.pop(answer.task)
@@ -537,26 +496,8 @@ class Dispatcher:
             form = self._forms[epoch.serialized]
             self._events += self._shelf.wrote(task.slot, form, answer.dims, self._scheduler.free_slots)
         raw = (answer.progress or Progress()).raw
-        again = False
-        if answer.digests and isinstance(task.work, Rows):
-            again, self._digests[answer.task] = True, answer.digests
+        again = self._inquest.to_be_done_again(task, answer)
         return Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw, again)
-
-    def _differs(self, worker: int, answer: Finished) -> Failed | None:
-        """The failure of a task that was made to compare, if something else came out."""
-        task = self._tasks[answer.task]
-        if not isinstance(task.work, Trial) or task.work.of is None:
-            return None
-        before = self._digests.pop(task.work.of)
-        epoch = self._epochs.get(task.stream)
-        differing = next(
-            (row for row, pair in enumerate(zip(before, answer.digests, strict=True)) if len(set(pair)) > 1), None
-        )
-        if differing is None or epoch is None:
-            return None
-        del self._tasks[answer.task]
-        example = epoch.example(task.work, task.work.first + differing)
-        return Failed(worker, answer.task, Told(worker, Failure(answer.task, "differs", "", example=example)))
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""

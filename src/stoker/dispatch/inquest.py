@@ -1,0 +1,99 @@
+"""Which example is at fault, where workers die or the same work comes out differently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stoker.dispatch.ledger import Ledger
+from stoker.dispatch.telling import Told
+from stoker.engines import Death
+from stoker.engines.deaths import how
+from stoker.epochs import Epoch
+from stoker.memory import Phase, Place
+from stoker.plan import mix
+from stoker.scheduler.messages import Died, Failed, Rows, Stride, Task, Trial
+from stoker.stats import Skipped
+from stoker.worker.messages import Failure, Finished
+
+
+class Inquest:
+    """Used under the dispatcher's lock.
+
+    Args:
+        tasks: those that workers have, by number.
+        epochs: those that are read, by stream.
+        ledger: counts what is left out.
+        verify: the share of tasks that are done twice, to see whether the same comes out.
+    """
+
+    def __init__(self, tasks: Mapping[int, Task], epochs: Mapping[int, Epoch], ledger: Ledger, verify: float) -> None:
+        self._tasks, self._epochs, self._ledger, self._verify = tasks, epochs, ledger, verify
+        self._digests: dict[int, tuple[int, tuple[int, ...]]] = {}  # of tasks that are done twice: stream, digests
+
+    # ── deaths ───────────────────────────────────────────────────────────────────────────────
+    def died(self, death: Death) -> Died:
+        """What the scheduler is told of a death: with the row that the worker was at, where that is known."""
+        place, row = death.place, None
+        task = self._tasks.get(place.task)
+        epoch = self._epochs.get(task.stream) if task is not None else None
+        if task is not None and epoch is not None and place.example is not None and isinstance(task.work, Rows):
+            row = epoch.row(task.work, place.example)
+        # It can be left out where user code made one example; not where a generator was on its way to its next.
+        return Died(death.worker, death, row, place.example is not None and place.phase is Phase.READING)
+
+    def words(self, place: Place) -> str:
+        """What a worker is at, in words."""
+        task = self._tasks.get(place.task)
+        epoch = self._epochs.get(task.stream) if task is not None else None
+        if place.example is not None:
+            where = f"shard {place.shard}, " if place.shard is not None else ""
+            return f"{where}example {place.example}" + (f" of epoch {epoch.number}" if epoch is not None else "")
+        if task is None or epoch is None:
+            return "the first examples" if task is not None else "no example"
+        return f"{epoch.examples(task.work)} of epoch {epoch.number}"
+
+    def leave_out(self, task: Task, row: int | None, death: object) -> None:
+        """Leave out the example in this row of a task, or the one of a shard that a worker died at."""
+        epoch, work = self._epochs[task.stream], task.work
+        assert isinstance(death, Death)
+        if isinstance(work, Stride):
+            shard, example = epoch.shard_of(work), death.place.example
+        else:
+            assert isinstance(work, Rows)
+            shard, example = None, None if row is None else epoch.example(work, row)
+        assert example is not None
+        if epoch.leave_out(shard, example):
+            reason = f"its workers died: the last one {how(death)}"
+            self._ledger.skipped([Skipped(epoch.number, shard, example, reason)], 1)
+
+    # ── work that is done twice ──────────────────────────────────────────────────────────────
+    def is_compared(self, task: Task, epoch: Epoch) -> bool:
+        """Whether the rows of a task are made twice, or are so for the second time."""
+        work = task.work
+        if isinstance(work, Trial):
+            return work.of is not None
+        return isinstance(work, Rows) and mix(epoch.number, work.batch, work.first, 7) < self._verify * 2**64
+
+    def to_be_done_again(self, task: Task, answer: Finished) -> bool:
+        """Whether a task that is done is to be done a second time; what came out is kept until then."""
+        if not answer.digests or not isinstance(task.work, Rows):
+            return False
+        self._digests[answer.task] = task.stream, answer.digests
+        return True
+
+    def differs(self, worker: int, answer: Finished) -> Failed | None:
+        """The failure of a task that was done a second time, if something else came out."""
+        task = self._tasks[answer.task]
+        if not isinstance(task.work, Trial) or task.work.of not in self._digests:
+            return None
+        _, before = self._digests.pop(task.work.of)
+        pairs = enumerate(zip(before, answer.digests, strict=True), task.work.first)
+        row = next((row for row, (one, other) in pairs if one != other), None)
+        if row is None:
+            return None
+        example = self._epochs[task.stream].example(task.work, row)
+        return Failed(worker, answer.task, Told(worker, Failure(answer.task, "differs", "", example=example)))
+
+    def forget(self, stream: int) -> None:
+        """Nobody reads this stream any more."""
+        self._digests = {task: kept for task, kept in self._digests.items() if kept[0] != stream}
