@@ -105,7 +105,13 @@ EXITS = {
 }
 
 
-@pytest.mark.parametrize("where", EXITS)
+#: Those that are run with the other tests; each starts TensorFlow anew.
+QUICK = ("a live iterator", "before the first pull", "inside fit")
+
+
+@pytest.mark.parametrize(
+    "where", [pytest.param(one, marks=[] if one in QUICK else pytest.mark.stress) for one in EXITS]
+)
 def test_the_interpreter_exits_at_once_and_silently(where: str) -> None:
     trainer = run(EXITS[where])
     assert trainer.stdout is not None

@@ -8,9 +8,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-#: Where a worker fails. Those of the second line are failpoints, see `stoker.worker.failpoints`.
+#: Where a worker fails. FAILPOINTS are those of the package, see `stoker.worker.failpoints`.
 PLACES = ("loading the program", "opening", "reading", "transform", "collate")
 FAILPOINTS = ("spawn", "claim", "copy", "report", "reported", "turn", "shutdown")
+#: Where a worker has nothing to do; it is hit from outside.
+OUTSIDE = ("idle", "between epochs")
 
 DEATHS = ("SIGKILL", "SIGTERM", "SIGABRT", "null read", "os._exit(0)", "os._exit(3)")
 STOPS = ("SIGSTOP", "loop", "loop in C")
@@ -66,17 +68,29 @@ def cells() -> list[Cell]:
             found.append(Cell(where, how, True, _of_deaths(where), 40.0 if how in STOPS else 5.0))
         found += [Cell(where, how, True, Outcome.NO_START if where == PLACES[0] else Outcome.ERROR) for how in ERRORS]
         found += [Cell(where, how, False, Outcome.NOTHING) for how in HARMLESS]
+        found.append(Cell(where, "error", False, Outcome.NO_START if where == PLACES[0] else Outcome.ERROR))
+    found.append(Cell("reading", "no descriptors", False, Outcome.ERROR))
     for where in FAILPOINTS:
         hows = ("SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "exit0", "exit3")
         found += [Cell(where, how, False, Outcome.NOTHING) for how in hows]
         if where not in ("spawn", "shutdown"):
             found.append(Cell(where, "SIGSTOP", False, Outcome.NOTHING, 12.0))
+        users = where in ("claim", "copy", "turn")  # what is raised there is told as if the user's code had raised it
+        found.append(Cell(where, "raise", False, Outcome.ERROR if users else Outcome.NOTHING))
+    for where in OUTSIDE:
+        hows = ("SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT")
+        found += [Cell(where, how, False, Outcome.NOTHING) for how in hows]
+        found.append(Cell(where, "SIGSTOP", False, Outcome.NOTHING, 12.0))
     for source in SOURCES[1:]:
         where = "transform" if source in ("arrays", "iterable") else "reading"
         for how in ("SIGKILL", "os._exit(0)"):
             found.append(Cell(where, how, False, Outcome.NOTHING, source=source))
             found.append(Cell(where, how, True, Outcome.DEATH, source=source))
         found.append(Cell(where, "error", True, Outcome.ERROR, source=source))
+    for how in ("SIGKILL", "os._exit(0)"):
+        found.append(Cell("opening", how, False, Outcome.NOTHING, source="generator"))
+        found.append(Cell("opening", how, True, Outcome.DEATH, source="generator"))
+    found.append(Cell("opening", "error", True, Outcome.ERROR, source="generator"))
     return [cell for cell in found if cell.how != "no descriptors" or cell.where == "reading"]
 
 
@@ -86,12 +100,21 @@ def _of_deaths(where: str) -> Outcome:
     return Outcome.WHOLE_BATCH if where == "collate" else Outcome.DEATH
 
 
+def deaths(cell: Cell) -> int:
+    """How many workers die where a fault happens once."""
+    return int(cell.how not in HARMLESS and cell.where != "shutdown" and cell.outcome is Outcome.NOTHING)
+
+
 def is_quick(cell: Cell) -> bool:
     """Whether it is run with the other tests: each place once, each way once, each kind of source."""
     if cell.source != "map-style":
-        return cell.how != "os._exit(0)"
-    if cell.where in FAILPOINTS:
+        return cell.how == "error" or (cell.how == "SIGKILL" and not cell.always)
+    if cell.where in FAILPOINTS + OUTSIDE:
         return cell.how == "SIGKILL"
     if cell.how in STOPS:
         return cell.where == "reading" and not cell.always
-    return cell.where == "reading" or cell.how in ("SIGKILL", "error")
+    if cell.where == "reading":
+        return not cell.always or cell.how in ("SIGKILL", *ERRORS)
+    if cell.how == "SIGKILL":
+        return not cell.always or cell.where not in ("opening", "transform")
+    return cell.how == "error" and cell.always

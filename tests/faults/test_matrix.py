@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 import stoker
 import stoker.engines.watch
 from tests.faults.code import AT, COUNT, Collate, Harm, LoadedBadly, Numbers, Records, Rows, Transform
-from tests.faults.matrix import FAILPOINTS, PLACES, STOPS, Cell, Outcome, cells, is_quick
+from tests.faults.matrix import FAILPOINTS, OUTSIDE, PLACES, STOPS, Cell, Outcome, cells, deaths, is_quick
 
 SIZE = 8
 LOADING, OPENING, READING, TRANSFORM, COLLATE = PLACES
@@ -77,22 +77,63 @@ def test_the_table_of_faults(
     begun = time.monotonic()
     match cell.outcome:
         case Outcome.NOTHING:
-            with loader_of(cell, once) as loader:
-                assert digest([*loader, *loader]) == expected
-            assert Path(once).exists(), "it did not happen"
+            options = {"prefetch": 2} if cell.where == "idle" else {}
+            with loader_of(cell, once, **options) as loader:
+                assert digest(two_epochs(cell, loader)) == expected
+                assert poll(lambda: loader.stats().deaths == deaths(cell)), loader.stats()
+            assert cell.where in OUTSIDE or Path(once).exists(), "it did not happen"
         case Outcome.NO_START:
-            with loader_of(cell) as loader, pytest.raises(stoker.StokerError) as raised:
+            with loader_of(cell, once) as loader, pytest.raises(stoker.StokerError) as raised:
                 list(loader)
             assert len(str(raised.value).splitlines()) <= 40
+        case _ if not cell.always:
+            fails_once(cell, once, expected)
         case _:
             fails(cell)
             if cell.where in (READING, TRANSFORM) and cell.how not in ("interrupt", "no descriptors"):
                 leaves_out(cell)
     assert time.monotonic() - begun < cell.seconds
     out, err = capfd.readouterr()
-    theirs = cell.how == "flood of stderr" or cell.how in STOPS
+    theirs = cell.how in ("flood of stderr", "raise", *STOPS)
     assert not out
     assert not err or theirs, err
+
+
+def two_epochs(cell: Cell, loader: stoker.Loader) -> list[Any]:
+    """All batches of two epochs; a worker is hit from outside on the way, where the cell says so."""
+    if cell.where not in OUTSIDE:
+        return [*loader, *loader]
+    first = iter(loader)
+    found = [next(first)] if cell.where == "idle" else list(first)
+    workers = [one for one in psutil.Process().children() if "stoker.worker" in one.cmdline()]
+    assert poll(lambda: all(one.status() == psutil.STATUS_SLEEPING for one in workers))
+    workers[0].send_signal(signal.Signals[cell.how])
+    return [*found, *first, *loader]
+
+
+def poll(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    return holds
+
+
+def fails_once(cell: Cell, once: str, expected: str) -> None:
+    """What is raised is not tried again: one epoch ends with the error, and those around it are whole."""
+    whole, errors = [], []
+    with loader_of(cell, once) as loader:
+        for _ in range(3):
+            try:
+                whole += list(loader)
+            except stoker.WorkerError as error:
+                errors.append(str(error))
+        lost = cell.how == "no descriptors"  # the worker could do nothing any more: another one takes its place
+        assert poll(lambda: loader.stats().deaths == lost)
+    (text,) = errors
+    words = {"raise": f"failpoint {cell.where}", "no descriptors": "Too many open files"}
+    assert words.get(cell.how, "mine") in text
+    assert len(text.splitlines()) <= 40
+    assert digest(whole) == expected
 
 
 def fails(cell: Cell) -> None:
@@ -127,6 +168,19 @@ def leaves_out(cell: Cell) -> None:
     assert found == [index for index in range(COUNT) if index != AT]
     assert {len(batch) for batch in batches[:-1]} == {SIZE}
     assert (stats.skips, [skipped.example for skipped in stats.skipped]) == (1, [AT])
+
+
+def test_of_two_loaders_at_once_one_does_not_feel_the_others_deaths(tmp_path: Path) -> None:
+    hurt = Cell(READING, "SIGKILL", False, Outcome.NOTHING)
+    calm = Cell("nowhere", "", False, Outcome.NOTHING, source="generator")
+    with loader_of(hurt, str(tmp_path / "once")) as one, loader_of(calm) as other:
+        found: tuple[list[Any], list[Any]] = [], []
+        for _ in range(2):
+            for pair in zip(one, other, strict=True):
+                for batches, batch in zip(found, pair, strict=True):
+                    batches.append(batch)
+        assert (one.stats().deaths, other.stats().deaths) == (1, 0)
+    assert [digest(batches) for batches in found] == [quiet(hurt), quiet(calm)]
 
 
 def test_a_worker_killed_twice_a_second_all_through_an_epoch_changes_nothing() -> None:

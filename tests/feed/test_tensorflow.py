@@ -154,7 +154,10 @@ def model(form: str = "") -> keras.Model:
     return made
 
 
-@pytest.mark.parametrize("form", ["x, y", "x, y, weight", "dict"])
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param("x, y", marks=pytest.mark.stress), "x, y, weight", pytest.param("dict", marks=pytest.mark.stress)],
+)
 def test_fit_gives_the_weights_that_it_gives_without_stoker(form: str) -> None:
     source = Labelled(form)
     with (

@@ -43,7 +43,7 @@ def run_and_kill(runs: int) -> None:
 
 
 def test_a_worker_killed_at_a_random_time_changes_no_byte() -> None:
-    run_and_kill(20)
+    run_and_kill(8)
 
 
 @pytest.mark.stress

@@ -173,7 +173,7 @@ class Machine:
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take minutes: each example starts processes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -83,6 +83,8 @@ def _serve(channel: socket.socket, program_fd: int, board: Board, slots: list[Sl
                     reach(Failpoint.REPORT)
                     send(answer)
                     reach(Failpoint.REPORTED)
+                    if runner.exhausted:
+                        return
                 case FormKnown() as known:
                     runner.learn(known)
                 case Leave() as leave:

@@ -19,7 +19,7 @@ from stoker.sources.marks import SKIP, Many
 from stoker.spec import plain
 from stoker.values import STRING, Misfit, Ragged, Sparse, canonical
 from stoker.worker.program import Program
-from stoker.worker.report import summary
+from stoker.worker.report import is_exhausted, summary
 from stoker.worker.seeding import Seeder
 
 #: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
@@ -72,7 +72,7 @@ class Reader:
 
     def skip(self, number: int, error: BaseException) -> None:
         """Leave out this example, which raised; raises the error where that is not wanted."""
-        if not self._skips:
+        if not self._skips or is_exhausted(error):
             raise error
         self.skipped.append((number, summary(error)[:_SHOWN]))
 

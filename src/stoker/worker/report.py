@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import traceback
@@ -22,6 +23,11 @@ def failure(
 ) -> Failure:
     """The message about an exception that user code raised."""
     return Failure(task, kind, summary(error), user_traceback(error), example, shard, _pickled(error), error)
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether this process has no file descriptor left: whatever it does from now on will fail."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def summary(error: BaseException) -> str:

@@ -42,7 +42,7 @@ from stoker.worker.messages import (
 from stoker.worker.output import Output
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged, copied, digest
-from stoker.worker.report import bounded, failure
+from stoker.worker.report import bounded, failure, is_exhausted
 from stoker.worker.seeding import Seeder
 
 
@@ -67,6 +67,9 @@ class Runner:
         words: the worker's board.
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `Failure`.
+
+    Attributes:
+        exhausted: no file descriptor is left: another process must take over.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Runner:
         self._epoch = -1
         self._last_epoch: int | None = None
         self._digests: list[int] = []
+        self.exhausted = False
         self._shard: int | None = None
 
     def answer(self, question: Question) -> Described | Finished | Failure:
@@ -366,6 +370,7 @@ class Runner:
         if isinstance(error, self._passes):
             raise error
         example, shard = self._reader.example, self._shard
+        self.exhausted = self.exhausted or is_exhausted(error)
         if isinstance(error, MisfitAt):
             error = error.reason
         if isinstance(error, Misfit):
