@@ -83,8 +83,7 @@ class Odd:
         return int.from_bytes(os.urandom(4)[:3], "big") if self.odd and index == 137 else index + np.random.randint(9)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("collate", ["stack", "pad"])
+@pytest.mark.parametrize(("workers", "collate"), [(0, "stack"), (1, "pad"), (2, "stack")])
 def test_code_that_is_not_deterministic_is_told_by_the_example(workers: int, collate: str) -> None:
     with stoker.Loader(Odd(False), batch_size=16, workers=workers, verify=1.0, collate=collate) as loader:
         assert len(list(loader)) == 13

@@ -66,6 +66,7 @@ def weights_after_fit(pace: float, every: float | None) -> tuple[list[Any], int]
     return model.get_weights(), killer.kills
 
 
+@pytest.mark.stress
 def test_a_training_whose_workers_die_every_second_ends_with_the_weights_of_a_quiet_one() -> None:
     quiet, _ = weights_after_fit(0, None)
     disturbed, kills = weights_after_fit(0.004, 1.0)
