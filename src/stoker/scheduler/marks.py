@@ -1,0 +1,127 @@
+"""Where a stream of shards stands after so many batches: what another run needs to go on from there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stoker.scheduler.messages import Command, Park, Piece, Stride
+from stoker.scheduler.streams import Batch, Place, Shard, Start, State
+
+#: Marks that are kept: more than the batches that a trainer pulls ahead of its steps.
+_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Rows start … stop-1 of those that a shard gave at its end, when it had come to `since`; they are not joined."""
+
+    shard: int
+    since: object
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What stands between two batches of a stream of shards.
+
+    Attributes:
+        opened: shards that have been opened.
+        turn: the place whose turn it is.
+        raw: examples that the shards have given.
+        places: the open shards.
+        left: what is left of shards, to be joined in this order.
+    """
+
+    opened: int = 0
+    turn: int = 0
+    raw: int = 0
+    places: tuple[Place, ...] = ()
+    left: tuple[Leftover, ...] = ()
+
+
+class Marks:
+    """The marks of a stream, by the batches and rows before each."""
+
+    def __init__(self, first: Mark) -> None:
+        self._marks: deque[tuple[int, int, Mark]] = deque([(0, 0, first)], _KEPT)
+
+    def add(self, rows: int, mark: Mark) -> None:
+        """After one more batch, of so many rows."""
+        batches, before, _ = self._marks[-1]
+        self._marks.append((batches + 1, before + rows, mark))
+
+    def after(self, batches: int) -> Mark | None:
+        """The mark behind so many batches; None when it is too long ago, or not known yet."""
+        return next((mark for count, _, mark in reversed(self._marks) if count == batches), None)
+
+    def before(self, rows: int) -> tuple[int, Mark] | None:
+        """The last mark with at most so many rows before it, and how many; None when it is too long ago."""
+        return next(((count, mark) for _, count, mark in reversed(self._marks) if count <= rows), None)
+
+
+@dataclass(eq=False)
+class _Part:
+    of: Leftover
+    shard: Shard
+    batch: Batch | None = None
+    parked: int = 0
+
+
+@dataclass
+class Again:
+    """What was left of shards in another run, made again before anything else is."""
+
+    left: Sequence[Leftover]
+    parts: list[_Part] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parts = [_Part(of, Shard(Place(of.shard))) for of in self.left]
+
+    def start(self, stream: int, size: int) -> Start | None:
+        """Start the next one."""
+        part = next((part for part in self.parts if part.batch is None), None)
+        if part is None:
+            return None
+        part.batch = Batch(stream, -1, size, shard=part.shard)
+        return Start(part.batch, [Stride(part.of.shard, True, part.of.since)])
+
+    def is_starved(self) -> bool:
+        """Whether the next one can be started and none is being made."""
+        return not self.batches()
+
+    def batches(self) -> list[Batch]:
+        """Those that have a slot."""
+        return [part.batch for part in self.parts if part.batch is not None and not part.parked]
+
+    def shards(self) -> list[Shard]:
+        """Those that are opened for it."""
+        return [part.shard for part in self.parts if not part.parked]
+
+    def failed(self) -> Batch | None:
+        """The first that could not be made."""
+        return next((batch for batch in self.batches() if batch.state is State.FAILED), None)
+
+    def park(self, stream: int, last: int, out: list[Command]) -> list[Batch]:
+        """Keep the rows that are ready, under numbers above `last`; returns the batches whose slots are free."""
+        free = []
+        for part in self.parts:
+            if part.batch is not None and not part.parked and part.batch.state is State.READY:
+                part.parked = last = last + 1
+                out.append(Park(stream, part.parked, part.batch.slot, part.batch.rows))
+                free.append(part.batch)
+        return free
+
+    def pieces(self) -> list[tuple[Piece, Leftover]] | None:
+        """All that is left, once it is made again."""
+        if not all(part.parked for part in self.parts):
+            return None
+        return [(Piece(part.parked, part.of.start, part.of.stop), part.of) for part in self.parts]
+
+    def shrunk(self) -> int | None:
+        """A shard that gives fewer rows now than it gave in the other run."""
+        return next(
+            (p.of.shard for p in self.parts if p.batch is not None and p.parked and p.batch.rows < p.of.stop), None
+        )
