@@ -22,7 +22,7 @@ MAY = {
     "values": set(),
     "spec": {"values"},
     "collation": {"errors", "values", "spec"},
-    "plan": set(),
+    "plan": {"errors"},
     "scheduler": set(),
     "sources": PURE,
     "memory": PURE,

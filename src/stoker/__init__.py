@@ -19,6 +19,7 @@ The way of a batch, and the map of this package:
     scheduler   WHO does what next: events in, commands out                         pure
     stations    options, checked, and the stations that follow from them
     epochs      what one iteration reads: a kind of epoch for each kind of source
+    journal     where training stands: which iteration is read, and how much of it was taken
     dispatch    where consumers, scheduler, engine and slots meet, under one lock
     memory      WHERE a batch lies: slot, layout, lease, bundle
     worker      what runs in the child: read, seed, transform, collate, report
@@ -39,6 +40,7 @@ from stoker.errors import OptionError as OptionError
 from stoker.errors import ProgramError as ProgramError
 from stoker.errors import SourceError as SourceError
 from stoker.errors import SpecError as SpecError
+from stoker.errors import StateError as StateError
 from stoker.errors import StokerError as StokerError
 from stoker.errors import WorkerDied as WorkerDied
 from stoker.errors import WorkerError as WorkerError

@@ -4,6 +4,7 @@
     ├── OptionError      an argument of Loader has no meaning        (also ValueError, TypeError)
     ├── SourceError      the source cannot be read, or is not what it was (also ValueError, TypeError)
     ├── ProgramError     source or transform cannot reach a worker   (also TypeError)
+    ├── StateError       a saved state is damaged, or of another Loader (also ValueError)
     ├── ClosedError      the Loader was closed, or belongs to another process (also RuntimeError)
     └── WorkerError      user code raised; names the example          (also RuntimeError)
         ├── SpecError    an example cannot be batched with the others
@@ -29,6 +30,10 @@ class SourceError(StokerError, ValueError, TypeError):
 
 class ProgramError(StokerError, TypeError):
     """The source or the transform cannot be sent to a worker process."""
+
+
+class StateError(StokerError, ValueError):
+    """A saved state is damaged, of another version, or of a Loader with other batches."""
 
 
 class ClosedError(StokerError, RuntimeError):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from stoker.collation import Pad
 from stoker.feed import arrays
 from stoker.interrupts import shielded
+from stoker.plan import Iteration, Position
 from stoker.scheduler import RETRIES
 from stoker.stations import Outline, Stations
 from stoker.stats import Stats
@@ -186,6 +187,47 @@ class Loader:
     def _batches(self, serialized: bool = False) -> Batches:
         return Batches(self, serialized)
 
+    def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
+        """Where training stands: a small dict that JSON can hold, for `load_state_dict`, here or in another process.
+
+        What counts is what was taken of the iteration that began last, not what was prefetched. Over NumPy, and
+        in an eager loop over `to_tf()` itself, that is known. Where TensorFlow pulls ahead, in `fit()` or behind a
+        `map`, it is not: tell it, or use `stoker.keras.ResumableData`.
+
+        Args:
+            consumed: batches taken since that iteration began (examples, for `batch_size=None`).
+
+        Raises:
+            StateError: nobody knows how many were taken.
+            OptionError: `consumed` is more than were handed over.
+
+        Example:
+            >>> with Loader(range(10), batch_size=2, workers=0) as loader:
+            ...     batches = iter(loader)
+            ...     _ = next(batches), next(batches), next(batches)
+            ...     state = loader.state_dict()
+            >>> state["epoch"], state["batches"]
+            (0, 3)
+            >>> with Loader(range(10), batch_size=2, workers=0) as again:
+            ...     again.load_state_dict(state)
+            ...     [batch.tolist() for batch in again]
+            [[6, 7], [8, 9]]
+        """
+        with self._dispatcher.journal() as journal:
+            return self._stations.state(journal.position(consumed, self._outline.cardinality))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken: the next iteration that begins is the rest of that epoch.
+
+        At once for sources with an index; shards of a generator are read again up to where they had come, unless
+        their iterator has `state_dict()` and `load_state_dict()` that JSON can hold; the items of an iterable are
+        skipped. Iterations under way are not disturbed. `workers`, `prefetch` and the like may differ.
+
+        Raises:
+            StateError: the state is damaged, or of a Loader with other batches: tells what differs.
+        """
+        self._dispatcher.go_to(self._stations.position(state))
+
     def stats(self) -> Stats:
         """Deaths of workers, and examples that were left out, since the Loader was made.
 
@@ -222,25 +264,45 @@ class Batches(Iterator[Any]):
         self._stream = self._dispatcher.open_stream(serialized)
         self._pulling = threading.Lock()
         self._begun = False
+        self.iteration = Iteration(Position())
         self._ready: deque[list[npt.NDArray[Any]]] = deque()
         self._handing_out = threading.Lock()
         self._singles: Iterator[Any] | None = iter(()) if loader._outline.single else None
 
     def __next__(self) -> Any:
         if self._singles is None:
-            return self._next(lambda leaves: arrays.batch(self._dispatcher.form(), leaves))
+            return self._next(lambda leaves: arrays.batch(self._dispatcher.form(), leaves), counts=True)
         with self._handing_out:
             for example in self._singles:
+                self._took()
                 return example
             leaves = self.leaves()
             self._singles = arrays.examples(self._dispatcher.form(), leaves)
-            return next(self._singles)
+            example = next(self._singles)
+            self._took()
+            return example
+
+    def _took(self) -> None:
+        """One more was taken by whoever iterates here."""
+        self.iteration.taken = (self.iteration.taken or 0) + 1
+
+    def is_last(self, cardinality: float | None) -> bool:
+        """Whether all batches of the epoch, if their number is known, were handed over."""
+        return self.iteration.begin.taken + self.iteration.handed == cardinality and not self._ready
+
+    def end(self) -> None:
+        """Take the end, behind the last batch; raises what is wrong with the source, if it has more."""
+        try:
+            self.leaves()
+        except StopIteration:
+            return
+        raise AssertionError("there are more batches than were counted")
 
     def leaves(self) -> list[npt.NDArray[Any]]:
         """The arrays of the next batch, in the order of the form's parts; raises StopIteration at the epoch's end."""
         return self._next(lambda leaves: leaves)
 
-    def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made]) -> _Made:
+    def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made], *, counts: bool = False) -> _Made:
         """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
         with self._pulling:
             while True:
@@ -250,6 +312,8 @@ class Batches(Iterator[Any]):
                     made = make(leaves)
                     with contextlib.suppress(IndexError):  # another thread has just closed this iteration
                         self._ready.popleft()
+                    if counts:
+                        self._took()
                     return made
                 self._pull()
 
@@ -258,15 +322,24 @@ class Batches(Iterator[Any]):
         if not self._begun:
             assert self._loader is not None
             self._loader._stations.check()
-            self._begun = True
         with shielded():
             try:
-                self._ready.extend(self._dispatcher.pull(self._stream))
+                pulled = self._dispatcher.pull(self._stream)
+                if not self._begun:
+                    pulled[0] = self._begin(pulled[0])
+                self._ready.extend(pulled)
             except Exception:  # the epoch's end, or an error that ends the epoch
                 self.close()
                 raise
             if self._loader is None:  # another thread has closed this iteration
                 self._ready.clear()
+
+    def _begin(self, first: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """The first batch, without the examples of it that were taken in another run."""
+        self._begun = True
+        epoch = self._dispatcher.epoch(self._stream)
+        self.iteration = epoch.iteration
+        return arrays.behind(self._dispatcher.form(), first, epoch.drop) if epoch.drop else first
 
     def several(self, most: int) -> list[list[npt.NDArray[Any]]]:
         """The arrays of the next batch, and of those behind it that are ready."""

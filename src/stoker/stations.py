@@ -18,11 +18,11 @@ from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
 from stoker.engines.files import require_descriptors
 from stoker.engines.inline import InlineEngine
-from stoker.epochs import Batching, Epoch, IndexEpoch, ItemEpoch, ShardEpoch, start_pulling
-from stoker.errors import OptionError
+from stoker.epochs import Batching, Epoch, IndexEpoch, ItemEpoch, ShardEpoch
+from stoker.errors import OptionError, StateError
 from stoker.memory import Inbox, Slot
 from stoker.memory.budget import fair_share
-from stoker.plan import Plan
+from stoker.plan import Plan, Position, state
 from stoker.scheduler import SPARE
 from stoker.sources import IterableSource, MapSource, ShardedSource
 from stoker.sources.marks import mentions_marks
@@ -91,8 +91,9 @@ class Stations:
         self._single = batch_size is None and not batched
         self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
         self._read(source, size, shuffle, drop_remainder)
+        self._shuffle = self._buffer if self._plan is None else shuffle
         window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
-        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window)
+        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single)
         self._uneven = transform is not None and mentions_marks(transform)
         length = self._plan.length if self._plan is not None else None
         program = Program(
@@ -119,6 +120,30 @@ class Stations:
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
         return Outline(size, self._single, size if whole_batches and not self._is_batched else None, cardinality)
+
+    def state(self, position: Position) -> dict[str, Any]:
+        """The dict of a position."""
+        return state.told(position, self._seed, self._fingerprint())
+
+    def position(self, told: Any) -> Position:
+        """The position that a dict tells; raises `StateError`."""
+        position = state.position_of(told, self._seed, self._fingerprint())
+        count = self._count()
+        if count is not None and position.taken > (most := self.outline().cardinality or 0):
+            raise StateError(f"the state tells of {position.taken:,} batches taken; an epoch has {most:,}.")
+        return position
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What the batches depend on, beside the user's code, the seed and the epoch."""
+        told: dict[str, Any] = {"source": "iterable"}
+        if self._map is not None:
+            told = {"source": "map-style", "length": self._map.length}
+        elif isinstance(self._source, ShardedSource):
+            length = "endless" if self._source.length == math.inf else self._source.length
+            shards = {"shards": self._source.count, "open_shards": self._source.open_shards}
+            told = {"source": "generator", **shards, "length": length, "batched": self._source.batched}
+        size = None if self._single or self._is_batched else self.batching.size
+        return {**told, "batch_size": size, "shuffle": self._shuffle, "drop_remainder": self._drop}
 
     def check(self) -> None:
         """Raise `SourceError` when a map-style source is not what it was."""
@@ -202,13 +227,12 @@ class _Epochs:
     batching: Batching
     uneven: bool
 
-    def __call__(self, number: int, tell: Callable[[int, bool], None]) -> Epoch:
+    def __call__(self, begin: Position, tell: Callable[[int, bool], None]) -> Epoch:
         if self.plan is not None:
-            return IndexEpoch(number, self.batching, self.plan, uneven=self.uneven)
+            return IndexEpoch(begin, self.batching, self.plan, uneven=self.uneven)
         if isinstance(self.source, ShardedSource):
-            return ShardEpoch(number, self.batching, self.source, uneven=self.uneven)
-        puller = start_pulling(self.source, self.batching, number, tell)
-        return ItemEpoch(number, self.batching, puller, uneven=self.uneven)
+            return ShardEpoch(begin, self.batching, self.source, uneven=self.uneven)
+        return ItemEpoch(begin, self.batching, self.source, tell, uneven=self.uneven)
 
 
 def whole(name: str, value: Any, *, least: int | None) -> int:

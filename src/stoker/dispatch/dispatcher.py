@@ -13,7 +13,8 @@ import os
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -31,7 +32,9 @@ from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.errors import ClosedError, StokerError
 from stoker.interrupts import interruptible, shielded
+from stoker.journal import Journal
 from stoker.memory.layout import aligned_copy
+from stoker.plan import Position
 from stoker.scheduler import RowsStream, Scheduler, Stream
 from stoker.scheduler.messages import (
     Blame,
@@ -68,7 +71,6 @@ from stoker.worker.messages import (
     FormKnown,
     Hello,
     Leave,
-    Progress,
     Step,
     Work,
 )
@@ -94,7 +96,7 @@ class Dispatcher:
     """Serves the streams of one Loader.
 
     Args:
-        make_epoch: makes the epoch with this number; gets the function to call with the number of items
+        make_epoch: makes the epoch that begins here; gets the function to call with the number of items
             pulled and whether there are no more.
         shelf: the slots.
         engine: who runs the workers; started at the first pull.
@@ -109,7 +111,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        make_epoch: Callable[[int, Callable[[int, bool], None]], Epoch],
+        make_epoch: Callable[[Position, Callable[[int, bool], None]], Epoch],
         shelf: Shelf,
         engine: Engine,
         *,
@@ -143,7 +145,7 @@ class Dispatcher:
         self._tasks: dict[int, Task] = {}
         self._inquest = Inquest(self._tasks, self._epochs, self._ledger, verify)
         self._streams = 0
-        self._next_epoch = 0
+        self._journal, self._made_epochs = Journal(), 0
         self._told_form = form
         self._form: Form | None = None
         self._forms: tuple[Form, ...] = ()  # it, and that of serialised components
@@ -195,9 +197,13 @@ class Dispatcher:
             outcome = self._wait(stream)
             if isinstance(outcome, Deliver):
                 delivered = [outcome, *self._ready(stream, outcome)]
+                self._epochs[stream].handed([one.rows for one in delivered])
                 batches = [self._shelf.view(one) for one in delivered]
             else:
                 epoch = self._epochs.get(stream)
+                if epoch is not None and isinstance(outcome, Finish):
+                    epoch.iteration.ended = True
+                    self._changed.notify_all()
                 error = error_of(outcome, epoch) if isinstance(outcome, Fail) else self._raised(stream)
                 self._forget(stream)
         if error is not None:
@@ -226,6 +232,34 @@ class Dispatcher:
         finally:
             with self._changed:
                 self._step(Released(outcome.slot))
+
+    def epoch(self, stream: int) -> Epoch:
+        """What a stream that has begun reads."""
+        with self._changed:
+            return self._epochs[stream]
+
+    def last_epoch(self) -> Epoch | None:
+        """What the last stream that began reads."""
+        with self._changed:
+            return self._journal.last()
+
+    @contextmanager
+    def journal(self) -> Iterator[Journal]:
+        """What was taken so far, held still."""
+        with self._changed:
+            yield self._journal
+
+    def go_to(self, position: Position) -> None:
+        """The next stream that begins does so there."""
+        with self._changed:
+            self._check()
+            epoch = self._probe.take_epoch()
+            if epoch is not None and epoch.iteration.begin == position:
+                self._probe.give_epoch(epoch)
+                return
+            self._journal.go_to(position)
+        if epoch is not None:
+            epoch.close()
 
     def stats(self) -> Stats:
         """What happened so far."""
@@ -304,11 +338,11 @@ class Dispatcher:
             self._cut_short(error)
 
     # ── from the threads that pull iterables ─────────────────────────────────────────────────
-    def fed(self, epoch: int, items: int, ended: bool) -> None:
-        """So many items of this epoch's iterable have been pulled."""
+    def fed(self, key: int, items: int, ended: bool) -> None:
+        """So many items of the iterable have been pulled for the epoch with this key."""
         with self._changed:
             for stream, its in self._epochs.items():
-                if isinstance(its, ItemEpoch) and its.number == epoch and stream in self._outboxes:
+                if isinstance(its, ItemEpoch) and its.key == key and stream in self._outboxes:
                     self._step(Fed(stream, its.arrived(items), ended))
                     break
             self._tell()
@@ -344,13 +378,15 @@ class Dispatcher:
     def _begin(self, stream: int) -> None:
         """Give the stream its epoch, if this is its first pull."""
         if stream not in self._epochs:
-            self._epochs[stream] = self._probe.take_epoch() or self._new_epoch()
-            self._epochs[stream].serialized = stream in self._serialized
+            epoch = self._epochs[stream] = self._probe.take_epoch() or self._new_epoch()
+            epoch.serialized = stream in self._serialized
+            self._journal.began(epoch)
 
     def _new_epoch(self) -> Epoch:
-        number = self._next_epoch
-        self._next_epoch += 1
-        epoch = self._make_epoch(number, lambda items, ended: self.fed(number, items, ended))
+        self._made_epochs += 1
+        key = self._made_epochs
+        epoch = self._make_epoch(self._journal.begin(), lambda items, ended: self.fed(key, items, ended))
+        epoch.key = key
         epoch.uneven = epoch.uneven or self.uneven
         return epoch
 
@@ -491,13 +527,14 @@ class Dispatcher:
         if epoch is not None:
             epoch.heard(task.work, answer)
         if epoch is not None and not isinstance(task.work, Trial):  # a trial writes nothing
-            if answer.skips and isinstance(task.work, Stride):
+            if answer.skips and isinstance(task.work, Stride) and not task.work.again:
                 self._ledger.skipped(*epoch.noted(task.work, answer.skipped, answer.skips))
             form = self._forms[epoch.serialized]
             self._events += self._shelf.wrote(task.slot, form, answer.dims, self._scheduler.free_slots)
-        raw = (answer.progress or Progress()).raw
+        come = answer.progress
+        raw = come.raw if come is not None else 0
         again = self._inquest.to_be_done_again(task, answer)
-        return Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw, again)
+        return Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw, again, come)
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""

@@ -39,12 +39,12 @@ class Probe:
     def is_ready(self) -> bool:
         """Whether the items are there."""
         epoch = self._epoch
-        return not isinstance(epoch, ItemEpoch) or epoch.puller.count() >= self._look or epoch.puller.ended is not None
+        return not isinstance(epoch, ItemEpoch) or epoch.puller.pulled >= self._look or epoch.puller.ended is not None
 
     def raised(self) -> BaseException | None:
         """What the iterable raised instead of its first item; the attempt is over then."""
         epoch = self._epoch
-        if not isinstance(epoch, ItemEpoch) or epoch.puller.ended is None or epoch.puller.count():
+        if not isinstance(epoch, ItemEpoch) or epoch.puller.ended is None or epoch.puller.in_sight():
             return None
         error = epoch.puller.ended.error
         if error is not None:
@@ -65,7 +65,7 @@ class Probe:
         epoch = self._epoch
         if not isinstance(epoch, ItemEpoch):
             return False
-        if epoch.puller.ended is not None and epoch.puller.count() <= self._look:
+        if epoch.puller.ended is not None and epoch.puller.in_sight() <= self._look:
             return False
         self._look *= 2
         self.attempt = None
@@ -84,6 +84,10 @@ class Probe:
         """The attempt is over; the next one may do better."""
         assert self.attempt is not None
         self.attempt.error, self.attempt = error, None
+
+    def give_epoch(self, epoch: Epoch) -> None:
+        """Take it back: nobody reads it yet."""
+        self._epoch = epoch
 
     def take_epoch(self) -> Epoch | None:
         """The epoch whose items were looked at, to be read now; None when there is none."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from stoker.engines import Death, Stuck
 from stoker.engines.deaths import died_at_work
 from stoker.epochs import Epoch
-from stoker.errors import StokerError
+from stoker.errors import SourceError, StokerError
 from stoker.memory import Phase
-from stoker.scheduler.messages import Fail, Killed, Rows, WrongLength
+from stoker.scheduler.messages import Fail, Killed, Rows, Shrunk, WrongLength
 from stoker.worker.messages import Failure
 from stoker.worker.report import raisable, wrong_length
 
@@ -25,11 +25,17 @@ class Told:
 def error_of(fail: Fail, epoch: Epoch | None) -> StokerError:
     """The exception for the consumer of a stream; `epoch` is None while the form of the batches is being found."""
     number = epoch.number if epoch is not None else 0
+    batch = epoch.batch_number(fail.batch) if epoch is not None else fail.batch
     match fail.reason:
-        case WrongLength(told, came, ended):
-            return wrong_length(told, came, ended)
+        case WrongLength(length, came, ended):
+            return wrong_length(length, came, ended)
+        case Shrunk(shard):
+            return SourceError(
+                f"in epoch {number} shard {shard} gives fewer examples than when the state was saved: it is not what "
+                "it was. Start the epoch afresh."
+            )
         case Told(worker, failure):
-            return raisable(failure, epoch=number, batch=fail.batch, worker=worker)
+            return raisable(failure, epoch=number, batch=batch, worker=worker)
     assert isinstance(fail.reason, Killed), fail
     death, row = fail.reason.reason, fail.reason.row
     assert isinstance(death, Death), fail
@@ -43,9 +49,9 @@ def error_of(fail: Fail, epoch: Epoch | None) -> StokerError:
     else:
         examples = epoch.examples(work)
     if example is not None and not isinstance(work, Rows):
-        shard = f"shard {death.place.shard}, " if death.place.shard is not None else ""
-        examples = f"{shard}example {example}"
-    return died_at_work(death, examples, example, number, fail.batch)
+        of = f"shard {death.place.shard}, " if death.place.shard is not None else ""
+        examples = f"{of}example {example}"
+    return died_at_work(death, examples, example, number, batch)
 
 
 def warning_of(stuck: Stuck, examples: str) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from stoker.collation import Form
+from stoker.memory.layout import aligned_copy
 from stoker.spec import Kind, Leaf
 from stoker.values import STRING, Array, Ragged, Sparse
+from stoker.worker.tensorproto import string_tensor
 
 
 def batch(form: Form, arrays: Sequence[Array]) -> Any:
@@ -32,6 +34,48 @@ def examples(form: Form, arrays: Sequence[Array]) -> Iterator[Any]:
     columns = [_rows(leaf, value) for leaf, value in zip(form.batch.leaves, _values(form, arrays), strict=True)]
     for row in zip(*columns, strict=True):
         yield form.batch.unflatten(row)
+
+
+def behind(form: Form, arrays: Sequence[Array], rows: int) -> list[Array]:
+    """The arrays of the same batch without its first rows, of examples that are handed out one by one."""
+    found: list[Array] = []
+    start = 0
+    for leaf, count in zip(form.batch.leaves, form.counts, strict=True):
+        found += _behind(leaf, list(arrays[start : start + count]), rows)
+        start += count
+    return [aligned_copy(array) for array in found]
+
+
+def _behind(leaf: Leaf, parts: list[Array], rows: int) -> list[Array]:
+    if leaf.dtype == STRING:
+        texts = _texts(parts[0], parts[1])
+        texts, *rest = _cut(leaf, [texts, *parts[2:]], rows)
+        proto, bounds = string_tensor(texts.reshape(-1).tolist(), texts.shape)
+        return [np.frombuffer(proto, np.uint8), bounds.reshape(*texts.shape, 2), *rest]
+    return _cut(leaf, parts, rows)
+
+
+def _cut(leaf: Leaf, parts: list[Array], rows: int) -> list[Array]:
+    values, *rest = parts
+    match leaf.kind:
+        case Kind.DENSE:
+            return [values[rows:]]
+        case Kind.VARYING:
+            splits, shapes = rest
+            return [values[splits[rows] :], splits[rows:] - splits[rows], shapes[rows:]]
+        case Kind.RAGGED:
+            first, all_splits = rows, []
+            for splits in rest:
+                all_splits.append(splits[first:] - splits[first])
+                first = int(splits[first])
+            return [values[first:], *all_splits]
+        case Kind.SPARSE:
+            indices, shape = rest
+            kept = indices[:, 0] >= rows
+            moved, left = indices[kept], shape.copy()
+            moved[:, 0] -= rows
+            left[0] -= rows
+            return [values[kept], moved, left]
 
 
 def _values(form: Form, arrays: Sequence[Array]) -> Iterator[Any]:

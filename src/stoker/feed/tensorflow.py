@@ -14,9 +14,9 @@ import itertools
 import math
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from stoker.collation import Form, Pad
 from stoker.dispatch import close_before_others, exiting
 from stoker.errors import ClosedError, OptionError, SpecError
 from stoker.memory import Layout
+from stoker.plan import Iteration, Position
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
 
@@ -50,35 +51,43 @@ def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
     several = ahead > _AHEAD and not outline.single
-    made = _batches(loader, form, serialized, outline.static_rows, _AT_ONCE if several else 1).prefetch(ahead)
+    iterators = _Iterators(loader, form, serialized, _AT_ONCE if several else 1)
+    made = _elements(form, iterators, outline, ahead)
+    if outline.cardinality == math.inf:
+        made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    elif outline.cardinality is not None:
+        # The iteration that goes on where a state was taken has fewer; nothing follows it, endlessly for all that
+        # tf.data knows. So the number is known, and, unlike an asserted one, may be less.
+        nothing = _elements(form, _Nothing(), outline, ahead).repeat()
+        made = made.concatenate(nothing).take(int(outline.cardinality))
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
+    made = made.with_options(options)
+    return _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
+
+
+def _elements(form: Form, iterators: _Iterators | _Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
+    """What is handed out: batches, `ahead` of them prefetched, or examples one by one."""
+    made = _batches(form, iterators, outline.static_rows).prefetch(ahead)
     if outline.single:
         made = made.unbatch()
         if any(leaf.kind is Kind.VARYING for leaf in form.batch.leaves):
             made = made.map(_native(partial(_example, form)))
         made = made.prefetch(outline.size)
-    if outline.cardinality is not None:
-        known = tf.data.INFINITE_CARDINALITY if outline.cardinality == math.inf else int(outline.cardinality)
-        made = made.apply(tf.data.experimental.assert_cardinality(known))
-    options = tf.data.Options()
-    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
-    made = made.with_options(options)
-    return _never_ending(made) if outline.cardinality == math.inf else made
+    return made
 
 
-def _batches(loader: Loader, form: Form, serialized: bool, rows: int | None, most: int) -> tf.data.Dataset:
+def _batches(form: Form, iterators: _Iterators | _Nothing, rows: int | None) -> tf.data.Dataset:
     """The batches; examples whose shapes vary are still ragged values beside their shapes.
 
     Args:
-        loader: what makes them.
         form: what they look like.
-        serialized: whether the components are serialised.
+        iterators: what makes them.
         rows: the rows of each, or None.
-        most: how many are pulled at once.
     """
     tf = _tensorflow()
-    order = _leaf_order(form.batch)
-    leaves = [form.batch.leaves[place] for place in order]
-    iterators = _Iterators(loader, form, _parts_of(form, order), serialized, most)
+    most = iterators.most
+    leaves = [form.batch.leaves[place] for place in _leaf_order(form.batch)]
     begin, pull, end = _weak(iterators)
     number = tf.TensorSpec((), tf.int64)
     nested = element_spec(form, None if form.single else rows)
@@ -246,6 +255,46 @@ def _never_ending(made: Any) -> Any:
     return made
 
 
+def _counted(made: Any, loader: Loader) -> Any:
+    """`made`, telling the loader how many elements an eager loop over it takes."""
+
+    class Counted(type(made)):  # type: ignore[misc]  # of a class that is known only here
+        def __iter__(self) -> Any:
+            iterator = super().__iter__()
+            if _tensorflow().executing_eagerly():
+                kind: Any = type(iterator)
+                iterator.__class__ = _counting(kind)
+                iterator._stoker_loader = loader
+            return iterator
+
+    made.__class__ = Counted
+    return made
+
+
+@cache
+def _counting(kind: Hashable) -> Any:
+    """A class of iterators that count what is taken, in Python; a step in a graph takes without being seen."""
+
+    class Counting(kind):  # type: ignore[valid-type, misc]  # likewise
+        _stoker_iteration: Iteration | None = None
+
+        def __next__(self) -> Any:
+            return self._stoker_count(super().__next__())
+
+        def get_next(self) -> Any:
+            element = super().get_next()
+            return self._stoker_count(element) if _tensorflow().executing_eagerly() else element
+
+        def _stoker_count(self, element: Any) -> Any:
+            if self._stoker_iteration is None:
+                epoch = self._stoker_loader._dispatcher.last_epoch()
+                self._stoker_iteration = epoch.iteration if epoch is not None else Iteration(Position())
+            self._stoker_iteration.taken = (self._stoker_iteration.taken or 0) + 1
+            return element
+
+    return Counting
+
+
 def _is_evaluating(frame: Any) -> bool:
     while frame is not None:
         if frame.f_code.co_name in ("evaluate", "predict") and "keras" in frame.f_globals.get("__name__", ""):
@@ -257,11 +306,14 @@ def _is_evaluating(frame: Any) -> bool:
 class _Iterators:
     """The open iterators of one dataset, by number. Called by TensorFlow, from its threads."""
 
-    def __init__(self, loader: Loader, form: Form, order: list[int], serialized: bool, most: int) -> None:
-        self._loader, self._order, self._serialized, self._most = loader, order, serialized, most
+    def __init__(self, loader: Loader, form: Form, serialized: bool, most: int) -> None:
+        self._loader, self._serialized, self.most = loader, serialized, most
+        self._order = _parts_of(form, _leaf_order(form.batch))
         starts = itertools.accumulate(form.counts, initial=0)
         self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
-        self._counted = loader._outline.cardinality is not None
+        cardinality = loader._outline.cardinality
+        self._counted = cardinality is not None
+        self._cardinality = None if cardinality == math.inf else cardinality
         self._sizes = _told_sizes(loader._dispatcher.form(), serialized)
         self._numbers = itertools.count()
         self._open: dict[int, Batches] = {}
@@ -274,7 +326,10 @@ class _Iterators:
     def pull(self, number: int) -> list[Any]:
         """How many batches follow, and their arrays; the last one stands again in the places of those that do not."""
         try:
-            batches = self._open[number].several(self._most)
+            its = self._open[number]
+            batches = its.several(self.most)
+            if its.is_last(self._cardinality):
+                its.end()
         except ClosedError:
             if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
                 raise StopIteration from None
@@ -285,7 +340,7 @@ class _Iterators:
                 "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
             )
         handed = list(map(self._handed_over, batches))
-        handed += [handed[-1]] * (self._most - len(handed))
+        handed += [handed[-1]] * (self.most - len(handed))
         return [np.int64(len(batches)), *itertools.chain.from_iterable(handed)]
 
     def _handed_over(self, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -308,6 +363,21 @@ class _Iterators:
         self._open.pop(number).close()
 
 
+class _Nothing:
+    """Iterators without elements, of the same kind."""
+
+    most = 1
+
+    def begin(self) -> int:
+        return 0
+
+    def pull(self, number: int) -> list[Any]:
+        raise StopIteration
+
+    def end(self, number: int) -> None:
+        pass
+
+
 def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]:
     """Sizes of padded leaves that TensorFlow was told of: path, array, dimension, size."""
     if serialized:
@@ -321,7 +391,7 @@ def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]
     ]
 
 
-def _weak(iterators: _Iterators) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def _weak(iterators: _Iterators | _Nothing) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """The methods of `iterators` as functions for TensorFlow, which never lets go of a function that it was given.
 
     So they hold a weak reference. The dataset holds the strong one, and each iterator its dataset.

@@ -3,10 +3,12 @@
 permutation   a shuffle of n examples in O(1) memory
 shuffle       a buffer for runs of unknown length
 batches       the batches of an epoch, and the examples in each
+state         how far training has come
 """
 
 from stoker.plan.batches import Order, Plan
 from stoker.plan.permutation import Permutation, mix
 from stoker.plan.shuffle import shuffled
+from stoker.plan.state import Iteration, Position
 
-__all__ = ["Order", "Permutation", "Plan", "mix", "shuffled"]
+__all__ = ["Iteration", "Order", "Permutation", "Plan", "Position", "mix", "shuffled"]

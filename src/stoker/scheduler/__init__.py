@@ -9,10 +9,12 @@ any number of streams (a stream is one iteration of the source: one epoch).
     narrowing  which row of several kills the workers
     streams    what a stream is; batches that are known by number
     shards     batches that become known as shards are read
+    marks      where such a stream stands: what another run needs to go on
 """
 
 from stoker.scheduler.machine import RETRIES, SPARE, Scheduler
+from stoker.scheduler.marks import Leftover, Mark
 from stoker.scheduler.shards import ShardStream
-from stoker.scheduler.streams import RowsStream, Stream
+from stoker.scheduler.streams import Place, RowsStream, Stream
 
-__all__ = ["RETRIES", "SPARE", "RowsStream", "Scheduler", "ShardStream", "Stream"]
+__all__ = ["RETRIES", "SPARE", "Leftover", "Mark", "Place", "RowsStream", "Scheduler", "ShardStream", "Stream"]

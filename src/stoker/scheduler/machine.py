@@ -274,7 +274,7 @@ class Scheduler:
             self._depth = max(DEPTH, min(DEPTH_SHORT, int(DEPTH_SECONDS / done.seconds)))
         if batch.shard is not None:
             batch.rows, batch.parcel, batch.ended, batch.raw = done.rows, done.parcel, done.ended, done.raw
-            batch.shard.ended = done.ended
+            batch.come, batch.shard.ended = done.come, done.ended
         if done.again and isinstance(work, Rows):
             trial = Trial(work.batch, work.first, work.count, work.whole, of=held.task.id)
             self._todo.appendleft(_Held(self._task(held, trial), batch, made_by=worker))

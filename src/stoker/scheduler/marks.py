@@ -41,6 +41,10 @@ class Mark:
     places: tuple[Place, ...] = ()
     left: tuple[Leftover, ...] = ()
 
+    def needed(self) -> list[int]:
+        """The shards that have been opened and are read again, or on."""
+        return [place.shard for place in self.places] + [left.shard for left in self.left]
+
 
 class Marks:
     """The marks of a stream, by the batches and rows before each."""

@@ -45,6 +45,7 @@ class Done:
         ended: the shard has no more.
         parcel: the rows are single examples, to be joined with others.
         raw: examples that the shard has given so far.
+        come: how far the shard has come, for whoever opens it next.
         again: the rows are to be made once more, by another worker, to see whether the same comes out.
     """
 
@@ -56,6 +57,7 @@ class Done:
     parcel: bool = False
     raw: int = 0
     again: bool = False
+    come: object = None
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Stride:
-    """The next rows of a shard: a whole batch, or what is left."""
+    """The next rows of a shard: a whole batch, or what is left.
+
+    Attributes:
+        again: rows that were made in another run and are needed again: the shard had come to `since` before them.
+    """
 
     shard: int
+    again: bool = False
+    since: object = None
 
 
 @dataclass(frozen=True)
@@ -260,6 +268,13 @@ class WrongLength:
     told: int
     came: int
     ended: bool
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The reason for a `Fail`: this shard gives fewer rows now than in the run that is gone on with."""
+
+    shard: int
 
 
 @dataclass(frozen=True)

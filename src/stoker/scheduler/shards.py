@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 
-from stoker.scheduler.messages import Command, Fail, Gather, Joint, Park, Piece, Stride, WrongLength
-from stoker.scheduler.streams import Batch, Cut, Shard, Start, State, count_ready
+from stoker.scheduler.marks import Again, Leftover, Mark, Marks
+from stoker.scheduler.messages import Command, Fail, Gather, Joint, Park, Piece, Shrunk, Stride, WrongLength
+from stoker.scheduler.streams import Batch, Cut, Place, Shard, Start, State, count_ready
 
 
 class ShardStream:
@@ -32,6 +33,7 @@ class ShardStream:
         keep_rest: whether the last batch may be smaller.
         in_turn: whether the shards are read in turn, or one after the other.
         length: raw examples in all, when the user told it.
+        since: where another run left the stream.
     """
 
     def __init__(
@@ -44,20 +46,23 @@ class ShardStream:
         keep_rest: bool = True,
         in_turn: bool = True,
         length: float | None = None,
+        since: Mark | None = None,
     ) -> None:
         self.number, self.pulls = number, 0
         self._order, self._size, self._keep_rest, self._in_turn = order, size, keep_rest, in_turn
         self._open_shards, self._length = open_shards, length
         self._available = len(order) if order is not None else 0
         self._all = order is not None  # no more shards become available
-        self._opened = 0
-        self._places: list[Shard] = []
-        self._made: dict[Shard, deque[Batch]] = {}  # of the open shards, in order
-        self._turn = 0
+        since = since or Mark()
+        self._opened, self._turn, self._raw = since.opened, since.turn, since.raw
+        self._places = [Shard(place) for place in since.places]
+        self._made: dict[Shard, deque[Batch]] = {shard: deque() for shard in self._places}  # of them, in order
+        self._again = Again(since.left) if since.left else None
         self._line: deque[Batch] = deque()  # to be delivered in this order
         self._left: deque[Piece] = deque()
+        self._origins: dict[int, Leftover] = {}  # of what is parked
+        self.marks = Marks(since)
         self._parked = 0
-        self._raw = 0
         self._numbers = 0  # batches that have been put in line
         self._delivered_all = False
         self._fill_places()
@@ -81,15 +86,17 @@ class ShardStream:
     def is_starved(self) -> bool:
         if self._line:
             return self._line[0].state is State.WAITING
+        if self._again is not None:
+            return self._again.is_starved()
         return bool(self._places) and not self._made[self._places[self._turn]]
 
     def batches(self) -> list[Batch]:
-        return [batch for batch in self._line if batch.slot >= 0] + [
-            batch for shard in self._places for batch in self._made[shard]
-        ]
+        again = self._again.batches() if self._again is not None else []
+        made = [batch for shard in self._places for batch in self._made[shard]]
+        return [batch for batch in self._line if batch.slot >= 0] + again + made
 
     def shards(self) -> list[Shard]:
-        return list(self._places)
+        return (self._again.shards() if self._again is not None else []) + self._places
 
     def give_back(self) -> Batch | None:
         return None
@@ -108,6 +115,8 @@ class ShardStream:
                 assert joint is not None
                 batch.state = State.FILLING
                 return Start(batch, [joint], partial(self._gather, joint))
+        if self._again is not None:
+            return self._again.start(self.number, self._size)
         shards = [*self._places[self._turn :], *self._places[: self._turn]]
         wanted = [shard for shard in shards if self._goes_on(shard)]
         if not wanted:
@@ -128,8 +137,11 @@ class ShardStream:
     # ── what is done ─────────────────────────────────────────────────────────────────────────
     def advance(self) -> tuple[list[Command], list[Batch]]:
         out: list[Command] = []
-        free: list[Batch] = []
-        while self._places:
+        free = self._remake(out)
+        while self._again is None and (self._places or self._rows_left() >= self._size):
+            if self._rows_left() >= self._size:
+                self._put_in_line(self._joint(self._size))
+                continue
             shard = self._places[self._turn]
             made = self._made[shard]
             if not made or made[0].state is State.FILLING:
@@ -138,22 +150,22 @@ class ShardStream:
             if batch.state is State.FAILED:
                 self._end_with(batch)
                 return out, free + self._dropped()
-            self._raw += batch.raw - shard.raw
-            shard.raw = batch.raw
+            since, shard.place = shard.place, Place(shard.index, batch.raw, batch.come)
+            self._raw += batch.raw - since.raw
             if self._length is not None and self._raw > self._length:
                 free.append(batch)
                 self._fail(WrongLength(int(self._length), self._raw, ended=False))
                 return out, free + self._dropped()
             if batch.parcel:
-                self._park(batch, out)
+                self._park(batch, Leftover(shard.index, since.come, 0, batch.rows), out)
                 free.append(batch)
-            else:
-                self._put_in_line(batch)
             if batch.ended:
                 free += self._replace(shard)
             elif self._in_turn and not batch.parcel:
                 self._turn = (self._turn + 1) % len(self._places)
-        if self._all and self._opened == self._available and not self._delivered_all:
+            if not batch.parcel:
+                self._put_in_line(batch)
+        if self._again is None and self._all and self._opened == self._available and not self._delivered_all:
             self._finish()
         return out, free
 
@@ -166,13 +178,36 @@ class ShardStream:
             self._put_in_line(self._joint(self._rows_left()))
         self._delivered_all = True
 
-    def _park(self, batch: Batch, out: list[Command]) -> None:
+    def _remake(self, out: list[Command]) -> list[Batch]:
+        """Take in what was left in another run; returns the batches whose slots are free."""
+        if self._again is None:
+            return []
+        failed = self._again.failed()
+        if failed is not None:
+            others = [batch for batch in self._again.batches() if batch is not failed]
+            self._again = None
+            self._end_with(failed)
+            return others + self._dropped()
+        free = self._again.park(self.number, self._parked, out)
+        self._parked += len(free)
+        shrunk, pieces = self._again.shrunk(), self._again.pieces()
+        if shrunk is not None:
+            free += self._again.batches()
+            self._again = None
+            self._fail(Shrunk(shrunk))
+            return free + self._dropped()
+        if pieces is not None:
+            self._left = deque(piece for piece, _ in pieces)
+            self._origins = {piece.parked: origin for piece, origin in pieces}
+            self._again = None
+        return free
+
+    def _park(self, batch: Batch, origin: Leftover, out: list[Command]) -> None:
         if batch.rows:
             self._parked += 1
             out.append(Park(self.number, self._parked, batch.slot, batch.rows))
             self._left.append(Piece(self._parked, 0, batch.rows))
-        while self._rows_left() >= self._size:
-            self._put_in_line(self._joint(self._size))
+            self._origins[self._parked] = origin
 
     def _rows_left(self) -> int:
         return sum(piece.stop - piece.start for piece in self._left)
@@ -187,12 +222,22 @@ class ShardStream:
             missing -= stop - piece.start
             if stop < piece.stop:
                 self._left.appendleft(Piece(piece.parked, stop, piece.stop))
+            else:
+                del self._origins[piece.parked]
         return Batch(self.number, -1, rows, state=State.WAITING, joint=Joint(tuple(pieces)))
 
     def _put_in_line(self, batch: Batch) -> None:
         batch.number = self._numbers
         self._numbers += 1
         self._line.append(batch)
+        self.marks.add(batch.rows, self._mark())
+
+    def _mark(self) -> Mark:
+        left = []
+        for piece in self._left:
+            origin = self._origins[piece.parked]
+            left.append(Leftover(origin.shard, origin.since, piece.start, piece.stop))
+        return Mark(self._opened, self._turn, self._raw, tuple(shard.place for shard in self._places), tuple(left))
 
     def _replace(self, shard: Shard) -> list[Batch]:
         """The next shard takes the place of one that has ended; returns what was made of that one in vain."""
@@ -212,13 +257,13 @@ class ShardStream:
             self._places.append(self._open())
 
     def _open(self) -> Shard:
-        shard = Shard(self._order[self._opened] if self._order is not None else self._opened)
+        shard = Shard(Place(self._order[self._opened] if self._order is not None else self._opened))
         self._opened += 1
         self._made[shard] = deque()
         return shard
 
     # ── the end by an error ──────────────────────────────────────────────────────────────────
-    def _fail(self, reason: WrongLength) -> None:
+    def _fail(self, reason: WrongLength | Shrunk) -> None:
         batch = Batch(self.number, -1, 0, state=State.FAILED)
         batch.failure = Fail(self.number, self._numbers, None, reason)
         self._end_with(batch)

@@ -25,14 +25,27 @@ class State(enum.Enum):
     DROPPED = "nobody wants it; its slot is free when the last writer is gone"
 
 
+@dataclass(frozen=True)
+class Place:
+    """An open shard: the raw examples that it has given, and how far it has come, for whoever opens it next."""
+
+    shard: int
+    raw: int = 0
+    come: object = None
+
+
 @dataclass(eq=False)
 class Shard:
     """A shard that is read: by one worker at a time."""
 
-    index: int
+    place: Place  # by what stands in line
     owner: int | None = None  # the worker that has it open
     ended: bool = False
-    raw: int = 0
+
+    @property
+    def index(self) -> int:
+        """Its number."""
+        return self.place.shard
 
 
 @dataclass(eq=False)
@@ -52,6 +65,7 @@ class Batch:
     parcel: bool = False
     ended: bool = False
     raw: int = 0
+    come: object = None  # how far its shard has come with it
 
 
 @dataclass(frozen=True)

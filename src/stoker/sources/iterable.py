@@ -6,9 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from stoker.errors import SourceError
+
+#: Items that are skipped and yet kept, so that what batches look like is found out from the same ones.
+_IN_SIGHT = 32
 
 
 class IterableSource:
@@ -81,6 +85,7 @@ class Puller:
         pack: makes the bytes of an item.
         every: items after which they are told of: those of a batch.
         tell: called from the thread with the number of items so far and whether there are no more.
+        skip: the first so many items count as pulled and taken; some are kept to be looked at.
     """
 
     def __init__(
@@ -90,13 +95,16 @@ class Puller:
         pack: Callable[[Any], bytes],
         every: int,
         tell: Callable[[int, bool], None],
+        *,
+        skip: int = 0,
     ) -> None:
         self._source, self._wrap, self._pack, self._every, self._tell = source, wrap, pack, every, tell
+        self._skip, self._skipped = skip, list[bytes]()
         self._items: deque[bytes] = deque()
-        self._wanted = 0
+        self._wanted = skip
         self._changed = threading.Condition()
         self._closed = False
-        self.pulled = 0
+        self.pulled = skip
         self.ended: Ended | None = None
         self._thread = threading.Thread(target=self._run, name="stoker-puller", daemon=True)
         self._thread.start()
@@ -109,7 +117,12 @@ class Puller:
 
     def peek(self, count: int) -> list[bytes]:
         """The first items, at most so many, without taking them."""
-        return [self._items[place] for place in range(min(count, len(self._items)))]
+        kept = self._skipped[:count]
+        return kept + [self._items[place] for place in range(min(count - len(kept), len(self._items)))]
+
+    def in_sight(self) -> int:
+        """Items that `peek` can give."""
+        return len(self._skipped) + len(self._items)
 
     def count(self) -> int:
         """Items that have been pulled and not taken."""
@@ -128,10 +141,11 @@ class Puller:
             self._thread.join(wait)
 
     def _run(self) -> None:
-        count = 0
+        count = self._skip
         try:
             items = self._wrap(self._source.open())
             try:
+                self._leave_behind(items)
                 while self._is_wanted(count):
                     try:
                         item = next(items)
@@ -149,6 +163,19 @@ class Puller:
             self.ended = Ended(error)
         if not self._closed:
             self._tell(count, True)
+
+    def _leave_behind(self, items: Iterator[Any]) -> None:
+        number = 0
+        for number, item in enumerate(islice(items, self._skip), 1):
+            if number <= _IN_SIGHT:
+                self._skipped.append(self._packed(item, number - 1))
+            if self._closed:
+                return
+        if number < self._skip:
+            raise SourceError(
+                f"the iterable ended after {number:,} items, and {self._skip:,} were taken before: it is not what it "
+                "was when the state was saved."
+            )
 
     def _is_wanted(self, count: int) -> bool:
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import pickle
 from collections import deque
@@ -171,6 +172,22 @@ class Lane:
         )
 
 
+def _told(state: Any) -> str:
+    """A user's state as text: JSON where that tells it all, and may be kept in a file; else a pickle."""
+    try:
+        text = json.dumps(state)
+        if json.loads(text) == state:
+            return "j:" + text
+    except (TypeError, ValueError):
+        pass  # there is something in it that JSON has no word for
+    return "p:" + base64.b64encode(pickle.dumps(state)).decode()
+
+
+def _own_state(text: str) -> Any:
+    kind, told = text[:2], text[2:]
+    return json.loads(told) if kind == "j:" else pickle.loads(base64.b64decode(told))
+
+
 def _nothing() -> Generator[tuple[Any, int], None, None]:
     yield from ()
 
@@ -204,7 +221,7 @@ class Lanes:
         buffer = self._program.shuffle
         own = hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") and not buffer
         if progress.state and own:
-            iterator.load_state_dict(pickle.loads(base64.b64decode(progress.state)))
+            iterator.load_state_dict(_own_state(progress.state))
         elif progress.state:
             raise SourceChanged(f"shard {shard} had a state_dict and has none now")
         raws = self._pull(iterator, seeds, progress.state_raw)
@@ -214,7 +231,7 @@ class Lanes:
             raws,
             self._transform(),
             progress,
-            own_state=(lambda: base64.b64encode(pickle.dumps(iterator.state_dict())).decode()) if own else None,
+            own_state=(lambda: _told(iterator.state_dict())) if own else None,
             name=f"shard {shard}",
             words=self._words,
             skip=self._reader.skip,

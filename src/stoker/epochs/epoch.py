@@ -1,0 +1,228 @@
+"""What all kinds of epochs have in common.
+
+An epoch tells the scheduler what its stream is, turns tasks into questions for workers, and keeps what
+must be at hand to ask again: how far shards have come, items that were pulled, examples left at the
+ends of shards. All of it under the dispatcher's lock.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stoker.epochs.saved import Saved
+from stoker.plan import Iteration, Position
+from stoker.scheduler import ShardStream, Stream
+from stoker.scheduler.marks import Marks
+from stoker.scheduler.messages import Joint, Piece, Rows, Stride, Task, Trial
+from stoker.stats import Skipped
+from stoker.worker.messages import Finished, Join, Opening, Progress, Question
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How examples are made into batches, whatever the source.
+
+    Attributes:
+        size: rows of a full batch.
+        keep_rest: whether the last batch may be smaller.
+        seed: the Loader's seed.
+        shuffle: size of the shuffle buffer, or 0.
+        window: parts of a source that are made side by side when their sizes are not known beforehand.
+        single: whether examples are handed out one by one.
+    """
+
+    size: int
+    keep_rest: bool
+    seed: int
+    shuffle: int
+    window: int
+    single: bool = False
+
+
+class Epoch(ABC):
+    """One iteration of the source.
+
+    Args:
+        begin: where it begins.
+        batching: how examples are made into batches.
+        uneven: whether the transform may return SKIP or Many.
+    """
+
+    def __init__(self, begin: Position, batching: Batching, *, uneven: bool) -> None:
+        self.iteration, self.number, self.uneven = Iteration(begin), begin.epoch, uneven
+        self.key = 0  # tells epochs with the same number apart
+        self.serialized = False  # whether each component is delivered as a serialised tensor
+        self._batching = batching
+        self.ledger: set[tuple[int | None, int]] = set()  # examples that were left out, by shard and number
+        self._parked: dict[int, list[bytes]] = {}
+        self._without: dict[int | None, set[int]] = {}
+        self._progress: dict[int, Progress] = {}
+        saved = None if begin.stream is None else Saved.of(begin.stream)
+        self._since = saved.mark if saved is not None else None
+        self.drop = saved.drop if saved else 0  # examples of its first batch that were taken before
+        self._base = saved.base if saved else begin.taken * (1 if batching.single else batching.size)
+        self._before = begin.taken - self.drop  # what was taken before the stream's first batch
+        self._marks: Marks | None = None
+        if saved is not None:
+            self._progress = {
+                place.shard: place.come for place in saved.mark.places if isinstance(place.come, Progress)
+            }
+            for shard, example in saved.without:
+                self.leave_out(shard, example)
+
+    @abstractmethod
+    def stream(self, number: int) -> Stream:
+        """The stream that the scheduler serves."""
+
+    @abstractmethod
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+        """The question for rows of a batch with a number."""
+
+    @abstractmethod
+    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+        """The question for the next rows of a shard."""
+
+    def handed(self, rows: Sequence[int]) -> None:
+        """Batches of so many rows were handed over."""
+        first = not self.iteration.handed
+        self.iteration.handed += sum(rows) - first * self.drop if self._batching.single else len(rows)
+
+    def position(self, taken: int) -> Position | None:
+        """Where it stands after so many batches (or examples) of it; None when that was too long ago."""
+        begin = self.iteration.begin
+        if taken == begin.taken:
+            return begin
+        if self._marks is None or taken <= self._before:
+            return Position(self.number, taken)
+        drop = 0
+        if self._batching.single:
+            found = self._marks.before(taken - self._before)
+            mark = found[1] if found is not None else None
+            drop = taken - self._before - found[0] if found is not None else 0
+        else:
+            mark = self._marks.after(taken - self._before)
+        if mark is None:
+            return None
+        return Position(self.number, taken, Saved(self._base, drop, mark, tuple(self._known_without())).told())
+
+    def batch_number(self, number: int) -> int:
+        """The number in the epoch of a batch of the stream."""
+        return number + self._before // (self._batching.size if self._batching.single else 1)
+
+    def turn_uneven(self, batch: int) -> None:
+        """A transform returned SKIP or Many within this batch, which was numbered: read on as parts from here."""
+        self.uneven = True
+        self._base += batch * self._batching.size
+        self._before += batch * (self._batching.size if self._batching.single else 1)
+
+    def _parts(self, order: Sequence[int] | None, number: int) -> ShardStream:
+        """A stream of parts of the source, from its base on, whose sizes are not known beforehand."""
+        size, keep, window = self._batching.size, self._batching.keep_rest, self._batching.window
+        stream = ShardStream(number, order, size, open_shards=window, keep_rest=keep, in_turn=False, since=self._since)
+        self._marks = stream.marks
+        return stream
+
+    def _known_without(self) -> list[tuple[int | None, int]]:
+        return [(shard, example) for shard, examples in self._without.items() for example in sorted(examples)]
+
+    def close(self) -> None:  # noqa: B027  (most kinds hold nothing)
+        """Nobody reads it any more."""
+
+    def delivered(self) -> None:  # noqa: B027
+        """A batch was delivered."""
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether workers may have shards of it open."""
+        return self.uneven
+
+    @abstractmethod
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
+        """Which examples a task is about, in words."""
+
+    def example(self, work: Rows | Trial, row: int) -> int:
+        """The number of the example in a row of a numbered batch."""
+        raise AssertionError("shards have no numbered batches")
+
+    def row(self, work: Rows | Trial, example: int) -> int | None:
+        """The row of a numbered batch in which an example stands, among those of a task."""
+        return next(
+            (row for row in range(work.first, work.first + work.count) if self.example(work, row) == example), None
+        )
+
+    def shard_of(self, work: Stride) -> int | None:
+        """The shard that its examples are counted in; None where they are counted in the source."""
+        return None
+
+    def leave_out(self, shard: int | None, example: int) -> bool:
+        """Leave this example out from now on; whether it was not left out before."""
+        known = (shard, example) in self.ledger
+        self.ledger.add((shard, example))
+        self._without.setdefault(shard, set()).add(example)
+        return not known
+
+    def noted(self, work: Stride, skipped: Sequence[tuple[int, str]], count: int) -> tuple[list[Skipped], int]:
+        """Those of the examples that a worker left out which it had not left out before; and how many."""
+        shard = self.shard_of(work)
+        new = [(number, reason) for number, reason in skipped if (shard, number) not in self.ledger]
+        self.ledger.update((shard, number) for number, _ in new)
+        return [Skipped(self.number, shard, *one) for one in new], len(new) + count - len(skipped)
+
+    def _left_out(self, shard: int | None) -> tuple[int, ...]:
+        return tuple(sorted(self._without.get(shard, ())))
+
+    def load(self, count: int) -> bytes:
+        """The next items, for a worker."""
+        raise AssertionError("no items are pulled for this epoch")
+
+    def inbox(self, task: Task) -> bytes | None:
+        """What must lie in the slot's inbox when a worker opens a shard, or None."""
+        return None
+
+    def question(self, task: Task, opens: bool) -> Question:
+        """What to ask a worker for a task; `opens`: it does not have the shard open."""
+        match task.work:
+            case Rows() | Trial() as some:
+                return self.rows(task, some)
+            case Stride(shard, True, since):
+                assert isinstance(since, Progress | None)
+                return self.stride(task, shard, Opening(since or Progress()))
+            case Stride(shard):
+                return self.stride(task, shard, self._opening(shard) if opens else None)
+            case Joint():
+                return Join(task.id, task.slot, task.work.rows, self.serialized)
+
+    def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
+        """A worker has done a task."""
+        if isinstance(work, Stride) and answer.progress is not None and not work.again:
+            self._progress[work.shard] = answer.progress
+
+    def park(self, number: int, segments: list[bytes]) -> None:
+        """Keep single examples."""
+        self._parked[number] = segments
+
+    def gather(self, pieces: Sequence[Piece]) -> bytes:
+        """Parked examples one after the other; those before them in their parcel are needed no more either."""
+        found: list[bytes] = []
+        for piece in pieces:
+            segments = self._parked[piece.parked]
+            found += segments[piece.start : piece.stop]
+            if piece.stop == len(segments):
+                del self._parked[piece.parked]
+        return b"".join(found)
+
+    def _opening(self, shard: int) -> Opening:
+        return Opening(self._progress.get(shard, Progress()))
+
+
+def told(numbers: list[int]) -> str:
+    """Examples, in words."""
+    shown = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")
+    return f"example{'s' * (len(numbers) > 1)} {shown}"
+
+
+def of_part(work: Stride, size: int, base: int) -> str:
+    """The examples of a part of a source, in words."""
+    return f"the {size} examples from number {base + work.shard * size} on"

@@ -1,0 +1,62 @@
+"""An epoch of a source that is read by index."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stoker.epochs.epoch import Batching, Epoch, of_part, told
+from stoker.plan import Plan, Position
+from stoker.scheduler import RowsStream, Stream
+from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
+from stoker.worker.messages import Opening, Question, Step, Work
+
+
+class IndexEpoch(Epoch):
+    """Of a map-style source or of arrays."""
+
+    def __init__(self, begin: Position, batching: Batching, plan: Plan, *, uneven: bool) -> None:
+        super().__init__(begin, batching, uneven=uneven or begin.stream is not None)
+        self._plan, self._order = plan, plan.order(begin.epoch)
+
+    def stream(self, number: int) -> Stream:
+        left, size = self._plan.length - self._base, self._batching.size
+        if self.uneven:
+            return self._parts(range(-(-left // size)), number)
+        batches = -(-left // size) if self._batching.keep_rest else left // size
+        return RowsStream(number, batches, self._rows_of, size, whole=self.serialized)
+
+    def _rows_of(self, batch: int) -> int:
+        size = self._batching.size
+        return min(size, self._plan.length - self._base - batch * size)
+
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+        where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
+        return Work(*where, False, rows.count, self.indices(rows), isinstance(rows, Trial))
+
+    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+        if opening is None:
+            return Step(
+                task.id, self.number, task.slot, shard, self.serialized, True, None, without=self._left_out(None)
+            )
+        size = self._rows_of(shard)
+        indices = self.indices(Rows(shard, 0, size, size))
+        without = self._left_out(None)
+        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, size, indices, without)
+
+    def example(self, work: Rows | Trial, row: int) -> int:
+        return int(self.indices(Rows(work.batch, row, 1, work.whole))[0])
+
+    def row(self, work: Rows | Trial, example: int) -> int | None:
+        found = np.flatnonzero(self.indices(work) == example)
+        return work.first + int(found[0]) if len(found) else None
+
+    def indices(self, rows: Rows | Trial) -> npt.NDArray[np.int64]:
+        """The examples that stand in these rows."""
+        start = self._base + rows.batch * self._batching.size + rows.first
+        return self._order.indices(start, start + rows.count)
+
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
+        if isinstance(work, Rows | Trial):
+            return told(self.indices(work).tolist())
+        return "examples that are joined" if isinstance(work, Joint) else of_part(work, self._batching.size, self._base)
