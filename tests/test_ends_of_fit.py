@@ -64,5 +64,5 @@ def test_a_trainer_that_is_killed_while_its_workers_start_leaves_none() -> None:
         workers = workers_of(trainer.pid)
         trainer.kill()
         trainer.communicate(timeout=5)
-        _, alive = psutil.wait_procs(workers, timeout=1)
-        assert not alive
+        psutil.wait_procs(workers, timeout=1)
+        assert not any(is_alive(worker.pid) for worker in workers)

@@ -83,13 +83,13 @@ class Journal:
             return self._next
         epoch = self._begun[0]
         iteration = epoch.iteration
-        if consumed is None and iteration.taken is None and iteration.handed and not iteration.ended:
+        if consumed is None and iteration.taken is None and iteration.handed:
             raise StateError(
                 f"TensorFlow pulls batches ahead of the model, so nobody knows how many of these {iteration.handed:,} "
                 "it has taken. Tell by `state_dict(consumed=…)`, counted in this iteration, or let "
                 "`stoker.keras.ResumableData` count the steps of fit()."
             )
-        some = consumed if consumed is not None else iteration.handed if iteration.taken is None else iteration.taken
+        some = iteration.taken or 0 if consumed is None else consumed
         if not 0 <= some <= iteration.handed:
             raise OptionError(
                 f"consumed={consumed!r}: this iteration has handed over {iteration.handed:,} batches so far; count "

@@ -19,6 +19,7 @@ from stoker.engines.cpus import usable_cpus
 from stoker.engines.files import require_descriptors
 from stoker.engines.inline import InlineEngine
 from stoker.epochs import Batching, Epoch, IndexEpoch, ItemEpoch, ShardEpoch
+from stoker.epochs.saved import Saved
 from stoker.errors import OptionError, StateError
 from stoker.memory import Inbox, Slot
 from stoker.memory.budget import fair_share
@@ -131,6 +132,8 @@ class Stations:
         count = self._count()
         if count is not None and position.taken > (most := self.outline().cardinality or 0):
             raise StateError(f"the state tells of {position.taken:,} batches taken; an epoch has {most:,}.")
+        if position.stream is not None:
+            Saved.of(position.stream)
         return position
 
     def _fingerprint(self) -> dict[str, Any]:

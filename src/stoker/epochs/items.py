@@ -41,6 +41,7 @@ class ItemEpoch(Epoch):
         self._open: dict[int, list[bytes]] = {}  # parts
         self._parts_taken, self._taken = self._first, skip
         self._want()
+        self.puller.want(self._base + (max(self._needed, default=-1) + 1) * batching.size)
 
     def stream(self, number: int) -> Stream:
         size, keep = self._batching.size, self._batching.keep_rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stoker.scheduler.messages import Command, Park, Piece, Stride
@@ -84,9 +84,9 @@ class Again:
     def __post_init__(self) -> None:
         self.parts = [_Part(of, Shard(Place(of.shard))) for of in self.left]
 
-    def start(self, stream: int, size: int) -> Start | None:
-        """Start the next one."""
-        part = next((part for part in self.parts if part.batch is None), None)
+    def start(self, stream: int, size: int, is_there: Callable[[Shard], bool]) -> Start | None:
+        """Start the next one that can be made."""
+        part = next((part for part in self.parts if part.batch is None and is_there(part.shard)), None)
         if part is None:
             return None
         part.batch = Batch(stream, -1, size, shard=part.shard)

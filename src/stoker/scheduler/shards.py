@@ -116,7 +116,7 @@ class ShardStream:
                 batch.state = State.FILLING
                 return Start(batch, [joint], partial(self._gather, joint))
         if self._again is not None:
-            return self._again.start(self.number, self._size)
+            return self._again.start(self.number, self._size, self._is_there)
         shards = [*self._places[self._turn :], *self._places[: self._turn]]
         wanted = [shard for shard in shards if self._goes_on(shard)]
         if not wanted:
@@ -129,7 +129,12 @@ class ShardStream:
     def _goes_on(self, shard: Shard) -> bool:
         """Whether more may be asked of a shard; of a part, that mostly ends at once, one thing at a time."""
         made = self._made[shard]
-        return not shard.ended and (self._in_turn or not made) and not (made and made[-1].failure)
+        may = self._is_there(shard) and (self._in_turn or not made)
+        return may and not shard.ended and not (made and made[-1].failure)
+
+    def _is_there(self, shard: Shard) -> bool:
+        """Whether what it consists of has arrived: of the parts that another run had opened, too."""
+        return self._order is not None or shard.index < self._available
 
     def _gather(self, joint: Joint, slot: int) -> Command:
         return Gather(self.number, slot, joint.pieces)

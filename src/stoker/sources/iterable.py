@@ -171,7 +171,7 @@ class Puller:
                 self._skipped.append(self._packed(item, number - 1))
             if self._closed:
                 return
-        if number < self._skip:
+        if number <= self._skip - self._every:  # the last batch may not have been full
             raise SourceError(
                 f"the iterable ended after {number:,} items, and {self._skip:,} were taken before: it is not what it "
                 "was when the state was saved."
