@@ -216,17 +216,21 @@ class Loader:
         with self._dispatcher.journal() as journal:
             return self._stations.state(journal.position(consumed, self._outline.cardinality))
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Go on where a state was taken: the next iteration that begins is the rest of that epoch.
 
         At once for sources with an index; shards of a generator are read again up to where they had come, unless
         their iterator has `state_dict()` and `load_state_dict()` that JSON can hold; the items of an iterable are
         skipped. Iterations under way are not disturbed. `workers`, `prefetch` and the like may differ.
 
+        Args:
+            state: what `state_dict` returned.
+            strict: False to begin the state's epoch afresh where it is of a Loader with other batches.
+
         Raises:
             StateError: the state is damaged, or of a Loader with other batches: tells what differs.
         """
-        self._dispatcher.go_to(self._stations.position(state))
+        self._dispatcher.go_to(self._stations.position(state, strict))
 
     def stats(self) -> Stats:
         """Deaths of workers, and examples that were left out, since the Loader was made.

@@ -126,9 +126,9 @@ class Stations:
         """The dict of a position."""
         return state.told(position, self._seed, self._fingerprint())
 
-    def position(self, told: Any) -> Position:
-        """The position that a dict tells; raises `StateError`."""
-        position = state.position_of(told, self._seed, self._fingerprint())
+    def position(self, told: Any, strict: bool) -> Position:
+        """The position that a dict tells, or the start of its epoch if it is foreign; raises `StateError`."""
+        position = state.position_of(told, self._seed, self._fingerprint(), strict)
         count = self._count()
         if count is not None and position.taken > (most := self.outline().cardinality or 0):
             raise StateError(f"the state tells of {position.taken:,} batches taken; an epoch has {most:,}.")

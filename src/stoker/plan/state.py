@@ -61,8 +61,11 @@ def told(position: Position, seed: int, fingerprint: Mapping[str, Any]) -> dict[
     }
 
 
-def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any]) -> Position:
-    """The position that a dict tells; raises `StateError` if it is damaged, or of another Loader."""
+def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any], strict: bool = True) -> Position:
+    """The position that a dict tells; raises `StateError` if it is damaged, or of another Loader.
+
+    Where that is not wanted (`strict`), the position is the start of the epoch.
+    """
     if not isinstance(state, Mapping) or "version" not in state or "fingerprint" not in state:
         raise StateError(f"this is no state of a Loader: {_shown(state)}. Give what `state_dict()` returned.")
     if state["version"] != VERSION:
@@ -73,26 +76,27 @@ def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any]) -> Positi
     if set(state) != _KEYS or not isinstance(state["fingerprint"], Mapping):
         odd = sorted(map(str, set(state) ^ _KEYS)) or ["fingerprint"]
         raise StateError(f"the state is damaged, at {', '.join(odd)}: {_shown(state)}")
-    _compare({"seed": state["seed"], **state["fingerprint"]}, {"seed": seed, **fingerprint})
     for key in ("epoch", "batches"):
         if type(state[key]) is not int or state[key] < 0:
             raise StateError(f"the state is damaged: {key} is {state[key]!r}, not a whole number from 0")
     if not isinstance(state["stream"], Mapping | None):
         raise StateError(f"the state is damaged: stream is {state['stream']!r}")
-    return Position(state["epoch"], state["batches"], state["stream"])
+    foreign = _differing({"seed": state["seed"], **state["fingerprint"]}, {"seed": seed, **fingerprint})
+    if foreign and strict:
+        raise StateError(
+            f"the state is of another Loader: {'; '.join(foreign)}. Its batches are not this one's. Make the Loader as "
+            "it was, or start the epoch afresh (strict=False). (workers, prefetch and memory_limit may differ.)"
+        )
+    return Position(state["epoch"]) if foreign else Position(state["epoch"], state["batches"], state["stream"])
 
 
-def _compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differ = [
+def _differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was."""
+    return [
         f"{key} was {saved.get(key, 'not told')!r} and is {now.get(key, 'not told')!r}"
         for key in {**saved, **now}
         if json.dumps(saved.get(key)) != json.dumps(now.get(key))
     ]
-    if differ:
-        raise StateError(
-            f"the state is of another Loader: {'; '.join(differ)}. Its batches are not this one's. Make the Loader as "
-            "it was, or start the epoch afresh. (workers, prefetch and memory_limit may differ.)"
-        )
 
 
 def _is_newer(version: Any) -> bool:

@@ -1,0 +1,7 @@
+"""For `keras.Model.fit`: training that goes on where it stopped. Importing this module imports Keras."""
+
+from __future__ import annotations
+
+from stoker.feed.keras import ResumableData
+
+__all__ = ["ResumableData"]
