@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test stress faults lint format bench clean
+.PHONY: venv demo test stress faults resume-check lint format bench clean
 
 venv: $(STAMP)
 
@@ -26,6 +26,10 @@ stress: $(STAMP)
 # Every cell of the table of faults, with its seconds (docs/faults.md).
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults -m "stress or not stress"
+
+# Training killed by SIGKILL at random steps, and gone on with, ends with the same weights (docs/resume.md).
+resume-check: $(STAMP)
+	$(BIN)/python -m tests.state.check
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

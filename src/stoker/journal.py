@@ -65,18 +65,22 @@ class Journal:
             if batches:
                 self._begun.popleft()
 
-    def is_behind(self) -> bool | None:
-        """Whether more was handed over than the model took; None when these were all of the epoch."""
+    def seen(self) -> int:
+        """Batches that the model has taken of its epoch, in earlier runs too."""
         if not self._begun:
-            return False
+            return self._next.taken
         iteration = self._begun[0].iteration
-        if (iteration.taken or 0) < iteration.handed or len(self._begun) > 1:
-            return True
-        return None if iteration.ended else False
+        return iteration.begin.taken + (iteration.taken or 0)
 
     # ── the state ────────────────────────────────────────────────────────────────────────────
-    def position(self, consumed: int | None, cardinality: float | None) -> Position:
-        """Where training stands; `consumed` batches of the iteration at hand were taken, None for what is known."""
+    def position(self, consumed: int | None, cardinality: float | None, *, rolls: bool = True) -> Position:
+        """Where training stands.
+
+        Args:
+            consumed: batches of the iteration at hand that were taken; None for what is known.
+            cardinality: batches of an epoch, if that is known.
+            rolls: whether the end of an epoch is told as the start of the next one.
+        """
         if not self._begun:
             if consumed:
                 raise OptionError(f"consumed={consumed!r}, but no batch was taken yet")
@@ -96,7 +100,7 @@ class Journal:
                 "those taken since it began."
             )
         taken = iteration.begin.taken + some
-        if taken == cardinality or (iteration.ended and some == iteration.handed):
+        if rolls and (taken == cardinality or (iteration.ended and some == iteration.handed)):
             return Position(epoch.number + 1)
         position = epoch.position(taken)
         if position is None:

@@ -213,8 +213,12 @@ class Loader:
             ...     [batch.tolist() for batch in again]
             [[6, 7], [8, 9]]
         """
+        return self._state(consumed)
+
+    def _state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
+        """The state; `rolls` tells whether the end of an epoch is the start of the next one."""
         with self._dispatcher.journal() as journal:
-            return self._stations.state(journal.position(consumed, self._outline.cardinality))
+            return self._stations.state(journal.position(consumed, self._outline.cardinality, rolls=rolls))
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Go on where a state was taken: the next iteration that begins is the rest of that epoch.
@@ -231,6 +235,16 @@ class Loader:
             StateError: the state is damaged, or of a Loader with other batches: tells what differs.
         """
         self._dispatcher.go_to(self._stations.position(state, strict))
+
+    def trackable(self) -> Any:
+        """The place in the data, for `tf.train.Checkpoint(model=model, data=loader.trackable())`.
+
+        Saving takes `state_dict()`, restoring calls `load_state_dict`. Where nobody knows what was taken, set its
+        attribute `consumed` before saving: batches since the iteration began. Needs TensorFlow.
+        """
+        from stoker.feed.trackable import trackable
+
+        return trackable(self)
 
     def stats(self) -> Stats:
         """Deaths of workers, and examples that were left out, since the Loader was made.

@@ -68,6 +68,7 @@ def noisy(number: int) -> Any:
 def loader(kind: str, workers: int) -> stoker.Loader:
     how: dict[str, dict[str, Any]] = {
         "map-style": {"source": Points(), "shuffle": True},
+        "plain": {"source": [(np.full(4, number, np.float32), np.float32(number)) for number in range(LENGTH)]},
         "generator": {"source": stoker.from_generator(of_shard, shards=len(SIZES), open_shards=3), "shuffle": 4},
         "resumable generator": {"source": stoker.from_generator(Resumable, shards=len(SIZES), open_shards=3)},
         "iterable": {"source": stoker.from_iterable(lambda: range(LENGTH)), "transform": noisy, "shuffle": 8},
@@ -108,7 +109,7 @@ def main(folder: Path) -> None:
     options = json.loads(os.environ.get("FIT", "{}"))
     with (
         loader(os.environ.get("SOURCE", "map-style"), int(os.environ.get("WORKERS", "1"))) as train,
-        loader("map-style", 0) as validation,
+        loader("plain", 0) as validation,
     ):
         data = train.to_tf()
         if options.pop("repeat", False):
@@ -116,7 +117,9 @@ def main(folder: Path) -> None:
         if options.pop("validation", False):
             options["validation_data"] = validation.to_tf()
         resumable = ResumableData(train, folder / "run" / "state", save_every=int(os.environ.get("EVERY", "1")))
-        history = model.fit(data, epochs=options.pop("epochs", 3), callbacks=[resumable, Killer()], verbose=0, **options)
+        history = model.fit(
+            data, epochs=options.pop("epochs", 3), callbacks=[resumable, Killer()], verbose=0, **options
+        )
         (folder / "history").write_text(json.dumps([history.epoch, history.history, train.state_dict()]))
     np.savez(folder / "weights.npz", *model.get_weights())
 

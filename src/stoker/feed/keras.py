@@ -7,9 +7,9 @@ to begin at the step that comes next, and all that Keras counts is as if the run
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ from stoker.feed.checkpoint import Checkpoint, randomness, restore_randomness
 if TYPE_CHECKING:
     from stoker.loader import Loader
 
-#: Seconds to wait for the next batch, to know whether the epoch goes on, where nobody knows its length.
-_PATIENCE = 2.0
+#: The method of a Keras model that makes an epoch's logs of its last step's.
+_LOGS = "_get_metrics_result_or_logs"
 
 
 class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -95,6 +95,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             if self._metrics:
                 for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
                     variable.assign(value)
+                _keep_logs(self.model, told["logs"])
             history = self.model.history
             history.epoch, history.history = list(told["epochs"]), {k: list(v) for k, v in told["history"].items()}
 
@@ -104,12 +105,14 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         with self._loader._dispatcher.journal() as journal:
             journal.took(steps)
         self._since_save += steps
-        if self._save_every is not None and self._since_save >= self._save_every and self._goes_on():
-            self._save(self._epoch, self._step, None)
+        if self._save_every is not None and self._since_save >= self._save_every:
+            self._save(self._epoch, self._step, logs or {}, ended=False)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Save: the next epoch comes next."""
-        self._save(epoch + 1, 0, logs or {})
+        if _LOGS in vars(self.model):
+            delattr(self.model, _LOGS)
+        self._save(epoch + 1, 0, logs or {}, ended=True)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Training is over: nothing is left to go on with."""
@@ -118,28 +121,19 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._file.remove()
 
     # ── saving ───────────────────────────────────────────────────────────────────────────────
-    def _goes_on(self) -> bool:
-        """Whether the epoch has more steps: its last one is saved with its end, validation and all."""
-        steps = self.params.get("steps")
-        if steps:
-            return bool(self._step < steps)
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            with self._loader._dispatcher.journal() as journal:
-                behind = journal.is_behind()
-            if behind is not False:
-                return bool(behind)
-            time.sleep(0.002)  # the batch that training waits for next is being made
-        return False  # it is saved after the next step
-
-    def _save(self, epoch: int, step: int, logs: dict[str, Any] | None) -> None:
+    def _save(self, epoch: int, step: int, logs: dict[str, Any], *, ended: bool) -> None:
         history = self.model.history
         epochs, kept = list(history.epoch), {key: list(values) for key, values in history.history.items()}
-        if logs is not None and epoch - 1 not in epochs:
+        if ended and epoch - 1 not in epochs:
             epochs.append(epoch - 1)
             for key, value in logs.items():
                 kept.setdefault(key, []).append(value)
-        told = {"epoch": epoch, "step": step, "epochs": epochs, "history": kept, "loader": self._loader.state_dict()}
+        # Where Keras does not know the number of steps, it is the dataset's end that ends the epoch.
+        state = self._loader._state(rolls=ended or bool(self.params.get("steps")))
+        with self._loader._dispatcher.journal() as journal:
+            seen = state["batches"] if ended else journal.seen()
+        where = {"epoch": epoch, "step": step, "seen": seen, "loader": state}
+        told = {**where, "logs": logs, "epochs": epochs, "history": kept}
         arrays = {
             f"{part}/{number}": keras.ops.convert_to_numpy(variable.value)
             for part, variables in _variables(self.model).items()
@@ -161,7 +155,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
     def _restore(self, told: dict[str, Any], arrays: dict[str, Any]) -> None:
         _build(self.model, self._loader.element_spec)
         values = _matched(self._file.path, _variables(self.model), arrays)
-        step, batches = told["step"], told["loader"]["batches"]
+        step, seen = told["step"], told["seen"]
         try:
             self._loader.load_state_dict(told["loader"])
         except StateError as error:
@@ -169,7 +163,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
                 raise
             warnings.warn(f"{error} Its epoch begins afresh (strict=False).", stacklevel=4)
             self._loader.load_state_dict(told["loader"], strict=False)
-            step = batches = 0
+            step = seen = 0
         for part, variables in _variables(self.model).items():
             for variable, value in zip(variables, values[part], strict=True):
                 variable.assign(value)
@@ -177,7 +171,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._resumed = {**told, "step": step}
         self._metrics = values["metrics"] if step else []
         self._initial_epoch, self.model._initial_epoch = self.model._initial_epoch, told["epoch"]
-        _skip(_step_iterator(), step, batches)
+        _skip(_step_iterator(), step, seen)
 
 
 def _variables(model: Any) -> dict[str, list[Any]]:
@@ -222,6 +216,13 @@ def _build(model: Any, spec: Any) -> None:
     model._symbolic_build(data_batch=tf.nest.map_structure(symbol, spec))
 
 
+def _keep_logs(model: Any, last: dict[str, Any]) -> None:
+    """Let the epoch end with the last step's logs, should no step follow: Keras has none then."""
+    of_class = getattr(model, _LOGS, None)
+    if of_class is not None:
+        setattr(model, _LOGS, lambda logs: of_class(logs or last))
+
+
 def _step_iterator() -> Any:
     """What `fit` enumerates its steps with: it is further up the stack."""
     frame: Any = sys._getframe()
@@ -232,19 +233,19 @@ def _step_iterator() -> Any:
     raise StateError(f"fit() of Keras {keras.__version__} cannot be gone on with in mid-epoch; another version can.")
 
 
-def _skip(iterator: Any, steps: int, batches: int) -> None:
-    """Let the first epoch begin behind so many of its steps, of a dataset of which so many batches were taken."""
+def _skip(iterator: Any, steps: int, seen: int) -> None:
+    """Let the first epoch begin behind so many of its steps, of a dataset of which so many batches were seen."""
     name = "_enumerate_iterator" if hasattr(iterator, "_enumerate_iterator") else "enumerate_epoch"
     enumerate_steps: Callable[[], Iterator[Any]] = getattr(iterator, name)
 
     def resumed() -> Iterator[Any]:
         delattr(iterator, name)  # the class' own serves the epochs that follow
         found = enumerate_steps()
+        first = [] if steps else list(islice(found, 1))
         for _ in range(0, steps, iterator.steps_per_execution):
             next(found, None)
-        for number, one in enumerate(found):
-            if not number and hasattr(iterator, "_steps_seen"):
-                iterator._steps_seen += batches - steps  # where `steps_per_epoch` cuts the dataset's epochs up
-            yield one
+        iterator._steps_seen += seen - steps  # it differs where `steps_per_epoch` cuts the dataset's epochs up
+        yield from first
+        yield from found
 
     setattr(iterator, name, resumed)
