@@ -67,7 +67,8 @@ def test_dangerous_abilities_live_in_one_place_each() -> None:
                 or ("TYPE_CHECKING" in text)
             ), path
             top = {name.split(".")[0] for name in imports(path, top=True)}
-            assert not top & {"tensorflow", "keras"}, path
+            if path != PACKAGE / "feed" / "keras.py":  # a subclass of Keras' own, loaded when it is asked for
+                assert not top & {"tensorflow", "keras"}, path
     for room in PURE:
         for path in files(room):
             assert not imports(path) & {"os", "time", "socket", "threading", "subprocess"}, path

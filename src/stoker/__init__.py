@@ -24,7 +24,8 @@ The way of a batch, and the map of this package:
     memory      WHERE a batch lies: slot, layout, lease, bundle
     worker      what runs in the child: read, seed, transform, collate, report
     engines     HOW workers run: processes, inline
-    feed        towards the trainer: TensorFlow, NumPy
+    feed        towards the trainer: TensorFlow, NumPy; going on where training stopped
+    keras       what is for `keras.Model.fit`: ResumableData
     cli         the command `stoker`
 
 Importing this package imports neither TensorFlow nor Keras.
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from stoker.sources.iterable import from_iterable
     from stoker.sources.marks import SKIP, Many
     from stoker.sources.sharded import Shard, from_generator
+    from stoker.worker.current import current
 
 __all__ = [
     "SKIP",
@@ -60,6 +62,7 @@ __all__ = [
     "Shard",
     "StokerError",
     "WorkerError",
+    "current",
     "from_arrays",
     "from_generator",
     "from_iterable",
@@ -76,6 +79,7 @@ _HOMES = {
     "from_generator": "stoker.sources.sharded",
     "Shard": "stoker.sources.sharded",
     "SKIP": "stoker.sources.marks",
+    "current": "stoker.worker.current",
     "Many": "stoker.sources.marks",
 }
 

@@ -49,14 +49,17 @@ class Loader:
             O(1) memory: a Feistel network with cycle walking (Black and Rogaway, 2002; see
             `stoker.plan.permutation`). For generators and iterables, the size of a shuffle buffer.
         seed: what the permutations and all random numbers of the workers are drawn from. `random`,
-            `numpy.random` and the transform's `rng` are set anew before each example.
+            `numpy.random` and the transform's `rng` are set anew before each example, from (seed, epoch, example); so
+            are PyTorch's and TensorFlow's states where the user's code has imported these, and generators
+            that its objects hold (`np.random.Generator`, `RandomState`, `random.Random`).
         transform: called with each example in the worker; gets a `numpy.random.Generator` as `rng` if
             it has a parameter of that name. Returns the example that goes into the batch, or `stoker.SKIP`, or
             `stoker.Many(examples)`.
         collate: how examples become a batch: "stack" (all of one shape), "pad" or `stoker.pad(...)`, "ragged"
             (`tf.RaggedTensor`); or a dict of these by path, such as `{"ids": "pad", ("meta", 0): "ragged"}`,
-            the others being stacked; or a function of a list of examples that returns a batch, in the worker. Where
-            it pads or is ragged, a list of numbers or strings counts as an array.
+            the others being stacked; or a function of a list of examples that returns a batch, in the worker; it gets
+            an `rng` of the batch's own if it has a parameter of that name. Where it pads or is ragged, a list of
+            numbers or strings counts as an array.
         drop_remainder: whether the last batch is left out when it is not full.
         output_signature: nested `tf.TensorSpec`s (ragged and sparse ones too) of an *example*, as for
             `tf.data.Dataset.from_generator`; None for sizes that vary. Without it the first examples are looked at: up
@@ -75,6 +78,7 @@ class Loader:
             once after 60 s.
         verify: the share of the work that is done twice, by two workers, such as 0.01: code that makes something else
             the second time is an error that names the example. Shards of generators are left out.
+        seed_globals: False to leave all random states but the `rng` alone: they differ from run to run then.
 
     Raises:
         OptionError: an argument without meaning.
@@ -109,6 +113,7 @@ class Loader:
         retries: int = RETRIES,
         timeout: float | None = None,
         verify: float = 0.0,
+        seed_globals: bool = True,
     ) -> None:
         self._stations = Stations(
             source,
@@ -126,6 +131,7 @@ class Loader:
             retries=retries,
             timeout=timeout,
             verify=verify,
+            seed_globals=seed_globals,
         )
         self._dispatcher = self._stations.dispatcher
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import operator
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from stoker.sources import IterableSource, MapSource, ShardedSource
 from stoker.sources.marks import mentions_marks
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
-from stoker.worker.program import Program, dump
+from stoker.worker.program import Program, dump, takes_rng
 
 #: Examples that move together when they are handed out one by one.
 CHUNK = 32
@@ -73,6 +72,7 @@ class Stations:
         retries: int,
         timeout: float | None,
         verify: float,
+        seed_globals: bool,
     ) -> None:
         if not isinstance(verify, int | float) or not 0 <= verify <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
@@ -100,7 +100,7 @@ class Stations:
         program = Program(
             None if isinstance(source, IterableSource) else source,
             transform,
-            _wants_rng(transform),
+            takes_rng(transform),
             self._seed,
             length,
             size,
@@ -108,6 +108,7 @@ class Stations:
             self._buffer if isinstance(source, ShardedSource) else 0,
             limit,
             self._skips,
+            bool(seed_globals),
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         self.dispatcher = self._dispatcher(program, prefetch, form)
@@ -306,12 +307,3 @@ def _told(path: str, told: Any) -> Leaf:
         return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True)
     kind = Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE
     return Leaf(path, tuple(dims), dtype, kind, lenient=True)
-
-
-def _wants_rng(transform: Callable[..., Any] | None) -> bool:
-    if transform is None:
-        return False
-    try:
-        return "rng" in inspect.signature(transform).parameters
-    except (ValueError, TypeError):  # a builtin that tells nothing about its parameters
-        return False

@@ -66,7 +66,7 @@ class Child:
             inherited = [theirs.fileno(), self.board.fd, program, *memory]
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "stoker.worker", *map(str, [os.getpid(), *inherited])],
+                    [sys.executable, "-m", "stoker.worker", *map(str, [number, os.getpid(), *inherited])],
                     pass_fds=inherited,
                     stdin=subprocess.DEVNULL,
                     env=_environment(),

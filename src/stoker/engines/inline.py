@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from stoker.engines import Answer, Listener
 from stoker.interrupts import interruptible
 from stoker.memory import Inbox, Slot
 from stoker.memory.board import unseen
+from stoker.worker.current import telling
 from stoker.worker.messages import FormKnown, Hello, Leave, Question
-from stoker.worker.program import Program
+from stoker.worker.program import Program, held_by
 from stoker.worker.runner import Fork, Runner
 from stoker.worker.seeding import KeptState, Seeder
 
@@ -24,7 +26,9 @@ class InlineEngine:
     """
 
     def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
-        seeder = Seeder(program.seed, None)
+        self._held = held_by(program) if program.seeds_globals else []
+        self._keeps = program.seeds_globals
+        seeder = Seeder(program.seed, None, seeds_globals=program.seeds_globals, held=self._held)
         self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), passes=(KeyboardInterrupt,))
         self._pending: deque[Hello | Question | Leave] = deque([Hello()])
         self._running = threading.Lock()
@@ -63,7 +67,8 @@ class InlineEngine:
         if not self._pending:
             return
         task = self._pending[0]
-        with interruptible(), KeptState():
+        kept = KeptState(self._held) if self._keeps else contextlib.nullcontext()
+        with interruptible(), kept, telling(self._runner.current):
             answer = self._answer(task)
         self._pending.popleft()
         if answer is not None:

@@ -192,7 +192,8 @@ class Epoch(ABC):
             case Stride(shard):
                 return self.stride(task, shard, self._opening(shard) if opens else None)
             case Joint():
-                return Join(task.id, task.slot, task.work.rows, self.serialized)
+                number = self.batch_number(task.work.number)
+                return Join(task.id, self.number, task.slot, number, task.work.rows, self.serialized)
 
     def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
         """A worker has done a task."""

@@ -2,6 +2,9 @@
 
     tensorflow   a Loader as a `tf.data.Dataset`
     arrays       a batch as NumPy gives it
+    keras        a callback: training that goes on where it stopped
+    checkpoint   the file that it keeps
+    trackable    the place in the data, within a `tf.train.Checkpoint`
 
-Only this folder imports TensorFlow, inside functions.
+Only this folder imports TensorFlow, inside functions; `keras` is loaded when it is asked for.
 """

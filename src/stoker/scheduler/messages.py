@@ -157,9 +157,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Joint:
-    """A batch of single examples that were parked."""
+    """The batch with this number, of single examples that were parked."""
 
     pieces: tuple[Piece, ...]
+    number: int
 
     @property
     def rows(self) -> int:

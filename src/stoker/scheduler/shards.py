@@ -229,7 +229,7 @@ class ShardStream:
                 self._left.appendleft(Piece(piece.parked, stop, piece.stop))
             else:
                 del self._origins[piece.parked]
-        return Batch(self.number, -1, rows, state=State.WAITING, joint=Joint(tuple(pieces)))
+        return Batch(self.number, -1, rows, state=State.WAITING, joint=Joint(tuple(pieces), self._numbers))
 
     def _put_in_line(self, batch: Batch) -> None:
         batch.number = self._numbers

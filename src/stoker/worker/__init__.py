@@ -8,6 +8,8 @@ describe      what the examples look like
 reading       from the source to examples: read, seed, transform
 lanes         shards that are open, and how far each has come
 seeding       the same random numbers for an example, whichever worker makes it
+libraries     random states of libraries, and of objects
+current       which example is at work, for the user's code
 fitting       whether a value is the leaf that is expected
 collate       examples into the rows of a slot, where each has its place
 assemble      examples whose sizes differ into one batch

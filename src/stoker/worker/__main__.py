@@ -16,7 +16,9 @@ import sys
 from stoker.memory import Board, Inbox, Slot
 from stoker.memory.board import PHASE, Phase
 from stoker.worker import CHANGED, STACK_SIGNAL
+from stoker.worker.current import tells_in_process
 from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.libraries import Watch, came_with_program
 from stoker.worker.messages import (
     MAX_BYTES,
     Describe,
@@ -41,7 +43,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> None:
     """Run the worker; see the module's docstring for the arguments."""
-    parent, channel_fd, board_fd, program_fd, *memory = map(int, arguments)
+    number, parent, channel_fd, board_fd, program_fd, *memory = map(int, arguments)
     _die_with(parent)
     reach(Failpoint.SPAWN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
@@ -57,10 +59,12 @@ def main(arguments: list[str]) -> None:
     channel = socket.socket(fileno=channel_fd)
     _guard_forks(channel)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
-        _serve(channel, program_fd, board, [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]])
+        _serve(number, channel, program_fd, board, [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]])
 
 
-def _serve(channel: socket.socket, program_fd: int, board: Board, slots: list[Slot], inboxes: list[Inbox]) -> None:
+def _serve(
+    number: int, channel: socket.socket, program_fd: int, board: Board, slots: list[Slot], inboxes: list[Inbox]
+) -> None:
     def send(message: Message) -> None:
         channel.send(encode(message))
 
@@ -72,7 +76,11 @@ def _serve(channel: socket.socket, program_fd: int, board: Board, slots: list[Sl
     except BaseException as error:
         send(failure(-1, "program", error))
         return
-    runner = Runner(program, slots, inboxes, Seeder(program.seed, lazy), words, fork=_fork)
+    seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
+    if program.seeds_globals:
+        Watch(seeder.found)
+    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, worker=number)
+    tells_in_process(runner.current)
     words[PHASE] = Phase.IDLE
     send(Hello())
     while data := channel.recv(MAX_BYTES):

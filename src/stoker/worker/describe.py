@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -28,10 +28,16 @@ class Describer:
     """Looks at the first examples of a source, as epoch 0 would make them. They are made again for the epoch."""
 
     def __init__(
-        self, program: Program, reader: Reader, seeder: Seeder, words: memoryview, without: Collection[tuple[int, int]]
+        self,
+        program: Program,
+        reader: Reader,
+        seeder: Seeder,
+        words: memoryview,
+        without: Collection[tuple[int, int]],
+        collate: Callable[[list[Any]], Any],
     ) -> None:
         self._program, self._reader, self._seeder, self._words = program, reader, seeder, words
-        self._without = without
+        self._without, self._collate = without, collate
 
     def form(self, items: Iterable[Any]) -> Form:
         """The form of the batches; raises `Misfit`."""
@@ -54,13 +60,11 @@ class Describer:
 
     def _of_function(self, examples: list[Any]) -> Form:
         """Two batches are made of them: a size that is the number of examples in both is that of the rows."""
-        function = self._program.collation.function
-        assert function is not None
         if not examples:
             raise SourceChanged(self._nothing())
         half = -(-len(examples) // 2)
         parts = [part for part in (examples[:half], examples[half:]) if part]
-        specs = [_loose(Spec.of(function(part)), len(part)) for part in parts]
+        specs = [_loose(Spec.of(self._collate(part)), len(part)) for part in parts]
         spec = _merged(specs)
         return Form.of(spec, ["asis"] * len(spec.leaves))
 

@@ -138,10 +138,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Join:
-    """Make a batch of the `count` examples in the slot's inbox."""
+    """Make batch number `batch` of the `count` examples in the slot's inbox."""
 
     task: int
+    epoch: int
     slot: int
+    batch: int
     count: int
     serialized: bool
 

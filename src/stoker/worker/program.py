@@ -6,6 +6,8 @@ workers map the same read-only pages.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import io
 import json
 import mmap
@@ -22,6 +24,7 @@ import numpy as np
 from stoker.collation import Collation
 from stoker.errors import ProgramError
 from stoker.memory import Memfd, open_bundle, write_bundle
+from stoker.worker.libraries import Held, came_with_program, reduced
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Program:
         shuffle: size of the buffer through which each shard is read, or 0.
         memory_limit: bytes that all slots together may take.
         skips: whether examples that raise are left out.
+        seeds_globals: whether global random states are set before each example.
     """
 
     source: Any
@@ -51,6 +55,7 @@ class Program:
     shuffle: int
     memory_limit: int
     skips: bool = False
+    seeds_globals: bool = True
 
 
 def dump(program: Program) -> Memfd:
@@ -74,13 +79,33 @@ def dump(program: Program) -> Memfd:
     return write_bundle([json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)])
 
 
-def _pickled(program: Program, buffers: list[pickle.PickleBuffer]) -> bytes:
+def takes_rng(function: Callable[..., Any] | None) -> bool:
+    """Whether a function of the user's has a parameter `rng`."""
+    if function is None:
+        return False
+    try:
+        return "rng" in inspect.signature(function).parameters
+    except (ValueError, TypeError):  # a builtin that tells nothing about its parameters
+        return False
+
+
+def held_by(program: Program) -> list[Held]:
+    """The random generators that the program's objects hold, in the order in which a worker would find them."""
+    found: list[Held] = []
+    with contextlib.suppress(Exception):  # it cannot be pickled, and need not be: it runs in this process
+        _pickled(program, [], found)
+    return found
+
+
+def _pickled(program: Program, buffers: list[pickle.PickleBuffer], held: list[Held] | None = None) -> bytes:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         def reducer_override(self, value: Any) -> Any:
-            reduced = _mapped_file(value) if isinstance(value, np.memmap) else None
-            return reduced or super().reducer_override(value)
+            if isinstance(value, Held) and held is not None:
+                held.append(value)
+            found = _mapped_file(value) if isinstance(value, np.memmap) else reduced(value)
+            return found or super().reducer_override(value)
 
     file = io.BytesIO()
     Pickler(file, protocol=5, buffer_callback=buffers.append).dump(program)
@@ -103,6 +128,7 @@ def load(fd: int) -> Program:
     sys.path[:], sys.argv[:] = where["path"], where["argv"]
     if where["cwd"] is not None:
         os.chdir(where["cwd"])
+    came_with_program.clear()
     program = pickle.loads(pickled, buffers=buffers)
     assert isinstance(program, Program)
     return program

@@ -18,6 +18,7 @@ from stoker.sources import ArraySource, ShardedSource
 from stoker.sources.map_style import changed_length
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import Misfit
+from stoker.worker.current import Current
 from stoker.worker.describe import Describer
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt, Reused
@@ -40,7 +41,7 @@ from stoker.worker.messages import (
     encode,
 )
 from stoker.worker.output import Output
-from stoker.worker.program import Program
+from stoker.worker.program import Program, takes_rng
 from stoker.worker.reading import Reader, SourceChanged, copied, digest
 from stoker.worker.report import bounded, failure, is_exhausted
 from stoker.worker.seeding import Seeder
@@ -67,6 +68,7 @@ class Runner:
         words: the worker's board.
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `Failure`.
+        worker: number of this worker process.
 
     Attributes:
         exhausted: no file descriptor is left: another process must take over.
@@ -82,13 +84,17 @@ class Runner:
         *,
         fork: Fork,
         passes: tuple[type[BaseException], ...] = (),
+        worker: int | None = None,
     ) -> None:
         self._program, self._seeder, self._fork, self._passes = program, seeder, fork, passes
         if program.wants_rng:
             import numpy.random  # noqa: F401  (NumPy loads it on demand: here rather than within the first task)
         self._words = words
         self._reader = Reader(program, seeder, words)
-        self._output = Output(slots, inboxes, program.batch_size, program.collation.function, program.memory_limit)
+        function = program.collation.function
+        self._worker, self._batch_seed, self._collate_takes_rng = worker, 0, takes_rng(function)
+        collate = self._collate if function is not None else None
+        self._output = Output(slots, inboxes, program.batch_size, collate, program.memory_limit)
         self._lanes = Lanes(program, self._reader, seeder, words)
         self._has_marks = program.transform is not None or program.skips
         self._singly = False  # user code uses an array again: each example is written, or copied, before the next
@@ -124,6 +130,20 @@ class Runner:
             return self._failure(question.task, error)
         finally:
             self._words[PHASE] = Phase.IDLE
+
+    def current(self) -> Current:
+        """What the user's code is at."""
+        shard = self._words[SHARD]
+        of = None if shard == NOTHING else int(shard)
+        return Current(self._last_epoch or 0, self._reader.example, of, self._worker, self._seeder.seed)
+
+    def _collate(self, examples: list[Any]) -> Any:
+        """The user's function on the examples of a batch, with random states of its own."""
+        function: Any = self._program.collation.function
+        self._seeder.begin(self._batch_seed)
+        if self._collate_takes_rng:
+            return function(examples, rng=self._seeder.rng(self._batch_seed))
+        return function(examples)
 
     def _reach(self, question: Question) -> None:
         reach(Failpoint.CLAIM)
@@ -162,7 +182,9 @@ class Runner:
             elif in_place:
                 self._write_rows(task, self._made(task))
             else:
-                dims = self._whole(task, self._even(self._made(task)), self._numbers(task))
+                numbers = self._numbers(task)
+                self._batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
+                dims = self._whole(task, self._even(self._made(task)), numbers)
 
         self._seeder.begin_task()
         try:
@@ -245,6 +267,7 @@ class Runner:
         else:
             lane = self._open(task, interrupted) if interrupted is not None else self._lanes.get(*key)
         before = lane.left
+        self._batch_seed = self._seeder.of_batch(task.epoch, before.raw, before.within, task.shard + 1)
         try:
             rows, dims, parcel = self._rows_of(task, lane)
         except self._passes:  # it broke the user's generator off: the task is done again, from where this one began
@@ -338,6 +361,7 @@ class Runner:
     def _join(self, task: Join) -> tuple[int, ...]:
         self._words[PHASE] = Phase.JOINING
         examples = list(unpack(self._output.inboxes[task.slot].read(), task.count))
+        self._batch_seed = self._seeder.of_batch(task.epoch, task.batch, 0, 0, 1)
         if self._output.form.in_place and not task.serialized:
             self._output.rows(task.slot, self._program.batch_size).write(0, examples)
             return ()
@@ -349,7 +373,7 @@ class Runner:
 
         if not isinstance(self._program.source, ShardedSource):
             self._reader.without = frozenset(number for _, number in task.without)
-        form = Describer(self._program, self._reader, self._seeder, self._words, task.without).form(
+        form = Describer(self._program, self._reader, self._seeder, self._words, task.without, self._collate).form(
             unpack(self._output.inboxes[task.slot].read(), task.items) if task.items else ()
         )
         described = Described(task.task, cloudpickle.dumps(form, protocol=5))

@@ -7,6 +7,9 @@ than reading a small row (3.5 µs and 1.4 µs), so nobody pays who does not use 
 - `random` is seeded at the first draw after `begin` (`LazyRandom`);
 - NumPy's state is left alone until a task has drawn from it. That task is made again, now
   seeded before each example, as are all tasks after it.
+
+PyTorch's and TensorFlow's states are set where user code has imported these (`libraries`), and those of
+generators that the user's objects hold.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from __future__ import annotations
 import ctypes
 import random
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stoker.plan.permutation import mix, mix_array
+from stoker.worker.libraries import Held, SetSeed, restore, seed_held, states_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -93,11 +98,22 @@ class Seeder:
     Args:
         seed: the Loader's seed.
         lazy: what the module `random` draws from, in a worker process; None where it must not be replaced.
+        seeds_globals: whether global states are set; if not, the `rng` is all that is.
+        held: generators that the user's objects hold.
+
+    Attributes:
+        seed: of the example at work.
     """
 
-    def __init__(self, seed: int, lazy: LazyRandom | None) -> None:
-        self._seed = seed
+    def __init__(
+        self, seed: int, lazy: LazyRandom | None, *, seeds_globals: bool = True, held: Sequence[Held] = ()
+    ) -> None:
+        self._seed, self._globals, self._held = seed, seeds_globals, list(held)
+        self.seed = 0
         self._lazy = lazy
+        self._libraries: list[SetSeed] = []
+        if not seeds_globals and lazy is not None:
+            lazy.seed()  # as it would be without us
         self._numpy: ModuleType | None = None  # `numpy.random`, once a task has drawn from its global state
         self._watched: npt.NDArray[np.uint32] | None = None
         self._before: list[int] = []
@@ -109,16 +125,25 @@ class Seeder:
         seeds: list[int] = mix_array(indices.astype(np.uint64), mix(self._seed, epoch, 1)).tolist()
         return seeds
 
+    def of_batch(self, epoch: int, *words: int) -> int:
+        """A seed for what is done to a batch as a whole, which these numbers tell from all others of the epoch."""
+        return mix(self._seed, epoch, 8, *words)
+
+    def found(self, set_seed: SetSeed) -> None:
+        """A library with a random state of its own is there."""
+        self._libraries.append(set_seed)
+        set_seed(self.seed)
+
     def begin_task(self) -> None:
         """Note NumPy's global state."""
-        if self._numpy is None and self._watched is None and "numpy.random" in sys.modules:
+        if self._globals and self._numpy is None and self._watched is None and "numpy.random" in sys.modules:
             self._watched = _global_state()
         if self._watched is not None:
             self._before = self._watched[_TELLING].tolist()
 
     def must_redo(self) -> bool:
         """Whether the task that ends now drew from NumPy's unseeded state: make it again, all is seeded now."""
-        if self._numpy is not None or "numpy.random" not in sys.modules:
+        if not self._globals or self._numpy is not None or "numpy.random" not in sys.modules:
             return False
         if self._watched is not None and self._watched[_TELLING].tolist() == self._before:
             return False
@@ -127,18 +152,28 @@ class Seeder:
 
     def seed_all(self) -> None:
         """From now on set NumPy's global state before each example: what cannot be made again must be right at once."""
+        if not self._globals:
+            return
         import numpy.random
 
         self._numpy = numpy.random
 
     def begin(self, seed: int) -> None:
         """Set the global states to what the example with this seed gets."""
+        self.seed = seed
+        if not self._globals:
+            return
         if self._lazy is not None:
             self._lazy.pending = seed
         else:
             random.seed(seed)
         if self._numpy is not None:
             self._numpy.seed(seed & 0xFFFFFFFF)
+        if self._libraries:
+            for set_seed in self._libraries:
+                set_seed(seed)
+        if self._held:
+            seed_held(self._held, seed)
 
     def rng(self, seed: int) -> np.random.Generator:
         """The generator for the example with this seed: the one object, set anew."""
@@ -154,10 +189,15 @@ class Seeder:
 class KeptState:
     """Puts the trainer's own random states back after user code ran in its process (inline engine)."""
 
+    def __init__(self, held: Sequence[Held]) -> None:
+        self._held = held
+
     def __enter__(self) -> None:
+        self._states = states_of(self._held)
         self._random = random.getstate()
         self._numpy = np.random.get_state()
 
     def __exit__(self, *exc: object) -> None:
         random.setstate(self._random)
         np.random.set_state(self._numpy)
+        restore(self._held, self._states)
