@@ -16,7 +16,7 @@ import numpy.typing as npt
 from stoker.collation import Pad
 from stoker.feed import arrays
 from stoker.interrupts import shielded
-from stoker.plan import Iteration, Position
+from stoker.plan import Deal, Iteration, Position
 from stoker.scheduler import RETRIES
 from stoker.stations import Outline, Stations
 from stoker.stats import Stats
@@ -79,6 +79,12 @@ class Loader:
         verify: the share of the work that is done twice, by two workers, such as 0.01: code that makes something else
             the second time is an error that names the example. Shards of generators are left out.
         seed_globals: False to leave all random states but the `rng` alone: they differ from run to run then.
+        shard_index: which of several trainers this one is, from 0.
+        shard_count: how many trainers read this source. `batch_size` is that of all of them together; each gets its
+            rows of every batch, so that a step sees the same examples whatever their number, which divides it.
+            All take as many steps. A last batch that is not full is dealt out as evenly as can be.
+        pad_remainder: fill the last batch up, with examples of its own whose `sample_weight` is 0; the others get
+            1, or keep theirs. Examples must be (x, y) or (x, y, weight).
 
     Raises:
         OptionError: an argument without meaning.
@@ -114,6 +120,9 @@ class Loader:
         timeout: float | None = None,
         verify: float = 0.0,
         seed_globals: bool = True,
+        shard_index: int = 0,
+        shard_count: int = 1,
+        pad_remainder: bool = False,
     ) -> None:
         self._stations = Stations(
             source,
@@ -132,6 +141,9 @@ class Loader:
             timeout=timeout,
             verify=verify,
             seed_globals=seed_globals,
+            shard_index=shard_index,
+            shard_count=shard_count,
+            pad_remainder=pad_remainder,
         )
         self._dispatcher = self._stations.dispatcher
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
@@ -186,12 +198,25 @@ class Loader:
         outline = self._outline
         return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
 
+    def to_tf_shard(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        """The part of `to_tf()` that one of several trainers reads, in batches for one replica each.
+
+        For `strategy.distribute_datasets_from_function(loader.to_tf_shard)`; `batch_size` is the global one. Each
+        process makes its own Loader with the same arguments, and without `shard_index`.
+
+        Raises:
+            OptionError: `batch_size` cannot be divided by the number of replicas; see also `shard_count`.
+        """
+        from stoker.feed.tensorflow import shard
+
+        return shard(self, context)
+
     @property
     def _outline(self) -> Outline:
         return self._stations.outline()
 
-    def _batches(self, serialized: bool = False) -> Batches:
-        return Batches(self, serialized)
+    def _batches(self, serialized: bool = False, deal: Deal | None = None) -> Batches:
+        return Batches(self, serialized, deal)
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Where training stands: a small dict that JSON can hold, for `load_state_dict`, here or in another process.
@@ -282,10 +307,10 @@ class Loader:
 class Batches(Iterator[Any]):
     """One iteration of a Loader. It keeps the Loader alive; dropping it gives its slots back."""
 
-    def __init__(self, loader: Loader, serialized: bool = False) -> None:
+    def __init__(self, loader: Loader, serialized: bool = False, deal: Deal | None = None) -> None:
         self._loader: Loader | None = loader
         self._dispatcher = loader._dispatcher
-        self._stream = self._dispatcher.open_stream(serialized)
+        self._stream = self._dispatcher.open_stream(serialized, deal)
         self._pulling = threading.Lock()
         self._begun = False
         self.iteration = Iteration(Position())

@@ -22,7 +22,7 @@ from stoker.epochs.saved import Saved
 from stoker.errors import OptionError, StateError
 from stoker.memory import Inbox, Slot
 from stoker.memory.budget import fair_share
-from stoker.plan import Plan, Position, state
+from stoker.plan import Deal, Plan, Position, state
 from stoker.scheduler import SPARE
 from stoker.sources import IterableSource, MapSource, ShardedSource
 from stoker.sources.marks import mentions_marks
@@ -73,6 +73,9 @@ class Stations:
         timeout: float | None,
         verify: float,
         seed_globals: bool,
+        shard_index: int,
+        shard_count: int,
+        pad_remainder: bool,
     ) -> None:
         if not isinstance(verify, int | float) or not 0 <= verify <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
@@ -91,11 +94,14 @@ class Stations:
         size, collation = _batching(batch_size, collate, batched, drop_remainder)
         self._single = batch_size is None and not batched
         self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
+        index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
+        self.deal = Deal(index, count, bool(pad_remainder))
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
         window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
-        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single)
+        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal)
         self._uneven = transform is not None and mentions_marks(transform)
+        self.check_deal(self.deal)
         length = self._plan.length if self._plan is not None else None
         program = Program(
             None if isinstance(source, IterableSource) else source,
@@ -109,19 +115,52 @@ class Stations:
             limit,
             self._skips,
             bool(seed_globals),
+            self.deal.pads,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         self.dispatcher = self._dispatcher(program, prefetch, form)
 
-    def outline(self) -> Outline:
-        """What is known of the batches."""
-        size = self.batching.size
+    def check_deal(self, deal: Deal) -> None:
+        """Raise `OptionError` if batches cannot be dealt so."""
+        size, dealt = self.batching.size, f"shard_count={deal.count}" if deal.count > 1 else "pad_remainder=True"
+        if deal.index >= deal.count:
+            raise OptionError(
+                f"shard_index={deal.index} must be less than shard_count={deal.count}: trainers are counted from 0."
+            )
+        if deal.count == 1 and not deal.pads:
+            return
+        if self._plan is None or self._single:
+            what = "batch_size=None" if self._plan is not None else "a generator or iterable"
+            raise OptionError(
+                f"{dealt} needs numbered batches, and {what} has none. Use a source with an index, and a batch_size."
+            )
+        if self._uneven or self._skips:
+            why = "on_error='skip'" if self._skips else "a transform that returns stoker.SKIP or stoker.Many"
+            raise OptionError(f"{dealt} needs to know the rows of each batch beforehand; with {why} nobody does.")
+        if size % deal.count:
+            raise OptionError(
+                f"batch_size={size} is that of all trainers together, and shard_count={deal.count} does not divide it; "
+                f"take {size // deal.count * deal.count or deal.count} or {(size // deal.count + 1) * deal.count}."
+            )
+        rest = self._plan.length % size
+        if 0 < rest < deal.count and not (deal.pads or self._drop):
+            raise OptionError(
+                f"the last batch has {rest} of {size} examples, too few for {deal.count} trainers, which must take as many "
+                "steps each: give drop_remainder=True, or pad_remainder=True to fill it up with sample_weight 0."
+            )
+        if deal.pads and self._drop:
+            raise OptionError("drop_remainder=True and pad_remainder=True: the last batch is left out, or filled up.")
+
+    def outline(self, deal: Deal | None = None) -> Outline:
+        """What is known of the batches, of this trainer or of one that is dealt this."""
+        size, deal = self.batching.size, deal or self.deal
         count = self._count()
-        whole_batches = self._drop or (count is not None and (count == math.inf or count % size == 0))
+        whole_batches = self._drop or deal.pads or (count is not None and (count == math.inf or count % size == 0))
         cardinality = count
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
-        return Outline(size, self._single, size if whole_batches and not self._is_batched else None, cardinality)
+        share = size // deal.count
+        return Outline(share, self._single, share if whole_batches and not self._is_batched else None, cardinality)
 
     def state(self, position: Position) -> dict[str, Any]:
         """The dict of a position."""
@@ -147,7 +186,8 @@ class Stations:
             shards = {"shards": self._source.count, "open_shards": self._source.open_shards}
             told = {"source": "generator", **shards, "length": length, "batched": self._source.batched}
         size = None if self._single or self._is_batched else self.batching.size
-        return {**told, "batch_size": size, "shuffle": self._shuffle, "drop_remainder": self._drop}
+        rest = {"drop_remainder": self._drop, "pad_remainder": self.deal.pads}
+        return {**told, "batch_size": size, "shuffle": self._shuffle, **rest}
 
     def check(self) -> None:
         """Raise `SourceError` when a map-style source is not what it was."""

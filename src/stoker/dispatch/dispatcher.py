@@ -34,7 +34,7 @@ from stoker.errors import ClosedError, StokerError
 from stoker.interrupts import interruptible, shielded
 from stoker.journal import Journal
 from stoker.memory.layout import aligned_copy
-from stoker.plan import Position
+from stoker.plan import Deal, Position
 from stoker.scheduler import RowsStream, Scheduler, Stream
 from stoker.scheduler.messages import (
     Blame,
@@ -142,6 +142,7 @@ class Dispatcher:
         self._outboxes: dict[int, _Outbox] = {}
         self._epochs: dict[int, Epoch] = {}
         self._serialized: set[int] = set()
+        self._deals: dict[int, Deal] = {}
         self._tasks: dict[int, Task] = {}
         self._inquest = Inquest(self._tasks, self._epochs, self._ledger, verify)
         self._streams = 0
@@ -156,12 +157,14 @@ class Dispatcher:
         close_at_exit(self)
 
     # ── consumers, from any thread ───────────────────────────────────────────────────────────
-    def open_stream(self, serialized: bool = False) -> int:
-        """A number for a new stream; its epoch begins at its first pull."""
+    def open_stream(self, serialized: bool = False, deal: Deal | None = None) -> int:
+        """A number for a new stream; its epoch begins at its first pull. `deal`: which rows of each batch it has."""
         with self._changed:
             self._streams += 1
             if serialized:
                 self._serialized.add(self._streams)
+            if deal is not None:
+                self._deals[self._streams] = deal
             return self._streams
 
     def form(self) -> Form:
@@ -380,6 +383,7 @@ class Dispatcher:
         if stream not in self._epochs:
             epoch = self._epochs[stream] = self._probe.take_epoch() or self._new_epoch()
             epoch.serialized = stream in self._serialized
+            epoch.deal = self._deals.get(stream, epoch.deal)
             self._journal.began(epoch)
 
     def _new_epoch(self) -> Epoch:
@@ -421,6 +425,7 @@ class Dispatcher:
         outbox = self._outboxes.pop(stream, None)
         epoch = self._epochs.pop(stream, None)
         self._serialized.discard(stream)
+        self._deals.pop(stream, None)
         if outbox is not None:  # what was delivered and never taken, because the pull was interrupted
             self._events += [Released(o.slot) for o in outbox.outcomes if isinstance(o, Deliver)]
         if epoch is not None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stoker.epochs.saved import Saved
-from stoker.plan import Iteration, Position
+from stoker.plan import ALL, Deal, Iteration, Position
 from stoker.scheduler import ShardStream, Stream
 from stoker.scheduler.marks import Marks
 from stoker.scheduler.messages import Joint, Piece, Rows, Stride, Task, Trial
@@ -25,12 +25,13 @@ class Batching:
     """How examples are made into batches, whatever the source.
 
     Attributes:
-        size: rows of a full batch.
+        size: rows of a full batch, of all trainers together.
         keep_rest: whether the last batch may be smaller.
         seed: the Loader's seed.
         shuffle: size of the shuffle buffer, or 0.
         window: parts of a source that are made side by side when their sizes are not known beforehand.
         single: whether examples are handed out one by one.
+        deal: which rows of each batch are this trainer's.
     """
 
     size: int
@@ -39,6 +40,7 @@ class Batching:
     shuffle: int
     window: int
     single: bool = False
+    deal: Deal = ALL
 
 
 class Epoch(ABC):
@@ -53,6 +55,7 @@ class Epoch(ABC):
     def __init__(self, begin: Position, batching: Batching, *, uneven: bool) -> None:
         self.iteration, self.number, self.uneven = Iteration(begin), begin.epoch, uneven
         self.key = 0  # tells epochs with the same number apart
+        self.deal = batching.deal
         self.serialized = False  # whether each component is delivered as a serialised tensor
         self._batching = batching
         self.ledger: set[tuple[int | None, int]] = set()  # examples that were left out, by shard and number

@@ -27,12 +27,21 @@ class IndexEpoch(Epoch):
         return RowsStream(number, batches, self._rows_of, size, whole=self.serialized)
 
     def _rows_of(self, batch: int) -> int:
+        first, stop = self.deal.span(self._whole(batch), self._batching.size)
+        return stop - first
+
+    def _whole(self, batch: int) -> int:
+        """Rows of a batch, of all trainers together."""
         size = self._batching.size
         return min(size, self._plan.length - self._base - batch * size)
 
     def rows(self, task: Task, rows: Rows | Trial) -> Question:
         where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
-        return Work(*where, False, rows.count, self.indices(rows), isinstance(rows, Trial))
+        counting = -1
+        if self.deal.pads:
+            whole = self._whole(rows.batch)
+            counting = max(0, whole - self.deal.span(whole, self._batching.size)[0])
+        return Work(*where, False, rows.count, self.indices(rows), isinstance(rows, Trial), counting=counting)
 
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         if opening is None:
@@ -52,9 +61,12 @@ class IndexEpoch(Epoch):
         return work.first + int(found[0]) if len(found) else None
 
     def indices(self, rows: Rows | Trial) -> npt.NDArray[np.int64]:
-        """The examples that stand in these rows."""
-        start = self._base + rows.batch * self._batching.size + rows.first
-        return self._order.indices(start, start + rows.count)
+        """The examples that stand in these rows; those that fill a batch up are taken from its start again."""
+        start, whole = self._base + rows.batch * self._batching.size, self._whole(rows.batch)
+        first = self.deal.span(whole, self._batching.size)[0] + rows.first
+        if first + rows.count <= whole:
+            return self._order.indices(start + first, start + first + rows.count)
+        return self._order.indices(start, start + whole)[np.arange(first, first + rows.count) % whole]
 
     def examples(self, work: Rows | Trial | Stride | Joint) -> str:
         if isinstance(work, Rows | Trial):

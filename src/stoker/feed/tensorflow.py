@@ -27,7 +27,7 @@ from stoker.collation import Form, Pad
 from stoker.dispatch import close_before_others, exiting
 from stoker.errors import ClosedError, OptionError, SpecError
 from stoker.memory import Layout
-from stoker.plan import Iteration, Position
+from stoker.plan import Deal, Iteration, Position
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
 
@@ -44,14 +44,32 @@ _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
 _AT_ONCE = 4
 
 
-def dataset(loader: Loader, form: Form, outline: Outline, *, serialized: bool) -> tf.data.Dataset:
+def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Dataset:
+    """The rows of one input pipeline of several, a replica's at a time; see `Loader.to_tf_shard`."""
+    stations, pipelines = loader._stations, context.num_input_pipelines
+    if stations.deal.count > 1:
+        raise OptionError(
+            f"to_tf_shard() deals the batches out itself; make the Loader without shard_count={stations.deal.count}."
+        )
+    size, replicas = stations.batching.size, context.num_replicas_in_sync
+    if size % replicas:
+        raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
+    deal = Deal(context.input_pipeline_id, pipelines, stations.deal.pads)
+    stations.check_deal(deal)
+    made = dataset(loader, loader._dispatcher.form(), stations.outline(deal), serialized=False, deal=deal)
+    return made if replicas == pipelines else made.rebatch(size // replicas)
+
+
+def dataset(
+    loader: Loader, form: Form, outline: Outline, *, serialized: bool, deal: Deal | None = None
+) -> tf.data.Dataset:
     """The batches of `loader`; see `Loader.to_tf`."""
     tf = _tensorflow()
     close_before_others()
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
     several = ahead > _AHEAD and not outline.single
-    iterators = _Iterators(loader, form, serialized, _AT_ONCE if several else 1)
+    iterators = _Iterators(loader, form, serialized, _AT_ONCE if several else 1, deal)
     made = _elements(form, iterators, outline, ahead)
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
@@ -306,8 +324,8 @@ def _is_evaluating(frame: Any) -> bool:
 class _Iterators:
     """The open iterators of one dataset, by number. Called by TensorFlow, from its threads."""
 
-    def __init__(self, loader: Loader, form: Form, serialized: bool, most: int) -> None:
-        self._loader, self._serialized, self.most = loader, serialized, most
+    def __init__(self, loader: Loader, form: Form, serialized: bool, most: int, deal: Deal | None) -> None:
+        self._loader, self._serialized, self.most, self._deal = loader, serialized, most, deal
         self._order = _parts_of(form, _leaf_order(form.batch))
         starts = itertools.accumulate(form.counts, initial=0)
         self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
@@ -320,7 +338,7 @@ class _Iterators:
 
     def begin(self) -> int:
         number = next(self._numbers)
-        self._open[number] = self._loader._batches(self._serialized)
+        self._open[number] = self._loader._batches(self._serialized, self._deal)
         return number
 
     def pull(self, number: int) -> list[Any]:

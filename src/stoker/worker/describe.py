@@ -17,7 +17,7 @@ from stoker.values import short
 from stoker.worker.lanes import Lanes
 from stoker.worker.messages import Progress
 from stoker.worker.program import Program
-from stoker.worker.reading import Reader, SourceChanged, outputs
+from stoker.worker.reading import Reader, SourceChanged, outputs, weighed
 from stoker.worker.seeding import Seeder
 
 #: Examples that are looked at, where sizes may differ. Of batches, fewer.
@@ -87,7 +87,8 @@ class Describer:
             yield from outputs(self._reader.items(some, 0, seeds))
             return
         for index in range(program.length or 0):
-            yield from outputs(self._reader.indexed([index], self._seeder.seeds(0, np.array([index]))))
+            made = outputs(self._reader.indexed([index], self._seeder.seeds(0, np.array([index]))))
+            yield from weighed(made, 1) if program.weighs else made
 
     def _nothing(self) -> str:
         source = self._program.source

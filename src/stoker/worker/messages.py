@@ -65,6 +65,7 @@ class Work:
         indices: of the examples in the source, of an item only the first; more than `MANY` lie in the slot's inbox.
         trial: nothing is written: the examples are made to see whether that kills the worker, or what comes out.
         digest: whether the answer tells the digest of each example.
+        counting: how many rows of the batch count, the first ones; -1 if examples get no weight.
     """
 
     task: int
@@ -78,6 +79,7 @@ class Work:
     indices: Indices
     trial: bool = False
     digest: bool = False
+    counting: int = -1
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ Question = Describe | Work | Step | Join
 Message = Question | FormKnown | Leave | Hello | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
-_WORK = struct.Struct("<cqqiii??i??")
+_WORK = struct.Struct("<cqqiii??i??i")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
 _LENGTH = struct.Struct("<i")
@@ -235,8 +237,9 @@ _LENGTH = struct.Struct("<i")
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
-        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest):
-            head = _WORK.pack(b"W", task, epoch, slot, first, rows, serialized, from_inbox, count, trial, digest)
+        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, counting):
+            where = task, epoch, slot, first, rows
+            head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, counting)
             return head + indices.tobytes()
         case Finished(task, seconds, dims, progress=None, digests=()):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
@@ -266,9 +269,9 @@ def decode(data: bytes) -> Message:
     """The message that `encode` made these bytes from; raises ValueError for any others."""
     match data[:1]:
         case b"W":
-            _, task, epoch, slot, first, rows, serialized, from_inbox, count, trial, digest = _WORK.unpack_from(data)
+            _, *fields, trial, digest, counting = _WORK.unpack_from(data)
             indices = np.frombuffer(data, np.int64, offset=_WORK.size)
-            return Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest)
+            return Work(*fields, indices, trial, digest, counting)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))

@@ -43,6 +43,7 @@ class Program:
         memory_limit: bytes that all slots together may take.
         skips: whether examples that raise are left out.
         seeds_globals: whether global random states are set before each example.
+        weighs: whether each example gets a `sample_weight`.
     """
 
     source: Any
@@ -56,6 +57,7 @@ class Program:
     memory_limit: int
     skips: bool = False
     seeds_globals: bool = True
+    weighs: bool = False
 
 
 def dump(program: Program) -> Memfd:

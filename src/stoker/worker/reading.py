@@ -158,6 +158,16 @@ def _not_one_each(asked: int, came: int) -> str:
     return f"`__getitems__` was asked for {asked} examples and returned {came}; return one for each index"
 
 
+def weighed(made: Iterable[Any], counting: int) -> Iterator[Any]:
+    """The examples with a `sample_weight`: their own or 1 for the first `counting` of them, 0 for the others."""
+    for number, example in enumerate(made):
+        if type(example) is not tuple or len(example) not in (2, 3):
+            kind = f"a tuple of {len(example)}" if type(example) is tuple else f"a {type(example).__name__}"
+            raise Misfit(f"it is {kind}; pad_remainder=True adds a sample_weight to examples (x, y) or (x, y, weight)")
+        weight = example[2] if len(example) == 3 else np.float32(1)
+        yield (*example[:2], weight if number < counting else np.zeros_like(weight)[()])
+
+
 def outputs(made: Iterable[Any]) -> Iterator[Any]:
     """The examples in what transforms returned: none for SKIP, several for Many."""
     for output in made:

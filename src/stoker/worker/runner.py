@@ -42,7 +42,7 @@ from stoker.worker.messages import (
 )
 from stoker.worker.output import Output
 from stoker.worker.program import Program, takes_rng
-from stoker.worker.reading import Reader, SourceChanged, copied, digest
+from stoker.worker.reading import Reader, SourceChanged, copied, digest, weighed
 from stoker.worker.report import bounded, failure, is_exhausted
 from stoker.worker.seeding import Seeder
 
@@ -167,7 +167,7 @@ class Runner:
             self._epoch = task.epoch
         source, form = self._program.source, self._output.form
         in_place = form.in_place and not task.serialized and not task.trial
-        if in_place and isinstance(source, ArraySource) and self._program.transform is None:
+        if in_place and isinstance(source, ArraySource) and self._program.transform is None and task.counting < 0:
             columns = self._output.columns(task.slot, task.rows)
             source.take(task.indices, [column[task.first : task.first + task.count] for column in columns])
             return ()
@@ -205,6 +205,8 @@ class Runner:
             made = self._reader.items(items, int(indices[0]), seeds)
         else:
             made = self._reader.indexed(indices.tolist(), seeds)
+        if isinstance(task, Work) and task.counting >= 0:
+            made = weighed(made, task.counting - task.first)
         return self._digested(made) if isinstance(task, Work) and task.digest else made
 
     def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
