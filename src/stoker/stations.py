@@ -145,8 +145,8 @@ class Stations:
         rest = self._plan.length % size
         if 0 < rest < deal.count and not (deal.pads or self._drop):
             raise OptionError(
-                f"the last batch has {rest} of {size} examples, too few for {deal.count} trainers, which must take as many "
-                "steps each: give drop_remainder=True, or pad_remainder=True to fill it up with sample_weight 0."
+                f"the last batch has {rest} of {size} examples, too few for {deal.count} trainers, which take as "
+                "many steps each: give drop_remainder=True, or pad_remainder=True to fill it up with sample_weight 0."
             )
         if deal.pads and self._drop:
             raise OptionError("drop_remainder=True and pad_remainder=True: the last batch is left out, or filled up.")

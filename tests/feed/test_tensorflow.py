@@ -221,3 +221,17 @@ def test_a_loader_lives_as_long_as_its_dataset() -> None:
     dataset = stoker.Loader(Squares(40), batch_size=8, workers=1).to_tf()
     gc.collect()
     assert len(list(dataset)) == 5
+
+
+def test_tensorflow_may_work_in_place_on_parts_of_a_batch() -> None:
+    """A part of a tensor is overwritten when nothing else refers to the tensor, whoever made its memory."""
+
+    @tf.function(autograph=False)
+    def step(batches: Any) -> Any:
+        first, second = tf.split(batches.get_next(), 2)
+        return tf.concat([first * 2 + 1, second * 2 + 1], 0)
+
+    with stoker.Loader([np.full(1024, n, np.float32) for n in range(64)], batch_size=8, workers=1) as loader:
+        for _ in range(3):
+            batches = iter(loader.to_tf())
+            assert [int(row) for _ in range(8) for row in step(batches)[:, 7]] == [2 * n + 1 for n in range(64)]

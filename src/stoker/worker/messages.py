@@ -271,7 +271,9 @@ def decode(data: bytes) -> Message:
         case b"W":
             _, *fields, trial, digest, counting = _WORK.unpack_from(data)
             indices = np.frombuffer(data, np.int64, offset=_WORK.size)
-            return Work(*fields, indices, trial, digest, counting)
+            task, epoch, slot, first, rows, serialized, from_inbox, count = fields
+            where = task, epoch, slot, first, rows
+            return Work(*where, serialized, from_inbox, count, indices, trial, digest, counting)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
