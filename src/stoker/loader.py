@@ -387,6 +387,8 @@ class Batches(Iterator[Any]):
         """The first batch, without the examples of it that were taken in another run."""
         self._begun = True
         epoch = self._dispatcher.epoch(self._stream)
+        if epoch is None:
+            return first
         self.iteration = epoch.iteration
         return arrays.behind(self._dispatcher.form(), first, epoch.drop) if epoch.drop else first
 

@@ -236,10 +236,10 @@ class Dispatcher:
             with self._changed:
                 self._step(Released(outcome.slot))
 
-    def epoch(self, stream: int) -> Epoch:
-        """What a stream that has begun reads."""
+    def epoch(self, stream: int) -> Epoch | None:
+        """What a stream that has begun reads; None when another thread has just closed it."""
         with self._changed:
-            return self._epochs[stream]
+            return self._epochs.get(stream)
 
     def last_epoch(self) -> Epoch | None:
         """What the last stream that began reads."""

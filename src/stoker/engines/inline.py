@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from stoker.interrupts import interruptible
 from stoker.memory import Inbox, Slot
 from stoker.memory.board import unseen
 from stoker.worker.current import telling
+from stoker.worker.libraries import set_torch_seed
 from stoker.worker.messages import FormKnown, Hello, Leave, Question
 from stoker.worker.program import Program, held_by
 from stoker.worker.runner import Fork, Runner
@@ -28,7 +30,8 @@ class InlineEngine:
     def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
         self._held = held_by(program) if program.seeds_globals else []
         self._keeps = program.seeds_globals
-        seeder = Seeder(program.seed, None, seeds_globals=program.seeds_globals, held=self._held)
+        self._seeder = seeder = Seeder(program.seed, None, seeds_globals=program.seeds_globals, held=self._held)
+        self._seeds_torch = False
         self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), passes=(KeyboardInterrupt,))
         self._pending: deque[Hello | Question | Leave] = deque([Hello()])
         self._running = threading.Lock()
@@ -68,6 +71,10 @@ class InlineEngine:
             return
         task = self._pending[0]
         kept = KeptState(self._held) if self._keeps else contextlib.nullcontext()
+        if self._keeps and not self._seeds_torch and "torch" in sys.modules:
+            self._seeds_torch = True
+            with KeptState(()):
+                self._seeder.found(set_torch_seed(sys.modules["torch"]))
         with interruptible(), kept, telling(self._runner.current):
             answer = self._answer(task)
         self._pending.popleft()

@@ -25,7 +25,8 @@ Held = random.Random | np.random.Generator | np.random.RandomState
 SetSeed = Callable[[int], Any]
 
 
-def _torch(module: ModuleType) -> SetSeed:
+def set_torch_seed(module: ModuleType) -> SetSeed:
+    """What sets PyTorch's state."""
     set_seed: SetSeed = module.default_generator.manual_seed  # 60 times as quick as `torch.manual_seed`
     return set_seed
 
@@ -34,7 +35,7 @@ def _tensorflow(module: ModuleType) -> SetSeed:
     return lambda seed: module.random.set_seed(seed & 0x7FFFFFFF)
 
 
-_LIBRARIES: dict[str, Callable[[ModuleType], SetSeed]] = {"torch": _torch, "tensorflow": _tensorflow}
+_LIBRARIES: dict[str, Callable[[ModuleType], SetSeed]] = {"torch": set_torch_seed, "tensorflow": _tensorflow}
 
 
 class Watch(importlib.abc.MetaPathFinder):

@@ -194,6 +194,8 @@ class KeptState:
 
     def __enter__(self) -> None:
         self._states = states_of(self._held)
+        self._torch = getattr(sys.modules.get("torch"), "default_generator", None)
+        self._torch_state = self._torch.get_state() if self._torch is not None else None
         self._random = random.getstate()
         self._numpy = np.random.get_state()
 
@@ -201,3 +203,5 @@ class KeptState:
         random.setstate(self._random)
         np.random.set_state(self._numpy)
         restore(self._held, self._states)
+        if self._torch is not None:
+            self._torch.set_state(self._torch_state)
