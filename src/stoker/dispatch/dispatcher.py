@@ -81,7 +81,7 @@ log = logging.getLogger("stoker")
 #: The stream whose only batch is the answer to "what do the examples look like?".
 _PROBE: Final = 0
 #: Batches that one pull gives at most.
-_AT_ONCE = 4
+_AT_ONCE = 8
 
 
 @dataclass
@@ -513,8 +513,8 @@ class Dispatcher:
         if opens and (items := epoch.inbox(task)) is not None:
             self._shelf.put(task.slot, items)
         question = epoch.question(task, opens)
-        if isinstance(question, Work):
-            question = replace(question, digest=self._inquest.is_compared(task, epoch))
+        if isinstance(question, Work) and self._inquest.is_compared(task, epoch):
+            question = replace(question, digest=True)
         if isinstance(question, Work | Step) and len(question.indices) > MANY:
             self._shelf.put(task.slot, question.indices.tobytes())
             question = replace(question, indices=NONE)

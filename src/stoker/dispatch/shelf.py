@@ -20,7 +20,7 @@ log = logging.getLogger("stoker")
 
 #: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2,
 #: and an iteration up to 3 that it was given at once.
-LEASES = 12
+LEASES = 16
 #: Of these, what a training loop holds at a time.
 _HELD = 3
 #: A batch is small when to pull it costs more than to copy it.

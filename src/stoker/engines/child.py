@@ -58,6 +58,8 @@ class Child:
         self.ended = False
         self._posted: list[bytes] = []
         self._posted_bytes = 0
+        #: Where messages arrive: `recv` would map and unmap so much memory for each (glibc, once TensorFlow is loaded).
+        self._heard = memoryview(bytearray(MAX_BYTES))
         self.asked, self.answered = 1, 0  # messages that want an answer, and answers; it owes a Hello
         self.stuck: Stuck | None = None  # why it is killed
         self.board = Board.fresh()
@@ -110,14 +112,14 @@ class Child:
         answers: list[Answer] = []
         while True:
             try:
-                data = self.channel.recv(MAX_BYTES)
+                size = self.channel.recv_into(self._heard)
             except BlockingIOError:
                 return answers
             except OSError:  # it ended with messages of ours unread, or this engine is being closed
-                data = b""
-            if not data:
+                size = 0
+            if not size:
                 return answers or None
-            answer = decode(data)
+            answer = decode(self._heard[:size].tobytes())
             assert isinstance(answer, Hello | Described | Finished | Failure), answer
             answers.append(answer)
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
 _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
 #: Batches that one call of Python gives at most, if they are small and ready: TensorFlow parts them without Python.
-_AT_ONCE = 4
+_AT_ONCE = 8
 
 
 def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Dataset:

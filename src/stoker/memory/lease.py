@@ -9,37 +9,48 @@ lease ends when the last leaf array is garbage.
 from __future__ import annotations
 
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 
 
+class _Leaf(weakref.ref[npt.NDArray[Any]]):
+    """A reference to a leaf array of a leased slot; its callback gets it when the array is gone."""
+
+    __slots__ = ("slot",)
+
+    slot: int
+
+
 class Leases:
     """Which slots are leased, and which came free.
 
-    `grant` and `ended` are called under the dispatcher's lock, from any thread. The finalizers
-    run wherever the last reference happens to go, so they append to a deque and do nothing else.
+    `grant` and `ended` are called under the dispatcher's lock, from any thread. The callbacks
+    run wherever the last reference happens to go, so all that is called is a deque's `append`.
     """
 
     def __init__(self) -> None:
-        self._gone: deque[int] = deque()
-        self._leaves: Counter[int] = Counter()
+        self._gone: deque[_Leaf] = deque()
+        self._alive: dict[int, dict[int, _Leaf]] = {}  # by slot and id; a reference that is itself gone calls nobody
 
     def grant(self, slot: int, leaves: Sequence[npt.NDArray[Any]]) -> None:
         """`slot` is leased until the last of `leaves` is gone."""
-        self._leaves[slot] = len(leaves)
+        alive = self._alive[slot] = {}
         for leaf in leaves:
-            weakref.finalize(leaf, self._gone.append, slot).atexit = False
+            reference = _Leaf(leaf, self._gone.append)
+            reference.slot = slot
+            alive[id(reference)] = reference
 
     def ended(self) -> list[int]:
         """Slots whose lease has ended since the last call."""
         ended = []
         while self._gone:
-            slot = self._gone.popleft()
-            self._leaves[slot] -= 1
-            if not self._leaves[slot]:
-                del self._leaves[slot]
-                ended.append(slot)
+            leaf = self._gone.popleft()
+            alive = self._alive[leaf.slot]
+            del alive[id(leaf)]
+            if not alive:
+                del self._alive[leaf.slot]
+                ended.append(leaf.slot)
         return ended
