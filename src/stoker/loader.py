@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy.typing as npt
 
 from stoker.collation import Pad
+from stoker.dispatch import Taker
 from stoker.feed import arrays
 from stoker.interrupts import shielded
 from stoker.plan import Deal, Iteration, Position
@@ -162,7 +163,7 @@ class Loader:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
         The arrays are read-only and lie in shared memory, which is used again once nothing refers to
-        them or to views of them; so they may be kept, as many as one likes (beyond 12 batches they are copies).
+        them or to views of them; so they may be kept, as many as one likes (beyond 16 batches they are copies).
         Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse ones as named tuples
         (indices, values, dense_shape).
         """
@@ -368,29 +369,49 @@ class Batches(Iterator[Any]):
 
     def _pull(self) -> None:
         """Get what is ready, one batch at least. Ctrl-C comes before it or after it."""
-        if not self._begun:
-            assert self._loader is not None
-            self._loader._stations.check()
+        self._check()
         with shielded():
-            try:
-                pulled = self._dispatcher.pull(self._stream)
-                if not self._begun:
-                    pulled[0] = self._begin(pulled[0])
-                self._ready.extend(pulled)
-            except Exception:  # the epoch's end, or an error that ends the epoch
-                self.close()
-                raise
+            begun = self._begun
+            pulled = self._ask(self._dispatcher.pull)
+            if not begun and (drop := self._drop()):
+                pulled[0] = arrays.behind(self._dispatcher.form(), pulled[0], drop)
+            self._ready.extend(pulled)
             if self._loader is None:  # another thread has closed this iteration
                 self._ready.clear()
 
-    def _begin(self, first: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """The first batch, without the examples of it that were taken in another run."""
-        self._begun = True
+    def _check(self) -> None:
+        """Raise what is wrong with the source, before the first pull."""
+        if not self._begun:
+            assert self._loader is not None
+            self._loader._stations.check()
+
+    def _ask(self, pull: Callable[[int], _Made]) -> _Made:
+        """What `pull` gives for this stream."""
+        try:
+            pulled = pull(self._stream)
+        except Exception:  # the epoch's end, or an error that ends the epoch
+            self.close()
+            raise
+        if not self._begun:
+            self._begun = True
+            if (epoch := self._dispatcher.epoch(self._stream)) is not None:
+                self.iteration = epoch.iteration
+        return pulled
+
+    def _drop(self) -> int:
+        """Examples of the first batch that were taken in another run."""
         epoch = self._dispatcher.epoch(self._stream)
-        if epoch is None:
-            return first
-        self.iteration = epoch.iteration
-        return arrays.behind(self._dispatcher.form(), first, epoch.drop) if epoch.drop else first
+        return epoch.drop if epoch is not None else 0
+
+    def stacks(self) -> list[npt.NDArray[Any]]:
+        """The arrays of the next batches, along a new first axis; where these are taken from arrays in memory."""
+        assert isinstance(self._dispatcher, Taker)
+        with self._pulling:
+            if self._loader is None:
+                raise StopIteration
+            self._check()
+            with shielded():
+                return self._ask(self._dispatcher.take)
 
     def several(self, most: int) -> list[list[npt.NDArray[Any]]]:
         """The arrays of the next batch, and of those behind it that are ready."""

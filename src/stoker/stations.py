@@ -12,7 +12,7 @@ import numpy as np
 import optree
 
 from stoker.collation import Collation, Form
-from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher, Shelf
+from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher, Shelf, Streams, Taker
 from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
 from stoker.engines.files import require_descriptors
@@ -24,7 +24,7 @@ from stoker.memory import Inbox, Slot
 from stoker.memory.budget import fair_share
 from stoker.plan import Deal, Plan, Position, state
 from stoker.scheduler import SPARE
-from stoker.sources import IterableSource, MapSource, ShardedSource
+from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource
 from stoker.sources.marks import mentions_marks
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
@@ -118,7 +118,8 @@ class Stations:
             self.deal.pads,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
-        self.dispatcher = self._dispatcher(program, prefetch, form)
+        taken = self._taken(program, form)
+        self.dispatcher: Streams = taken or self._dispatcher(program, prefetch, form)
 
     def check_deal(self, deal: Deal) -> None:
         """Raise `OptionError` if batches cannot be dealt so."""
@@ -220,6 +221,19 @@ class Stations:
                 f"drop_remainder=True with batch_size {size} leaves no batch of {self._plan.length} examples; "
                 "use a smaller batch_size or drop_remainder=False."
             )
+
+    def _taken(self, program: Program, form: Form | None) -> Taker | None:
+        """What takes batches from arrays in memory, if that is all there is to do."""
+        source, collation = program.source, program.collation
+        if not isinstance(source, ArraySource) or program.transform is not None or collation != Collation():
+            return None
+        if form is not None or self._skips or self.deal.pads or not source.is_in_memory():
+            return None
+        assert self._plan is not None
+        spec = collation.spec(source[0])
+        epochs = _Epochs(None, self._plan, self.batching, False)
+        rows = self.batching.size // self.deal.count
+        return Taker(epochs, source, Form.of(spec, collation.rules(spec)), rows, program.memory_limit)
 
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
         from stoker.worker.describe import LOOK

@@ -42,7 +42,7 @@ def test_many_more_workers_than_cpus_start_deliver_and_end(capfd: pytest.Capture
 
 def test_a_million_batches_of_one_small_row(capfd: pytest.CaptureFixture[str]) -> None:
     count, gauge, theirs = 1_000_000, Gauge(), []
-    with stoker.Loader(stoker.from_arrays(np.arange(count)), batch_size=1, workers=2) as loader:
+    with stoker.Loader(np.arange(count), batch_size=1, workers=2) as loader:
         begun = time.monotonic()
         for number, batch in enumerate(loader):
             if batch[0] != number:

@@ -1,6 +1,8 @@
 """Where consumers, scheduler, engine and slots meet, under one lock.
 
+streams      what consumers are served with, whoever makes the batches
 dispatcher   takes in every event, and does what the scheduler says
+taker        batches of arrays in memory, made without workers
 probe        what batches look like, asked before the first one is made
 shelf        which batch lies how in which slot, and how much memory that takes
 inquest      which example is at fault
@@ -12,5 +14,17 @@ exits        the end of the interpreter
 from stoker.dispatch.dispatcher import Dispatcher
 from stoker.dispatch.exits import close_before_others, exiting
 from stoker.dispatch.shelf import AHEAD_MOST, LEASES, Shelf
+from stoker.dispatch.streams import AT_ONCE, Streams
+from stoker.dispatch.taker import Taker
 
-__all__ = ["AHEAD_MOST", "LEASES", "Dispatcher", "Shelf", "close_before_others", "exiting"]
+__all__ = [
+    "AHEAD_MOST",
+    "AT_ONCE",
+    "LEASES",
+    "Dispatcher",
+    "Shelf",
+    "Streams",
+    "Taker",
+    "close_before_others",
+    "exiting",
+]

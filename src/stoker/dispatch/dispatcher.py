@@ -11,10 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -26,15 +24,15 @@ from stoker.dispatch.inquest import Inquest
 from stoker.dispatch.ledger import Ledger
 from stoker.dispatch.probe import Attempt, Probe
 from stoker.dispatch.shelf import LEASES, Shelf
+from stoker.dispatch.streams import AT_ONCE, MakeEpoch, Streams
 from stoker.dispatch.telling import Told, error_of, warning_of
 from stoker.engines import Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
-from stoker.errors import ClosedError, StokerError
+from stoker.errors import StokerError
 from stoker.interrupts import interruptible, shielded
-from stoker.journal import Journal
 from stoker.memory.layout import aligned_copy
-from stoker.plan import Deal, Position
+from stoker.plan import Position
 from stoker.scheduler import RowsStream, Scheduler, Stream
 from stoker.scheduler.messages import (
     Blame,
@@ -80,8 +78,6 @@ log = logging.getLogger("stoker")
 
 #: The stream whose only batch is the answer to "what do the examples look like?".
 _PROBE: Final = 0
-#: Batches that one pull gives at most.
-_AT_ONCE = 8
 
 
 @dataclass
@@ -92,12 +88,11 @@ class _Outbox:
     outcomes: deque[Deliver | Finish | Fail] = field(default_factory=deque)
 
 
-class Dispatcher:
+class Dispatcher(Streams):
     """Serves the streams of one Loader.
 
     Args:
-        make_epoch: makes the epoch that begins here; gets the function to call with the number of items
-            pulled and whether there are no more.
+        make_epoch: makes the epoch that begins here.
         shelf: the slots.
         engine: who runs the workers; started at the first pull.
         workers: how many.
@@ -111,7 +106,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        make_epoch: Callable[[Position, Callable[[int, bool], None]], Epoch],
+        make_epoch: MakeEpoch,
         shelf: Shelf,
         engine: Engine,
         *,
@@ -123,8 +118,9 @@ class Dispatcher:
         skips: bool,
         verify: float,
     ) -> None:
+        super().__init__(make_epoch)
         self._skips, self._ledger = skips, Ledger()
-        self._make_epoch, self._shelf, self._engine = make_epoch, shelf, engine
+        self._shelf, self._engine = shelf, engine
         self._inline, self._probe = workers == 0, Probe(look)
         self._scheduler = Scheduler(
             workers=max(1, workers),
@@ -136,37 +132,18 @@ class Dispatcher:
             retries=retries,
             skips=skips,
         )
-        self._changed = threading.Condition(threading.Lock())
         self._events: list[Event] = []  # that follow from commands
         self._dropped: deque[int] = deque()
         self._outboxes: dict[int, _Outbox] = {}
-        self._epochs: dict[int, Epoch] = {}
-        self._serialized: set[int] = set()
-        self._deals: dict[int, Deal] = {}
         self._tasks: dict[int, Task] = {}
         self._inquest = Inquest(self._tasks, self._epochs, self._ledger, verify)
-        self._streams = 0
-        self._journal, self._made_epochs = Journal(), 0
         self._told_form = form
         self._form: Form | None = None
         self._forms: tuple[Form, ...] = ()  # it, and that of serialised components
-        self._pid = os.getpid()
-        self._started = self._closed = False
-        self._broken: StokerError | None = None
-        self.uneven = False  # a transform returned SKIP or Many
+        self._started = False
         close_at_exit(self)
 
     # ── consumers, from any thread ───────────────────────────────────────────────────────────
-    def open_stream(self, serialized: bool = False, deal: Deal | None = None) -> int:
-        """A number for a new stream; its epoch begins at its first pull. `deal`: which rows of each batch it has."""
-        with self._changed:
-            self._streams += 1
-            if serialized:
-                self._serialized.add(self._streams)
-            if deal is not None:
-                self._deals[self._streams] = deal
-            return self._streams
-
     def form(self) -> Form:
         """What batches look like; finds it out at the first call."""
         with shielded(), self._changed:
@@ -219,7 +196,7 @@ class Dispatcher:
 
     def _ready(self, stream: int, first: Deliver) -> list[Deliver]:
         """Small batches that are ready behind the one that was pulled."""
-        count = 0 if self._inline or not self._shelf.is_small(first) else self._scheduler.ready(stream, _AT_ONCE - 1)
+        count = 0 if self._inline or not self._shelf.is_small(first) else self._scheduler.ready(stream, AT_ONCE - 1)
         if not count:
             return []
         self._step(*[Pulled(stream)] * count)
@@ -235,22 +212,6 @@ class Dispatcher:
         finally:
             with self._changed:
                 self._step(Released(outcome.slot))
-
-    def epoch(self, stream: int) -> Epoch | None:
-        """What a stream that has begun reads; None when another thread has just closed it."""
-        with self._changed:
-            return self._epochs.get(stream)
-
-    def last_epoch(self) -> Epoch | None:
-        """What the last stream that began reads."""
-        with self._changed:
-            return self._journal.last()
-
-    @contextmanager
-    def journal(self) -> Iterator[Journal]:
-        """What was taken so far, held still."""
-        with self._changed:
-            yield self._journal
 
     def go_to(self, position: Position) -> None:
         """The next stream that begins does so there."""
@@ -351,18 +312,6 @@ class Dispatcher:
             self._tell()
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
-    def _check(self) -> None:
-        if os.getpid() != self._pid:
-            raise ClosedError(
-                "this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here."
-            )
-        if self._closed:
-            raise ClosedError(
-                "this Loader is closed. Make a new one, or iterate before `close()` or the end of `with`."
-            )
-        if self._broken is not None:
-            raise self._broken
-
     def _wait(self, stream: int) -> Deliver | Finish | Fail:
         """Ask for the next outcome of a stream, once, and wait for it; an interrupted wait asks no second time."""
         outbox = self._outboxes.setdefault(stream, _Outbox())
@@ -378,21 +327,8 @@ class Dispatcher:
         outbox.asked = False
         return outbox.outcomes.popleft()
 
-    def _begin(self, stream: int) -> None:
-        """Give the stream its epoch, if this is its first pull."""
-        if stream not in self._epochs:
-            epoch = self._epochs[stream] = self._probe.take_epoch() or self._new_epoch()
-            epoch.serialized = stream in self._serialized
-            epoch.deal = self._deals.get(stream, epoch.deal)
-            self._journal.began(epoch)
-
-    def _new_epoch(self) -> Epoch:
-        self._made_epochs += 1
-        key = self._made_epochs
-        epoch = self._make_epoch(self._journal.begin(), lambda items, ended: self.fed(key, items, ended))
-        epoch.key = key
-        epoch.uneven = epoch.uneven or self.uneven
-        return epoch
+    def _next_epoch(self) -> Epoch:
+        return self._probe.take_epoch() or super()._next_epoch()
 
     def _open_stream(self, number: int) -> Stream:
         if number == _PROBE:
@@ -405,7 +341,7 @@ class Dispatcher:
 
     def _ask_for_form(self) -> None:
         """Ask what batches look like; of an iterable, once its first items are there."""
-        self._probe.begin(self._new_epoch)
+        self._probe.begin(super()._next_epoch)
         while not self._probe.is_ready():
             self._check()
             with interruptible():
@@ -423,9 +359,7 @@ class Dispatcher:
 
     def _forget(self, stream: int) -> None:
         outbox = self._outboxes.pop(stream, None)
-        epoch = self._epochs.pop(stream, None)
-        self._serialized.discard(stream)
-        self._deals.pop(stream, None)
+        epoch = self._ended(stream)
         if outbox is not None:  # what was delivered and never taken, because the pull was interrupted
             self._events += [Released(o.slot) for o in outbox.outcomes if isinstance(o, Deliver)]
         if epoch is not None:

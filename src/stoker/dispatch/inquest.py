@@ -72,7 +72,9 @@ class Inquest:
         work = task.work
         if isinstance(work, Trial):
             return work.of is not None
-        return self._verify > 0 and isinstance(work, Rows) and mix(epoch.number, work.batch, work.first, 7) < self._verify * 2**64
+        if not self._verify or not isinstance(work, Rows):
+            return False
+        return mix(epoch.number, work.batch, work.first, 7) < self._verify * 2**64
 
     def to_be_done_again(self, task: Task, answer: Finished) -> bool:
         """Whether a task that is done is to be done a second time; what came out is kept until then."""

@@ -19,7 +19,7 @@ from stoker.scheduler.messages import Deliver, Sized
 log = logging.getLogger("stoker")
 
 #: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2,
-#: and an iteration up to 3 that it was given at once.
+#: and an iteration up to 7 that it was given at once.
 LEASES = 16
 #: Of these, what a training loop holds at a time.
 _HELD = 3

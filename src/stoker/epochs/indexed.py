@@ -23,8 +23,22 @@ class IndexEpoch(Epoch):
         left, size = self._plan.length - self._base, self._batching.size
         if self.uneven:
             return self._parts(range(-(-left // size)), number)
-        batches = -(-left // size) if self._batching.keep_rest else left // size
-        return RowsStream(number, batches, self._rows_of, size, whole=self.serialized)
+        return RowsStream(number, self.batches(), self._rows_of, size, whole=self.serialized)
+
+    def batches(self) -> int:
+        """How many it has, when they are numbered."""
+        left, size = self._plan.length - self._base, self._batching.size
+        return -(-left // size) if self._batching.keep_rest else left // size
+
+    def some_batches(self, first: int, most: int) -> list[npt.NDArray[np.int64]]:
+        """The examples of the numbered batches from one on, this trainer's, as long as they have as many rows."""
+        numbers = range(first, min(first + most, self.batches()))
+        sizes = [self._rows_of(number) for number in numbers]
+        return [
+            self.indices(Rows(number, 0, size, size))
+            for number, size in zip(numbers, sizes, strict=True)
+            if size == sizes[0]
+        ]
 
     def _rows_of(self, batch: int) -> int:
         first, stop = self.deal.span(self._whole(batch), self._batching.size)

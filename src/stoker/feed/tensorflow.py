@@ -17,14 +17,14 @@ import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache, partial, reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import optree
 
 from stoker.collation import Form, Pad
-from stoker.dispatch import close_before_others, exiting
+from stoker.dispatch import AT_ONCE, Taker, close_before_others, exiting
 from stoker.errors import ClosedError, OptionError, SpecError
 from stoker.memory import Layout
 from stoker.plan import Deal, Iteration, Position
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from stoker.loader import Batches, Loader
     from stoker.stations import Outline
 
+_Made = TypeVar("_Made")
+
 #: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
 _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
-#: Batches that one call of Python gives at most, if they are small and ready: TensorFlow parts them without Python.
-_AT_ONCE = 8
 
 
 def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -69,7 +69,10 @@ def dataset(
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
     several = ahead > _AHEAD and not outline.single
-    iterators = _Iterators(loader, form, serialized, _AT_ONCE if several else 1, deal)
+    if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized:
+        iterators: _Iterators = _Stacks(loader, form, serialized, 1, deal)
+    else:
+        iterators = _Iterators(loader, form, serialized, AT_ONCE if several else 1, deal)
     made = _elements(form, iterators, outline, ahead)
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
@@ -126,6 +129,8 @@ def _batches(form: Form, iterators: _Iterators | _Nothing, rows: int | None) -> 
         return reduce(lambda some, other: some.concatenate(other), parts).take(count)
 
     specs = encoded if most == 1 else [number, *encoded * most]
+    if stacked := isinstance(iterators, _Stacks):
+        specs = [tf.TensorSpec((None, *spec.shape), spec.dtype) for spec in encoded]
     variant = tf.raw_ops.GeneratorDataset(
         init_func_other_args=[],
         next_func_other_args=[],
@@ -140,9 +145,17 @@ def _batches(form: Form, iterators: _Iterators | _Nothing, rows: int | None) -> 
     if most > 1:
         parted = tf.data.experimental.from_variant(variant, tuple(specs)).flat_map(_native(part))
         variant = tf.data.experimental.to_variant(parted)
+    if stacked:
+        parted = tf.data.experimental.from_variant(variant, tuple(specs)).flat_map(_native(_slices))
+        variant = tf.data.experimental.to_variant(parted)
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators, parted  # datasets derived from it, and their iterators, keep them
     return made
+
+
+def _slices(*stacks: Any) -> Any:
+    """The batches in arrays that hold several along their first axis; they are not copied."""
+    return _tensorflow().data.Dataset.from_tensor_slices(stacks)
 
 
 def _graph(function: Callable[..., Any], signature: list[Any]) -> Any:
@@ -346,15 +359,7 @@ class _Iterators:
 
     def pull(self, number: int) -> list[Any]:
         """How many batches follow, and their arrays; the last one stands again in the places of those that do not."""
-        try:
-            its = self._open[number]
-            batches = its.several(self.most)
-            if its.is_last(self._cardinality):
-                its.end()
-        except ClosedError:
-            if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
-                raise StopIteration from None
-            raise
+        batches = self._taken(number, lambda its: its.several(self.most))
         if self._counted and self._loader._outline.cardinality is None:
             raise SpecError(
                 "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
@@ -363,6 +368,19 @@ class _Iterators:
         handed = list(map(self._handed_over, batches))
         handed += [handed[-1]] * (self.most - len(handed))
         return [np.int64(len(batches)), *itertools.chain.from_iterable(handed)]
+
+    def _taken(self, number: int, take: Callable[[Batches], _Made]) -> _Made:
+        """What `take` gets from an iteration, and its end if this was the last of it."""
+        try:
+            its = self._open[number]
+            taken = take(its)
+            if its.is_last(self._cardinality):
+                its.end()
+            return taken
+        except ClosedError:
+            if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
+                raise StopIteration from None
+            raise
 
     def _handed_over(self, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """The arrays of a batch that TensorFlow gets."""
@@ -382,6 +400,14 @@ class _Iterators:
 
     def end(self, number: int) -> None:
         self._open.pop(number).close()
+
+
+class _Stacks(_Iterators):
+    """Likewise; a pull gives the arrays of several batches along a new first axis."""
+
+    def pull(self, number: int) -> list[Any]:
+        stacks = self._taken(number, lambda its: its.stacks())
+        return [np.int64(len(stacks[0])), *(stacks[place] for place in self._order)]
 
 
 class _Nothing:

@@ -6,6 +6,7 @@
     parcel    Python objects on their way to a worker
     board     what a worker is at
     budget    how much memory the slots may take
+    pool      the trainer's own memory for batches that it makes itself
     lease     the time in which a handed-over batch keeps its slot
     bundle    the program's pickle and arrays, written once, read by all workers
     adopt     large arrays of the trainer's move into the bundle
@@ -19,6 +20,7 @@ from stoker.memory.bundle import open_bundle, write_bundle
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
 from stoker.memory.memfd import Memfd, above_standard
+from stoker.memory.pool import Pool
 from stoker.memory.slot import Inbox, Slot
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Memfd",
     "Phase",
     "Place",
+    "Pool",
     "Slot",
     "above_standard",
     "open_bundle",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,17 @@ class ArraySource(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._tree.unflatten([array[index] for array in self.arrays])
+
+    def is_in_memory(self) -> bool:
+        """Whether the rows of all are plain memory: no strings, no strides, and no file that is mapped."""
+        return all(
+            array.flags.c_contiguous
+            and array.dtype.isnative
+            and array.dtype.kind in "biufcV"
+            and leaf_of("", canonical(array[:1])).dtype == array.dtype
+            and not _is_mapped(array)
+            for array in self.arrays
+        )
 
     def take(self, indices: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[Any]]) -> None:
         """Write the examples `indices` to `rows`, one array for each of ours, by one call each."""
@@ -87,6 +99,15 @@ def _array(path: str, value: Any) -> npt.NDArray[Any]:
         raise SourceError(f"{where}from_arrays: {misfit}") from None
     rows: npt.NDArray[Any] = array
     return rows
+
+
+def _is_mapped(array: Any) -> bool:
+    """Whether an array lies in a mapped file, which a worker may have to wait for."""
+    while array is not None:
+        if isinstance(array, mmap.mmap | np.memmap):
+            return True
+        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+    return False
 
 
 def _is_buffer(value: Any) -> bool:
