@@ -26,7 +26,7 @@ def arrays(length: int, width: int = 3) -> tuple[Any, Any]:
 
 
 def epochs(loader: stoker.Loader, count: int = 2) -> list[Any]:
-    return [[batch for batch in loader] for _ in range(count)]
+    return [list(loader) for _ in range(count)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,12 +42,15 @@ def test_batches_are_those_of_the_same_loader_with_a_transform(
 ) -> None:
     length = min(length, 30) if width > 3 else length
     options: Any = {"batch_size": min(batch_size, length), "shuffle": shuffle, "drop_remainder": drop, "seed": 5}
-    with stoker.Loader(stoker.from_arrays(*arrays(length, width)), **options) as taken:
-        with stoker.Loader(stoker.from_arrays(*arrays(length, width)), transform=same, workers=0, **options) as made:
-            assert len(taken) == len(made)
-            for one, other in zip(epochs(taken), epochs(made), strict=True):
-                for mine, theirs in zip(one, other, strict=True):
-                    assert_same(mine, theirs)
+    source = stoker.from_arrays(*arrays(length, width))
+    with (
+        stoker.Loader(source, **options) as taken,
+        stoker.Loader(source, transform=same, workers=0, **options) as made,
+    ):
+        assert len(taken) == len(made)
+        for one, other in zip(epochs(taken), epochs(made), strict=True):
+            for mine, theirs in zip(one, other, strict=True):
+                assert_same(mine, theirs)
 
 
 @pytest.mark.parametrize("width", [3, 200_000])

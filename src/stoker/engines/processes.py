@@ -148,7 +148,7 @@ class ProcessEngine:
         try:
             with interruptible():
                 ready = self._news.poll(seconds)
-        except ValueError:  # closed: the supervisor has ended
+        except (ValueError, OSError):  # closed, before this call or within it: the supervisor has ended
             return
         channels = {child.channel.fileno(): child for child in list(self._children.values())}
         for fd, _ in ready:
