@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import textwrap
 import threading
 import time
 from typing import Any
@@ -101,3 +102,36 @@ def test_a_handler_of_the_users_is_called_once_and_stays() -> None:
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_cell_that_is_interrupted_leaves_its_loader_usable() -> None:
+    """In the kernel of a notebook, whose Ctrl-C is the button "interrupt"."""
+    from jupyter_client.manager import start_new_kernel
+
+    make = """
+    import sys, time, stoker
+    def slow(n):
+        time.sleep(0.2)
+        return n
+    loader = stoker.Loader(range(4), batch_size=2, transform=slow, workers=2)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+    """
+    endless = "print('reading', flush=True)\nwhile True:\n    for batch in loader:\n        pass"
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        told = client.execute_interactive(textwrap.dedent(make), timeout=30)
+        assert told["content"]["status"] == "ok", told["content"]
+        request = client.execute(endless)
+        while client.get_iopub_msg(timeout=30)["msg_type"] != "stream":
+            """It has not begun yet."""
+        manager.interrupt_kernel()
+        begun = time.monotonic()
+        while (told := client.get_shell_msg(timeout=30))["parent_header"]["msg_id"] != request:
+            """An answer to something before it."""
+        assert time.monotonic() - begun < 2
+        assert told["content"]["ename"] == "KeyboardInterrupt"
+        told = client.execute_interactive("assert len(list(loader)) == 2; loader.close()", timeout=30)
+        assert told["content"]["status"] == "ok", told["content"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

@@ -48,7 +48,11 @@ def train(path: Path, case: dict[str, Any], stop: int | None, workers: int = 0) 
             fit["validation_data"] = validation.to_tf()
         data_state = ResumableData(train, path, save_every=options.get("every", 1))
         interrupt = Interrupt(stop)
-        callbacks = [*options.get("callbacks", list)(), data_state, interrupt]
+        before, after = (
+            [keras.callbacks.BackupAndRestore(path.with_name("backup"))] * (options.get("backup") == where)
+            for where in ("before", "after")
+        )
+        callbacks = [*before, data_state, *after, interrupt]
         try:
             history = model.fit(data, **{"epochs": 3, **fit}, callbacks=callbacks, verbose=0)
         except Interrupted:
@@ -73,6 +77,8 @@ CASES: dict[str, dict[str, Any]] = {
     "nobody knows the length": {"source": "generator"},
     "nobody knows the length, several steps at once": {"source": "generator", "steps_per_execution": 2},
     "an iterable": {"source": "iterable"},
+    "behind BackupAndRestore": {"backup": "before", "every": 2},
+    "before BackupAndRestore": {"backup": "after", "every": 2},
     "a model that is built by its first step": {"unbuilt": True},
 }
 

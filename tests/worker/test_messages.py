@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,54 @@ def test_the_largest_task_fits_into_a_message() -> None:
 def test_other_bytes_are_no_message(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a message"):
         decode(data)
+
+
+#: One of each kind, by their first byte.
+SAMPLES = [
+    encode(message)
+    for message in (
+        Work(7, 1, 2, 3, 64, False, False, 8, np.arange(8)),
+        Step(7, 1, 2, 3, False, True, Opening(Progress(4, 5), 2, 9), 3, np.arange(3), (1, 2)),
+        Join(7, 1, 2, 3, 64, False),
+        Describe(7, 2, 3),
+        Described(7, b"form"),
+        FormKnown(b"form"),
+        Leave(7),
+        Hello(),
+        Finished(7, 0.25, (64, 512)),
+        Finished(7, 0.25, (), 3, True, True, Progress(4, 5), ((3, "é"),), 1),
+        Failure(7, "user", "ValueError: no", "Traceback", 3, None, b"pickled"),
+    )
+]
+
+
+def mutated(dice: random.Random) -> bytes:
+    """A message with some bytes that are others, left out, put in, or from another message."""
+    data = bytearray(dice.choice(SAMPLES))
+    for _ in range(dice.randrange(1, 4)):
+        at = dice.randrange(len(data) + 1)
+        match dice.randrange(4):
+            case 0 if at < len(data):
+                data[at] = dice.randrange(256)
+            case 1:
+                del data[at : at + dice.randrange(9)]
+            case 2:
+                data[at:at] = dice.randbytes(dice.randrange(9))
+            case _:
+                data[at:] = dice.choice(SAMPLES)[at:]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.stress)])
+def test_damaged_bytes_are_a_message_or_a_value_error(count: int) -> None:
+    seed = random.randrange(10**6)
+    dice, refused = random.Random(seed), 0
+    for _ in range(count):
+        data = mutated(dice)
+        try:
+            decode(data)
+        except ValueError:
+            refused += 1
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}: {data!r}") from error
+    assert count > refused > count // 20

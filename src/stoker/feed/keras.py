@@ -72,7 +72,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._file = Checkpoint(path / "resume.stoker" if path.is_dir() else path)
         self._epoch = self._step = self._since_save = 0
         self._resumed: dict[str, Any] | None = None
-        self._metrics: list[Any] = []
+        self._values: dict[str, list[Any]] = {}  # of the variables, until the first epoch begins
 
     # ── Keras' events ────────────────────────────────────────────────────────────────────────
     def on_train_begin(self, logs: Any = None) -> None:
@@ -92,9 +92,16 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             told, self._resumed = self._resumed, None
             self._step = told["step"]
             self.model._initial_epoch = self._initial_epoch  # it has served
-            if self._metrics:
-                for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
-                    variable.assign(value)
+            values, self._values = self._values, {}
+            if epoch != told["epoch"]:
+                raise StateError(
+                    f"{self._file.path} goes on in epoch {told['epoch']}, and fit() begins with epoch {epoch}: another "
+                    "callback has set that. List ResumableData behind it."
+                )
+            if not self._step:
+                del values["metrics"]
+            self._assign(values)  # again: BackupAndRestore may have loaded weights of its own meanwhile
+            if self._step:
                 _keep_logs(self.model, told["logs"])
             history = self.model.history
             history.epoch, history.history = list(told["epochs"]), {k: list(v) for k, v in told["history"].items()}
@@ -164,15 +171,18 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             warnings.warn(f"{error} Its epoch begins afresh (strict=False).", stacklevel=4)
             self._loader.load_state_dict(told["loader"], strict=False)
             step = seen = 0
-        for part, variables in _variables(self.model).items():
-            for variable, value in zip(variables, values[part], strict=True):
-                variable.assign(value)
+        self._assign(values)
         restore_randomness(told["random"])
-        self._resumed = {**told, "step": step}
-        self._metrics = values["metrics"] if step else []
+        self._resumed, self._values = {**told, "step": step}, values
         self._initial_epoch, self.model._initial_epoch = self.model._initial_epoch, told["epoch"]
         _skip(_step_iterator(), step, seen)
 
+
+    def _assign(self, values: dict[str, list[Any]]) -> None:
+        variables = _variables(self.model)
+        for part, some in values.items():
+            for variable, value in zip(variables[part], some, strict=True):
+                variable.assign(value)
 
 def _variables(model: Any) -> dict[str, list[Any]]:
     """All that a train step changes, beside the data."""

@@ -266,7 +266,14 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """The message that `encode` made these bytes from; raises ValueError for any others."""
+    """The message that `encode` made these bytes from; raises ValueError for any others that can be told."""
+    try:
+        return _decoded(data)
+    except (struct.error, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a message: {data[:20]!r}") from error
+
+
+def _decoded(data: bytes) -> Message:
     match data[:1]:
         case b"W":
             _, *fields, trial, digest, counting = _WORK.unpack_from(data)
