@@ -21,8 +21,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2
 
+# These take longer than the time after which a test counts as hanging, and its stacks are shown.
 stress: $(STAMP)
-	$(BIN)/python -m pytest -m stress
+	$(BIN)/python -m pytest -m stress --override-ini faulthandler_timeout=1800
 
 # Every cell of the table of faults, with its seconds (docs/faults.md).
 faults: $(STAMP)

@@ -1,4 +1,4 @@
-"""What Stoker itself costs: a batch in the trainer, a row in a worker, a position of a shuffle.
+"""What Stoker itself costs: a batch in the trainer, a row in a worker, a position of a shuffle, random states.
 
     python -m benchmarks.overhead
 
@@ -20,10 +20,12 @@ import numpy as np
 
 import stoker
 from benchmarks.cases import CASES
-from stoker.memory import Layout, Slot
+from stoker.collation import Collation
+from stoker.memory import Inbox, Layout, Slot
+from stoker.memory.board import unseen
 from stoker.memory.layout import aligned_copy
 from stoker.plan.permutation import Permutation
-from stoker.worker.messages import Describe, Described, SpecKnown, Work
+from stoker.worker.messages import Describe, Described, FormKnown, Work
 from stoker.worker.program import Program
 from stoker.worker.runner import Fork, Runner
 from stoker.worker.seeding import Seeder, install_lazy_random
@@ -69,18 +71,35 @@ def batches_in_the_trainer() -> None:
 
 def a_row_in_a_worker() -> None:
     source = CASES["d"].make(BATCH)
-    slot = Slot.create("slot")
-    runner = Runner(Program(source, None, False, 0, BATCH, BATCH), [slot], Seeder(0, None), fork=Fork())
-    described = runner.describe(Describe(0))
+    slot, inbox = Slot.create("slot"), Inbox.create("inbox")
+    program = Program(source, None, False, 0, BATCH, BATCH, Collation(), 0, 1 << 30)
+    runner = Runner(program, [slot], [inbox], Seeder(0, None), unseen(), fork=Fork())
+    described = runner.answer(Describe(0))
     assert isinstance(described, Described)
-    slot.resize(Layout.of(pickle.loads(described.pickled).leaves, BATCH).nbytes)
-    runner.learn(SpecKnown(described.pickled))
-    runner._seeder = Seeder(0, install_lazy_random())  # as in a worker process
-    work = Work(1, 0, 0, 0, BATCH, np.arange(BATCH))
+    slot.resize(Layout.of(pickle.loads(described.pickled).spec.leaves, BATCH).nbytes)
+    runner.learn(FormKnown(described.pickled))
+    work = Work(1, 0, 0, 0, BATCH, False, False, BATCH, np.arange(BATCH))
     for together in (1, 4, 32):
-        runner._together = together
-        seconds = min(timeit.repeat(lambda: runner.work(work), number=50, repeat=5)) / 50
+        runner._output.together = together
+        seconds = min(timeit.repeat(lambda: runner.answer(work), number=50, repeat=5)) / 50
         tell(f"a row made and written, {together} at a time", seconds / BATCH * 1e6)
+
+
+def random_states() -> None:
+    """Of an example: what is set before it, and the `rng` that it may ask for."""
+    for what, uses in (("nothing is drawn", False), ("all of it is drawn from", True)):
+        seeder = Seeder(0, install_lazy_random())
+        if uses:
+            seeder.seed_all()
+
+        def one(seeder: Seeder = seeder, uses: bool = uses) -> None:
+            seeder.begin(12345)
+            if uses:
+                seeder.rng(12345)
+                random.random()
+
+        seconds = min(timeit.repeat(one, number=2000, repeat=5)) / 2000
+        tell(f"the random states of an example, when {what}", seconds * 1e6)
 
 
 def single_steps() -> None:
@@ -96,3 +115,4 @@ if __name__ == "__main__":
     single_steps()
     batches_in_the_trainer()
     a_row_in_a_worker()
+    random_states()

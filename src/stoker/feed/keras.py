@@ -177,12 +177,12 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._initial_epoch, self.model._initial_epoch = self.model._initial_epoch, told["epoch"]
         _skip(_step_iterator(), step, seen)
 
-
     def _assign(self, values: dict[str, list[Any]]) -> None:
         variables = _variables(self.model)
         for part, some in values.items():
             for variable, value in zip(variables[part], some, strict=True):
                 variable.assign(value)
+
 
 def _variables(model: Any) -> dict[str, list[Any]]:
     """All that a train step changes, beside the data."""
