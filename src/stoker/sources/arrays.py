@@ -61,11 +61,14 @@ class ArraySource(Sequence[Any]):
 
 
 def from_arrays(*arrays: Any) -> ArraySource:
-    """A source of the rows of arrays, which lie in shared memory once, whatever the number of workers.
+    """A source of the rows of arrays, which lie in memory once, whatever the number of workers.
+
+    With a transform, workers read them in shared memory. Without one, batches of plain arrays cost less to make than to
+    hand over: the thread that pulls copies their rows, and no workers are started.
 
     Args:
         arrays: one nested structure of arrays, or several, whose rows become tuples: NumPy arrays,
-            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), and anything
+            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), and anything else
             that speaks DLPack or the buffer protocol. All have the same first dimension, the number of examples.
 
     Raises:
