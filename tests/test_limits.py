@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,43 @@ def test_code_that_is_not_deterministic_is_told_by_the_example(workers: int, col
         with pytest.raises(stoker.WorkerError, match=r"example 137 .* not deterministic") as raised:
             next(batches)
     assert raised.value.example == 137
+
+
+def records(shard: stoker.Shard) -> Iterator[Any]:
+    for number in range(40 + shard.index):
+        yield np.full(3, 100 * shard.index + number + np.random.rand())
+
+
+def odd_records(shard: stoker.Shard) -> Iterator[Any]:
+    for number in range(40):
+        yield int.from_bytes(os.urandom(4)[:3], "big") if (shard.index, number) == (1, 21) else number
+
+
+def some_of(example: Any) -> Any:
+    kind = int(example[0]) % 7
+    return stoker.SKIP if kind == 3 else stoker.Many([example, -example]) if kind == 5 else example
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("options", [{}, {"shuffle": 5}, {"transform": some_of}, {"collate": "pad"}])
+def test_shards_that_are_made_twice_give_the_same_batches(workers: int, options: Any) -> None:
+    source = stoker.from_generator(records, shards=5, open_shards=3)
+    with stoker.Loader(source, batch_size=8, workers=workers, **options) as loader:
+        expected = list(loader)
+    for verify in (0.3, 1.0):
+        with stoker.Loader(source, batch_size=8, workers=workers, verify=verify, **options) as loader:
+            assert all(np.array_equal(*pair) for pair in zip(loader, expected, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_generator_that_is_not_deterministic_is_told_by_shard_and_example(workers: int) -> None:
+    with stoker.Loader(
+        stoker.from_generator(odd_records, shards=3), batch_size=8, workers=workers, verify=1.0
+    ) as loader:
+        batches = iter(loader)
+        assert len([next(batches) for _ in range(7)]) == 7, "the error comes in its batch's turn"
+        with pytest.raises(stoker.WorkerError, match=r"shard 1, example 21 .* not deterministic"):
+            next(batches)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, "all"])

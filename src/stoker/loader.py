@@ -78,7 +78,7 @@ class Loader:
             worker's Python stack is logged, the worker killed and its work done again, as after a death; None to warn
             once after 60 s.
         verify: the share of the work that is done twice, by two workers, such as 0.01: code that makes something else
-            the second time is an error that names the example. Shards of generators are left out.
+            the second time is an error that names the example.
         seed_globals: False to leave all random states but the `rng` alone: they differ from run to run then.
         shard_index: which of several trainers this one is, from 0.
         shard_count: how many trainers read this source. `batch_size` is that of all of them together; each gets its

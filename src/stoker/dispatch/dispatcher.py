@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from stoker.collation import Form
 from stoker.dispatch.exits import close_at_exit
-from stoker.dispatch.inquest import Inquest
+from stoker.dispatch.inquest import Inquest, is_trial
 from stoker.dispatch.ledger import Ledger
 from stoker.dispatch.probe import Attempt, Probe
 from stoker.dispatch.shelf import LEASES, Shelf
@@ -57,7 +57,6 @@ from stoker.scheduler.messages import (
     Stride,
     Submit,
     Task,
-    Trial,
 )
 from stoker.stats import Stats
 from stoker.worker.messages import (
@@ -447,8 +446,10 @@ class Dispatcher(Streams):
         if opens and (items := epoch.inbox(task)) is not None:
             self._shelf.put(task.slot, items)
         question = epoch.question(task, opens)
-        if isinstance(question, Work) and self._inquest.is_compared(task, epoch):
+        if isinstance(question, Work | Step) and self._inquest.is_compared(task, epoch):
             question = replace(question, digest=True)
+            if isinstance(question, Step):
+                question = replace(question, trial=is_trial(task.work))
         if isinstance(question, Work | Step) and len(question.indices) > MANY:
             self._shelf.put(task.slot, question.indices.tobytes())
             question = replace(question, indices=NONE)
@@ -463,9 +464,10 @@ class Dispatcher(Streams):
     def _finished(self, worker: int, answer: Finished) -> Done:
         task = self._tasks.pop(answer.task)
         epoch = self._epochs.get(task.stream)
+        since = epoch.since(task.work) if epoch is not None else None
         if epoch is not None:
             epoch.heard(task.work, answer)
-        if epoch is not None and not isinstance(task.work, Trial):  # a trial writes nothing
+        if epoch is not None and not is_trial(task.work):  # a trial writes nothing
             if answer.skips and isinstance(task.work, Stride) and not task.work.again:
                 self._ledger.skipped(*epoch.noted(task.work, answer.skipped, answer.skips))
             form = self._forms[epoch.serialized]
@@ -473,7 +475,8 @@ class Dispatcher(Streams):
         come = answer.progress
         raw = come.raw if come is not None else 0
         again = self._inquest.to_be_done_again(task, answer)
-        return Done(worker, answer.task, answer.seconds, answer.rows, answer.ended, answer.parcel, raw, again, come)
+        its = answer.rows, answer.ended, answer.parcel, raw, again, come, since
+        return Done(worker, answer.task, answer.seconds, *its)
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 
 from stoker.dispatch.ledger import Ledger
 from stoker.dispatch.telling import Told
@@ -13,7 +14,12 @@ from stoker.memory import Phase, Place
 from stoker.plan import mix
 from stoker.scheduler.messages import Died, Failed, Rows, Stride, Task, Trial
 from stoker.stats import Skipped
-from stoker.worker.messages import Failure, Finished
+from stoker.worker.messages import Failure, Finished, Progress
+
+
+def is_trial(work: object) -> bool:
+    """Whether the rows are made to see what comes of it, and are not written."""
+    return isinstance(work, Trial) or (isinstance(work, Stride) and work.of is not None)
 
 
 class Inquest:
@@ -70,15 +76,21 @@ class Inquest:
     def is_compared(self, task: Task, epoch: Epoch) -> bool:
         """Whether the rows of a task are made twice, or are so for the second time."""
         work = task.work
-        if isinstance(work, Trial):
+        if is_trial(work):
+            assert isinstance(work, Trial | Stride)
             return work.of is not None
-        if not self._verify or not isinstance(work, Rows):
+        if not self._verify:
             return False
-        return mix(epoch.number, work.batch, work.first, 7) < self._verify * 2**64
+        if isinstance(work, Stride):  # parts of other sources are left out: they are few, behind a SKIP
+            return not work.again and epoch.shard_of(work) is not None and self._is_drawn(epoch.number, task.id)
+        return isinstance(work, Rows) and self._is_drawn(epoch.number, work.batch, work.first)
+
+    def _is_drawn(self, *words: int) -> bool:
+        return mix(*words, 7) < self._verify * 2**64
 
     def to_be_done_again(self, task: Task, answer: Finished) -> bool:
         """Whether a task that is done is to be done a second time; what came out is kept until then."""
-        if not answer.digests or not isinstance(task.work, Rows):
+        if not answer.digests or not isinstance(task.work, Rows | Stride) or is_trial(task.work):
             return False
         self._digests[answer.task] = task.stream, answer.digests
         return True
@@ -86,15 +98,21 @@ class Inquest:
     def differs(self, worker: int, answer: Finished) -> Failed | None:
         """The failure of a task that was done a second time, if something else came out."""
         task = self._tasks[answer.task]
-        if not isinstance(task.work, Trial) or task.work.of not in self._digests:
+        work = task.work
+        if not isinstance(work, Trial | Stride) or work.of is None or work.of not in self._digests:
             return None
-        _, before = self._digests.pop(task.work.of)
-        pairs = enumerate(zip(before, answer.digests, strict=True), task.work.first)
+        _, before = self._digests.pop(work.of)
+        pairs = enumerate(zip_longest(before, answer.digests))
         row = next((row for row, (one, other) in pairs if one != other), None)
         if row is None:
             return None
-        example = self._epochs[task.stream].example(task.work, row)
-        return Failed(worker, answer.task, Told(worker, Failure(answer.task, "differs", "", example=example)))
+        if isinstance(work, Trial):
+            shard, example = None, self._epochs[task.stream].example(work, work.first + row)
+        else:
+            assert isinstance(work.since, Progress)
+            shard, example = work.shard, work.since.raw + row
+        failure = Failure(answer.task, "differs", "", example=example, shard=shard)
+        return Failed(worker, answer.task, Told(worker, failure))
 
     def forget(self, stream: int) -> None:
         """Nobody reads this stream any more."""

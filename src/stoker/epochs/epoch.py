@@ -198,6 +198,10 @@ class Epoch(ABC):
                 number = self.batch_number(task.work.number)
                 return Join(task.id, self.number, task.slot, number, task.work.rows, self.serialized)
 
+    def since(self, work: Rows | Trial | Stride | Joint) -> Progress | None:
+        """How far a shard has come, before its task that is done now is heard of."""
+        return self._progress.get(work.shard, Progress()) if isinstance(work, Stride) else None
+
     def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
         """A worker has done a task."""
         if isinstance(work, Stride) and answer.progress is not None and not work.again:

@@ -272,12 +272,11 @@ class Scheduler:
             each = done.seconds / work.count
             self._row_seconds = each if self._row_seconds is None else 0.75 * self._row_seconds + 0.25 * each
             self._depth = max(DEPTH, min(DEPTH_SHORT, int(DEPTH_SECONDS / done.seconds)))
-        if batch.shard is not None:
+        if batch.shard is not None and not _is_repeated(work):
             batch.rows, batch.parcel, batch.ended, batch.raw = done.rows, done.parcel, done.ended, done.raw
             batch.come, batch.shard.ended = done.come, done.ended
-        if done.again and isinstance(work, Rows):
-            trial = Trial(work.batch, work.first, work.count, work.whole, of=held.task.id)
-            self._todo.appendleft(_Held(self._task(held, trial), batch, made_by=worker))
+        if done.again:
+            self._todo.appendleft(_Held(self._task(held, _repeated(held.task, done.since)), batch, made_by=worker))
             return
         batch.unfinished -= 1
         if batch.state is State.FILLING and not batch.unfinished:
@@ -321,7 +320,7 @@ class Scheduler:
         work = held.task.work
         if isinstance(work, Rows) and work.count > 1 and held.task.id not in self._acquitted:
             self._try(_Search(Narrowing(Span(work.first, work.count), died.row), held, died.reason))
-        elif isinstance(work, Stride) and self._skips and died.skippable:
+        elif isinstance(work, Stride) and work.of is None and self._skips and died.skippable:
             out.append(Blame(held.task, died.reason))
             self._todo.appendleft(held)
         else:
@@ -342,7 +341,7 @@ class Scheduler:
             self._acquitted.add(held.task.id)
             self._todo.appendleft(held)
 
-    def _task(self, held: _Held, trial: Trial) -> Task:
+    def _task(self, held: _Held, trial: Trial | Stride) -> Task:
         """A new task about rows of one that was given before."""
         self._next_task += 1
         return Task(self._next_task - 1, held.task.stream, held.task.slot, trial)
@@ -432,7 +431,7 @@ class Scheduler:
         behind: set[Shard] = set()  # shards with a task that must come first
         while self._todo:
             entry = self._todo.popleft()
-            shard = entry.batch.shard
+            shard = None if _is_repeated(entry.task.work) else entry.batch.shard
             worker = None if shard in behind else self._worker_for(shard, entry.made_by)
             if worker is None:
                 waiting.append(entry)
@@ -467,6 +466,18 @@ class Scheduler:
             if not shard.ended and owned[worker] >= math.ceil(len(owners) / self._workers):
                 return None
         return worker if len(self._up[worker]) < self._depth else None
+
+
+def _repeated(task: Task, since: object) -> Trial | Stride:
+    """The work of a task, to be done a second time and compared."""
+    if isinstance(task.work, Rows):
+        return Trial(task.work.batch, task.work.first, task.work.count, task.work.whole, of=task.id)
+    assert isinstance(task.work, Stride)
+    return Stride(task.work.shard, True, since, of=task.id)
+
+
+def _is_repeated(work: object) -> bool:
+    return isinstance(work, Trial | Stride) and work.of is not None
 
 
 def _first(task: Task | None) -> int:

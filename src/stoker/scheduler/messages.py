@@ -47,6 +47,7 @@ class Done:
         raw: examples that the shard has given so far.
         come: how far the shard has come, for whoever opens it next.
         again: the rows are to be made once more, by another worker, to see whether the same comes out.
+        since: how far their shard had come before them, if they are of one.
     """
 
     worker: int
@@ -58,6 +59,7 @@ class Done:
     raw: int = 0
     again: bool = False
     come: object = None
+    since: object = None
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,14 @@ class Stride:
     """The next rows of a shard: a whole batch, or what is left.
 
     Attributes:
-        again: rows that were made in another run and are needed again: the shard had come to `since` before them.
+        again: rows that were made before, in another run, and are needed again: the shard had come to `since` then.
+        of: the task in which they were made in this run: they are not written, but compared.
     """
 
     shard: int
     again: bool = False
     since: object = None
+    of: int | None = None
 
 
 @dataclass(frozen=True)

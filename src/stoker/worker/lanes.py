@@ -208,6 +208,11 @@ class Lanes:
     def open(self, epoch: int, shard: int, progress: Progress) -> Lane:
         """Open a shard of the user's generator function where `progress` says."""
         self.close(epoch, shard)
+        lane = self._open[epoch, shard] = self.apart(epoch, shard, progress)
+        return lane
+
+    def apart(self, epoch: int, shard: int, progress: Progress) -> Lane:
+        """Likewise, beside those that are open; the caller closes it."""
         source: ShardedSource = self._program.source
         seeds = self._seeds(epoch, shard)
         mixed = mix(self._program.seed, epoch, 3, shard)
@@ -227,7 +232,7 @@ class Lanes:
         raws = self._pull(iterator, seeds, progress.state_raw)
         if buffer:
             raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
-        lane = Lane(
+        return Lane(
             raws,
             self._transform(),
             progress,
@@ -236,8 +241,6 @@ class Lanes:
             words=self._words,
             skip=self._reader.skip,
         )
-        self._open[epoch, shard] = lane
-        return lane
 
     def open_part(self, epoch: int, part: int, made: Iterator[Any], progress: Progress) -> Lane:
         """Open a part of another source, whose transform may return SKIP or Many: `made` is what it returns."""

@@ -124,6 +124,8 @@ class Step:
         count: how many examples the shard consists of, when it is a part of a map-style source.
         indices: which they are; more than `MANY` lie in the slot's inbox.
         without: numbers of examples that are left out.
+        trial: the rows are made apart from the open shard, and not written.
+        digest: whether the answer tells the digest of each example.
     """
 
     task: int
@@ -136,6 +138,8 @@ class Step:
     count: int = 0
     indices: Indices = field(default_factory=lambda: NONE)
     without: tuple[int, ...] = ()
+    trial: bool = False
+    digest: bool = False
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ class Runner:
         self._epoch = -1
         self._last_epoch: int | None = None
         self._digests: list[int] = []
+        self._digesting = False  # whether a step tells them
         self.exhausted = False
         self._shard: int | None = None
 
@@ -262,6 +263,9 @@ class Runner:
         if isinstance(self._program.source, ShardedSource):
             self._shard = self._words[SHARD] = task.shard
         self._seeder.seed_all()
+        self._digesting = task.digest
+        if task.trial:
+            return self._repeat(task, started)
         key = task.epoch, task.shard
         interrupted = self._interrupted.pop(key, None)
         if task.opening is not None:
@@ -278,6 +282,7 @@ class Runner:
         except Reused:
             self._singly = self._lanes.copying = True
             self._reader.begin_task(task.without)
+            self._digests.clear()
             lane = self._open(task, before)
             rows, dims, parcel = self._rows_of(task, lane)
         progress = lane.progress()
@@ -285,9 +290,21 @@ class Runner:
             self._lanes.finish(task.epoch, task.shard)
         skipped = self._reader.skipped
         seconds = time.perf_counter() - started
-        return Finished(
-            task.task, seconds, dims, rows, lane.ended, parcel, progress, tuple(skipped[:SHOWN]), len(skipped)
-        )
+        its = tuple(skipped[:SHOWN]), len(skipped), tuple(self._digests)
+        return Finished(task.task, seconds, dims, rows, lane.ended, parcel, progress, *its)
+
+    def _repeat(self, task: Step, started: float) -> Finished:
+        """Make the rows of a step once more, from where its shard was then, to be compared."""
+        assert task.opening is not None
+        lane = self._lanes.apart(task.epoch, task.shard, task.opening.progress)
+        lane.without = frozenset(task.without)
+        try:
+            wanted = self._program.batch_size
+            while len(self._digests) < wanted and not lane.ended:
+                self._lane_take(lane, 1, wanted - len(self._digests))
+        finally:
+            lane.close()
+        return Finished(task.task, time.perf_counter() - started, digests=tuple(self._digests))
 
     def _open(self, task: Step, progress: Progress) -> Lane:
         if isinstance(self._program.source, ShardedSource):
@@ -341,7 +358,10 @@ class Runner:
 
     def _lane_take(self, lane: Lane, count: int, last: int) -> list[Any]:
         try:
-            return lane.take(count, last)
+            some = lane.take(count, last)
+            if self._digesting:
+                self._digests += [digest(example, whole=True) for example in some]
+            return some
         except BaseException:
             if self._shard is not None:
                 self._reader.example = lane.example
