@@ -1,6 +1,7 @@
 """Towards the trainer.
 
     tensorflow   a Loader as a `tf.data.Dataset`
+    iterators    what TensorFlow calls to get the batches
     arrays       a batch as NumPy gives it
     keras        a callback: training that goes on where it stopped
     checkpoint   the file that it keeps

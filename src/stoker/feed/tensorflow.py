@@ -13,19 +13,18 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache, partial, reduce
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import optree
 
-from stoker.collation import Form, Pad
-from stoker.dispatch import AT_ONCE, Taker, close_before_others, exiting
-from stoker.errors import ClosedError, OptionError, SpecError
+from stoker.collation import Form
+from stoker.dispatch import AT_ONCE, Taker, close_before_others
+from stoker.errors import OptionError
+from stoker.feed.iterators import Iterators, Nothing, Stacks, weak
 from stoker.memory import Layout
 from stoker.plan import Deal, Iteration, Position
 from stoker.spec import Kind, Leaf, Spec
@@ -34,10 +33,8 @@ from stoker.values import STRING
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from stoker.loader import Batches, Loader
+    from stoker.loader import Loader
     from stoker.stations import Outline
-
-_Made = TypeVar("_Made")
 
 #: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
@@ -69,17 +66,18 @@ def dataset(
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
     several = ahead > _AHEAD and not outline.single
+    order = _parts_of(form, _leaf_order(form.batch))
     if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized:
-        iterators: _Iterators = _Stacks(loader, form, serialized, 1, deal)
+        iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal)
     else:
-        iterators = _Iterators(loader, form, serialized, AT_ONCE if several else 1, deal)
+        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, deal)
     made = _elements(form, iterators, outline, ahead)
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     elif outline.cardinality is not None:
         # The iteration that goes on where a state was taken has fewer; nothing follows it, endlessly for all that
         # tf.data knows. So the number is known, and, unlike an asserted one, may be less.
-        nothing = _elements(form, _Nothing(), outline, ahead).repeat()
+        nothing = _elements(form, Nothing(), outline, ahead).repeat()
         made = made.concatenate(nothing).take(int(outline.cardinality))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = (
@@ -90,7 +88,7 @@ def dataset(
     return _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
 
 
-def _elements(form: Form, iterators: _Iterators | _Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
+def _elements(form: Form, iterators: Iterators | Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
     """What is handed out: batches, `ahead` of them prefetched, or examples one by one."""
     made = _batches(form, iterators, outline.static_rows).prefetch(ahead)
     if outline.single:
@@ -101,7 +99,7 @@ def _elements(form: Form, iterators: _Iterators | _Nothing, outline: Outline, ah
     return made
 
 
-def _batches(form: Form, iterators: _Iterators | _Nothing, rows: int | None) -> tf.data.Dataset:
+def _batches(form: Form, iterators: Iterators | Nothing, rows: int | None) -> tf.data.Dataset:
     """The batches; examples whose shapes vary are still ragged values beside their shapes.
 
     Args:
@@ -112,7 +110,7 @@ def _batches(form: Form, iterators: _Iterators | _Nothing, rows: int | None) -> 
     tf = _tensorflow()
     most = iterators.most
     leaves = [form.batch.leaves[place] for place in _leaf_order(form.batch)]
-    begin, pull, end = _weak(iterators)
+    begin, pull, end = weak(iterators)
     number = tf.TensorSpec((), tf.int64)
     nested = element_spec(form, None if form.single else rows)
     encoded = [encoded for leaf in leaves for encoded in _encoded_specs(leaf, None if form.single else rows)]
@@ -129,7 +127,7 @@ def _batches(form: Form, iterators: _Iterators | _Nothing, rows: int | None) -> 
         return reduce(lambda some, other: some.concatenate(other), parts).take(count)
 
     specs = encoded if most == 1 else [number, *encoded * most]
-    if stacked := isinstance(iterators, _Stacks):
+    if stacked := isinstance(iterators, Stacks):
         specs = [tf.TensorSpec((None, *spec.shape), spec.dtype) for spec in encoded]
     variant = tf.raw_ops.GeneratorDataset(
         init_func_other_args=[],
@@ -141,12 +139,10 @@ def _batches(form: Form, iterators: _Iterators | _Nothing, rows: int | None) -> 
         output_types=[spec.dtype for spec in specs],
         output_shapes=[spec.shape for spec in specs],
     )
+    parting: Callable[..., Any] | None = _slices if stacked else part if most > 1 else None
     parted = None
-    if most > 1:
-        parted = tf.data.experimental.from_variant(variant, tuple(specs)).flat_map(_native(part))
-        variant = tf.data.experimental.to_variant(parted)
-    if stacked:
-        parted = tf.data.experimental.from_variant(variant, tuple(specs)).flat_map(_native(_slices))
+    if parting is not None:
+        parted = tf.data.experimental.from_variant(variant, tuple(specs)).flat_map(_native(parting))
         variant = tf.data.experimental.to_variant(parted)
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators, parted  # datasets derived from it, and their iterators, keep them
@@ -335,134 +331,6 @@ def _is_evaluating(frame: Any) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-class _Iterators:
-    """The open iterators of one dataset, by number. Called by TensorFlow, from its threads."""
-
-    def __init__(self, loader: Loader, form: Form, serialized: bool, most: int, deal: Deal | None) -> None:
-        self._loader, self._serialized, self.most, self._deal = loader, serialized, most, deal
-        self._order = _parts_of(form, _leaf_order(form.batch))
-        starts = itertools.accumulate(form.counts, initial=0)
-        self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
-        cardinality = loader._outline.cardinality
-        self._counted = cardinality is not None
-        self._cardinality = None if cardinality == math.inf else cardinality
-        self._sizes = _told_sizes(loader._dispatcher.form(), serialized)
-        self._numbers = itertools.count()
-        self._open: dict[int, Batches] = {}
-
-    def begin(self) -> int:
-        number = next(self._numbers)
-        self._open[number] = self._loader._batches(self._serialized, self._deal)
-        return number
-
-    def pull(self, number: int) -> list[Any]:
-        """How many batches follow, and their arrays; the last one stands again in the places of those that do not."""
-        batches = self._taken(number, lambda its: its.several(self.most))
-        if self._counted and self._loader._outline.cardinality is None:
-            raise SpecError(
-                "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
-                "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
-            )
-        handed = list(map(self._handed_over, batches))
-        handed += [handed[-1]] * (self.most - len(handed))
-        return [np.int64(len(batches)), *itertools.chain.from_iterable(handed)]
-
-    def _taken(self, number: int, take: Callable[[Batches], _Made]) -> _Made:
-        """What `take` gets from an iteration, and its end if this was the last of it."""
-        try:
-            its = self._open[number]
-            taken = take(its)
-            if its.is_last(self._cardinality):
-                its.end()
-            return taken
-        except ClosedError:
-            if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
-                raise StopIteration from None
-            raise
-
-    def _handed_over(self, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """The arrays of a batch that TensorFlow gets."""
-        for path, part, axis, size in self._sizes:
-            if leaves[part].shape[axis] != size:
-                raise SpecError(
-                    f"at {path or 'the leaf'} a batch has size {leaves[part].shape[axis]} in dimension {axis}; it was "
-                    f"{size} in all of the first examples, and the dataset was made so. Tell by `output_signature` "
-                    "that it varies (None)."
-                )
-        if not self._strings:
-            return [leaves[place] for place in self._order]
-        return [
-            np.array(leaves[place].tobytes(), object) if place in self._strings else leaves[place]
-            for place in self._order
-        ]
-
-    def end(self, number: int) -> None:
-        self._open.pop(number).close()
-
-
-class _Stacks(_Iterators):
-    """Likewise; a pull gives the arrays of several batches along a new first axis."""
-
-    def pull(self, number: int) -> list[Any]:
-        stacks = self._taken(number, lambda its: its.stacks())
-        return [np.int64(len(stacks[0])), *(stacks[place] for place in self._order)]
-
-
-class _Nothing:
-    """Iterators without elements, of the same kind."""
-
-    most = 1
-
-    def begin(self) -> int:
-        return 0
-
-    def pull(self, number: int) -> list[Any]:
-        raise StopIteration
-
-    def end(self, number: int) -> None:
-        pass
-
-
-def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]:
-    """Sizes of padded leaves that TensorFlow was told of: path, array, dimension, size."""
-    if serialized:
-        return []
-    starts = itertools.accumulate(form.counts, initial=0)
-    return [
-        (leaf.path, start, axis, size)
-        for leaf, rule, start in zip(form.batch.leaves, form.rules, starts, strict=False)
-        for axis, size in enumerate(leaf.shape)
-        if isinstance(rule, Pad) and size is not None and leaf.dtype != STRING
-    ]
-
-
-def _weak(iterators: _Iterators | _Nothing) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """The methods of `iterators` as functions for TensorFlow, which never lets go of a function that it was given.
-
-    So they hold a weak reference. The dataset holds the strong one, and each iterator its dataset.
-    """
-    reference = weakref.ref(iterators)
-
-    def begin() -> Any:
-        alive = reference()
-        assert alive is not None, "an iterator was made over a dataset that is gone"
-        return np.int64(alive.begin())
-
-    def pull(number: np.int64) -> list[npt.NDArray[Any]]:
-        alive = reference()
-        if alive is None:
-            raise StopIteration
-        return alive.pull(int(number))
-
-    def end(number: np.int64) -> Any:
-        alive = reference()
-        if alive is not None:
-            alive.end(int(number))
-        return np.int64(0)
-
-    return begin, pull, end
 
 
 def element_spec(form: Form, rows: int | None) -> Any:
