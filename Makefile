@@ -17,9 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/stoker demo
 
-# Two at a time: half of the tests wait for processes that start or end. Those that measure (stress) run alone.
+# Two at a time: half of the tests wait for processes that start or end. Then those that measure, one by one.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 -m "not stress and not alone"
+	$(BIN)/python -m pytest -m "alone and not stress"
 
 # These take longer than the time after which a test counts as hanging, and its stacks are shown.
 stress: $(STAMP)

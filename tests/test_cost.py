@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 
 import stoker
 from tests.examples import Squares
+
+pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,6 +18,8 @@ import pytest
 import stoker
 from tests.examples import Squares
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.test_ends import FIT, run, workers_of
 
+pytestmark = pytest.mark.alone
+
 #: What happens at the 20th batch, and what is told then: how many tracebacks, and the last line.
 ENDS = {
     "Ctrl-C": ("import signal; os.kill(os.getpid(), signal.SIGINT)", 1, "KeyboardInterrupt"),

@@ -15,6 +15,8 @@ import pytest
 import stoker
 from stoker.interrupts import interruptible, shielded
 
+pytestmark = pytest.mark.alone
+
 
 def interrupt(seconds: float = 0) -> threading.Timer:
     """Ctrl-C, so many seconds from now."""
@@ -26,9 +28,15 @@ def interrupt(seconds: float = 0) -> threading.Timer:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_that_is_interrupted_again_and_again_goes_on_where_it_was(workers: int) -> None:
     seed = random.randrange(10**6)
-    dice, interrupts = random.Random(seed), 0
+    dice, interrupts, noted = random.Random(seed), 0, []
+
+    def handler(number: int, frame: object) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
     with stoker.Loader(range(4000), batch_size=8, workers=workers) as loader:
-        for _ in range(12):
+        for sent in range(1, 13):
             batches, came = iter(loader), []
             timer = interrupt(dice.uniform(0, 0.05))
             while not came or came[-1] is not None:
@@ -40,14 +48,15 @@ def test_an_epoch_that_is_interrupted_again_and_again_goes_on_where_it_was(worke
                     came.append(None if batch is None else batch.tolist())
             try:
                 timer.join()
-                time.sleep(0.001)
+                while len(noted) < sent:
+                    time.sleep(0.001)
             except KeyboardInterrupt:
                 """The epoch was over before it came."""
             lost = 500 - len(came[:-1])
             assert lost <= 1, f"seed {seed}"  # between two operations of this test itself
             assert lost or came[:-1] == [list(range(n, n + 8)) for n in range(0, 4000, 8)]
     assert interrupts
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is handler
 
 
 def test_a_loader_that_waits_for_its_workers_can_be_interrupted_and_used_again() -> None:

@@ -210,6 +210,7 @@ def test_a_save_that_is_interrupted_leaves_the_one_before(saved: Path, monkeypat
     assert [path.name for path in saved.parent.iterdir()] == ["state"]
 
 
+@pytest.mark.alone
 def test_a_state_costs_less_than_a_millisecond_beside_the_weights(tmp_path: Path) -> None:
     import time
 

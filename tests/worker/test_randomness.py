@@ -95,6 +95,7 @@ def test_user_code_can_ask_what_is_at_work() -> None:
         stoker.current()
 
 
+@pytest.mark.alone
 def test_seeding_costs_less_than_eight_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in dir(random):  # `install_lazy_random` is for workers: what it replaces is put back
         monkeypatch.setattr(random, name, getattr(random, name))
