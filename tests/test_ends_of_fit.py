@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
-import psutil
 import pytest
 
-from tests.test_ends import FIT, run, workers_of
+from tests.test_ends import FIT, is_alive, poll, run
 
 pytestmark = pytest.mark.alone
 
@@ -32,14 +31,6 @@ ENDS = {
 }
 
 
-def is_alive(pid: int) -> bool:
-    """A process whose parent is gone may wait for somebody to take note of its end."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 @pytest.mark.stress
 @pytest.mark.parametrize("end", ENDS)
 def test_fit_ends_at_once_with_the_users_traceback_alone(end: str) -> None:
@@ -52,19 +43,4 @@ def test_fit_ends_at_once_with_the_users_traceback_alone(end: str) -> None:
     assert time.monotonic() - begun < 2.5, "2 s, and the teardown of TensorFlow"
     assert err.count("Traceback") == tracebacks, err
     assert not last or err.rstrip().splitlines()[-1].startswith(last), err
-    deadline = time.monotonic() + 1
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(map(is_alive, pids))
-
-
-@pytest.mark.stress
-def test_a_trainer_that_is_killed_while_its_workers_start_leaves_none() -> None:
-    for tenths in range(8):
-        trainer = run("import stoker\nlist(stoker.Loader(range(10**9), batch_size=2, workers=4))")
-        time.sleep(0.2 + tenths / 20)
-        workers = workers_of(trainer.pid)
-        trainer.kill()
-        trainer.communicate(timeout=5)
-        psutil.wait_procs(workers, timeout=1)
-        assert not any(is_alive(worker.pid) for worker in workers)
+    assert poll(lambda: not any(map(is_alive, pids)), 1)
