@@ -1,4 +1,4 @@
-"""Interpreters that exit and trainers that are killed, again and again: what hangs once in a hundred times is seen here.
+"""Interpreters that exit and trainers that are killed, again and again: what hangs once in a hundred times is seen.
 
 STRESS_RUNS is how often each happens (10).
 """
