@@ -128,8 +128,11 @@ EXITS = {
 QUICK = ("a live iterator", "before the first pull", "inside fit")
 
 
-def seconds_to_exit(where: str) -> float:
-    """Run a trainer that leaves there, and see that it says nothing and leaves nothing."""
+def seconds_to_exit(where: str, most: float = 2.5) -> float:
+    """Run a trainer that leaves there, and see that it does so in time, says nothing and leaves nothing.
+
+    `most`: 2 seconds, and what TensorFlow takes to exit: about one second, more on a busy machine.
+    """
     trainer = run(EXITS[where])
     assert trainer.stdout is not None
     pids = [int(pid) for pid in trainer.stdout.readline().split()]
@@ -146,7 +149,7 @@ def seconds_to_exit(where: str) -> float:
     noise = [line for line in err.splitlines() if not any(word in line for word in theirs)]
     assert (trainer.returncode, out, noise) == (0, "", [])
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert taken < 2.5, "2 s, and the teardown of TensorFlow"
+    assert taken < most
     return taken
 
 

@@ -42,7 +42,7 @@ openings = st.builds(Opening, progress, items=small, first=tasks)
 flag = st.booleans()
 numbers = st.lists(tasks, max_size=50).map(tuple)
 skipped = st.lists(st.tuples(tasks, any_text), max_size=9).map(tuple)
-digests = st.lists(st.integers(0, 2**64 - 1), max_size=50).map(tuple)
+digests = st.lists(st.tuples(tasks, st.integers(0, 2**64 - 1)), max_size=50).map(tuple)
 messages = st.one_of(
     st.builds(Describe, tasks, small, small),
     st.builds(Describe, tasks, small, small, st.lists(st.tuples(st.integers(-1, 2**31), tasks), max_size=9).map(tuple)),

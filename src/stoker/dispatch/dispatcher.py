@@ -443,7 +443,7 @@ class Dispatcher(Streams):
             self._engine.submit(worker, self._probe.question(task.id, task.slot, self._shelf.put))
             return
         epoch = self._epochs[task.stream]
-        if opens and (items := epoch.inbox(task)) is not None:
+        if (opens or is_trial(task.work)) and (items := epoch.inbox(task)) is not None:
             self._shelf.put(task.slot, items)
         question = epoch.question(task, opens)
         if isinstance(question, Work | Step) and self._inquest.is_compared(task, epoch):

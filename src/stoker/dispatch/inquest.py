@@ -14,7 +14,10 @@ from stoker.memory import Phase, Place
 from stoker.plan import mix
 from stoker.scheduler.messages import Died, Failed, Rows, Stride, Task, Trial
 from stoker.stats import Skipped
-from stoker.worker.messages import Failure, Finished, Progress
+from stoker.worker.messages import Failure, Finished
+
+#: Of outputs, each behind the number of its example.
+Digests = tuple[tuple[int, int], ...]
 
 
 def is_trial(work: object) -> bool:
@@ -34,7 +37,8 @@ class Inquest:
 
     def __init__(self, tasks: Mapping[int, Task], epochs: Mapping[int, Epoch], ledger: Ledger, verify: float) -> None:
         self._tasks, self._epochs, self._ledger, self._verify = tasks, epochs, ledger, verify
-        self._digests: dict[int, tuple[int, tuple[int, ...]]] = {}  # of tasks that are done twice: stream, digests
+        #: Of tasks that are done twice: their stream, and what came out.
+        self._digests: dict[int, tuple[int, Digests]] = {}
 
     # ── deaths ───────────────────────────────────────────────────────────────────────────────
     def died(self, death: Death) -> Died:
@@ -81,8 +85,8 @@ class Inquest:
             return work.of is not None
         if not self._verify:
             return False
-        if isinstance(work, Stride):  # parts of other sources are left out: they are few, behind a SKIP
-            return not work.again and epoch.shard_of(work) is not None and self._is_drawn(epoch.number, task.id)
+        if isinstance(work, Stride):
+            return not work.again and self._is_drawn(epoch.number, task.id)
         return isinstance(work, Rows) and self._is_drawn(epoch.number, work.batch, work.first)
 
     def _is_drawn(self, *words: int) -> bool:
@@ -102,18 +106,25 @@ class Inquest:
         if not isinstance(work, Trial | Stride) or work.of is None or work.of not in self._digests:
             return None
         _, before = self._digests.pop(work.of)
-        pairs = enumerate(zip_longest(before, answer.digests))
-        row = next((row for row, (one, other) in pairs if one != other), None)
-        if row is None:
+        example = _first_that_differs(before, answer.digests)
+        if example is None:
             return None
-        if isinstance(work, Trial):
-            shard, example = None, self._epochs[task.stream].example(work, work.first + row)
-        else:
-            assert isinstance(work.since, Progress)
-            shard, example = work.shard, work.since.raw + row
-        failure = Failure(answer.task, "differs", "", example=example, shard=shard)
+        shard = None
+        if isinstance(work, Stride):
+            epoch = self._epochs[task.stream]
+            shard, example = epoch.shard_of(work), epoch.nth(work, example)
+        others = f", or one of the {answer.together - 1} after it" if answer.together > 1 else ""
+        failure = Failure(answer.task, "differs", others, example=example, shard=shard)
         return Failed(worker, answer.task, Told(worker, failure))
 
     def forget(self, stream: int) -> None:
         """Nobody reads this stream any more."""
         self._digests = {task: kept for task, kept in self._digests.items() if kept[0] != stream}
+
+
+def _first_that_differs(before: Digests, now: Digests) -> int | None:
+    """The first example that came out differently, or only once; None if there is none."""
+    for pair in zip_longest(before, now):
+        if pair[0] != pair[1]:
+            return min(one[0] for one in pair if one is not None)
+    return None

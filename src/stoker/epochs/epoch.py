@@ -159,6 +159,10 @@ class Epoch(ABC):
         """The shard that its examples are counted in; None where they are counted in the source."""
         return None
 
+    def nth(self, work: Stride, position: int) -> int:
+        """The number of the example at this position of a shard, as `shard_of` counts it."""
+        return position
+
     def leave_out(self, shard: int | None, example: int) -> bool:
         """Leave this example out from now on; whether it was not left out before."""
         known = (shard, example) in self.ledger

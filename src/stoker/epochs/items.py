@@ -76,10 +76,12 @@ class ItemEpoch(Epoch):
     def example(self, work: Rows | Trial, row: int) -> int:
         return self._base + work.batch * self._batching.size + row
 
+    def nth(self, work: Stride, position: int) -> int:
+        return self._base + work.shard * self._batching.size + position
+
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         if opening is not None:
-            first = self._base + shard * self._batching.size
-            opening = Opening(opening.progress, len(self._open[shard]), first)
+            opening = Opening(opening.progress, len(self._open[shard]), self._base + shard * self._batching.size)
         without = self._left_out(None)
         return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, without=without)
 
@@ -95,8 +97,12 @@ class ItemEpoch(Epoch):
 
     def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
         super().heard(work, answer)
-        if isinstance(work, Stride) and answer.ended and not work.again:
+        if isinstance(work, Stride) and answer.ended and not self._is_needed_again(work, answer):
             self._open.pop(work.shard, None)
+
+    def _is_needed_again(self, work: Stride, answer: Finished) -> bool:
+        """Whether a part that has ended is made again, to be compared, or was opened for what was left of it."""
+        return work.of is None and (work.again or bool(answer.digests))
 
     def examples(self, work: Rows | Trial | Stride | Joint) -> str:
         if isinstance(work, Rows | Trial):

@@ -6,6 +6,7 @@ unpicklable   which part of it cannot be sent
 runner        tasks: which of the stations below does what
 describe      what the examples look like
 reading       from the source to examples: read, seed, transform
+digests       whether an example came out as it did before
 lanes         shards that are open, and how far each has come
 seeding       the same random numbers for an example, whichever worker makes it
 libraries     random states of libraries, and of objects

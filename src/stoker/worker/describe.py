@@ -75,11 +75,11 @@ class Describer:
             lanes = Lanes(program, self._reader, self._seeder, self._words)
             for shard in range(program.source.count):
                 self._words[SHARD] = shard
-                lane = lanes.open(0, shard, Progress())
+                lane = lanes.shard(0, shard, Progress())
                 lane.without = frozenset(number for its, number in self._without if its == shard)
                 while some := lane.take(1, 1):
                     yield from some
-                lanes.close(0, shard)
+                lane.close()
             return
         if program.source is None:
             some = list(items)

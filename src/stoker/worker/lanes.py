@@ -17,9 +17,10 @@ from stoker.plan.permutation import mix, mix_array
 from stoker.plan.shuffle import shuffled
 from stoker.sources import ShardedSource
 from stoker.sources.marks import SKIP, Many
+from stoker.worker.digests import digest
 from stoker.worker.messages import Progress
 from stoker.worker.program import Program
-from stoker.worker.reading import Reader, SourceChanged, copied, digest
+from stoker.worker.reading import Reader, SourceChanged, copied
 from stoker.worker.seeding import Seeder
 
 log = logging.getLogger("stoker")
@@ -205,14 +206,14 @@ class Lanes:
         """An open shard."""
         return self._open[epoch, shard]
 
-    def open(self, epoch: int, shard: int, progress: Progress) -> Lane:
-        """Open a shard of the user's generator function where `progress` says."""
+    def open(self, epoch: int, shard: int, make: Callable[[], Lane]) -> Lane:
+        """Open a shard, as `make` does it; if it is open, that one is closed before."""
         self.close(epoch, shard)
-        lane = self._open[epoch, shard] = self.apart(epoch, shard, progress)
+        lane = self._open[epoch, shard] = make()
         return lane
 
-    def apart(self, epoch: int, shard: int, progress: Progress) -> Lane:
-        """Likewise, beside those that are open; the caller closes it."""
+    def shard(self, epoch: int, shard: int, progress: Progress) -> Lane:
+        """A shard of the user's generator function, from where `progress` says."""
         source: ShardedSource = self._program.source
         seeds = self._seeds(epoch, shard)
         mixed = mix(self._program.seed, epoch, 3, shard)
@@ -242,13 +243,10 @@ class Lanes:
             skip=self._reader.skip,
         )
 
-    def open_part(self, epoch: int, part: int, made: Iterator[Any], progress: Progress) -> Lane:
-        """Open a part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
-        self.close(epoch, part)
+    def part(self, part: int, made: Iterator[Any], progress: Progress) -> Lane:
+        """A part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
         raws = ((output, 0) for output in made)
-        lane = Lane(raws, lambda output, seed: output, progress, name=f"part {part}", skip=self._reader.skip)
-        self._open[epoch, part] = lane
-        return lane
+        return Lane(raws, lambda output, seed: output, progress, name=f"part {part}", skip=self._reader.skip)
 
     def close(self, epoch: int, shard: int) -> None:
         """Close a shard, if it is open."""

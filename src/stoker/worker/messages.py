@@ -186,7 +186,9 @@ class Finished:
         progress: of the shard.
         skipped: examples that raised and were left out: their numbers, and what they raised; the first `SHOWN`.
         skips: how many they are.
-        digests: of the examples, where they were asked for.
+        digests: of the outputs, each behind the number of its example (in the shard, for a `Step`), where
+            they were asked for.
+        together: how many outputs in a row share a digest: more than one where they are very many.
     """
 
     task: int
@@ -198,7 +200,8 @@ class Finished:
     progress: Progress | None = None
     skipped: tuple[tuple[int, str], ...] = ()
     skips: int = 0
-    digests: tuple[int, ...] = ()
+    digests: tuple[tuple[int, int], ...] = ()
+    together: int = 1
 
 
 @dataclass(frozen=True)
@@ -291,8 +294,9 @@ def _decoded(data: bytes) -> Message:
         case b"f":
             text, _ = _text(data)
             skipped = tuple((number, reason) for number, reason in text["skipped"])
+            digests = tuple((number, digest) for number, digest in text["digests"])
             progress = None if text["progress"] is None else Progress(**text["progress"])
-            its = {"dims": tuple(text["dims"]), "digests": tuple(text["digests"]), "skipped": skipped}
+            its = {"dims": tuple(text["dims"]), "digests": digests, "skipped": skipped}
             return Finished(**{**text, **its, "progress": progress})
         case b"P":
             text, rest = _text(data)

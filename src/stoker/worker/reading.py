@@ -6,25 +6,21 @@ stands on the worker's board, for errors, and for the trainer when the worker di
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import optree
 
 from stoker.memory.board import EXAMPLE, NOTHING
 from stoker.sources.marks import SKIP, Many
-from stoker.spec import plain
-from stoker.values import STRING, Misfit, Ragged, Sparse, canonical
+from stoker.values import Misfit
 from stoker.worker.program import Program
 from stoker.worker.report import is_exhausted, summary
 from stoker.worker.seeding import Seeder
 
 #: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
 RUN = 64
-_SAMPLE = 4096
 #: Characters of an error that are told of a skipped example.
 _SHOWN = 200
 
@@ -184,34 +180,3 @@ def copied(example: Any) -> Any:
     return optree.tree_map(
         lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) and leaf.flags.writeable else leaf, example
     )
-
-
-def digest(example: Any, *, whole: bool = False) -> int:
-    """A cheap number that two different examples hardly share; of a large array, samples are looked at, or it all."""
-    value = 0
-    for leaf in optree.tree_leaves(plain(example)):
-        if isinstance(leaf, str | bytes | bool | int | float | complex | np.generic):
-            value = zlib.crc32(repr(leaf).encode("utf-8", "surrogatepass"), value)
-            continue
-        try:
-            form = canonical(leaf)
-        except Misfit:  # something that the transform understands
-            value = zlib.crc32(type(leaf).__name__.encode(), value)
-            continue
-        arrays = (
-            (form.values, *form.splits) if isinstance(form, Ragged) else form if isinstance(form, Sparse) else (form,)
-        )
-        for array in arrays:
-            value = zlib.crc32(str((array.shape, array.dtype)).encode(), value)
-            value = zlib.crc32(array.tobytes() if whole and array.dtype != STRING else _sample(array), value)
-    return value
-
-
-def _sample(array: npt.NDArray[Any]) -> bytes:
-    """The start, the end and some of what lies between."""
-    flat = array.reshape(-1)
-    if flat.dtype == STRING:
-        return b"\0".join(flat.tolist())
-    if len(flat) <= 3 * _SAMPLE:
-        return flat.tobytes()
-    return b"".join(part.tobytes() for part in (flat[:_SAMPLE], flat[-_SAMPLE:], flat[:: len(flat) // _SAMPLE]))

@@ -88,9 +88,9 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
         return SpecError(f"{what} ({where}) cannot be batched: {failure.summary}", **known)
     if failure.kind == "differs":
         return WorkerError(
-            f"{what} ({where}) came out differently when it was made again (verify=): the code that makes it is not "
-            "deterministic. Draw random numbers from `random`, `numpy.random` or the transform's `rng`, which are "
-            "seeded for each example, and sort what has no order: sets, directory listings.",
+            f"{what}{failure.summary} ({where}) came out differently when it was made again (verify=): the code that "
+            "makes it is not deterministic. Draw random numbers from `random`, `numpy.random` or the transform's "
+            "`rng`, which are seeded for each example, and sort what has no order: sets, directory listings.",
             **known,
         )
     if failure.kind == "source":

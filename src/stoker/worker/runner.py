@@ -20,6 +20,7 @@ from stoker.sources.marks import SKIP, Many
 from stoker.spec import Misfit
 from stoker.worker.current import Current
 from stoker.worker.describe import Describer
+from stoker.worker.digests import Digests
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt, Reused
 from stoker.worker.lanes import Lane, Lanes
@@ -42,7 +43,7 @@ from stoker.worker.messages import (
 )
 from stoker.worker.output import Output
 from stoker.worker.program import Program, takes_rng
-from stoker.worker.reading import Reader, SourceChanged, copied, digest, weighed
+from stoker.worker.reading import Reader, SourceChanged, copied, weighed
 from stoker.worker.report import bounded, failure, is_exhausted
 from stoker.worker.seeding import Seeder
 
@@ -101,7 +102,7 @@ class Runner:
         self._interrupted: dict[tuple[int, int], Progress] = {}
         self._epoch = -1
         self._last_epoch: int | None = None
-        self._digests: list[int] = []
+        self._digests = Digests()
         self._digesting = False  # whether a step tells them
         self.exhausted = False
         self._shard: int | None = None
@@ -120,8 +121,8 @@ class Runner:
                 case Describe():
                     return self._describe(question)
                 case Work():
-                    dims, digests = self._work(question), tuple(self._digests)
-                    return Finished(question.task, time.perf_counter() - started, dims, digests=digests)
+                    dims, seconds = self._work(question), time.perf_counter() - started
+                    return Finished(question.task, seconds, dims, **self._compared())
                 case Join():
                     dims = self._join(question)
                     return Finished(question.task, time.perf_counter() - started, dims)
@@ -212,10 +213,13 @@ class Runner:
 
     def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
         for example in made:
-            self._digests.append(
-                digest(example, whole=True) if example is not SKIP and type(example) is not Many else 0
-            )
+            if example is not SKIP and type(example) is not Many:
+                self._digests.add(self._reader.example or 0, example)
             yield example
+
+    def _compared(self) -> dict[str, Any]:
+        """What an answer tells of the digests."""
+        return {"digests": self._digests.told(), "together": self._digests.together} if self._digests else {}
 
     def _numbers(self, task: Work | Step) -> Indices:
         """The numbers of the examples of a task."""
@@ -290,25 +294,31 @@ class Runner:
             self._lanes.finish(task.epoch, task.shard)
         skipped = self._reader.skipped
         seconds = time.perf_counter() - started
-        its = tuple(skipped[:SHOWN]), len(skipped), tuple(self._digests)
-        return Finished(task.task, seconds, dims, rows, lane.ended, parcel, progress, *its)
+        its = tuple(skipped[:SHOWN]), len(skipped)
+        return Finished(task.task, seconds, dims, rows, lane.ended, parcel, progress, *its, **self._compared())
 
     def _repeat(self, task: Step, started: float) -> Finished:
         """Make the rows of a step once more, from where its shard was then, to be compared."""
         assert task.opening is not None
-        lane = self._lanes.apart(task.epoch, task.shard, task.opening.progress)
-        lane.without = frozenset(task.without)
+        lane = self._lane(task, task.opening.progress)
+        if self._shard is not None:
+            lane.without = frozenset(task.without)
         try:
             wanted = self._program.batch_size
             while len(self._digests) < wanted and not lane.ended:
                 self._lane_take(lane, 1, wanted - len(self._digests))
         finally:
             lane.close()
-        return Finished(task.task, time.perf_counter() - started, digests=tuple(self._digests))
+        seconds = time.perf_counter() - started
+        return Finished(task.task, seconds, ended=lane.ended, **self._compared())
 
     def _open(self, task: Step, progress: Progress) -> Lane:
+        return self._lanes.open(task.epoch, task.shard, lambda: self._lane(task, progress))
+
+    def _lane(self, task: Step, progress: Progress) -> Lane:
+        """What a step reads, from where `progress` says."""
         if isinstance(self._program.source, ShardedSource):
-            return self._lanes.open(task.epoch, task.shard, progress)
+            return self._lanes.shard(task.epoch, task.shard, progress)
         if task.opening is not None and task.opening.items:
             count, first = task.opening.items, task.opening.first
             items = list(unpack(self._output.inboxes[task.slot].read(), count))
@@ -316,7 +326,7 @@ class Runner:
             made = self._reader.items(items, first, seeds)
         else:
             made = self._made(task)
-        return self._lanes.open_part(task.epoch, task.shard, made, progress)
+        return self._lanes.part(task.shard, made, progress)
 
     def _rows_of(self, task: Step, lane: Lane) -> tuple[int, tuple[int, ...], bool]:
         """Write a lane's next rows; returns how many, the shapes of their parts, and whether they are a parcel."""
@@ -358,9 +368,10 @@ class Runner:
 
     def _lane_take(self, lane: Lane, count: int, last: int) -> list[Any]:
         try:
-            some = lane.take(count, last)
+            some = lane.take(1 if self._digesting else count, last)
             if self._digesting:
-                self._digests += [digest(example, whole=True) for example in some]
+                for example in some:
+                    self._digests.add(lane.example - 1, example)
             return some
         except BaseException:
             if self._shard is not None:
