@@ -133,6 +133,43 @@ def test_a_generator_that_is_not_deterministic_is_told_by_shard_and_example(work
             next(batches)
 
 
+def one_to_many(example: Any) -> Any:
+    """Some examples are left out, some become two, some raise; 137 comes out differently each time."""
+    number = int(example)
+    if number % 50 == 3:
+        raise ValueError("left out")
+    value = number + (int.from_bytes(os.urandom(3), "big") if number == 137 else np.random.randint(9))
+    return stoker.SKIP if number % 5 == 1 else stoker.Many([value, value]) if number % 7 == 4 else value
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["map", "iterable"])
+def test_parts_of_a_source_are_compared_too(kind: str, workers: int) -> None:
+    def source(length: int) -> Any:
+        return range(length) if kind == "map" else stoker.from_iterable(lambda: iter(range(length)))
+
+    options: Any = {"batch_size": 8, "workers": workers, "transform": one_to_many, "on_error": "skip"}
+    with stoker.Loader(source(137), **options) as loader:
+        expected = list(loader)
+    with stoker.Loader(source(137), verify=1.0, **options) as loader:
+        assert all(np.array_equal(*pair) for pair in zip(loader, expected, strict=True))
+        assert loader.stats().skips == 3
+    with (
+        stoker.Loader(source(150), verify=1.0, **options) as loader,
+        pytest.raises(stoker.WorkerError, match=r"example 137 .* not deterministic"),
+    ):
+        list(loader)
+
+
+def test_a_very_large_batch_is_compared_in_runs_of_examples() -> None:
+    source = stoker.from_generator(odd_records, shards=3)
+    with (
+        stoker.Loader(source, batch_size=8000, transform=lambda n: stoker.Many([n] * 200), verify=1.0) as loader,
+        pytest.raises(stoker.WorkerError, match=r"shard 1, example 2[01] \(or one of the 3 after it\) .* not determin"),
+    ):
+        list(loader)
+
+
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, "all"])
 def test_options_without_meaning_are_refused(wrong: Any) -> None:
     with pytest.raises(stoker.OptionError, match="verify must be a share"):

@@ -97,6 +97,7 @@ worlds = st.builds(
     slots=st.integers(1, 5),
     leases=st.integers(0, 4),
     ahead=st.booleans(),
+    verify=st.integers(0, 3),
 )
 
 
@@ -128,6 +129,7 @@ poisonous_worlds = st.builds(
     slots=st.integers(1, 5),
     leases=st.integers(0, 2),
     ahead=st.booleans(),
+    verify=st.integers(0, 3),
     skips=st.booleans(),
     hint=st.none() | st.integers(-SIZE, SIZE),
 )

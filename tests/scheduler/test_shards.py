@@ -166,6 +166,7 @@ worlds = st.builds(
     slots=st.integers(1, 12),
     leases=st.integers(0, 4),
     ahead=st.booleans(),
+    verify=st.integers(0, 3),
 )
 
 
@@ -229,9 +230,12 @@ def poisonous(sizes: list[int], kills: frozenset[Row], skips: bool, **options: o
 
 
 poisonous_worlds = st.builds(
-    lambda workers, slots, **options: replace(poisonous(**options), workers=workers, slots=slots),
+    lambda workers, slots, verify, **options: replace(
+        poisonous(**options), workers=workers, slots=slots, verify=verify
+    ),
     workers=st.integers(1, 4),
     slots=st.integers(1, 6),
+    verify=st.integers(0, 3),
     sizes=small,
     kills=st.frozensets(rows_of, max_size=4),
     skips=st.booleans(),

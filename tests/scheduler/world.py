@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Protocol
 
@@ -86,6 +86,7 @@ class World:
         hint: how many rows the row that a dead worker is said to have been at is away from the right one;
             None when nobody knows where it was.
         skippable: whether it was at something that can be left out.
+        verify: every so many tasks one is done a second time, to see whether the same comes out; 0 for none.
     """
 
     sources: list[Source]
@@ -96,6 +97,7 @@ class World:
     skips: bool = False
     hint: int | None = 0
     skippable: bool = True
+    verify: int = 0
     up: dict[int, deque[Task]] = field(default_factory=dict)
     lanes: dict[int, dict[tuple[int, int], int]] = field(default_factory=dict)  # by worker: its open shards
     progress: dict[tuple[int, int], int] = field(default_factory=dict)  # rows of a shard that are done
@@ -106,6 +108,7 @@ class World:
     left_out: dict[int, set[Row]] = field(default_factory=dict)  # by stream
     finished: set[int] = field(default_factory=set)  # tasks that are done
     trials: int = 0
+    made_by: dict[int, int] = field(default_factory=dict)  # by task: the worker that did it, where it is done twice
     failed_starts: Counter[int] = field(default_factory=Counter)  # by worker, since any worker joined
     is_proven: bool = False  # something was done
     pulling: set[int] = field(default_factory=set)
@@ -201,7 +204,10 @@ class World:
             assert isinstance(its, Rows | Trial), "a shard's rows and joined ones have one writer"
             assert (other.stream, its.batch) == (task.stream, mine.batch), "a slot has one batch at a time"
             assert its.first + its.count <= mine.first or mine.first + mine.count <= its.first, "rows have one writer"
-        if isinstance(task.work, Stride):
+        if isinstance(task.work, Trial | Stride) and task.work.of is not None:
+            assert not opens
+            assert worker != self.made_by[task.work.of] or self.workers == 1, "another worker does it again"
+        elif isinstance(task.work, Stride):
             self.reads(worker, task, (task.stream, task.work.shard), opens)
         else:
             assert not opens
@@ -262,18 +268,22 @@ class World:
         """A worker does the oldest task that it holds, or dies of it."""
         task = self.up[worker][0]
         source, work = self.sources[task.stream], task.work
-        first, position, rows = 0, 0, []
+        first, since, position, rows = 0, 0, 0, []
+        is_repeated = isinstance(work, Trial | Stride) and work.of is not None
         match work:
             case Rows(batch, first, some, _) | Trial(batch, first, some, _):
                 start = batch * source.size
                 rows = self.inbox[task.slot] if source.items is not None else source.shard(0)[start:]
                 rows = rows[first : first + some]
-                self.trials += isinstance(work, Trial)
+                self.trials += isinstance(work, Trial) and work.of is None
             case Joint():
                 rows = self.inbox[task.slot]
                 assert len(rows) == work.rows
+            case Stride(shard, since=int(since), of=int()):
+                rows, position = self.next_of_shard(task.stream, shard, since)
             case Stride(shard):
-                rows, position = self.next_of_shard(task.stream, shard, self.lanes[worker][task.stream, shard])
+                since = self.lanes[worker][task.stream, shard]
+                rows, position = self.next_of_shard(task.stream, shard, since)
         bad = source.misfits if isinstance(work, Joint) else source.bad
         wrong = next((row for row in rows if row in bad), None)
         made = rows if wrong is None else rows[: rows.index(wrong)]
@@ -284,9 +294,12 @@ class World:
             return
         self.up[worker].popleft()
         done = Done(worker, task.id, 0.001)
-        if isinstance(work, Stride):
+        if isinstance(work, Stride) and not is_repeated:
             done = self.step(worker, task, len(rows), position, wrong)
-        if not isinstance(work, Trial):
+        if isinstance(work, Rows | Stride) and not is_repeated and rows and self.verify and not task.id % self.verify:
+            self.made_by[task.id] = worker
+            done = replace(done, again=True, since=since)
+        if not isinstance(work, Trial) and not is_repeated:
             self.memory[task.slot] = self.memory.get(task.slot, {}) if isinstance(work, Rows) else {}
             self.memory[task.slot].update(enumerate(rows, first))
             self.finished.add(task.id)
@@ -328,7 +341,8 @@ class World:
     def is_killable(self, worker: int) -> bool:
         """Whether one more death is no reason to suspect what this worker is at; nor is it being found out."""
         tasks = self.up[worker]
-        return not tasks or (self.died_at[tasks[0].id] < RETRIES and not isinstance(tasks[0].work, Trial))
+        is_tried = bool(tasks) and isinstance(work := tasks[0].work, Trial) and work.of is None
+        return not tasks or (self.died_at[tasks[0].id] < RETRIES and not is_tried)
 
     def fail_to_start(self, worker: int) -> None:
         """A worker dies before it joins."""

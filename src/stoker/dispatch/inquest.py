@@ -113,7 +113,7 @@ class Inquest:
         if isinstance(work, Stride):
             epoch = self._epochs[task.stream]
             shard, example = epoch.shard_of(work), epoch.nth(work, example)
-        others = f", or one of the {answer.together - 1} after it" if answer.together > 1 else ""
+        others = f" (or one of the {answer.together - 1:,} after it)" if answer.together > 1 else ""
         failure = Failure(answer.task, "differs", others, example=example, shard=shard)
         return Failed(worker, answer.task, Told(worker, failure))
 

@@ -79,6 +79,12 @@ class _Held:
         """The first row of the task."""
         return _first(self.search.held.task if self.search is not None else self.task)
 
+    @property
+    def is_vain(self) -> bool:
+        """Whether nobody needs to know what comes of it: its batch is dropped, or fails by a row before."""
+        failure = self.batch.failure
+        return self.batch.state is State.DROPPED or (failure is not None and self.first >= _first(failure.task))
+
 
 @dataclass
 class _Search:
@@ -275,7 +281,7 @@ class Scheduler:
         if batch.shard is not None and not _is_repeated(work):
             batch.rows, batch.parcel, batch.ended, batch.raw = done.rows, done.parcel, done.ended, done.raw
             batch.come, batch.shard.ended = done.come, done.ended
-        if done.again:
+        if done.again and not held.is_vain:
             self._todo.appendleft(_Held(self._task(held, _repeated(held.task, done.since)), batch, made_by=worker))
             return
         batch.unfinished -= 1
@@ -302,9 +308,7 @@ class Scheduler:
         tasks = self._up.pop(worker, deque())
         for at_work, held in reversed([(number == 0, held) for number, held in enumerate(tasks)]):
             self._let_go(held)
-            if held.batch.state is State.DROPPED:
-                continue
-            if held.batch.failure is not None and held.first >= _first(held.batch.failure.task):
+            if held.is_vain:
                 continue
             deaths = self._deaths.pop(held.task.id, 0) + at_work
             if held.search is not None and at_work:
@@ -347,9 +351,7 @@ class Scheduler:
         return Task(self._next_task - 1, held.task.stream, held.task.slot, trial)
 
     def _tried(self, search: _Search, killed: bool) -> None:
-        batch = search.held.batch
-        is_late = batch.failure is not None and search.held.first >= _first(batch.failure.task)
-        if batch.state is not State.DROPPED and not is_late:
+        if not search.held.is_vain:
             search.narrowing.told(killed)
             self._try(search)
 
