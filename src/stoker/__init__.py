@@ -8,6 +8,7 @@ The way of a batch, and the map of this package:
        feed ◀── lease ◀── done(task) ───────────────────────── slot (shared memory)
 
     loader      Loader, the object a user holds: it joins the stations
+    batches     one iteration of it, batch after batch
     stats       what happened while it was read, in numbers
     errors      the exception tree
     interrupts  Ctrl-C at a moment when nothing is half done

@@ -5,6 +5,7 @@ dispatcher   takes in every event, and does what the scheduler says
 taker        batches of arrays in memory, made without workers
 probe        what batches look like, asked before the first one is made
 shelf        which batch lies how in which slot, and how much memory that takes
+tasks        tasks as questions for workers, and their answers as what the scheduler is told
 inquest      which example is at fault
 ledger       deaths, and examples that were left out, are counted
 telling      what a consumer is told when a batch cannot be made

@@ -13,18 +13,18 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy.typing as npt
 
 from stoker.collation import Form
 from stoker.dispatch.exits import close_at_exit
-from stoker.dispatch.inquest import Inquest, is_trial
 from stoker.dispatch.ledger import Ledger
 from stoker.dispatch.probe import Attempt, Probe
 from stoker.dispatch.shelf import LEASES, Shelf
 from stoker.dispatch.streams import AT_ONCE, MakeEpoch, Streams
+from stoker.dispatch.tasks import Tasks
 from stoker.dispatch.telling import Told, error_of, warning_of
 from stoker.engines import Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
@@ -42,7 +42,6 @@ from stoker.scheduler.messages import (
     Done,
     Event,
     Fail,
-    Failed,
     Fed,
     Finish,
     Gather,
@@ -54,22 +53,17 @@ from stoker.scheduler.messages import (
     Pulled,
     Released,
     Respawn,
-    Stride,
     Submit,
     Task,
 )
 from stoker.stats import Stats
 from stoker.worker.messages import (
-    MANY,
-    NONE,
     Described,
     Failure,
     Finished,
     FormKnown,
     Hello,
     Leave,
-    Step,
-    Work,
 )
 from stoker.worker.report import raisable
 
@@ -134,11 +128,10 @@ class Dispatcher(Streams):
         self._events: list[Event] = []  # that follow from commands
         self._dropped: deque[int] = deque()
         self._outboxes: dict[int, _Outbox] = {}
-        self._tasks: dict[int, Task] = {}
-        self._inquest = Inquest(self._tasks, self._epochs, self._ledger, verify)
+        self._tasks = Tasks(self._epochs, shelf, self._ledger, self._scheduler.free_slots, verify)
+        self._inquest = self._tasks.inquest
         self._told_form = form
         self._form: Form | None = None
-        self._forms: tuple[Form, ...] = ()  # it, and that of serialised components
         self._started = False
         close_at_exit(self)
 
@@ -272,7 +265,7 @@ class Dispatcher(Streams):
             for answer in answers:
                 match answer:
                     case Finished():
-                        events.append(self._outcome(worker, answer))
+                        events += self._tasks.finished(worker, answer)
                     case Hello():
                         events.append(Joined(worker))
                     case Described(task, pickled):
@@ -282,9 +275,8 @@ class Dispatcher(Streams):
                         error = raisable(answer, epoch=None, batch=None, worker=worker)
                         assert isinstance(error, StokerError)
                         self._give_up(error)
-                    case Failure(task):
-                        self._tasks.pop(task, None)
-                        events.append(Failed(worker, task, Told(None if self._inline else worker, answer)))
+                    case Failure():
+                        events.append(self._tasks.failed(worker, answer, inline=self._inline))
             self._step(*events)
 
     def died(self, death: Death) -> None:
@@ -400,16 +392,8 @@ class Dispatcher(Streams):
         match command:
             case Submit(worker, task, opens):
                 self._submit(worker, task, opens)
-            case Deliver(stream=0):
-                self._learn(pickle.loads(self._described))
-                self._events += [Closed(_PROBE), Released(command.slot)]
-            case Fail(stream=0, reason=Told(failure=Failure(kind="source"))) if self._probe.look_further():
-                self._tell()
-            case Fail(stream=0, reason=Killed(_, Death(place=place))) if self._skips and self._probe.leave_out(place):
-                self._tell()
-            case Fail(stream=0):
-                self._probe.failed(error_of(command, None))
-                self._tell()
+            case Deliver(stream=0) | Fail(stream=0):
+                self._asked(command)
             case Fail(stream, batch, _, Told(failure=Failure(kind="uneven"))):
                 self.uneven = self.uneven or not self._skips  # what is skipped for an error is so in this epoch
                 self._epochs[stream].turn_uneven(batch)
@@ -437,46 +421,27 @@ class Dispatcher(Streams):
             case GiveUp(reason):
                 self._give_up(died_at_start(reason))
 
+    def _asked(self, command: Deliver | Fail) -> None:
+        """What came of the question what batches look like."""
+        match command:
+            case Deliver():
+                self._learn(pickle.loads(self._described))
+                self._events += [Closed(_PROBE), Released(command.slot)]
+                return
+            case Fail(reason=Told(failure=Failure(kind="source"))) if self._probe.look_further():
+                """Whoever waits asks again."""
+            case Fail(reason=Killed(_, Death(place=place))) if self._skips and self._probe.leave_out(place):
+                """Likewise."""
+            case Fail():
+                self._probe.failed(error_of(command, None))
+        self._tell()
+
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
-        self._tasks[task.id] = task
+        self._tasks.note(task)
         if task.stream == _PROBE:
             self._engine.submit(worker, self._probe.question(task.id, task.slot, self._shelf.put))
-            return
-        epoch = self._epochs[task.stream]
-        if (opens or is_trial(task.work)) and (items := epoch.inbox(task)) is not None:
-            self._shelf.put(task.slot, items)
-        question = epoch.question(task, opens)
-        if isinstance(question, Work | Step) and self._inquest.is_compared(task, epoch):
-            question = replace(question, digest=True)
-            if isinstance(question, Step):
-                question = replace(question, trial=is_trial(task.work))
-        if isinstance(question, Work | Step) and len(question.indices) > MANY:
-            self._shelf.put(task.slot, question.indices.tobytes())
-            question = replace(question, indices=NONE)
-        self._engine.submit(worker, question)
-
-    def _outcome(self, worker: int, answer: Finished) -> Done | Failed:
-        failed = self._inquest.differs(worker, answer)
-        if failed is not None:
-            del self._tasks[answer.task]
-        return failed or self._finished(worker, answer)
-
-    def _finished(self, worker: int, answer: Finished) -> Done:
-        task = self._tasks.pop(answer.task)
-        epoch = self._epochs.get(task.stream)
-        since = epoch.since(task.work) if epoch is not None else None
-        if epoch is not None:
-            epoch.heard(task.work, answer)
-        if epoch is not None and not is_trial(task.work):  # a trial writes nothing
-            if answer.skips and isinstance(task.work, Stride) and not task.work.again:
-                self._ledger.skipped(*epoch.noted(task.work, answer.skipped, answer.skips))
-            form = self._forms[epoch.serialized]
-            self._events += self._shelf.wrote(task.slot, form, answer.dims, self._scheduler.free_slots)
-        come = answer.progress
-        raw = come.raw if come is not None else 0
-        again = self._inquest.to_be_done_again(task, answer)
-        its = answer.rows, answer.ended, answer.parcel, raw, again, come, since
-        return Done(worker, answer.task, answer.seconds, *its)
+        else:
+            self._engine.submit(worker, self._tasks.question(task, opens))
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""
@@ -488,7 +453,7 @@ class Dispatcher(Streams):
             self._give_up(error)
             return
         self._form = form
-        self._forms = form, form.serialized()
+        self._tasks.learn(form)
         self._engine.tell(FormKnown(cloudpickle.dumps(form, protocol=5)))
         self._tell()
 

@@ -18,7 +18,8 @@ from stoker.plan import Deal
 from stoker.values import STRING
 
 if TYPE_CHECKING:
-    from stoker.loader import Batches, Loader
+    from stoker.batches import Batches
+    from stoker.loader import Loader
 
 _Made = TypeVar("_Made")
 

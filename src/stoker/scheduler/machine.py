@@ -21,8 +21,8 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from stoker.scheduler.held import Held, Search, first_row, is_repeated, repeated
 from stoker.scheduler.messages import (
     Blame,
     Closed,
@@ -67,34 +67,6 @@ TASK_SECONDS = 0.016
 TASK_ROWS = 1024
 
 
-@dataclass
-class _Held:
-    task: Task
-    batch: Batch
-    search: _Search | None = None  # that this task is a trial of
-    made_by: int | None = None  # the worker that made the same before
-
-    @property
-    def first(self) -> int:
-        """The first row of the task."""
-        return _first(self.search.held.task if self.search is not None else self.task)
-
-    @property
-    def is_vain(self) -> bool:
-        """Whether nobody needs to know what comes of it: its batch is dropped, or fails by a row before."""
-        failure = self.batch.failure
-        return self.batch.state is State.DROPPED or (failure is not None and self.first >= _first(failure.task))
-
-
-@dataclass
-class _Search:
-    """The search for the row of a task that kills the workers."""
-
-    narrowing: Narrowing
-    held: _Held
-    reason: object
-
-
 class Scheduler:
     """The state machine. Call `on(events)` and carry out the commands, in order.
 
@@ -130,8 +102,8 @@ class Scheduler:
         self._leased: set[int] = set()
         self._lent: set[int] = set()  # being copied out
         self._streams: dict[int, Stream] = {}  # in the order of their last pull
-        self._todo: deque[_Held] = deque()
-        self._up: dict[int, deque[_Held]] = {}
+        self._todo: deque[Held] = deque()
+        self._up: dict[int, deque[Held]] = {}
         self._deaths: dict[int, int] = {}  # of a task, by its id
         self._acquitted: set[int] = set()  # tasks that died too often, though none of their rows kills
         self._failed_starts: Counter[int] = Counter()  # of a worker, in a row
@@ -252,7 +224,7 @@ class Scheduler:
             self._free.append(batch.slot)
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────
-    def _finished(self, worker: int, task: int) -> _Held:
+    def _finished(self, worker: int, task: int) -> Held:
         """The oldest task that `worker` held, which it has just finished or failed."""
         held = self._up[worker].popleft()
         if held.task.id != task:
@@ -261,7 +233,7 @@ class Scheduler:
         self._deaths.pop(task, None)
         return held
 
-    def _let_go(self, held: _Held) -> None:
+    def _let_go(self, held: Held) -> None:
         held.batch.writers -= 1
         if held.batch.state is State.DROPPED and not held.batch.writers:
             self._free.append(held.batch.slot)
@@ -278,25 +250,25 @@ class Scheduler:
             each = done.seconds / work.count
             self._row_seconds = each if self._row_seconds is None else 0.75 * self._row_seconds + 0.25 * each
             self._depth = max(DEPTH, min(DEPTH_SHORT, int(DEPTH_SECONDS / done.seconds)))
-        if batch.shard is not None and not _is_repeated(work):
+        if batch.shard is not None and not is_repeated(work):
             batch.rows, batch.parcel, batch.ended, batch.raw = done.rows, done.parcel, done.ended, done.raw
             batch.come, batch.shard.ended = done.come, done.ended
         if done.again and not held.is_vain:
-            self._todo.appendleft(_Held(self._task(held, _repeated(held.task, done.since)), batch, made_by=worker))
+            self._todo.appendleft(Held(self._task(held, repeated(held.task, done.since)), batch, made_by=worker))
             return
         batch.unfinished -= 1
         if batch.state is State.FILLING and not batch.unfinished:
             batch.state = State.READY
 
-    def _fail(self, held: _Held, reason: object) -> None:
+    def _fail(self, held: Held, reason: object) -> None:
         """Mark the batch as failed, by its first row that fails; its other writers are waited for."""
         batch = held.batch
         if batch.state is State.DROPPED:
             return
-        if batch.failure is None or held.first < _first(batch.failure.task):
+        if batch.failure is None or held.first < first_row(batch.failure.task):
             batch.failure = Fail(batch.stream, batch.number, held.task, reason)
         batch.state = State.FAILED
-        first = _first(batch.failure.task)
+        first = first_row(batch.failure.task)
         self._todo = deque(h for h in self._todo if h.batch is not batch or h.first < first)
 
     def _died(self, died: Died, out: list[Command]) -> None:
@@ -319,11 +291,11 @@ class Scheduler:
                 self._deaths[held.task.id] = deaths
                 self._todo.appendleft(held)
 
-    def _accuse(self, held: _Held, died: Died, out: list[Command]) -> None:
+    def _accuse(self, held: Held, died: Died, out: list[Command]) -> None:
         """One worker after the other died at this task: find out which of its rows it is."""
         work = held.task.work
         if isinstance(work, Rows) and work.count > 1 and held.task.id not in self._acquitted:
-            self._try(_Search(Narrowing(Span(work.first, work.count), died.row), held, died.reason))
+            self._try(Search(Narrowing(Span(work.first, work.count), died.row), held, died.reason))
         elif isinstance(work, Stride) and work.of is None and self._skips and died.skippable:
             out.append(Blame(held.task, died.reason))
             self._todo.appendleft(held)
@@ -331,26 +303,26 @@ class Scheduler:
             row = work.first if isinstance(work, Rows) and work.count == 1 else None
             self._fail(held, Killed(row, died.reason))
 
-    def _try(self, search: _Search) -> None:
+    def _try(self, search: Search) -> None:
         """Let a worker try what is to be tried next; at the end of the search, tell what was found."""
         held, trial, found = search.held, search.narrowing.trial, search.narrowing.found
         work = held.task.work
         if trial is not None:
             assert isinstance(work, Rows)
             task = self._task(held, Trial(work.batch, trial.first, trial.count, work.whole))
-            self._todo.appendleft(_Held(task, held.batch, search))
+            self._todo.appendleft(Held(task, held.batch, search))
         elif found is not None:
             self._fail(held, Killed(found, search.reason))
         else:  # the workers may have been killed from outside: another round of tries, and no more
             self._acquitted.add(held.task.id)
             self._todo.appendleft(held)
 
-    def _task(self, held: _Held, trial: Trial | Stride) -> Task:
+    def _task(self, held: Held, trial: Trial | Stride) -> Task:
         """A new task about rows of one that was given before."""
         self._next_task += 1
         return Task(self._next_task - 1, held.task.stream, held.task.slot, trial)
 
-    def _tried(self, search: _Search, killed: bool) -> None:
+    def _tried(self, search: Search, killed: bool) -> None:
         if not search.held.is_vain:
             search.narrowing.told(killed)
             self._try(search)
@@ -409,7 +381,7 @@ class Scheduler:
         if start.before is not None:
             out.append(start.before(batch.slot))
         for work in start.works:
-            self._todo.append(_Held(Task(self._next_task, batch.stream, batch.slot, work), batch))
+            self._todo.append(Held(Task(self._next_task, batch.stream, batch.slot, work), batch))
             self._next_task += 1
         return True
 
@@ -429,11 +401,11 @@ class Scheduler:
     def _submit(self, out: list[Command]) -> None:
         if not self._todo or not self._up:
             return
-        waiting: deque[_Held] = deque()
+        waiting: deque[Held] = deque()
         behind: set[Shard] = set()  # shards with a task that must come first
         while self._todo:
             entry = self._todo.popleft()
-            shard = None if _is_repeated(entry.task.work) else entry.batch.shard
+            shard = None if is_repeated(entry.task.work) else entry.batch.shard
             worker = None if shard in behind else self._worker_for(shard, entry.made_by)
             if worker is None:
                 waiting.append(entry)
@@ -468,20 +440,3 @@ class Scheduler:
             if not shard.ended and owned[worker] >= math.ceil(len(owners) / self._workers):
                 return None
         return worker if len(self._up[worker]) < self._depth else None
-
-
-def _repeated(task: Task, since: object) -> Trial | Stride:
-    """The work of a task, to be done a second time and compared."""
-    if isinstance(task.work, Rows):
-        return Trial(task.work.batch, task.work.first, task.work.count, task.work.whole, of=task.id)
-    assert isinstance(task.work, Stride)
-    return Stride(task.work.shard, True, since, of=task.id)
-
-
-def _is_repeated(work: object) -> bool:
-    return isinstance(work, Trial | Stride) and work.of is not None
-
-
-def _first(task: Task | None) -> int:
-    """The first row of a task."""
-    return task.work.first if task is not None and isinstance(task.work, Rows | Trial) else 0
