@@ -13,7 +13,6 @@ from stoker.scheduler.machine import STARTS, STARTS_PROVEN
 from stoker.scheduler.messages import (
     Command,
     Died,
-    Done,
     GiveUp,
     Joined,
     Killed,
@@ -270,18 +269,16 @@ def test_a_worker_that_comes_up_clears_all_failed_starts() -> None:
         assert machine.on(Died(1, KILLED)) == [Respawn(1)], "it had come up"
 
 
-def test_once_anything_was_done_more_starts_are_tried() -> None:
+def test_once_a_worker_has_come_up_more_starts_are_tried() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
-    (task,) = tasks_of(machine.on(Joined(0), Pulled(0)))
-    machine.on(Done(0, task.id, 0.001))
+    machine.on(Joined(0))
     answers = [machine.on(Died(0, "no memory")) for _ in range(1 + STARTS_PROVEN)]
     assert answers == [[Respawn(0)]] * STARTS_PROVEN + [[GiveUp("no memory")]]
 
 
-def test_once_anything_was_done_starts_are_tried_while_another_worker_is_up() -> None:
+def test_once_a_worker_has_come_up_starts_are_tried_while_another_one_is_up() -> None:
     machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
-    (task, *_) = tasks_of(machine.on(Joined(1), Pulled(0)))
-    machine.on(Done(1, task.id, 0.001))
+    machine.on(Joined(1))
     assert [machine.on(Died(0, "no memory")) for _ in range(9 * STARTS_PROVEN)] == [[Respawn(0)]] * 9 * STARTS_PROVEN
     assert machine.on(Died(1, KILLED)) == [Respawn(1)], "its own starts have not failed"
     assert machine.on(Died(0, "no memory")) == [GiveUp("no memory")]

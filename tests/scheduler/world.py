@@ -110,7 +110,7 @@ class World:
     trials: int = 0
     made_by: dict[int, int] = field(default_factory=dict)  # by task: the worker that did it, where it is done twice
     failed_starts: Counter[int] = field(default_factory=Counter)  # by worker, since any worker joined
-    is_proven: bool = False  # something was done
+    is_proven: bool = False  # a worker has come up
     pulling: set[int] = field(default_factory=set)
     delivered: dict[int, list[list[Row]]] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
@@ -261,6 +261,7 @@ class World:
     def join(self, worker: int) -> None:
         self.down.discard(worker)
         self.failed_starts.clear()
+        self.is_proven = True
         self.up[worker], self.lanes[worker] = deque(), {}
         self.on(Joined(worker))
 
@@ -303,7 +304,6 @@ class World:
             self.memory[task.slot] = self.memory.get(task.slot, {}) if isinstance(work, Rows) else {}
             self.memory[task.slot].update(enumerate(rows, first))
             self.finished.add(task.id)
-        self.is_proven = self.is_proven or wrong is None
         self.on(done if wrong is None else Failed(worker, task.id, wrong))
 
     def next_of_shard(self, stream: int, shard: int, position: int) -> tuple[list[Row], int]:

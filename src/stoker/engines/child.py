@@ -119,7 +119,12 @@ class Child:
                 size = 0
             if not size:
                 return answers or None
-            answer = decode(self._heard[:size].tobytes())
+            try:
+                answer = decode(self._heard[:size].tobytes())
+            except ValueError:  # user code has written to a descriptor that is not its own
+                log.warning("worker %d sent what is no message, and is killed", self.number, exc_info=True)
+                self.signal(signal.SIGKILL)
+                return answers or None
             assert isinstance(answer, Hello | Described | Finished | Failure), answer
             answers.append(answer)
 
@@ -134,6 +139,8 @@ class Child:
 
     def stack(self, seconds: float) -> str:
         """Its Python stacks, if it writes them within so many seconds; else why there are none."""
+        if _state(self.process.pid) in ("T", "t"):
+            return "(no stack: the process is stopped)"
         begin, deadline = self.board.stack_end(), time.monotonic() + seconds
         self.signal(STACK_SIGNAL)
         while time.monotonic() < deadline:
@@ -144,8 +151,7 @@ class Child:
                     break
         if stack := self.board.stack(begin):
             return _theirs(stack)
-        state = _state(self.process.pid)
-        return "(no stack: the process is stopped)" if state == "T" else "(it does not tell its stack)"
+        return "(it does not tell its stack)"
 
     def code(self) -> int:
         """The exit code of the process, which has ended."""
@@ -186,9 +192,11 @@ def _wait(children: Sequence[Child], seconds: float) -> list[Child]:
 
 
 def pair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
-    """Two sockets that are joined to each other."""
-    one, other = socket.socketpair(socket.AF_UNIX, kind)
-    return tuple(socket.socket(fileno=above_standard(end.detach())) for end in (one, other))  # type: ignore[return-value]  # two
+    """Two sockets that are joined to each other, and wait, whatever `socket.setdefaulttimeout` says."""
+    found = tuple(socket.socket(fileno=above_standard(end.detach())) for end in socket.socketpair(socket.AF_UNIX, kind))
+    for end in found:
+        end.setblocking(True)
+    return found  # type: ignore[return-value]  # two
 
 
 def _theirs(stack: str) -> str:

@@ -37,6 +37,8 @@ def how(death: Death) -> str:
     """How a process ended, in words."""
     if death.stuck is not None:
         return f"made no progress for {death.stuck.seconds:.1f} s (timeout) and was killed"
+    if not death.code and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        return "ended (nobody can tell how: this process ignores SIGCHLD)"
     if death.code >= 0:
         return f"exited with code {death.code}"
     number = -death.code

@@ -18,6 +18,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from stoker.engines import Death, Listener
@@ -32,6 +33,8 @@ from stoker.worker.messages import FormKnown, Leave, Question
 _TICK, _TICK_LED = 0.002, 0.02
 #: Seconds that a worker that closed its socket has left to exit by itself.
 _SILENT = 1.0
+#: Seconds until a worker is started again whose starts have failed so often in a row: a storm helps nobody.
+_PAUSES = 0.0, 0.05, 0.1, 0.2, 0.4
 
 
 class ProcessEngine:
@@ -59,6 +62,8 @@ class ProcessEngine:
         self._children: dict[int, Child] = {}
         self._posted: dict[int, Child] = {}
         self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
+        self._failed_starts: Counter[int] = Counter()  # in a row
+        self._due: dict[int, float] = {}  # worker: when it is started again
         self._known: FormKnown | None = None
         self._asleep = False  # the supervisor, without a time at which it wakes: no worker owes an answer
         self._reading = threading.Lock()  # to read a socket and to tell what it said is one act
@@ -104,7 +109,10 @@ class ProcessEngine:
         self._known = known
 
     def respawn(self, worker: int) -> None:
-        if not self._stopping:
+        pause = _PAUSES[min(self._failed_starts[worker], len(_PAUSES) - 1)]
+        if pause:
+            self._due[worker] = time.monotonic() + pause
+        elif not self._stopping:
             self._spawn(worker)
 
     def idle(self, changed: threading.Condition) -> None:
@@ -204,8 +212,11 @@ class ProcessEngine:
         """Wait for an exit, a call, or the next look at the messages."""
         self._asleep = True  # before it looks: what is asked from here on wakes it
         timeout = _SILENT if self._silent else None
+        if self._due:
+            timeout = max(0.0, min(self._due.values()) - time.monotonic())
         if self._is_owed():
-            self._asleep, timeout = False, _TICK if self._leader is None else _TICK_LED
+            tick = _TICK if self._leader is None else _TICK_LED
+            self._asleep, timeout = False, tick if timeout is None else min(tick, timeout)
         for key, _ in self._exits.select(timeout):
             if key.data is None:
                 _drain(self._woken)
@@ -213,6 +224,10 @@ class ProcessEngine:
                 self._bury(key.data)
         if self._leader is None:
             self._listen(0)
+        for worker, when in list(self._due.items()):
+            if time.monotonic() >= when and not self._stopping:
+                del self._due[worker]
+                self._spawn(worker)
         for worker, deadline in list(self._silent.items()):
             if time.monotonic() >= deadline:
                 self._children[worker].signal(signal.SIGKILL)
@@ -235,6 +250,7 @@ class ProcessEngine:
         self._exits.unregister(child.pidfd)
         kills = oom_kills()
         more, self._oom_kills = kills - self._oom_kills, kills
+        self._failed_starts[child.number] = 0 if child.answered else self._failed_starts[child.number] + 1
         death = Death(child.number, child.code(), child.board.place(), child.stuck, more)
         self._listener.died(death)  # until this is told, tasks may be given to it
         if self._children[child.number] is child:

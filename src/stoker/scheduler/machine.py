@@ -53,9 +53,9 @@ from stoker.scheduler.streams import Batch, Shard, State, Stream
 
 #: How often a task is done again after a worker died at it, when the user does not say.
 RETRIES = 2
-#: Starts of a worker that fail one after the other, before and after something was done: no more are tried. While
+#: Starts of a worker that fail one after the other, before and after one has come up: no more are tried. While
 #: others work they are, whatever kills it.
-STARTS, STARTS_PROVEN = 2, 5
+STARTS, STARTS_PROVEN = 2, 12
 #: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
 #: of short tasks more, up to `DEPTH_SHORT`, but no more than `DEPTH_SECONDS` of work.
 DEPTH, DEPTH_SHORT, DEPTH_SECONDS = 2, 8, 0.004
@@ -107,7 +107,7 @@ class Scheduler:
         self._deaths: dict[int, int] = {}  # of a task, by its id
         self._acquitted: set[int] = set()  # tasks that died too often, though none of their rows kills
         self._failed_starts: Counter[int] = Counter()  # of a worker, in a row
-        self._proven = False  # something was done
+        self._proven = False  # a worker has come up: the program can be loaded
         self._next_task = 0
         self._row_seconds: float | None = None
         self._depth = DEPTH
@@ -135,6 +135,7 @@ class Scheduler:
                 self._done(worker, event)
             case Joined(worker):
                 self._failed_starts.clear()
+                self._proven = True
                 self._up[worker] = deque()
             case Sized(slots, whole, leases):
                 self._slots, self._whole = slots, whole
@@ -241,7 +242,6 @@ class Scheduler:
     def _done(self, worker: int, done: Done) -> None:
         held = self._finished(worker, done.task)
         batch, work = held.batch, held.task.work
-        self._proven = True
         self._acquitted.discard(done.task)
         if held.search is not None:
             self._tried(held.search, killed=False)

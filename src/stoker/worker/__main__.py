@@ -12,6 +12,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import traceback
 
 from stoker.memory import Board, Inbox, Slot
 from stoker.memory.board import PHASE, Phase
@@ -41,10 +43,12 @@ from stoker.worker.seeding import Seeder, install_lazy_random
 _PR_SET_PDEATHSIG = 1
 
 
-def main(arguments: list[str]) -> None:
-    """Run the worker; see the module's docstring for the arguments."""
+def main(arguments: list[str]) -> bool:
+    """Run the worker; see the module's docstring for the arguments. Whether it is done for, rather than dismissed."""
     number, parent, channel_fd, board_fd, program_fd, *memory = map(int, arguments)
     _die_with(parent)
+    for fd in (channel_fd, board_fd, program_fd, *memory):
+        os.set_inheritable(fd, False)  # programs that user code runs have no business with them
     reach(Failpoint.SPAWN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
     faulthandler.register(STACK_SIGNAL, board_fd, all_threads=True)  # written by C code, also while the GIL is held
@@ -59,12 +63,16 @@ def main(arguments: list[str]) -> None:
     channel = socket.socket(fileno=channel_fd)
     _guard_forks(channel)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
-        _serve(number, channel, program_fd, board, [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]])
+        slots, inboxes = [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]]
+        return _serve(number, channel, program_fd, board, slots, inboxes)
+    return False
 
 
 def _serve(
     number: int, channel: socket.socket, program_fd: int, board: Board, slots: list[Slot], inboxes: list[Inbox]
-) -> None:
+) -> bool:
+    """Take tasks until there are no more; whether that is because another worker must take over."""
+
     def send(message: Message) -> None:
         channel.send(encode(message))
 
@@ -75,7 +83,7 @@ def _serve(
         program = load(program_fd)
     except BaseException as error:
         send(failure(-1, "program", error))
-        return
+        return True
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:
         Watch(seeder.found)
@@ -92,7 +100,7 @@ def _serve(
                     send(answer)
                     reach(Failpoint.REPORTED)
                     if runner.exhausted:
-                        return
+                        return True
                 case FormKnown() as known:
                     runner.learn(known)
                 case Leave() as leave:
@@ -100,6 +108,7 @@ def _serve(
                 case other:
                     raise AssertionError(f"the trainer sent {other}")
     reach(Failpoint.SHUTDOWN)
+    return False
 
 
 def _die_with(parent: int) -> None:
@@ -116,13 +125,36 @@ def _guard_forks(channel: socket.socket) -> None:
     """A process that user code forks must neither answer for this worker nor outlive it."""
     ours = os.getpid()
 
+    by_main = False
+
+    def before() -> None:
+        nonlocal by_main
+        by_main = threading.get_ident() == threading.main_thread().ident
+
     def in_child() -> None:
         _fork.happened = True
         channel.close()
-        _die_with(ours)
+        if by_main:  # the kernel's signal would come with the end of the thread that forked
+            _die_with(ours)
 
-    os.register_at_fork(after_in_child=in_child)
+    os.register_at_fork(before=before, after_in_child=in_child)
+
+
+def _leave_at_once(code: int) -> None:
+    """Threads that user code has left running do not keep a worker that is done for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        is_done_for = main(sys.argv[1:])
+    except BaseException:
+        try:
+            traceback.print_exc()
+        finally:  # an exception of the user's may raise when it is shown
+            _leave_at_once(1)
+    if is_done_for:
+        _leave_at_once(0)

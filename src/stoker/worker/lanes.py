@@ -110,7 +110,7 @@ class Lane:
         raws, self._raws = self._raws, _nothing()
         try:
             raws.close()
-        except Exception:  # a `finally` of the user's that raises: nobody waits for this shard any more
+        except (Exception, SystemExit, GeneratorExit):  # a `finally` that raises: nobody waits for this shard any more
             log.warning("closing %s raised", self._name, exc_info=True)
 
     def _next(self, may_be_last: bool) -> Any:
