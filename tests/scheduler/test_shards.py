@@ -271,8 +271,23 @@ def test_rows_that_kill_are_left_out_one_after_the_other() -> None:
     kills = frozenset({(0, 0), (0, 4), (1, 8)})
     world = poisonous([9, 9], kills, skips=True)
     world.run_to_the_end()
-    assert (world.ended, world.left_out, world.deaths) == ({0: "finished"}, {0: kills}, 3 * (RETRIES + 1))
+    assert (world.ended, world.left_out, world.deaths) == ({0: "finished"}, {0: kills}, 3 * (RETRIES + 2))
     assert sum(len(batch) for batch in world.delivered[0]) == 15
+
+
+@pytest.mark.parametrize("source", [Sharded([9]), Sharded([9], in_turn=False)])
+@pytest.mark.parametrize("examples", [[2, 5, 5, 2, 5, 5, 3], [1, 1, 1, 2, 1, 1, 1, 0]])
+def test_whoever_kills_workers_from_outside_finds_no_culprit(source: Sharded, examples: list[int]) -> None:
+    """An example is suspected when workers die at it again and again; alone, it does no harm."""
+    world = World([source], workers=1, skips=True)
+    world.pull(0)
+    for example in examples:
+        world.join_all()
+        while isinstance(work := world.up[0][0].work, Stride) and work.until is not None:
+            world.work(0)
+        world.die(0, example=example)
+    world.run_to_the_end()
+    assert (world.ended, world.left_out, world.deaths) == ({0: "finished"}, {}, len(examples))
 
 
 def test_what_cannot_be_left_out_fails() -> None:

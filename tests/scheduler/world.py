@@ -204,7 +204,9 @@ class World:
             assert isinstance(its, Rows | Trial), "a shard's rows and joined ones have one writer"
             assert (other.stream, its.batch) == (task.stream, mine.batch), "a slot has one batch at a time"
             assert its.first + its.count <= mine.first or mine.first + mine.count <= its.first, "rows have one writer"
-        if isinstance(task.work, Trial | Stride) and task.work.of is not None:
+        if isinstance(task.work, Stride) and task.work.until is not None:
+            assert not opens
+        elif isinstance(task.work, Trial | Stride) and task.work.of is not None:
             assert not opens
             assert worker != self.made_by[task.work.of] or self.workers == 1, "another worker does it again"
         elif isinstance(task.work, Stride):
@@ -270,7 +272,7 @@ class World:
         task = self.up[worker][0]
         source, work = self.sources[task.stream], task.work
         first, since, position, rows = 0, 0, 0, []
-        is_repeated = isinstance(work, Trial | Stride) and work.of is not None
+        is_apart = isinstance(work, Stride) and (work.of is not None or work.until is not None)
         match work:
             case Rows(batch, first, some, _) | Trial(batch, first, some, _):
                 start = batch * source.size
@@ -280,6 +282,10 @@ class World:
             case Joint():
                 rows = self.inbox[task.slot]
                 assert len(rows) == work.rows
+            case Stride(shard, until=int(until)):
+                rows = source.shard(shard)[self.progress.get((task.stream, shard), 0) : until + 1]
+                rows = [row for row in rows if row not in self.left_out.get(task.stream, ())]
+                self.trials += 1
             case Stride(shard, since=int(since), of=int()):
                 rows, position = self.next_of_shard(task.stream, shard, since)
             case Stride(shard):
@@ -291,16 +297,16 @@ class World:
         deadly = None if isinstance(work, Joint) else source.deadly(made)
         if deadly is not None:
             self.deadly[task.id] = deadly
-            self.die(worker, None if self.hint is None else deadly[1] % source.size + self.hint)
+            self.die(worker, None if self.hint is None else deadly[1] % source.size + self.hint, deadly[1])
             return
         self.up[worker].popleft()
         done = Done(worker, task.id, 0.001)
-        if isinstance(work, Stride) and not is_repeated:
+        if isinstance(work, Stride) and not is_apart:
             done = self.step(worker, task, len(rows), position, wrong)
-        if isinstance(work, Rows | Stride) and not is_repeated and rows and self.verify and not task.id % self.verify:
+        if isinstance(work, Rows | Stride) and not is_apart and rows and self.verify and not task.id % self.verify:
             self.made_by[task.id] = worker
             done = replace(done, again=True, since=since)
-        if not isinstance(work, Trial) and not is_repeated:
+        if not isinstance(work, Trial) and not is_apart:
             self.memory[task.slot] = self.memory.get(task.slot, {}) if isinstance(work, Rows) else {}
             self.memory[task.slot].update(enumerate(rows, first))
             self.finished.add(task.id)
@@ -330,13 +336,13 @@ class World:
             self.gone.add(key)
         return Done(worker, task.id, 0.001, rows, ended, ended or not source.in_turn, position * source.raws)
 
-    def die(self, worker: int, row: int | None = None) -> None:
+    def die(self, worker: int, row: int | None = None, example: int | None = None) -> None:
         self.deaths += 1
         tasks = self.up.pop(worker)
         if tasks:
             self.died_at[tasks[0].id] += 1
         del self.lanes[worker]
-        self.on(Died(worker, KILLED, row, self.skippable))
+        self.on(Died(worker, KILLED, row, example, self.skippable))
 
     def is_killable(self, worker: int) -> bool:
         """Whether one more death is no reason to suspect what this worker is at; nor is it being found out."""

@@ -39,7 +39,6 @@ from stoker.scheduler.messages import (
     Closed,
     Command,
     Deliver,
-    Done,
     Event,
     Fail,
     Fed,
@@ -270,7 +269,7 @@ class Dispatcher(Streams):
                         events.append(Joined(worker))
                     case Described(task, pickled):
                         self._described = pickled
-                        events.append(Done(worker, task, 0.0))
+                        events.append(self._tasks.described(worker, task))
                     case Failure(task=-1):
                         error = raisable(answer, epoch=None, batch=None, worker=worker)
                         assert isinstance(error, StokerError)
@@ -282,7 +281,7 @@ class Dispatcher(Streams):
     def died(self, death: Death) -> None:
         with self._changed:
             self._ledger.died(death)
-            self._step(self._inquest.died(death))
+            self._step(self._tasks.died(death))
 
     def stuck(self, stuck: Stuck) -> None:
         with self._changed:
@@ -398,7 +397,7 @@ class Dispatcher(Streams):
                 self.uneven = self.uneven or not self._skips  # what is skipped for an error is so in this epoch
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(Pulled(stream))  # opens it again, as it is now
-            case Fail(stream, batch, Task() as task, Killed(int() as row, death)) if self._skips:
+            case Fail(stream, batch, Task() as task, Killed(int() as row, death)) if self._may_leave_out():
                 self._inquest.leave_out(task, row, death)
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(Pulled(stream))
@@ -436,8 +435,11 @@ class Dispatcher(Streams):
                 self._probe.failed(error_of(command, None))
         self._tell()
 
+    def _may_leave_out(self) -> bool:
+        return self._skips and self._inquest.may_leave_out()
+
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
-        self._tasks.note(task)
+        self._tasks.note(worker, task)
         if task.stream == _PROBE:
             self._engine.submit(worker, self._probe.question(task.id, task.slot, self._shelf.put))
         else:

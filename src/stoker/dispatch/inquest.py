@@ -16,13 +16,15 @@ from stoker.scheduler.messages import Died, Failed, Rows, Stride, Task, Trial
 from stoker.stats import Skipped
 from stoker.worker.messages import Failure, Finished
 
+#: Examples that kill workers, one after the other, with nothing done in between: no more are left out.
+IN_A_ROW = 10
 #: Of outputs, each behind the number of its example.
 Digests = tuple[tuple[int, int], ...]
 
 
 def is_trial(work: object) -> bool:
     """Whether the rows are made to see what comes of it, and are not written."""
-    return isinstance(work, Trial) or (isinstance(work, Stride) and work.of is not None)
+    return isinstance(work, Trial) or (isinstance(work, Stride) and (work.of is not None or work.until is not None))
 
 
 class Inquest:
@@ -37,6 +39,7 @@ class Inquest:
 
     def __init__(self, tasks: Mapping[int, Task], epochs: Mapping[int, Epoch], ledger: Ledger, verify: float) -> None:
         self._tasks, self._epochs, self._ledger, self._verify = tasks, epochs, ledger, verify
+        self._left_out_in_a_row = 0
         #: Of tasks that are done twice: their stream, and what came out.
         self._digests: dict[int, tuple[int, Digests]] = {}
 
@@ -49,7 +52,11 @@ class Inquest:
         if task is not None and epoch is not None and place.example is not None and isinstance(task.work, Rows):
             row = epoch.row(task.work, place.example)
         # It can be left out where user code made one example; not where a generator was on its way to its next.
-        return Died(death.worker, death, row, place.example is not None and place.phase is Phase.READING)
+        skippable = place.example is not None and place.phase is Phase.READING and self.may_leave_out()
+        if skippable and task is not None and epoch is not None and isinstance(task.work, Stride):
+            assert place.example is not None
+            skippable = not epoch.is_left_out(epoch.shard_of(task.work), place.example)
+        return Died(death.worker, death, row, place.example, skippable)
 
     def words(self, place: Place) -> str:
         """What a worker is at, in words."""
@@ -72,18 +79,26 @@ class Inquest:
             assert isinstance(work, Rows)
             shard, example = None, None if row is None else epoch.example(work, row)
         assert example is not None
+        self._left_out_in_a_row += 1
         if epoch.leave_out(shard, example):
             reason = f"its workers died: the last one {how(death)}"
             self._ledger.skipped([Skipped(epoch.number, shard, example, reason)], 1)
+
+    def all_is_well(self) -> None:
+        """A task was done."""
+        self._left_out_in_a_row = 0
+
+    def may_leave_out(self) -> bool:
+        """Whether one more example may be left out: when all of them kill, an error ends the storm."""
+        return self._left_out_in_a_row < IN_A_ROW
 
     # ── work that is done twice ──────────────────────────────────────────────────────────────
     def is_compared(self, task: Task, epoch: Epoch) -> bool:
         """Whether the rows of a task are made twice, or are so for the second time."""
         work = task.work
-        if is_trial(work):
-            assert isinstance(work, Trial | Stride)
-            return work.of is not None
-        if not self._verify:
+        if isinstance(work, Trial | Stride) and work.of is not None:
+            return True
+        if not self._verify or is_trial(work):
             return False
         if isinstance(work, Stride):
             return not work.again and self._is_drawn(epoch.number, task.id)
@@ -111,8 +126,7 @@ class Inquest:
             return None
         shard = None
         if isinstance(work, Stride):
-            epoch = self._epochs[task.stream]
-            shard, example = epoch.shard_of(work), epoch.nth(work, example)
+            shard = self._epochs[task.stream].shard_of(work)
         others = f" (or one of the {answer.together - 1:,} after it)" if answer.together > 1 else ""
         failure = Failure(answer.task, "differs", others, example=example, shard=shard)
         return Failed(worker, answer.task, Told(worker, failure))

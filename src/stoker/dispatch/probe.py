@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from stoker.dispatch.inquest import IN_A_ROW
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.memory import Phase, Place
 from stoker.worker.messages import Describe
@@ -75,6 +76,8 @@ class Probe:
         """Look at other examples than the one that a worker died at, if it is known. Whoever waits asks again."""
         example = -1 if place.shard is None else place.shard, place.example
         if place.example is None or place.phase is not Phase.READING or example in self.without:
+            return False
+        if len(self.without) >= IN_A_ROW:
             return False
         self.without.add((example[0], place.example))
         self.attempt = None

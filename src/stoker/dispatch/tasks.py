@@ -10,8 +10,9 @@ from stoker.dispatch.inquest import Inquest, is_trial
 from stoker.dispatch.ledger import Ledger
 from stoker.dispatch.shelf import Shelf
 from stoker.dispatch.telling import Told
+from stoker.engines import Death
 from stoker.epochs import Epoch
-from stoker.scheduler.messages import Done, Event, Failed, Stride, Task
+from stoker.scheduler.messages import Died, Done, Event, Failed, Stride, Task
 from stoker.worker.messages import MANY, NONE, Failure, Finished, Question, Step, Work
 
 
@@ -39,6 +40,8 @@ class Tasks:
     ) -> None:
         self._epochs, self._shelf, self._ledger, self._free_slots = epochs, shelf, ledger, free_slots
         self._given: dict[int, Task] = {}
+        self._held: dict[int, set[int]] = {}  # tasks that a worker has
+        self._died_at: set[int] = set()  # tasks at which workers died
         self._forms: tuple[Form, ...] = ()
         self.inquest = Inquest(self._given, epochs, ledger, verify)
 
@@ -46,9 +49,25 @@ class Tasks:
         """What batches look like, also those of serialised components."""
         self._forms = form, form.serialized()
 
-    def note(self, task: Task) -> None:
+    def note(self, worker: int, task: Task) -> None:
         """A worker gets this task."""
         self._given[task.id] = task
+        self._held.setdefault(worker, set()).add(task.id)
+
+    def died(self, death: Death) -> Died:
+        """A worker died: what the scheduler is told of it. It gives the worker's tasks to others."""
+        told = self.inquest.died(death)
+        held = self._held.pop(death.worker, set())
+        if death.place.task in held:
+            self._died_at.add(death.place.task)
+        for task in held:
+            del self._given[task]
+        return told
+
+    def _forget(self, worker: int, task: int) -> Task:
+        self._held[worker].remove(task)
+        self._died_at.discard(task)
+        return self._given.pop(task)
 
     def question(self, task: Task, opens: bool) -> Question:
         """What a worker is asked; what it needs is put into the slot's inbox."""
@@ -58,8 +77,9 @@ class Tasks:
         question = epoch.question(task, opens)
         if isinstance(question, Work | Step) and self.inquest.is_compared(task, epoch):
             question = replace(question, digest=True)
-            if isinstance(question, Step):
-                question = replace(question, trial=is_trial(task.work))
+        if isinstance(question, Step) and isinstance(task.work, Stride):
+            careful = task.id in self._died_at
+            question = replace(question, trial=is_trial(task.work), until=task.work.until, careful=careful)
         if isinstance(question, Work | Step) and len(question.indices) > MANY:
             self._shelf.put(task.slot, question.indices.tobytes())
             question = replace(question, indices=NONE)
@@ -67,13 +87,19 @@ class Tasks:
 
     def failed(self, worker: int, failure: Failure, *, inline: bool) -> Failed:
         """The user's code raised in a task."""
-        self._given.pop(failure.task, None)
+        self._forget(worker, failure.task)
         return Failed(worker, failure.task, Told(None if inline else worker, failure))
+
+    def described(self, worker: int, task: int) -> Done:
+        """A worker has told what the examples look like."""
+        self._forget(worker, task)
+        return Done(worker, task, 0.0)
 
     def finished(self, worker: int, answer: Finished) -> list[Event]:
         """A task is done: what the scheduler is told of it, and of the slot."""
         differs = self.inquest.differs(worker, answer)
-        task = self._given.pop(answer.task)
+        task = self._forget(worker, answer.task)
+        self.inquest.all_is_well()
         if differs is not None:
             return [differs]
         epoch = self._epochs.get(task.stream)

@@ -159,16 +159,16 @@ class Epoch(ABC):
         """The shard that its examples are counted in; None where they are counted in the source."""
         return None
 
-    def nth(self, work: Stride, position: int) -> int:
-        """The number of the example at this position of a shard, as `shard_of` counts it."""
-        return position
-
     def leave_out(self, shard: int | None, example: int) -> bool:
         """Leave this example out from now on; whether it was not left out before."""
         known = (shard, example) in self.ledger
         self.ledger.add((shard, example))
         self._without.setdefault(shard, set()).add(example)
         return not known
+
+    def is_left_out(self, shard: int | None, example: int) -> bool:
+        """Whether this example is left out because it kills workers."""
+        return example in self._without.get(shard, ())
 
     def noted(self, work: Stride, skipped: Sequence[tuple[int, str]], count: int) -> tuple[list[Skipped], int]:
         """Those of the examples that a worker left out which it had not left out before; and how many."""
@@ -197,7 +197,7 @@ class Epoch(ABC):
                 assert isinstance(since, Progress | None)
                 return self.stride(task, shard, Opening(since or Progress()))
             case Stride(shard):
-                return self.stride(task, shard, self._opening(shard) if opens else None)
+                return self.stride(task, shard, self._opening(shard) if opens or task.work.until is not None else None)
             case Joint():
                 number = self.batch_number(task.work.number)
                 return Join(task.id, self.number, task.slot, number, task.work.rows, self.serialized)

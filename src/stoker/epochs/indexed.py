@@ -70,10 +70,6 @@ class IndexEpoch(Epoch):
     def example(self, work: Rows | Trial, row: int) -> int:
         return int(self.indices(Rows(work.batch, row, 1, work.whole))[0])
 
-    def nth(self, work: Stride, position: int) -> int:
-        size = self._rows_of(work.shard)
-        return self.example(Rows(work.shard, 0, size, size), position)
-
     def row(self, work: Rows | Trial, example: int) -> int | None:
         found = np.flatnonzero(self.indices(work) == example)
         return work.first + int(found[0]) if len(found) else None

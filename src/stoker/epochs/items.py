@@ -76,9 +76,6 @@ class ItemEpoch(Epoch):
     def example(self, work: Rows | Trial, row: int) -> int:
         return self._base + work.batch * self._batching.size + row
 
-    def nth(self, work: Stride, position: int) -> int:
-        return self._base + work.shard * self._batching.size + position
-
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         if opening is not None:
             opening = Opening(opening.progress, len(self._open[shard]), self._base + shard * self._batching.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stoker.scheduler.messages import Rows, Stride, Task, Trial
+from stoker.scheduler.messages import Died, Rows, Stride, Task, Trial
 from stoker.scheduler.narrowing import Narrowing
 from stoker.scheduler.streams import Batch, State
 
@@ -32,11 +32,29 @@ class Held:
 
 @dataclass
 class Search:
-    """The search for the row of a task that kills the workers."""
+    """What is found out about a task that workers died at: which of its rows kills, or whether its example does."""
 
-    narrowing: Narrowing
     held: Held
-    reason: object
+    died: Died  # the last of them
+    narrowing: Narrowing | None  # among rows; of a shard one example is suspected
+
+
+@dataclass
+class Deaths:
+    """Of workers at one task, one after the other.
+
+    A row or example that kills does so each time; who kills workers from outside finds them at one place and another.
+    """
+
+    count: int = 0
+    at_one_place: int = 0
+    place: int | None = None
+
+    def add(self, place: int | None) -> None:
+        """One more, at this row or example, if it is known."""
+        self.count += 1
+        self.at_one_place = self.at_one_place + 1 if place == self.place else 1
+        self.place = place
 
 
 def repeated(task: Task, since: object) -> Trial | Stride:
@@ -47,9 +65,11 @@ def repeated(task: Task, since: object) -> Trial | Stride:
     return Stride(task.work.shard, True, since, of=task.id)
 
 
-def is_repeated(work: object) -> bool:
-    """Whether it is done a second time, to be compared."""
-    return isinstance(work, Trial | Stride) and work.of is not None
+def is_apart(work: object) -> bool:
+    """Whether something comes of it beside the batch: it is compared, or tells whether an example kills."""
+    if isinstance(work, Stride):
+        return work.of is not None or work.until is not None
+    return isinstance(work, Trial)
 
 
 def first_row(task: Task | None) -> int:

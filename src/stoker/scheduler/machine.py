@@ -21,8 +21,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 
-from stoker.scheduler.held import Held, Search, first_row, is_repeated, repeated
+from stoker.scheduler.held import Deaths, Held, Search, first_row, is_apart, repeated
 from stoker.scheduler.messages import (
     Blame,
     Closed,
@@ -56,6 +57,11 @@ RETRIES = 2
 #: Starts of a worker that fail one after the other, before and after one has come up: no more are tried. While
 #: others work they are, whatever kills it.
 STARTS, STARTS_PROVEN = 2, 12
+#: A task is looked into when workers died at one and the same place in it more often than it may be done again; or
+#: so many times as often at any.
+FACTOR = 4
+#: Rounds of tries after which a task that workers die at is at fault, though nothing of it kills when it is tried.
+ROUNDS = 2
 #: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
 #: of short tasks more, up to `DEPTH_SHORT`, but no more than `DEPTH_SECONDS` of work.
 DEPTH, DEPTH_SHORT, DEPTH_SECONDS = 2, 8, 0.004
@@ -104,8 +110,8 @@ class Scheduler:
         self._streams: dict[int, Stream] = {}  # in the order of their last pull
         self._todo: deque[Held] = deque()
         self._up: dict[int, deque[Held]] = {}
-        self._deaths: dict[int, int] = {}  # of a task, by its id
-        self._acquitted: set[int] = set()  # tasks that died too often, though none of their rows kills
+        self._deaths: dict[int, Deaths] = {}  # of a task, by its id
+        self._acquitted: Counter[int] = Counter()  # rounds of tries in which nothing of a task, by its id, killed
         self._failed_starts: Counter[int] = Counter()  # of a worker, in a row
         self._proven = False  # a worker has come up: the program can be loaded
         self._next_task = 0
@@ -132,7 +138,7 @@ class Scheduler:
             case Pulled(stream):
                 self._pulled(stream)
             case Done(worker):
-                self._done(worker, event)
+                self._done(worker, event, out)
             case Joined(worker):
                 self._failed_starts.clear()
                 self._proven = True
@@ -148,7 +154,7 @@ class Scheduler:
             case Failed(worker, task, reason):
                 held = self._finished(worker, task)
                 if held.search is not None:
-                    self._tried(held.search, killed=False)
+                    self._tried(held.search, None, out)
                 else:
                     self._fail(held, reason)
             case Died(worker, reason):
@@ -239,18 +245,18 @@ class Scheduler:
         if held.batch.state is State.DROPPED and not held.batch.writers:
             self._free.append(held.batch.slot)
 
-    def _done(self, worker: int, done: Done) -> None:
+    def _done(self, worker: int, done: Done, out: list[Command]) -> None:
         held = self._finished(worker, done.task)
         batch, work = held.batch, held.task.work
-        self._acquitted.discard(done.task)
+        del self._acquitted[done.task]
         if held.search is not None:
-            self._tried(held.search, killed=False)
+            self._tried(held.search, None, out)
             return
         if done.seconds > 0 and isinstance(work, Rows):
             each = done.seconds / work.count
             self._row_seconds = each if self._row_seconds is None else 0.75 * self._row_seconds + 0.25 * each
             self._depth = max(DEPTH, min(DEPTH_SHORT, int(DEPTH_SECONDS / done.seconds)))
-        if batch.shard is not None and not is_repeated(work):
+        if batch.shard is not None and not is_apart(work):
             batch.rows, batch.parcel, batch.ended, batch.raw = done.rows, done.parcel, done.ended, done.raw
             batch.come, batch.shard.ended = done.come, done.ended
         if done.again and not held.is_vain:
@@ -282,50 +288,90 @@ class Scheduler:
             self._let_go(held)
             if held.is_vain:
                 continue
-            deaths = self._deaths.pop(held.task.id, 0) + at_work
-            if held.search is not None and at_work:
-                self._tried(held.search, killed=True)
-            elif deaths > self._retries:
-                self._accuse(held, died, out)
-            else:
-                self._deaths[held.task.id] = deaths
+            if not at_work:
                 self._todo.appendleft(held)
+            elif held.search is not None:
+                self._tried(held.search, died, out)
+            else:
+                self._count(held, died, out)
+
+    def _count(self, held: Held, died: Died, out: list[Command]) -> None:
+        """One more death at a task: it is done again, or looked into."""
+        deaths = self._deaths.pop(held.task.id, Deaths())
+        deaths.add(died.example if isinstance(held.task.work, Stride) else died.row)
+        if deaths.at_one_place > self._retries or deaths.count > FACTOR * self._retries:
+            self._accuse(held, died, out)
+        else:
+            self._deaths[held.task.id] = deaths
+            self._todo.appendleft(held)
 
     def _accuse(self, held: Held, died: Died, out: list[Command]) -> None:
-        """One worker after the other died at this task: find out which of its rows it is."""
+        """One worker after the other died at this task: find out what of it kills, if it was no stranger."""
         work = held.task.work
-        if isinstance(work, Rows) and work.count > 1 and held.task.id not in self._acquitted:
-            self._try(Search(Narrowing(Span(work.first, work.count), died.row), held, died.reason))
-        elif isinstance(work, Stride) and work.of is None and self._skips and died.skippable:
+        is_known = isinstance(work, Stride) and work.of is None and died.example is not None
+        if self._acquitted[held.task.id] >= ROUNDS or not (isinstance(work, Rows) or is_known):
+            self._convict(held, died, None, out)
+        elif isinstance(work, Rows):
+            self._try(Search(held, died, Narrowing(Span(work.first, work.count), died.row)), out)
+        else:
+            self._try(Search(held, died, None), out)
+
+    def _try(self, search: Search, out: list[Command]) -> None:
+        """Let a worker try what is to be tried next; at the end of the search, tell what was found."""
+        held, work, narrowing = search.held, search.held.task.work, search.narrowing
+        if isinstance(work, Stride):
+            assert held.batch.shard is not None
+            held.batch.shard.on_trial = True
+            self._todo.appendleft(self._trial(search, replace(work, until=search.died.example)))
+            return
+        assert isinstance(work, Rows)
+        assert narrowing is not None
+        if narrowing.trial is not None:
+            span = narrowing.trial
+            self._todo.appendleft(self._trial(search, Trial(work.batch, span.first, span.count, work.whole)))
+        elif narrowing.found is not None:
+            self._convict(held, search.died, narrowing.found, out)
+        else:
+            self._acquit(held)
+
+    def _trial(self, search: Search, work: Trial | Stride) -> Held:
+        return Held(self._task(search.held, work), search.held.batch, search)
+
+    def _tried(self, search: Search, died: Died | None, out: list[Command]) -> None:
+        """A trial is over; it killed its worker, or not."""
+        held, narrowing = search.held, search.narrowing
+        if held.batch.shard is not None:
+            held.batch.shard.on_trial = False
+        if held.is_vain:
+            return
+        if narrowing is not None:
+            narrowing.told(died is not None)
+            self._try(search, out)
+        elif died is not None and died.example == search.died.example:
+            self._convict(held, died, None, out)
+        else:
+            self._acquit(held)
+
+    def _acquit(self, held: Held) -> None:
+        """Nothing of the task kills when it is tried: the workers may have been killed from outside."""
+        self._acquitted[held.task.id] += 1
+        self._todo.appendleft(held)
+
+    def _convict(self, held: Held, died: Died, row: int | None, out: list[Command]) -> None:
+        """This row of the task kills, or what the last worker was at."""
+        work = held.task.work
+        if isinstance(work, Stride) and work.of is None and self._skips and died.skippable:
             out.append(Blame(held.task, died.reason))
             self._todo.appendleft(held)
         else:
-            row = work.first if isinstance(work, Rows) and work.count == 1 else None
+            if row is None and isinstance(work, Rows) and work.count == 1:
+                row = work.first
             self._fail(held, Killed(row, died.reason))
 
-    def _try(self, search: Search) -> None:
-        """Let a worker try what is to be tried next; at the end of the search, tell what was found."""
-        held, trial, found = search.held, search.narrowing.trial, search.narrowing.found
-        work = held.task.work
-        if trial is not None:
-            assert isinstance(work, Rows)
-            task = self._task(held, Trial(work.batch, trial.first, trial.count, work.whole))
-            self._todo.appendleft(Held(task, held.batch, search))
-        elif found is not None:
-            self._fail(held, Killed(found, search.reason))
-        else:  # the workers may have been killed from outside: another round of tries, and no more
-            self._acquitted.add(held.task.id)
-            self._todo.appendleft(held)
-
-    def _task(self, held: Held, trial: Trial | Stride) -> Task:
+    def _task(self, held: Held, work: Trial | Stride) -> Task:
         """A new task about rows of one that was given before."""
         self._next_task += 1
-        return Task(self._next_task - 1, held.task.stream, held.task.slot, trial)
-
-    def _tried(self, search: Search, killed: bool) -> None:
-        if not search.held.is_vain:
-            search.narrowing.told(killed)
-            self._try(search)
+        return Task(self._next_task - 1, held.task.stream, held.task.slot, work)
 
     # ── what to make next ────────────────────────────────────────────────────────────────────
     def _start_batches(self, out: list[Command]) -> None:
@@ -405,8 +451,9 @@ class Scheduler:
         behind: set[Shard] = set()  # shards with a task that must come first
         while self._todo:
             entry = self._todo.popleft()
-            shard = None if is_repeated(entry.task.work) else entry.batch.shard
-            worker = None if shard in behind else self._worker_for(shard, entry.made_by)
+            shard = None if is_apart(entry.task.work) else entry.batch.shard
+            is_late = shard is not None and (shard in behind or shard.on_trial)
+            worker = None if is_late else self._worker_for(shard, entry.made_by)
             if worker is None:
                 waiting.append(entry)
                 if shard is not None:

@@ -77,12 +77,14 @@ class Died:
 
     Attributes:
         row: of the batch that it was making: the one it was at, or None.
+        example: of the shard that it was reading: the one it was at, or None.
         skippable: whether what it was at can be left out of its shard.
     """
 
     worker: int
     reason: object
     row: int | None = None
+    example: int | None = None
     skippable: bool = False
 
 
@@ -142,12 +144,14 @@ class Stride:
     Attributes:
         again: rows that were made before, in another run, and are needed again: the shard had come to `since` then.
         of: the task in which they were made in this run: they are not written, but compared.
+        until: they are made up to this example, apart and not written, to see whether that kills the worker.
     """
 
     shard: int
     again: bool = False
     since: object = None
     of: int | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True)

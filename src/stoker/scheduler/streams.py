@@ -41,6 +41,7 @@ class Shard:
     place: Place  # by what stands in line
     owner: int | None = None  # the worker that has it open
     ended: bool = False
+    on_trial: bool = False  # whether one of its examples kills is being found out; its next rows wait
 
     @property
     def index(self) -> int:

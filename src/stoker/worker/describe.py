@@ -55,7 +55,8 @@ class Describer:
         spec = collation.spec(first)
         rules = collation.rules(spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
-            spec = _merged([spec, *map(collation.spec, islice(examples, LOOK - 1))])
+            for example in islice(examples, LOOK - 1):  # one by one: an error names the one that was read last
+                spec = spec.merged(collation.spec(example))
         return Form.of(spec, rules)
 
     def _of_function(self, examples: list[Any]) -> Form:
@@ -75,8 +76,8 @@ class Describer:
             lanes = Lanes(program, self._reader, self._seeder, self._words)
             for shard in range(program.source.count):
                 self._words[SHARD] = shard
-                lane = lanes.shard(0, shard, Progress())
-                lane.without = frozenset(number for its, number in self._without if its == shard)
+                without = frozenset(number for its, number in self._without if its == shard)
+                lane = lanes.shard(0, shard, Progress(), without)
                 while some := lane.take(1, 1):
                     yield from some
                 lane.close()

@@ -7,7 +7,7 @@ import json
 import logging
 import pickle
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,13 @@ class Lane:
         progress: where another worker left the shard; examples up to there are read and dropped.
         own_state: the iterator's own state, or None when it tells none.
         name: for messages.
-        words: the worker's board, if the examples are numbered within this shard.
+        words: the worker's board, if it is to tell which example is at work; else the maker of `raws` tells it.
+        numbers: of the examples, in the order of `raws`; None where they are counted from 0.
+        without: numbers of examples that are left out, because they kill workers.
         skip: called with the number of an example that raised, to be left out, and the error.
+
+    Attributes:
+        came: of the outputs that `take` gave last, the numbers of their examples.
     """
 
     def __init__(
@@ -55,10 +60,12 @@ class Lane:
         own_state: Callable[[], str] | None = None,
         name: str,
         words: memoryview | None = None,
+        numbers: Sequence[int] | None = None,
+        without: frozenset[int] = frozenset(),
         skip: Callable[[int, BaseException], None],
     ) -> None:
-        self._words, self._skip = words, skip
-        self.without: frozenset[int] = frozenset()
+        self._words, self._numbers, self._without, self._skip = words, numbers, without, skip
+        self.came: list[int] = []
         self._raws, self._transform, self._own_state, self._name = raws, transform, own_state, name
         self._raw, self._within, self._digest = progress.state_raw, 0, 0
         self._state, self._state_raw = progress.state, progress.state_raw
@@ -71,12 +78,17 @@ class Lane:
 
     @property
     def example(self) -> int:
-        """Position in the shard of the raw example at work."""
-        return self._raw
+        """The number of the raw example at work."""
+        return self._number(self._raw)
+
+    def begin_step(self, without: frozenset[int]) -> None:
+        """These are left out from now on."""
+        self._without = without
 
     def take(self, count: int, last: int) -> list[Any]:
         """The next outputs, `count` of them or, at the end, fewer; `last` is how many more the step wants in all."""
         some: list[Any] = []
+        self.came.clear()
         while len(some) < count:
             output = self._next_of_many() if self._many is not None else self._next(len(some) >= last - 1)
             if output is _END:
@@ -89,8 +101,11 @@ class Lane:
                 some.append(output)
             elif type(output) is Many:
                 self._many, self._has_many = iter(output.examples), True
+                continue
             elif output is not SKIP:
                 some.append(output)
+            if len(some) > len(self.came):
+                self.came.append(self._number(self._raw - 1))
         return some
 
     def progress(self) -> Progress:
@@ -119,17 +134,18 @@ class Lane:
         if raw is _END:
             return _END
         self._last = raw
+        is_left_out = self._number(self._raw) in self._without
         if self._transform is None:
             self._raw += 1
-            return raw
+            return SKIP if is_left_out else raw
         if may_be_last or self._has_many:
             self._digest = digest(raw)
         output: Any = SKIP
-        if self._raw not in self.without:
+        if not is_left_out:
             try:
                 output = self._transform(raw, seed)
             except (Exception, SystemExit) as error:
-                self._skip(self._raw, error)
+                self._skip(self._number(self._raw), error)
         self._raw += 1
         return output
 
@@ -138,7 +154,7 @@ class Lane:
         try:
             return next(self._many, _END)
         except (Exception, SystemExit) as error:
-            self._skip(self._raw - 1, error)
+            self._skip(self._number(self._raw - 1), error)
             return _END
 
     def _pulled(self) -> tuple[Any, int]:
@@ -156,6 +172,10 @@ class Lane:
             if self._last is _END:
                 raise SourceChanged(self._changed(f"it ended after {self._raw} examples, not yet at {progress.raw}"))
             self._raw += 1
+        if progress.within and self._number(self._raw) in self._without:
+            self._next(True)  # the rest of what was made of it is left out
+            self._digest = progress.digest
+            return
         if progress.within:
             some = self.take(progress.within, 1)
             if len(some) < progress.within or self._raw != progress.raw:
@@ -165,6 +185,12 @@ class Lane:
             if now != progress.digest:
                 raise SourceChanged(self._changed(f"its example {self._raw - 1} is another one now"))
         self._digest = progress.digest
+
+    def _number(self, position: int) -> int:
+        """The number of the example at a position of the shard."""
+        if self._numbers is None:
+            return position
+        return int(self._numbers[min(position, len(self._numbers) - 1)])
 
     def _changed(self, what: str) -> str:
         return (
@@ -212,7 +238,7 @@ class Lanes:
         lane = self._open[epoch, shard] = make()
         return lane
 
-    def shard(self, epoch: int, shard: int, progress: Progress) -> Lane:
+    def shard(self, epoch: int, shard: int, progress: Progress, without: frozenset[int] = frozenset()) -> Lane:
         """A shard of the user's generator function, from where `progress` says."""
         source: ShardedSource = self._program.source
         seeds = self._seeds(epoch, shard)
@@ -240,13 +266,22 @@ class Lanes:
             own_state=(lambda: _told(iterator.state_dict())) if own else None,
             name=f"shard {shard}",
             words=self._words,
+            without=without,
             skip=self._reader.skip,
         )
 
-    def part(self, part: int, made: Iterator[Any], progress: Progress) -> Lane:
+    def part(self, part: int, made: Iterator[Any], numbers: Sequence[int], progress: Progress) -> Lane:
         """A part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
         raws = ((output, 0) for output in made)
-        return Lane(raws, lambda output, seed: output, progress, name=f"part {part}", skip=self._reader.skip)
+        return Lane(
+            raws,
+            lambda output, seed: output,
+            progress,
+            name=f"part {part}",
+            numbers=numbers,
+            without=self._reader.without,
+            skip=self._reader.skip,
+        )
 
     def close(self, epoch: int, shard: int) -> None:
         """Close a shard, if it is open."""

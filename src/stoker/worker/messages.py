@@ -125,6 +125,9 @@ class Step:
         indices: which they are; more than `MANY` lie in the slot's inbox.
         without: numbers of examples that are left out.
         trial: the rows are made apart from the open shard, and not written.
+        until: they are made up to this example, to see whether that kills the worker.
+        careful: workers died at this task: an example is converted and written before the next is made, so that the
+            board tells which one it is.
         digest: whether the answer tells the digest of each example.
     """
 
@@ -140,6 +143,8 @@ class Step:
     without: tuple[int, ...] = ()
     trial: bool = False
     digest: bool = False
+    until: int | None = None
+    careful: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,8 +191,7 @@ class Finished:
         progress: of the shard.
         skipped: examples that raised and were left out: their numbers, and what they raised; the first `SHOWN`.
         skips: how many they are.
-        digests: of the outputs, each behind the number of its example (in the shard, for a `Step`), where
-            they were asked for.
+        digests: of the outputs, each behind the number of its example, where they were asked for.
         together: how many outputs in a row share a digest: more than one where they are very many.
     """
 

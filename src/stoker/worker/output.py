@@ -78,7 +78,7 @@ class Output:
         return tuple(size for block in blocks for size in block.shape)
 
     def parcel(self, slot: int, examples: list[Any]) -> None:
-        """Write single examples: where each ends, counted from the first one's start, and then their segments."""
+        """Write single examples, each behind its shard and number: where each ends, and then their segments."""
         segments = [pack(example) for example in examples]
         ends = np.cumsum([len(segment) for segment in segments], dtype=np.int64)
         size = 8 * len(ends) + sum(map(len, segments))

@@ -20,7 +20,7 @@ from stoker.sources.marks import SKIP, Many
 from stoker.spec import Misfit
 from stoker.worker.current import Current
 from stoker.worker.describe import Describer
-from stoker.worker.digests import Digests
+from stoker.worker.digests import Digests, digest
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt, Reused
 from stoker.worker.lanes import Lane, Lanes
@@ -103,7 +103,7 @@ class Runner:
         self._epoch = -1
         self._last_epoch: int | None = None
         self._digests = Digests()
-        self._digesting = False  # whether a step tells them
+        self._digesting = self._careful = False  # of the step at work
         self.exhausted = False
         self._shard: int | None = None
 
@@ -168,8 +168,9 @@ class Runner:
             self._check_length()
             self._epoch = task.epoch
         source, form = self._program.source, self._output.form
-        in_place = form.in_place and not task.serialized and not task.trial
-        if in_place and isinstance(source, ArraySource) and self._program.transform is None and task.counting < 0:
+        in_place = form.in_place and not task.serialized
+        is_plain = isinstance(source, ArraySource) and self._program.transform is None and not task.trial
+        if in_place and is_plain and task.counting < 0:
             columns = self._output.columns(task.slot, task.rows)
             source.take(task.indices, [column[task.first : task.first + task.count] for column in columns])
             return ()
@@ -178,9 +179,9 @@ class Runner:
         def make() -> None:
             nonlocal dims
             self._digests.clear()
-            if task.trial:
+            if task.trial and (task.digest or self._program.collation.function is not None):
                 for _ in self._made(task):
-                    """It did not kill this worker."""
+                    """What comes out is compared; or it kills this worker, or not."""
             elif in_place:
                 self._write_rows(task, self._made(task))
             else:
@@ -188,6 +189,8 @@ class Runner:
                 self._batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
                 dims = self._whole(task, self._even(self._made(task)), numbers)
 
+        if task.trial and task.count == 1:
+            _wait_a_little()
         self._seeder.begin_task()
         try:
             make()
@@ -258,18 +261,29 @@ class Runner:
         except MisfitAt as misfit:
             self._reader.example = int(indices[misfit.position])
             raise misfit.reason from None
+        except BaseException as error:
+            if isinstance(error, (Reused, *self._passes)):
+                raise
+            self._convert(some, indices)
+            raise
+
+    def _convert(self, examples: Sequence[Any], numbers: Sequence[Any] | Indices) -> None:
+        """Take them for what they are, one by one: what raises, or kills this worker, does so under its number."""
+        for number, example in zip(numbers, examples, strict=False):
+            self._reader.example = int(number)
+            digest(example)
 
     def _together(self) -> int:
-        return 1 if self._singly else self._output.together
+        return 1 if self._singly or self._careful else self._output.together
 
     # ── shards, whose rows are counted as they come ──────────────────────────────────────────
     def _step(self, task: Step, started: float) -> Finished:
         if isinstance(self._program.source, ShardedSource):
             self._shard = self._words[SHARD] = task.shard
         self._seeder.seed_all()
-        self._digesting = task.digest
+        self._digesting, self._careful = task.digest, task.careful
         if task.trial:
-            return self._repeat(task, started)
+            return self._apart(task, started)
         key = task.epoch, task.shard
         interrupted = self._interrupted.pop(key, None)
         if task.opening is not None:
@@ -289,6 +303,8 @@ class Runner:
             self._digests.clear()
             lane = self._open(task, before)
             rows, dims, parcel = self._rows_of(task, lane)
+        finally:
+            self._careful = False
         progress = lane.progress()
         if lane.ended:
             self._lanes.finish(task.epoch, task.shard)
@@ -297,20 +313,28 @@ class Runner:
         its = tuple(skipped[:SHOWN]), len(skipped)
         return Finished(task.task, seconds, dims, rows, lane.ended, parcel, progress, *its, **self._compared())
 
-    def _repeat(self, task: Step, started: float) -> Finished:
-        """Make the rows of a step once more, from where its shard was then, to be compared."""
+    def _apart(self, task: Step, started: float) -> Finished:
+        """Make rows of a step beside its open shard: once more, to be compared, or to see whether that kills."""
         assert task.opening is not None
+        if task.until is not None:
+            _wait_a_little()
         lane = self._lane(task, task.opening.progress)
-        if self._shard is not None:
-            lane.without = frozenset(task.without)
         try:
+            if task.until is not None:
+                self._tempt(lane, task.until)
             wanted = self._program.batch_size
-            while len(self._digests) < wanted and not lane.ended:
+            while task.until is None and len(self._digests) < wanted and not lane.ended:
                 self._lane_take(lane, 1, wanted - len(self._digests))
         finally:
             lane.close()
         seconds = time.perf_counter() - started
         return Finished(task.task, seconds, ended=lane.ended, **self._compared())
+
+    def _tempt(self, lane: Lane, until: int) -> None:
+        """Make the examples up to this one, and convert them: does that kill this worker?"""
+        while not lane.ended and (self._shard is None or lane.example <= until):
+            for example in self._lane_take(lane, 1, 1):
+                digest(example)
 
     def _open(self, task: Step, progress: Progress) -> Lane:
         return self._lanes.open(task.epoch, task.shard, lambda: self._lane(task, progress))
@@ -318,64 +342,68 @@ class Runner:
     def _lane(self, task: Step, progress: Progress) -> Lane:
         """What a step reads, from where `progress` says."""
         if isinstance(self._program.source, ShardedSource):
-            return self._lanes.shard(task.epoch, task.shard, progress)
+            return self._lanes.shard(task.epoch, task.shard, progress, frozenset(task.without))
         if task.opening is not None and task.opening.items:
             count, first = task.opening.items, task.opening.first
             items = list(unpack(self._output.inboxes[task.slot].read(), count))
             seeds = self._seeder.seeds(task.epoch, np.arange(first, first + count))
-            made = self._reader.items(items, first, seeds)
-        else:
-            made = self._made(task)
-        return self._lanes.part(task.shard, made, progress)
+            return self._lanes.part(
+                task.shard, self._reader.items(items, first, seeds), range(first, first + count), progress
+            )
+        numbers = self._numbers(task).tolist()
+        return self._lanes.part(task.shard, self._made(task), numbers, progress)
 
     def _rows_of(self, task: Step, lane: Lane) -> tuple[int, tuple[int, ...], bool]:
         """Write a lane's next rows; returns how many, the shapes of their parts, and whether they are a parcel."""
-        if self._shard is not None:  # else its examples are numbered in the source, and the reader leaves them out
-            lane.without = frozenset(task.without)
+        lane.begin_step(frozenset(task.without))
         wanted = self._program.batch_size
         if self._output.form.in_place and not task.parted and not task.serialized:
-            rows = self._fill(task.slot, lane, wanted)
-            if rows == wanted:
-                return rows, (), False
-            examples = self._output.kept(task.slot, rows)
+            numbers = self._fill(task.slot, lane, wanted)
+            if len(numbers) == wanted:
+                return wanted, (), False
+            examples = self._output.kept(task.slot, len(numbers))
         else:
-            examples = self._taken(lane, wanted, self._singly or task.parted)
+            examples, numbers = self._taken(lane, wanted, self._singly or task.parted)
             if len(examples) == wanted and not task.parted:
-                numbers = range(lane.example - len(examples), lane.example)
                 return wanted, self._whole(task, examples, numbers), False
-        self._output.parcel(task.slot, examples)
+        self._output.parcel(task.slot, [(self._shard, *named) for named in zip(numbers, examples, strict=True)])
         return len(examples), (), True
 
-    def _fill(self, slot: int, lane: Lane, wanted: int) -> int:
-        """Write rows as they come, until the batch is full or the shard ends; returns how many."""
-        write, rows = self._output.rows(slot, wanted).write, 0
-        while rows < wanted and not lane.ended:
-            some = self._lane_take(lane, min(self._together(), wanted - rows), wanted - rows)
+    def _fill(self, slot: int, lane: Lane, wanted: int) -> list[int]:
+        """Write rows as they come, until the batch is full or the shard ends; returns the examples' numbers."""
+        write = self._output.rows(slot, wanted).write
+        numbers: list[int] = []
+        while (left := wanted - len(numbers)) and not lane.ended:
+            some = self._lane_take(lane, min(self._together(), left), left)
             if some:
-                self._write(write, rows, some, range(lane.example - len(some), lane.example))
-            rows += len(some)
-        return rows
+                self._write(write, len(numbers), some, lane.came)
+            numbers += lane.came
+        return numbers
 
-    def _taken(self, lane: Lane, wanted: int, singly: bool) -> list[Any]:
+    def _taken(self, lane: Lane, wanted: int, singly: bool) -> tuple[list[Any], list[int]]:
+        """A lane's next examples, and their numbers."""
         examples: list[Any] = []
+        numbers: list[int] = []
         while len(examples) < wanted and not lane.ended:
-            size = 1 if singly else wanted - len(examples)
+            size = 1 if singly or self._careful else wanted - len(examples)
             some = self._lane_take(lane, size, wanted - len(examples))
+            numbers += lane.came
+            if self._careful:
+                self._convert(some, lane.came)
             examples += map(copied, some) if singly else some
         if self._fork.happened:
             os._exit(0)
-        return examples
+        return examples, numbers
 
     def _lane_take(self, lane: Lane, count: int, last: int) -> list[Any]:
         try:
             some = lane.take(1 if self._digesting else count, last)
             if self._digesting:
                 for example in some:
-                    self._digests.add(lane.example - 1, example)
+                    self._digests.add(lane.came[0], example)
             return some
         except BaseException:
-            if self._shard is not None:
-                self._reader.example = lane.example
+            self._reader.example = lane.example
             raise
 
     def _whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[Any] | Indices) -> tuple[int, ...]:
@@ -388,17 +416,28 @@ class Runner:
             return dims
         except MisfitAt as misfit:
             if misfit.position < len(numbers):
-                self._reader.example = max(0, int(numbers[misfit.position]))
+                self._reader.example = int(numbers[misfit.position])
             raise misfit.reason from None
+        except BaseException as error:
+            if self._program.collation.function is None and not isinstance(error, (Reused, *self._passes)):
+                self._convert(examples, numbers)
+                self._reader.example = None  # it is none of them alone
+            raise
 
     def _join(self, task: Join) -> tuple[int, ...]:
         self._words[PHASE] = Phase.JOINING
-        examples = list(unpack(self._output.inboxes[task.slot].read(), task.count))
+        named = list(unpack(self._output.inboxes[task.slot].read(), task.count))
+        examples = [example for _, _, example in named]
         self._batch_seed = self._seeder.of_batch(task.epoch, task.batch, 0, 0, 1)
-        if self._output.form.in_place and not task.serialized:
-            self._output.rows(task.slot, self._program.batch_size).write(0, examples)
-            return ()
-        return self._output.whole(task.slot, examples, task.serialized)
+        try:
+            if self._output.form.in_place and not task.serialized:
+                self._output.rows(task.slot, self._program.batch_size).write(0, examples)
+                return ()
+            return self._output.whole(task.slot, examples, task.serialized)
+        except MisfitAt as misfit:
+            if misfit.position < len(named):
+                self._shard, self._reader.example, _ = named[misfit.position]
+            raise misfit.reason from None
 
     # ── the form, and errors ─────────────────────────────────────────────────────────────────
     def _describe(self, task: Describe) -> Described:
@@ -438,3 +477,8 @@ class Runner:
             return Failure(task, "uneven", "", example=example)
         joining = self._words[PHASE] == Phase.JOINING and example is None
         return failure(task, "collate" if joining else "user", error, example, shard)
+
+
+def _wait_a_little() -> None:
+    """Up to 0.2 s, before an example is tried: who kills workers at regular times must not hit it each time."""
+    time.sleep(0.2 * os.urandom(1)[0] / 256)
