@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stoker.scheduler import RETRIES, ShardStream
 from stoker.scheduler.messages import Joint, Killed, Stride, WrongLength
+from stoker.scheduler.narrowing import TIMES
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 
@@ -271,7 +272,7 @@ def test_rows_that_kill_are_left_out_one_after_the_other() -> None:
     kills = frozenset({(0, 0), (0, 4), (1, 8)})
     world = poisonous([9, 9], kills, skips=True)
     world.run_to_the_end()
-    assert (world.ended, world.left_out, world.deaths) == ({0: "finished"}, {0: kills}, 3 * (RETRIES + 2))
+    assert (world.ended, world.left_out, world.deaths) == ({0: "finished"}, {0: kills}, 3 * (RETRIES + 1 + TIMES))
     assert sum(len(batch) for batch in world.delivered[0]) == 15
 
 

@@ -342,7 +342,8 @@ class World:
         if tasks:
             self.died_at[tasks[0].id] += 1
         del self.lanes[worker]
-        self.on(Died(worker, KILLED, row, example, self.skippable))
+        at_work = tasks[0].id if tasks else None
+        self.on(Died(worker, KILLED, at_work, row, example, self.skippable))
 
     def is_killable(self, worker: int) -> bool:
         """Whether one more death is no reason to suspect what this worker is at; nor is it being found out."""

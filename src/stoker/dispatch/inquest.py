@@ -56,7 +56,7 @@ class Inquest:
         if skippable and task is not None and epoch is not None and isinstance(task.work, Stride):
             assert place.example is not None
             skippable = not epoch.is_left_out(epoch.shard_of(task.work), place.example)
-        return Died(death.worker, death, row, place.example, skippable)
+        return Died(death.worker, death, place.task, row, place.example, skippable)
 
     def words(self, place: Place) -> str:
         """What a worker is at, in words."""

@@ -37,6 +37,7 @@ class Search:
     held: Held
     died: Died  # the last of them
     narrowing: Narrowing | None  # among rows; of a shard one example is suspected
+    kills: int = 0  # of that example, tried alone
 
 
 @dataclass

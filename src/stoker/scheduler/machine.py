@@ -49,7 +49,7 @@ from stoker.scheduler.messages import (
     Task,
     Trial,
 )
-from stoker.scheduler.narrowing import Narrowing, Span
+from stoker.scheduler.narrowing import TIMES, Narrowing, Span
 from stoker.scheduler.streams import Batch, Shard, State, Stream
 
 #: How often a task is done again after a worker died at it, when the user does not say.
@@ -59,7 +59,7 @@ RETRIES = 2
 STARTS, STARTS_PROVEN = 2, 12
 #: A task is looked into when workers died at one and the same place in it more often than it may be done again; or
 #: so many times as often at any.
-FACTOR = 4
+FACTOR = 10
 #: Rounds of tries after which a task that workers die at is at fault, though nothing of it kills when it is tried.
 ROUNDS = 2
 #: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
@@ -278,17 +278,17 @@ class Scheduler:
         self._todo = deque(h for h in self._todo if h.batch is not batch or h.first < first)
 
     def _died(self, died: Died, out: list[Command]) -> None:
-        """Take back what a dead worker held; only the task at work, the oldest, may have killed it."""
+        """Take back what a dead worker held; only the task at work may have killed it."""
         worker = died.worker
         for stream in self._streams.values():
             for shard in stream.shards():
                 shard.owner = None if shard.owner == worker else shard.owner
         tasks = self._up.pop(worker, deque())
-        for at_work, held in reversed([(number == 0, held) for number, held in enumerate(tasks)]):
+        for held in reversed(tasks):
             self._let_go(held)
             if held.is_vain:
                 continue
-            if not at_work:
+            if held.task.id != died.task:
                 self._todo.appendleft(held)
             elif held.search is not None:
                 self._tried(held.search, died, out)
@@ -347,10 +347,13 @@ class Scheduler:
         if narrowing is not None:
             narrowing.told(died is not None)
             self._try(search, out)
-        elif died is not None and died.example == search.died.example:
-            self._convict(held, died, None, out)
-        else:
+        elif died is None or died.example != search.died.example:
             self._acquit(held)
+        elif search.kills + 1 < TIMES:
+            search.kills += 1
+            self._try(search, out)
+        else:
+            self._convict(held, died, None, out)
 
     def _acquit(self, held: Held) -> None:
         """Nothing of the task kills when it is tried: the workers may have been killed from outside."""

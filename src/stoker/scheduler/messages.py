@@ -76,6 +76,7 @@ class Died:
     """A worker's exit is confirmed: it writes nothing any more.
 
     Attributes:
+        task: the one that it was at, or None.
         row: of the batch that it was making: the one it was at, or None.
         example: of the shard that it was reading: the one it was at, or None.
         skippable: whether what it was at can be left out of its shard.
@@ -83,6 +84,7 @@ class Died:
 
     worker: int
     reason: object
+    task: int | None = None
     row: int | None = None
     example: int | None = None
     skippable: bool = False

@@ -1,12 +1,16 @@
 """Which one of several rows kills the workers: found out by trials of some of them, each by a worker of its own.
 
 The row that the last worker was at is tried first, alone. If it does no harm, the rows are halved. A half that
-kills is halved again; when one does no harm, it is the other that is looked at.
+kills is halved again; when one does no harm, it is the other that is looked at. A row alone must kill `TIMES`:
+a worker may be killed from outside while it tries one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+#: How often what is suspected must kill when it is tried alone.
+TIMES = 2
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Narrowing:
     """
 
     def __init__(self, suspects: Span, hint: int | None) -> None:
-        self._suspects = suspects
+        self._suspects, self._kills = suspects, 0
         hinted = hint is not None and 0 <= hint - suspects.first < suspects.count
         self.found: int | None = None
         self.trial: Span | None = Span(hint, 1) if hint is not None and hinted else self._half()
@@ -36,8 +40,11 @@ class Narrowing:
         tried, suspects = self.trial, self._suspects
         assert tried is not None
         if killed and tried.count == 1:
-            self.found, self.trial = tried.first, None
+            self._kills += 1
+            if self._kills == TIMES:
+                self.found, self.trial = tried.first, None
             return
+        self._kills = 0
         if killed:
             self._suspects = tried
         elif tried == suspects:
