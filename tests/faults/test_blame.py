@@ -1,0 +1,122 @@
+"""Which example is at fault is found out, wherever on its way into a batch it does harm; and no other is accused."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import stoker
+from tests.faults.code import AT
+from tests.soak.tools import digest
+
+COUNT = 64
+
+
+class Lazy:
+    """An array that is made, or does harm, when it is converted."""
+
+    def __init__(self, number: int, how: str) -> None:
+        self.number, self.how = number, how
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if self.number == AT:
+            if self.how == "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError("truncated")
+        return np.array([self.number, self.number])
+
+
+def source_of(kind: str) -> Any:
+    if kind == "map":
+        return range(COUNT)
+    if kind == "generator":
+        return stoker.from_generator(lambda shard: iter(range(COUNT)), shards=1)
+    return stoker.from_iterable(lambda: iter(range(COUNT)))
+
+
+@pytest.mark.parametrize("how", ["raise", "SIGKILL"])
+@pytest.mark.parametrize("collate", ["stack", "pad"])
+@pytest.mark.parametrize("kind", ["map", "generator", "iterable"])
+def test_an_example_that_does_harm_when_it_is_converted_is_named_and_left_out(
+    kind: str, collate: str, how: str
+) -> None:
+    def lazy(number: Any) -> Any:
+        return Lazy(int(number), how)
+
+    options: Any = {"batch_size": 8, "collate": collate, "workers": 2, "transform": lazy}
+    with stoker.Loader(source_of(kind), **options) as loader, pytest.raises(stoker.WorkerError) as raised:
+        list(loader)
+    assert raised.value.example == AT
+    assert isinstance(raised.value, stoker.WorkerDied) == (how == "SIGKILL")
+    with stoker.Loader(source_of(kind), on_error="skip", **options) as loader:
+        found = [int(row[0]) for batch in loader for row in batch]
+        assert [skipped.example for skipped in loader.stats().skipped] == [AT]
+    assert found == [number for number in range(COUNT) if number != AT]
+
+
+@pytest.mark.parametrize("kind", ["map", "generator", "iterable"])
+def test_an_example_that_becomes_many_and_dies_on_the_way_gives_what_came_before(kind: str) -> None:
+    def many(number: Any) -> Any:
+        def outputs() -> Iterator[int]:
+            for part in range(6):
+                if (number, part) == (AT, 4):
+                    os._exit(3)
+                yield 10 * int(number) + part
+
+        return stoker.Many(outputs())
+
+    with stoker.Loader(source_of(kind), batch_size=4, transform=many, on_error="skip", workers=2) as loader:
+        found = [int(number) for batch in loader for number in batch]
+        assert [skipped.example for skipped in loader.stats().skipped] == [AT]
+    all_of = [10 * number + part for number in range(COUNT) for part in range(6)]
+    lost = set(all_of) - set(found)
+    assert found == [number for number in all_of if number not in lost]
+    assert {10 * AT + 4, 10 * AT + 5} <= lost <= set(range(10 * AT, 10 * AT + 6))
+
+
+@pytest.mark.parametrize("kind", ["generator", "map"])
+def test_slow_examples_are_not_accused_of_what_kills_workers_from_outside(kind: str) -> None:
+    def slow(number: Any, rng: np.random.Generator) -> Any:
+        time.sleep(0.02)
+        return np.array([int(number), rng.integers(1000)])
+
+    dice, over = random.Random(7), threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.5):
+            workers = [one for one in psutil.Process().children() if "stoker.worker" in one.cmdline()]
+            if workers:
+                dice.choice(workers).send_signal(signal.SIGKILL)
+
+    options: Any = {"batch_size": 16, "transform": slow, "on_error": "skip"}
+    with stoker.Loader(source_of(kind), workers=0, **options) as quiet:
+        expected = digest({"batch": batch} for batch in [*quiet, *quiet])
+    with stoker.Loader(source_of(kind), workers=2, **options) as loader:
+        killer = threading.Thread(target=kill)
+        killer.start()
+        found = digest({"batch": batch} for batch in [*loader, *loader])
+        over.set()
+        killer.join()
+        assert loader.stats().deaths
+        assert not loader.stats().skips
+    assert found == expected
+
+
+def test_when_every_example_kills_an_error_ends_it() -> None:
+    def kills(number: Any) -> Any:
+        os._exit(3)
+
+    with (
+        stoker.Loader(range(COUNT), batch_size=8, transform=kills, on_error="skip", workers=2) as loader,
+        pytest.raises(stoker.WorkerDied, match="exited with code 3"),
+    ):
+        list(loader)
