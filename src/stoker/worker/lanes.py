@@ -18,7 +18,7 @@ from stoker.plan.shuffle import shuffled
 from stoker.sources import ShardedSource
 from stoker.sources.marks import SKIP, Many
 from stoker.worker.digests import digest
-from stoker.worker.messages import Progress
+from stoker.worker.messages import JSON, PICKLE, Progress
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged, copied
 from stoker.worker.seeding import Seeder
@@ -178,15 +178,20 @@ def _told(state: Any) -> str:
     try:
         text = json.dumps(state)
         if json.loads(text) == state:
-            return "j:" + text
+            return JSON + text
     except (TypeError, ValueError):
         pass  # there is something in it that JSON has no word for
-    return "p:" + base64.b64encode(pickle.dumps(state)).decode()
+    return PICKLE + base64.b64encode(pickle.dumps(state)).decode()
 
 
 def _own_state(text: str) -> Any:
+    """The state that `_told` made this text of."""
     kind, told = text[:2], text[2:]
-    return json.loads(told) if kind == "j:" else pickle.loads(base64.b64decode(told))
+    if kind == JSON:
+        return json.loads(told)
+    if kind == PICKLE:
+        return pickle.loads(base64.b64decode(told))
+    raise ValueError(f"{text[:20]!r} is no state of an iterator")
 
 
 def _nothing() -> Generator[tuple[Any, int], None, None]:

@@ -26,6 +26,9 @@ MANY = 1024
 #: Skipped examples that a message tells of.
 SHOWN = 100
 
+#: How the text of a user's state begins: JSON, or a pickle, which only this run's own workers are trusted with.
+JSON, PICKLE = "j:", "p:"
+
 Indices = npt.NDArray[np.int64]
 NONE = np.zeros(0, np.int64)
 
