@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import optree
 
+from stoker.errors import summary
 from stoker.memory.board import EXAMPLE, NOTHING
 from stoker.sources.marks import SKIP, Many
 from stoker.values import Misfit
 from stoker.worker.program import Program
-from stoker.worker.report import is_exhausted, summary
+from stoker.worker.report import is_exhausted
 from stoker.worker.seeding import Seeder
 
 #: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
