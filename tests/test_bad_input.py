@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,19 @@ import pytest
 
 import stoker
 from stoker.scheduler import RETRIES
-from tests.examples import Misbehaving, Squares, Together
+from tests.examples import (
+    HostileError,
+    Misbehaving,
+    Raising,
+    Squares,
+    Together,
+    deep_groups,
+    long_chain,
+    many_lines,
+    many_notes,
+    one_long_line,
+    wide_group,
+)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +201,9 @@ def test_a_program_that_cannot_be_loaded_is_one_error() -> None:
         next(iter(loader))
 
 
+LONG = [many_lines, one_long_line, long_chain]
+if sys.version_info >= (3, 11):
+    LONG += [many_notes, deep_groups, wide_group]
 EXAMPLE_37 = r"example 37 \(epoch 0, batch 4(, worker \d)?\)"
 
 
@@ -264,6 +282,76 @@ def test_an_exception_of_the_users_is_told_with_its_traceback(what: str, message
         assert len(list(iter_until_error(loader))) == 4, "the Loader can be iterated again"
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("make", LONG, ids=lambda make: make.__name__)
+def test_an_error_is_short_however_long_the_users_is(make: Callable[[], BaseException], workers: int) -> None:
+    with (
+        stoker.Loader(Raising(make), batch_size=8, workers=workers) as loader,
+        pytest.raises(stoker.WorkerError, match=rf"(?s)^{EXAMPLE_37} raised (Value|Exception).*examples\.py") as caught,
+    ):
+        list(loader)
+    error = caught.value
+    assert len(str(error).splitlines()) <= 40
+    assert len(str(error)) < 20_000
+    if error.__cause__ is not None:  # Python prints it too
+        assert len("".join(traceback.format_exception(error.__cause__)).splitlines()) <= 40
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("exits when it is pickled", "mine"),
+        ("exits when it is unpickled", "mine"),
+        ("has no truth", "mine"),
+        ("has no notes", "mine"),
+        ("has no text", r"<exception str\(\) failed>"),
+    ],
+)
+def test_an_exception_that_cannot_be_shown_kills_no_worker(how: str, text: str, workers: int) -> None:
+    with stoker.Loader(Raising(functools.partial(HostileError, how)), batch_size=8, workers=workers) as loader:
+        message = rf"(?s)^{EXAMPLE_37} raised [\w.]*HostileError: {text}\n.*examples\.py.*in __getitem__"
+        with pytest.raises(stoker.WorkerError, match=message):
+            list(loader)
+        assert loader.stats().deaths == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stop_iteration_of_the_users_is_told_as_it_is(workers: int) -> None:
+    def picky(example: Any) -> Any:
+        return next(iter(())) if example[1] == 37**2 else example
+
+    for options in ({"source": Raising(stopping)}, {"source": Squares(), "transform": picky}):
+        with (
+            stoker.Loader(**options, batch_size=8, workers=workers) as loader,
+            pytest.raises(stoker.WorkerError, match=rf"(?s)^{EXAMPLE_37} raised StopIteration") as caught,
+        ):
+            list(loader)
+        assert "stoker/worker" not in str(caught.value)
+        assert type(caught.value.__cause__) is StopIteration
+
+
+def stopping() -> BaseException:
+    return StopIteration("mine")
+
+
+def test_the_stack_of_a_stuck_worker_is_short_and_shows_the_users_frames() -> None:
+    class Stuck(Squares):
+        def __getitem__(self, index: int) -> Any:
+            if index == 37:
+                for _ in range(30):
+                    threading.Thread(target=threading.Event().wait, daemon=True).start()
+                threading.Event().wait()
+            return super().__getitem__(index)
+
+    with (
+        stoker.Loader(Stuck(), batch_size=8, workers=1, timeout=0.5, retries=0) as loader,
+        pytest.raises(stoker.WorkerDied, match=r"(?s)example 37 .*test_bad_input.py.* in __getitem__") as caught,
+    ):
+        list(loader)
+    assert len(str(caught.value).splitlines()) <= 40
+
+
 def iter_until_error(loader: stoker.Loader) -> Any:
     try:
         yield from loader
@@ -316,6 +404,20 @@ def test_an_example_that_kills_every_worker_is_an_error(what: str, how: str, at:
             with pytest.raises(stoker.WorkerDied, match=message) as caught:
                 next(batches)
             assert (caught.value.example, caught.value.epoch) == (at, told)
+            assert "skip" in str(caught.value)
+
+
+def test_nobody_is_told_to_skip_who_does() -> None:
+    def die(shard: stoker.Shard) -> Any:
+        yield from range(5)
+        os._exit(1)
+
+    with (
+        stoker.Loader(stoker.from_generator(die, 1), batch_size=2, workers=1, on_error="skip") as loader,
+        pytest.raises(stoker.WorkerDied) as caught,
+    ):
+        list(loader)
+    assert "skip" not in str(caught.value)
 
 
 @pytest.mark.parametrize("what", ["close-stdin", "read-stdin", "fork"])
