@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import os
@@ -470,6 +471,109 @@ def test_getitems_that_returns_too_few_is_an_error() -> None:
         pytest.raises(stoker.SourceError, match="asked for 8 examples and returned 3"),
     ):
         list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_getitems_that_raises_names_the_example(workers: int) -> None:
+    class Picky(Together):
+        def __getitems__(self, indices: list[int]) -> Any:
+            if {37, 39} & set(indices):
+                raise KeyError("mine", len(indices))
+            return super().__getitems__(indices)
+
+    with (
+        stoker.Loader(Picky(), batch_size=8, workers=workers) as loader,
+        pytest.raises(stoker.WorkerError, match=rf"^{EXAMPLE_37} raised KeyError: \('mine', 1\)") as caught,
+    ):
+        list(loader)
+    assert "During handling" not in str(caught.value)
+
+
+def test_getitems_that_raises_for_no_single_example_is_told_as_it_is() -> None:
+    class Crowded(Together):
+        def __getitems__(self, indices: list[int]) -> Any:
+            if 37 in indices and len(indices) > 1:
+                raise KeyError("mine")
+            return super().__getitems__(indices)
+
+    with (
+        stoker.Loader(Crowded(), batch_size=8, workers=1) as loader,
+        pytest.raises(stoker.WorkerError, match=r"^the source .*raised KeyError: 'mine'") as caught,
+    ):
+        list(loader)
+    assert caught.value.example is None
+
+
+def test_getitems_that_kills_its_worker_names_the_example() -> None:
+    class Deadly(Together):
+        def __getitems__(self, indices: list[int]) -> Any:
+            if 37 in indices:
+                os._exit(3)
+            return super().__getitems__(indices)
+
+    with (
+        stoker.Loader(Deadly(), batch_size=8, workers=2) as loader,
+        pytest.raises(stoker.WorkerDied, match=r"held example 37 .*exited with code 3\."),
+    ):
+        list(loader)
+
+
+# ── left out with on_error="skip" ────────────────────────────────────────────────────────────
+class Custom(BaseException):
+    """Of no kind that one expects."""
+
+
+class Unreadable:
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise OSError("truncated")
+
+
+def bad(what: Any) -> Any:
+    """Raises it, or returns it."""
+    if isinstance(what, type):
+        raise what("mine")
+    return what
+
+
+@pytest.mark.parametrize("how", ["map", "generator", "iterable", "map of many"])
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        (GeneratorExit, "GeneratorExit: mine"),
+        (asyncio.CancelledError, "asyncio.exceptions.CancelledError: mine"),
+        (Custom, "Custom: mine"),
+        (MemoryError, "MemoryError: mine"),
+        (Unreadable(), "OSError: truncated"),
+    ],
+)
+def test_an_example_that_raises_is_left_out_whatever_it_raises(what: Any, reason: str, how: str) -> None:
+    def transform(number: int) -> Any:
+        if how == "map of many":
+            return stoker.Many(bad(what) if number == 37 else number for _ in range(1))
+        return bad(what) if number == 37 else number
+
+    source = {
+        "generator": stoker.from_generator(lambda shard: iter(range(50)), 1),
+        "iterable": stoker.from_iterable(range(50)),
+    }.get(how, range(50))
+    for workers in (0, 1):
+        with stoker.Loader(source, batch_size=8, transform=transform, workers=workers, on_error="skip") as loader:
+            found = [number for batch in loader for number in batch.tolist()]
+            (skipped,) = loader.stats().skipped
+        assert found == [number for number in range(50) if number != 37]
+        assert (skipped.example, skipped.reason.endswith(reason)) == (37, True)
+
+
+def test_a_worker_without_memory_is_replaced() -> None:
+    def hungry(example: Any) -> Any:
+        if example[1] == 37**2:
+            raise MemoryError
+        return (*example, os.getpid())
+
+    with stoker.Loader(Squares(), batch_size=1, transform=hungry, workers=1, on_error="skip") as loader:
+        pids = {int(batch[2][0]) for batch in loader}
+        assert loader.stats().skips == 1
+        assert 2 <= len(pids) <= 1 + loader.stats().deaths
 
 
 def test_a_closed_loader_says_so() -> None:

@@ -128,7 +128,7 @@ class Lane:
         if self._raw not in self.without:
             try:
                 output = self._transform(raw, seed)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 self._skip(self._raw, error)
         self._raw += 1
         return output
@@ -137,7 +137,7 @@ class Lane:
         assert self._many is not None
         try:
             return next(self._many, _END)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._skip(self._raw - 1, error)
             return _END
 
@@ -235,7 +235,7 @@ class Lanes:
             iterator.load_state_dict(_own_state(progress.state))
         elif progress.state:
             raise SourceChanged(f"shard {shard} had a state_dict and has none now")
-        raws = self._pull(iterator, seeds, progress.state_raw)
+        raws = self._pull(iterator, seeds, progress.state_raw, keeps=bool(buffer))
         if buffer:
             raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
         return Lane(
@@ -251,7 +251,11 @@ class Lanes:
     def part(self, part: int, made: Iterator[Any], progress: Progress) -> Lane:
         """A part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
         raws = ((output, 0) for output in made)
-        return Lane(raws, lambda output, seed: output, progress, name=f"part {part}", skip=self._reader.skip)
+
+        def skip(_: int, error: BaseException) -> None:  # the reader counts in the source, a lane in its part
+            self._reader.skip(self._reader.example or 0, error)
+
+        return Lane(raws, lambda output, seed: output, progress, name=f"part {part}", skip=skip)
 
     def close(self, epoch: int, shard: int) -> None:
         """Close a shard, if it is open."""
@@ -273,17 +277,24 @@ class Lanes:
 
     def _transform(self) -> Callable[[Any, int], Any] | None:
         transform = self._program.transform
-        if transform is None:
+        if transform is None and not self._program.skips:
             return None
 
         def transformed(raw: Any, seed: int) -> Any:
-            self._seeder.begin(seed)
-            return self._reader.transformed(transform, raw, seed)
+            if transform is not None:
+                self._seeder.begin(seed)
+                raw = self._reader.transformed(transform, raw, seed)
+            return self._reader.settled(raw)
 
         return transformed
 
-    def _pull(self, iterator: Any, seeds: Iterator[int], skip: int) -> Generator[tuple[Any, int], None, None]:
-        """What the user's iterator yields, seeded before each; closes it at the end."""
+    def _pull(
+        self, iterator: Any, seeds: Iterator[int], skip: int, *, keeps: bool
+    ) -> Generator[tuple[Any, int], None, None]:
+        """What the user's iterator yields, seeded before each; closes it at the end.
+
+        `keeps` tells that the examples are kept while it runs on: it may write to the same array again.
+        """
         begin = self._seeder.begin
         for _ in range(skip):
             next(seeds)
@@ -294,7 +305,7 @@ class Lanes:
                 example = next(iterator, _END)
                 if example is _END:
                     return
-                yield copied(example) if self.copying else example, seed
+                yield copied(example) if keeps or self.copying else example, seed
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()

@@ -30,7 +30,12 @@ def failure(
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether this process has no file descriptor left: whatever it does from now on will fail."""
+    """Whether this process has no file descriptor or no memory left: whatever it does from now on may fail."""
+    return isinstance(error, MemoryError) or lacks_descriptors(error)
+
+
+def lacks_descriptors(error: BaseException) -> bool:
+    """Whether this process has no file descriptor left, which is no example's fault."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
