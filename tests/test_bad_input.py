@@ -564,6 +564,44 @@ def test_an_example_that_raises_is_left_out_whatever_it_raises(what: Any, reason
         assert (skipped.example, skipped.reason.endswith(reason)) == (37, True)
 
 
+class Stately:
+    """An iterator whose own state just fits into a message, or is too long when it is quoted there."""
+
+    def __init__(self, shard: stoker.Shard) -> None:
+        self.at, self.pad = 0, '"' * (23_000 if shard.index else 11_900)
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> int:
+        if self.at == 1_500:
+            raise StopIteration
+        self.at += 1
+        return self.at
+
+    def state_dict(self) -> Any:
+        return {"at": self.at, "pad": self.pad}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.at = state["at"]
+
+
+def test_many_examples_may_be_left_out_of_one_task() -> None:
+    def wordy(number: int) -> int:
+        if 100 < number <= 1_400:
+            raise ValueError("\N{GRINNING FACE}\0" * 200)
+        return number
+
+    source = stoker.from_generator(Stately, shards=2)
+    with stoker.Loader(source, batch_size=16, transform=wordy, workers=1, on_error="skip") as loader:
+        found = sorted(number for batch in loader for number in batch.tolist())
+        stats = loader.stats()
+    kept = [*range(1, 101), *range(1_401, 1_501)]
+    assert found == sorted(kept + kept)
+    assert (stats.skips, len(stats.skipped), stats.deaths) == (2_600, 1_000, 0)
+    assert stats.skipped[0].reason.startswith("ValueError: \N{GRINNING FACE}")
+
+
 def test_a_worker_without_memory_is_replaced() -> None:
     def hungry(example: Any) -> Any:
         if example[1] == 37**2:

@@ -74,7 +74,9 @@ def _serve(
     """Take tasks until there are no more; whether that is because another worker must take over."""
 
     def send(message: Message) -> None:
-        channel.send(encode(message))
+        data = encode(message)  # what is longer would be cut by the socket
+        assert len(data) <= MAX_BYTES, f"a {type(message).__name__} of {len(data):,} bytes; {MAX_BYTES:,} fit"
+        channel.send(data)
 
     lazy = install_lazy_random()
     words = board.words()

@@ -18,15 +18,13 @@ from stoker.plan.shuffle import shuffled
 from stoker.sources import ShardedSource
 from stoker.sources.marks import SKIP, Many
 from stoker.worker.digests import digest
-from stoker.worker.messages import JSON, PICKLE, Progress
+from stoker.worker.messages import JSON, PICKLE, STATE_BYTES, Progress, size
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged, copied
 from stoker.worker.seeding import Seeder
 
 log = logging.getLogger("stoker")
 
-#: A longer state of a user's iterator does not fit into a message; the shard is read again instead.
-_STATE_BYTES = 48_000
 _END = object()
 #: Ended shards that are remembered: more than steps can be asked for ahead.
 _ENDED = 256
@@ -99,7 +97,7 @@ class Lane:
             self._digest = digest(self._last)
         if self._own_state is not None and self._many is None and not self.ended:
             state = self._own_state()
-            if len(state) <= _STATE_BYTES:
+            if size(state) <= STATE_BYTES:  # else the shard is read again
                 self._state, self._state_raw = state, self._raw
         self.left = Progress(self._raw, self._within, self._digest, self._state, self._state_raw)
         return self.left

@@ -17,6 +17,7 @@ from stoker.memory.board import EXAMPLE, NOTHING
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import plain
 from stoker.values import Misfit, canonical
+from stoker.worker.messages import REASON_BYTES, size
 from stoker.worker.program import Program
 from stoker.worker.report import is_exhausted, lacks_descriptors
 from stoker.worker.seeding import Seeder
@@ -58,6 +59,7 @@ class Reader:
         self.without: frozenset[int] = frozenset()
         self.exhausted = False
         self.skipped: list[tuple[int, str]] = []
+        self._reason_bytes = 0
 
     @property
     def example(self) -> int | None:
@@ -71,14 +73,16 @@ class Reader:
 
     def begin_task(self, without: Iterable[int] = ()) -> None:
         """A task begins, of which these examples are left out."""
-        self.example, self.without, self.skipped = None, frozenset(without), []
+        self.example, self.without, self.skipped, self._reason_bytes = None, frozenset(without), [], 0
 
     def skip(self, number: int, error: BaseException) -> None:
         """Leave out this example, which raised; raises the error where that is not wanted."""
         if not self._skips or isinstance(error, KeyboardInterrupt) or lacks_descriptors(error):
             raise error
         self.exhausted = self.exhausted or is_exhausted(error)
-        self.skipped.append((number, summary(error)[:_SHOWN]))
+        reason = summary(error)[:_SHOWN]
+        self._reason_bytes += size(reason)
+        self.skipped.append((number, reason if self._reason_bytes <= REASON_BYTES else ""))
 
     def _each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """By `__getitem__`."""
