@@ -162,6 +162,47 @@ def test_files_beside_the_trainer_hide_no_module_of_the_standard_library(
         assert len(list(loader)) == 1
 
 
+HIDING = """
+import json, os, pathlib, random, struct, sys
+sys.path.insert(0, HERE)
+import stoker
+def where(_):
+    import numpy.random
+    return sys.path[0] == HERE, len(sys.argv), "STOKER_PATH" in os.environ, "PYTHONSAFEPATH" in os.environ
+with stoker.Loader([0], batch_size=1, transform=where, workers=1) as loader:
+    print([leaf.tolist() for leaf in next(iter(loader))], stoker.__file__.startswith(HERE))
+"""
+
+
+def test_files_beside_stoker_hide_no_module_of_the_standard_library(tmp_path: Path) -> None:
+    """They lie in front in `sys.path`, and came there after the trainer had imported the standard library's."""
+    (tmp_path / "stoker").symlink_to(Path(stoker.__file__).parent)
+    for name in ("json", "pathlib", "random", "struct"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not that one')")
+    done = subprocess.run(
+        [sys.executable, "-c", f"HERE = {str(tmp_path)!r}{HIDING}"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.stdout == "[[True], [1], [False], [False]] True\n", done
+
+
+def test_a_worker_that_cannot_start_is_told_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "optree.py").write_text("raise RuntimeError('not that one')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with (
+        stoker.Loader(Squares(4), batch_size=4, workers=1) as loader,
+        pytest.raises(stoker.WorkerDied, match=r"exited with code 1 before it was ready\. .* on stderr\."),
+    ):
+        list(loader)
+    assert "RuntimeError: not that one" in capfd.readouterr().err
+
+
 def test_without_descriptors_the_start_fails_clearly() -> None:
     script = """
 import os, resource, stoker

@@ -43,7 +43,8 @@ def _bounded(stack: str) -> str:
 def died_at_start(reason: object) -> WorkerDied:
     """The error when no worker lives long enough to take a task; `reason` is the last one's `Death`."""
     told = how(reason) if isinstance(reason, Death) else f"failed: {reason}"
-    return WorkerDied(f"no worker process comes up: the last one {told} before it was ready.")
+    hint = " Its last words, if any, stand on stderr." if isinstance(reason, Death) and reason.code > 0 else ""
+    return WorkerDied(f"no worker process comes up: the last one {told} before it was ready.{hint}")
 
 
 def how(death: Death) -> str:
