@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import random
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,3 +149,82 @@ def misbehave(what: str, example: Any) -> Any:
         case _:
             raise AssertionError(what)
     return example
+
+
+class HostileError(Exception):
+    """Does `how` where it should only be told; `__str__` says what it is."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__("mine")
+        self.how = how
+
+    def __reduce__(self) -> Any:
+        if self.how == "exits when it is pickled":
+            raise SystemExit(3)
+        if self.how == "exits when it is unpickled":
+            return sys.exit, (3,)
+        return super().__reduce__()
+
+    def __bool__(self) -> bool:
+        if self.how == "has no truth":
+            raise KeyboardInterrupt
+        return True
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__notes__" and object.__getattribute__(self, "how") == "has no notes":
+            raise ValueError(name)
+        return super().__getattribute__(name)
+
+    def __str__(self) -> str:
+        if self.how == "has no text":
+            raise KeyboardInterrupt
+        return "mine"
+
+
+class Raising(Squares):
+    """Raises what `make` makes at example 37."""
+
+    def __init__(self, make: Callable[[], BaseException]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 37:
+            raise self.make()
+        return super().__getitem__(index)
+
+
+def many_lines() -> BaseException:
+    return ValueError("text\n" * 5_000)
+
+
+def one_long_line() -> BaseException:
+    return ValueError("x" * 10_000_000)
+
+
+def many_notes() -> BaseException:
+    error = ValueError("text")
+    for number in range(500):
+        error.add_note(f"note {number}")
+    return error
+
+
+def deep_groups() -> BaseException:
+    error: Exception = ValueError("text")
+    for _ in range(1_500):
+        error = builtins.ExceptionGroup("group", [error])
+    return error
+
+
+def wide_group() -> BaseException:
+    return builtins.ExceptionGroup("group", [ValueError(number) for number in range(200)])
+
+
+def long_chain() -> BaseException:
+    error = ValueError("root")
+    for number in range(100):
+        try:
+            raise ValueError(number) from error
+        except ValueError as raised:
+            error = raised
+    return error

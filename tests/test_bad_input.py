@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import itertools
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,19 @@ import pytest
 
 import stoker
 from stoker.scheduler import RETRIES
-from tests.examples import Misbehaving, Squares, Together
+from tests.examples import (
+    HostileError,
+    Misbehaving,
+    Raising,
+    Squares,
+    Together,
+    deep_groups,
+    long_chain,
+    many_lines,
+    many_notes,
+    one_long_line,
+    wide_group,
+)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +162,47 @@ def test_files_beside_the_trainer_hide_no_module_of_the_standard_library(
         assert len(list(loader)) == 1
 
 
+HIDING = """
+import json, os, pathlib, random, struct, sys
+sys.path.insert(0, HERE)
+import stoker
+def where(_):
+    import numpy.random
+    return sys.path[0] == HERE, len(sys.argv), "STOKER_PATH" in os.environ, "PYTHONSAFEPATH" in os.environ
+with stoker.Loader([0], batch_size=1, transform=where, workers=1) as loader:
+    print([leaf.tolist() for leaf in next(iter(loader))], stoker.__file__.startswith(HERE))
+"""
+
+
+def test_files_beside_stoker_hide_no_module_of_the_standard_library(tmp_path: Path) -> None:
+    """They lie in front in `sys.path`, and came there after the trainer had imported the standard library's."""
+    (tmp_path / "stoker").symlink_to(Path(stoker.__file__).parent)
+    for name in ("json", "pathlib", "random", "struct"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not that one')")
+    done = subprocess.run(
+        [sys.executable, "-c", f"HERE = {str(tmp_path)!r}{HIDING}"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.stdout == "[[True], [1], [False], [False]] True\n", done
+
+
+def test_a_worker_that_cannot_start_is_told_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "optree.py").write_text("raise RuntimeError('not that one')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with (
+        stoker.Loader(Squares(4), batch_size=4, workers=1) as loader,
+        pytest.raises(stoker.WorkerDied, match=r"exited with code 1 before it was ready\. .* on stderr\."),
+    ):
+        list(loader)
+    assert "RuntimeError: not that one" in capfd.readouterr().err
+
+
 def test_without_descriptors_the_start_fails_clearly() -> None:
     script = """
 import os, resource, stoker
@@ -186,6 +243,9 @@ def test_a_program_that_cannot_be_loaded_is_one_error() -> None:
         next(iter(loader))
 
 
+LONG = [many_lines, one_long_line, long_chain]
+if sys.version_info >= (3, 11):
+    LONG += [many_notes, deep_groups, wide_group]
 EXAMPLE_37 = r"example 37 \(epoch 0, batch 4(, worker \d)?\)"
 
 
@@ -264,6 +324,76 @@ def test_an_exception_of_the_users_is_told_with_its_traceback(what: str, message
         assert len(list(iter_until_error(loader))) == 4, "the Loader can be iterated again"
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("make", LONG, ids=lambda make: make.__name__)
+def test_an_error_is_short_however_long_the_users_is(make: Callable[[], BaseException], workers: int) -> None:
+    with (
+        stoker.Loader(Raising(make), batch_size=8, workers=workers) as loader,
+        pytest.raises(stoker.WorkerError, match=rf"(?s)^{EXAMPLE_37} raised (Value|Exception).*examples\.py") as caught,
+    ):
+        list(loader)
+    error = caught.value
+    assert len(str(error).splitlines()) <= 40
+    assert len(str(error)) < 20_000
+    if error.__cause__ is not None:  # Python prints it too
+        assert len("".join(traceback.format_exception(error.__cause__)).splitlines()) <= 40
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("exits when it is pickled", "mine"),
+        ("exits when it is unpickled", "mine"),
+        ("has no truth", "mine"),
+        ("has no notes", "mine"),
+        ("has no text", r"<exception str\(\) failed>"),
+    ],
+)
+def test_an_exception_that_cannot_be_shown_kills_no_worker(how: str, text: str, workers: int) -> None:
+    with stoker.Loader(Raising(functools.partial(HostileError, how)), batch_size=8, workers=workers) as loader:
+        message = rf"(?s)^{EXAMPLE_37} raised [\w.]*HostileError: {text}\n.*examples\.py.*in __getitem__"
+        with pytest.raises(stoker.WorkerError, match=message):
+            list(loader)
+        assert loader.stats().deaths == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stop_iteration_of_the_users_is_told_as_it_is(workers: int) -> None:
+    def picky(example: Any) -> Any:
+        return next(iter(())) if example[1] == 37**2 else example
+
+    for options in ({"source": Raising(stopping)}, {"source": Squares(), "transform": picky}):
+        with (
+            stoker.Loader(**options, batch_size=8, workers=workers) as loader,
+            pytest.raises(stoker.WorkerError, match=rf"(?s)^{EXAMPLE_37} raised StopIteration") as caught,
+        ):
+            list(loader)
+        assert "stoker/worker" not in str(caught.value)
+        assert type(caught.value.__cause__) is StopIteration
+
+
+def stopping() -> BaseException:
+    return StopIteration("mine")
+
+
+def test_the_stack_of_a_stuck_worker_is_short_and_shows_the_users_frames() -> None:
+    class Stuck(Squares):
+        def __getitem__(self, index: int) -> Any:
+            if index == 37:
+                for _ in range(30):
+                    threading.Thread(target=threading.Event().wait, daemon=True).start()
+                threading.Event().wait()
+            return super().__getitem__(index)
+
+    with (
+        stoker.Loader(Stuck(), batch_size=8, workers=1, timeout=0.5, retries=0) as loader,
+        pytest.raises(stoker.WorkerDied, match=r"(?s)example 37 .*test_bad_input.py.* in __getitem__") as caught,
+    ):
+        list(loader)
+    assert len(str(caught.value).splitlines()) <= 40
+
+
 def iter_until_error(loader: stoker.Loader) -> Any:
     try:
         yield from loader
@@ -316,6 +446,20 @@ def test_an_example_that_kills_every_worker_is_an_error(what: str, how: str, at:
             with pytest.raises(stoker.WorkerDied, match=message) as caught:
                 next(batches)
             assert (caught.value.example, caught.value.epoch) == (at, told)
+            assert "skip" in str(caught.value)
+
+
+def test_nobody_is_told_to_skip_who_does() -> None:
+    def die(shard: stoker.Shard) -> Any:
+        yield from range(5)
+        os._exit(1)
+
+    with (
+        stoker.Loader(stoker.from_generator(die, 1), batch_size=2, workers=1, on_error="skip") as loader,
+        pytest.raises(stoker.WorkerDied) as caught,
+    ):
+        list(loader)
+    assert "skip" not in str(caught.value)
 
 
 @pytest.mark.parametrize("what", ["close-stdin", "read-stdin", "fork"])
@@ -368,6 +512,147 @@ def test_getitems_that_returns_too_few_is_an_error() -> None:
         pytest.raises(stoker.SourceError, match="asked for 8 examples and returned 3"),
     ):
         list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_getitems_that_raises_names_the_example(workers: int) -> None:
+    class Picky(Together):
+        def __getitems__(self, indices: list[int]) -> Any:
+            if {37, 39} & set(indices):
+                raise KeyError("mine", len(indices))
+            return super().__getitems__(indices)
+
+    with (
+        stoker.Loader(Picky(), batch_size=8, workers=workers) as loader,
+        pytest.raises(stoker.WorkerError, match=rf"^{EXAMPLE_37} raised KeyError: \('mine', 1\)") as caught,
+    ):
+        list(loader)
+    assert "During handling" not in str(caught.value)
+
+
+def test_getitems_that_raises_for_no_single_example_is_told_as_it_is() -> None:
+    class Crowded(Together):
+        def __getitems__(self, indices: list[int]) -> Any:
+            if 37 in indices and len(indices) > 1:
+                raise KeyError("mine")
+            return super().__getitems__(indices)
+
+    with (
+        stoker.Loader(Crowded(), batch_size=8, workers=1) as loader,
+        pytest.raises(stoker.WorkerError, match=r"^the source .*raised KeyError: 'mine'") as caught,
+    ):
+        list(loader)
+    assert caught.value.example is None
+
+
+def test_getitems_that_kills_its_worker_names_the_example() -> None:
+    class Deadly(Together):
+        def __getitems__(self, indices: list[int]) -> Any:
+            if 37 in indices:
+                os._exit(3)
+            return super().__getitems__(indices)
+
+    with (
+        stoker.Loader(Deadly(), batch_size=8, workers=2) as loader,
+        pytest.raises(stoker.WorkerDied, match=r"held example 37 .*exited with code 3\."),
+    ):
+        list(loader)
+
+
+# ── left out with on_error="skip" ────────────────────────────────────────────────────────────
+class Custom(BaseException):
+    """Of no kind that one expects."""
+
+
+class Unreadable:
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise OSError("truncated")
+
+
+def bad(what: Any) -> Any:
+    """Raises it, or returns it."""
+    if isinstance(what, type):
+        raise what("mine")
+    return what
+
+
+@pytest.mark.parametrize("how", ["map", "generator", "iterable", "map of many"])
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        (GeneratorExit, "GeneratorExit: mine"),
+        (asyncio.CancelledError, "asyncio.exceptions.CancelledError: mine"),
+        (Custom, "Custom: mine"),
+        (MemoryError, "MemoryError: mine"),
+        (Unreadable(), "OSError: truncated"),
+    ],
+)
+def test_an_example_that_raises_is_left_out_whatever_it_raises(what: Any, reason: str, how: str) -> None:
+    def transform(number: int) -> Any:
+        if how == "map of many":
+            return stoker.Many(bad(what) if number == 37 else number for _ in range(1))
+        return bad(what) if number == 37 else number
+
+    source = {
+        "generator": stoker.from_generator(lambda shard: iter(range(50)), 1),
+        "iterable": stoker.from_iterable(range(50)),
+    }.get(how, range(50))
+    for workers in (0, 1):
+        with stoker.Loader(source, batch_size=8, transform=transform, workers=workers, on_error="skip") as loader:
+            found = [number for batch in loader for number in batch.tolist()]
+            (skipped,) = loader.stats().skipped
+        assert found == [number for number in range(50) if number != 37]
+        assert (skipped.example, skipped.reason.endswith(reason)) == (37, True)
+
+
+class Stately:
+    """An iterator whose own state just fits into a message, or is too long when it is quoted there."""
+
+    def __init__(self, shard: stoker.Shard) -> None:
+        self.at, self.pad = 0, '"' * (23_000 if shard.index else 11_900)
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> int:
+        if self.at == 1_500:
+            raise StopIteration
+        self.at += 1
+        return self.at
+
+    def state_dict(self) -> Any:
+        return {"at": self.at, "pad": self.pad}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.at = state["at"]
+
+
+def test_many_examples_may_be_left_out_of_one_task() -> None:
+    def wordy(number: int) -> int:
+        if 100 < number <= 1_400:
+            raise ValueError("\N{GRINNING FACE}\0" * 200)
+        return number
+
+    source = stoker.from_generator(Stately, shards=2)
+    with stoker.Loader(source, batch_size=16, transform=wordy, workers=1, on_error="skip") as loader:
+        found = sorted(number for batch in loader for number in batch.tolist())
+        stats = loader.stats()
+    kept = [*range(1, 101), *range(1_401, 1_501)]
+    assert found == sorted(kept + kept)
+    assert (stats.skips, len(stats.skipped), stats.deaths) == (2_600, 1_000, 0)
+    assert stats.skipped[0].reason.startswith("ValueError: \N{GRINNING FACE}")
+
+
+def test_a_worker_without_memory_is_replaced() -> None:
+    def hungry(example: Any) -> Any:
+        if example[1] == 37**2:
+            raise MemoryError
+        return (*example, os.getpid())
+
+    with stoker.Loader(Squares(), batch_size=1, transform=hungry, workers=1, on_error="skip") as loader:
+        pids = {int(batch[2][0]) for batch in loader}
+        assert loader.stats().skips == 1
+        assert 2 <= len(pids) <= 1 + loader.stats().deaths
 
 
 def test_a_closed_loader_says_so() -> None:

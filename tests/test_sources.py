@@ -19,6 +19,7 @@ from tests.sources_of_tests import (
     LENGTH,
     SHARDS,
     Dying,
+    die_once,
     endless,
     example,
     fickle,
@@ -154,6 +155,28 @@ def test_a_killed_worker_changes_no_batch(how: str, case: str, tmp_path: Path) -
             made.append([list(loader) for _ in range(2)])
     assert (tmp_path / "died").exists()
     assert repr(made[0]) == repr(made[1])
+
+
+@pytest.mark.parametrize("verify", [0.0, 1.0])
+@pytest.mark.parametrize("transform", [None, abs])
+@pytest.mark.parametrize("how", ["generator", "iterable"])
+def test_arrays_that_are_written_again_while_a_buffer_keeps_them_are_told_apart(
+    how: str, transform: Any, verify: float, tmp_path: Path
+) -> None:
+    def reusing(shard: stoker.Shard | None = None) -> Iterator[Any]:
+        array = np.zeros(2)
+        for number in shard.split(range(100)) if shard is not None else range(100):
+            if number == 60 and shard is not None:
+                die_once(tmp_path / "died")
+            array[:] = number
+            yield array
+
+    data = stoker.from_generator(reusing, shards=3) if how == "generator" else stoker.from_iterable(reusing)
+    made = lists(
+        stoker.Loader(data, batch_size=SIZE, shuffle=20, transform=transform, workers=2, verify=verify),
+    )
+    found = [number for batch in made for number, _ in batch]
+    assert sorted(found) == list(range(100)) != found
 
 
 def test_an_iterator_that_tells_its_state_is_not_read_again(tmp_path: Path) -> None:

@@ -10,10 +10,15 @@
         ├── SpecError    an example cannot be batched with the others
         └── WorkerDied   workers died again and again at the same work
 
-A message says what happened, with the value, and what to do about it.
+A message says what happened, with the value, and what to do about it, in at most 40 lines.
 """
 
 from __future__ import annotations
+
+import traceback
+
+#: Of the text of an exception that may be the cause of one of these.
+_CAUSE, _CAUSE_LINES = 10_000, 40
 
 
 class StokerError(Exception):
@@ -44,7 +49,7 @@ class WorkerError(StokerError, RuntimeError):
     """The user's code raised while it made an example.
 
     The message holds the user's own traceback; `__cause__` is the original exception where
-    it could be carried over from the worker.
+    it could be carried over from the worker and its text is short.
 
     Attributes:
         example: index of the example in the source, its shard or the iterable, or None when no single one is known.
@@ -67,3 +72,48 @@ class SpecError(WorkerError, ValueError):
 
 class WorkerDied(WorkerError):
     """The workers that took up the same rows died one after the other."""
+
+
+# ── exceptions of the user's in our messages ─────────────────────────────────────────────────
+def summary(error: BaseException) -> str:
+    """Type and text of an exception, bounded, whatever its own methods raise."""
+    try:
+        text = "".join(traceback.TracebackException(type(error), error, None).format_exception_only()).strip()
+    except BaseException:  # its `__notes__` or `__bool__` raise, or it is a group within a thousand others
+        text = _plainly(error)
+    return bounded(text)
+
+
+def bounded(text: str, lines: int = 6, characters: int = 2_000) -> str:
+    """`text` in at most so many lines and about so many characters: its beginning and its end."""
+    rows = text.splitlines()
+    if len(rows) > lines:
+        head, tail = lines // 2, (lines - 1) // 2
+        rows = [*rows[:head], f"… {len(rows) - head - tail:,} lines left out …", *rows[-tail:]]
+    width = characters // max(1, len(rows))
+    return "\n".join(row if len(row) <= width else f"{row[:width]}… ({len(row):,} characters)" for row in rows)
+
+
+def traceback_of(error: BaseException) -> tuple[str, BaseException | None]:
+    """The whole text of an exception, and the exception where it may be the cause of another one.
+
+    Python prints a cause above its error: one that is very long, or cannot be printed, is told in words alone.
+    """
+    try:
+        text = "".join(traceback.TracebackException(type(error), error, error.__traceback__).format()).rstrip()
+    except BaseException:  # see `summary`
+        head = "Traceback (most recent call last):\n"
+        return "".join([head, *traceback.format_tb(error.__traceback__), _plainly(error)]), None
+    return text, error if len(text) <= _CAUSE and len(text.splitlines()) <= _CAUSE_LINES else None
+
+
+def cause(error: BaseException) -> BaseException | None:
+    """`error`, where it may be the cause of another one."""
+    return traceback_of(error)[1]
+
+
+def _plainly(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return f"{type(error).__name__}: <exception str() failed>"

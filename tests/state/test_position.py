@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import itertools
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,35 @@ def test_a_resumable_iterator_goes_on_by_its_own_state(kind: str, again: bool, t
     described = 1  # each worker that is asked what examples look like reads one
     read_again = len(asked.read_text()) - (code.LENGTH - 4 * 6) - described
     assert read_again > 0 if again else read_again <= 6, "only rows that were left at the ends of shards"
+
+
+@pytest.mark.parametrize("kind", ["p:", "x:", "", "j"])
+def test_a_state_from_a_file_carries_no_pickle_to_a_worker(kind: str, tmp_path: Path) -> None:
+    flag = tmp_path / "loaded"
+    source = stoker.from_generator(
+        functools.partial(code.Resumable, file=str(tmp_path / "asked"), state=int), shards=10, open_shards=3
+    )
+    with loader({"source": source}, workers=1) as one:
+        next(iter(one))
+        state = json.loads(json.dumps(one.state_dict()))
+        pickled = kind + base64.b64encode(pickle.dumps(Evil(flag))).decode()
+        states = [come for _, _, come in state["stream"]["places"] if come is not None and come[3]]
+        assert states, "there is one that can be changed"
+        for come in states:
+            come[3] = pickled
+        with pytest.raises(stoker.StateError, match="no state of an iterator"):
+            one.load_state_dict(state)
+    assert not flag.exists()
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.flag,)
 
 
 def dict_of(at: int) -> dict[str, int]:

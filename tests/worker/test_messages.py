@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoker.collation import Collation
+from stoker.memory.board import unseen
 from stoker.scheduler.machine import TASK_ROWS
 from stoker.worker.messages import (
+    DIGESTS,
     MANY,
     MAX_BYTES,
+    SHOWN,
+    STATE_BYTES,
     Describe,
     Described,
     Failure,
@@ -27,7 +34,12 @@ from stoker.worker.messages import (
     Work,
     decode,
     encode,
+    size,
 )
+from stoker.worker.program import Program
+from stoker.worker.reading import Reader
+from stoker.worker.report import failure
+from stoker.worker.seeding import Seeder
 
 tasks = st.integers(0, 2**62)
 small = st.integers(0, 2**31 - 1)
@@ -87,6 +99,29 @@ def test_the_largest_task_fits_into_a_message() -> None:
     most = np.zeros(max(TASK_ROWS, MANY), np.int64)  # more lie in the slot's inbox
     for question in (Work(0, 0, 0, 0, 0, False, False, 0, most), Step(0, 0, 0, 0, False, True, None, 0, most)):
         assert len(encode(question)) < MAX_BYTES
+
+
+NUMBER = 2**63 - 1
+PROGRAM = Program(None, None, False, 0, None, 1, Collation(), 0, 0, skips=True)
+
+
+@given(st.lists(st.builds(ValueError, st.text(st.characters(), max_size=300)), min_size=1, max_size=40), flag)
+def test_the_longest_answer_fits_into_a_message(errors: list[ValueError], emoji: bool) -> None:
+    reader = Reader(PROGRAM, Seeder(0, None, seeds_globals=False), unseen())
+    for error in itertools.islice(itertools.cycle(errors), SHOWN):
+        reader.skip(NUMBER, error)
+    state = "\N{GRINNING FACE}" * ((STATE_BYTES - 2) // 4) if emoji else '"' * ((STATE_BYTES - 2) // 2)
+    assert STATE_BYTES - 4 < size(state) <= STATE_BYTES
+    come = Progress(NUMBER, NUMBER, 2**32 - 1, state, NUMBER)
+    digests = ((NUMBER, 2**32 - 1),) * DIGESTS
+    its = (NUMBER,) * 200, 2**31 - 1, True, True, come, tuple(reader.skipped), NUMBER, digests, NUMBER
+    assert len(encode(Finished(NUMBER, 1 / 3, *its))) < MAX_BYTES
+
+
+@given(st.text(st.characters(), max_size=9), st.integers(1, 40_000))
+def test_the_longest_failure_fits_into_a_message(text: str, times: int) -> None:
+    error = failure(NUMBER, "user", ValueError(text * times), NUMBER, 2**31 - 1)
+    assert len(encode(replace(error, pickled=bytes(32_000)))) < MAX_BYTES
 
 
 @pytest.mark.parametrize("data", [b"", b"?", b"Hello there"[1:]])

@@ -175,7 +175,8 @@ class Dispatcher(Streams):
                 if epoch is not None and isinstance(outcome, Finish):
                     epoch.iteration.ended = True
                     self._changed.notify_all()
-                error = error_of(outcome, epoch) if isinstance(outcome, Fail) else self._raised(stream)
+                skips = self._skips
+                error = error_of(outcome, epoch, skips=skips) if isinstance(outcome, Fail) else self._raised(stream)
                 self._forget(stream)
         if error is not None:
             raise error
@@ -432,7 +433,7 @@ class Dispatcher(Streams):
             case Fail(reason=Killed(_, Death(place=place))) if self._skips and self._probe.leave_out(place):
                 """Likewise."""
             case Fail():
-                self._probe.failed(error_of(command, None))
+                self._probe.failed(error_of(command, None, skips=self._skips))
         self._tell()
 
     def _may_leave_out(self) -> bool:

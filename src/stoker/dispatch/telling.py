@@ -22,8 +22,11 @@ class Told:
     failure: Failure
 
 
-def error_of(fail: Fail, epoch: Epoch | None) -> StokerError:
-    """The exception for the consumer of a stream; `epoch` is None while the form of the batches is being found."""
+def error_of(fail: Fail, epoch: Epoch | None, *, skips: bool) -> StokerError:
+    """The exception for the consumer of a stream.
+
+    `epoch` is None while the form of the batches is being found; `skips` tells whether bad examples are left out.
+    """
     number = epoch.number if epoch is not None else 0
     batch = epoch.batch_number(fail.batch) if epoch is not None else fail.batch
     match fail.reason:
@@ -51,7 +54,7 @@ def error_of(fail: Fail, epoch: Epoch | None) -> StokerError:
     if example is not None and not isinstance(work, Rows):
         of = f"shard {death.place.shard}, " if death.place.shard is not None else ""
         examples = f"{of}example {example}"
-    return died_at_work(death, examples, example, number, batch)
+    return died_at_work(death, examples, example, number, batch, skips=skips)
 
 
 def warning_of(stuck: Stuck, examples: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import stoker
 from stoker.engines import Answer, Stuck
 from stoker.memory import Board, above_standard
-from stoker.worker import CHANGED, STACK_SIGNAL
+from stoker.worker import STACK_SIGNAL
 from stoker.worker.messages import (
     MAX_BYTES,
     Described,
@@ -32,7 +32,18 @@ from stoker.worker.messages import (
 
 log = logging.getLogger("stoker")
 
-_OURS = str(Path(stoker.__file__).parent) + os.sep, "<frozen runpy>"
+#: Starts a worker. While its own modules are imported, nothing hides those of the standard library: no file beside
+#: them, and none in the directory (the "" that -c puts in front). The trainer's own `sys.path` comes with the program.
+_START = """\
+import os, sys
+del sys.path[:sys.path[:1] == [""]]
+sys.path[:] = os.environ.pop("STOKER_PATH").split("\\n")
+from stoker.worker.__main__ import run
+run(sys.argv[2:])
+"""
+_LAST = len(_START.splitlines())
+#: How the frames begin that are not the user's.
+_OURS = str(Path(stoker.__file__).parent) + os.sep, f'<string>", line {_LAST} in <module>'
 
 #: Native libraries of the workers use one thread each, unless the user says otherwise: the workers are the parallelism.
 _ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
@@ -68,7 +79,7 @@ class Child:
             inherited = [theirs.fileno(), self.board.fd, program, *memory]
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "stoker.worker", *map(str, [number, os.getpid(), *inherited])],
+                    [sys.executable, "-c", _START, "stoker.worker", *map(str, [number, os.getpid(), *inherited])],
                     pass_fds=inherited,
                     stdin=subprocess.DEVNULL,
                     env=_environment(),
@@ -213,13 +224,8 @@ def _state(pid: int) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The trainer's environment, with its `sys.path` for the interpreter's start.
-
-    The worker puts back what is changed for that.
-    """
-    environment = {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ}
-    environment |= {f"STOKER_{name}": environment[name] for name in CHANGED if name in environment}
-    home = str(Path(stoker.__file__).parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join([home, *(path for path in sys.path if path and isinstance(path, str))])
-    environment["PYTHONSAFEPATH"] = "1"  # a file in the directory must not hide a module of the standard library
-    return environment
+    """The trainer's environment, and where a worker finds its own modules: see `_START`."""
+    home, standard = str(Path(stoker.__file__).parents[1]), str(Path(os.__file__).parent)
+    paths = [standard, str(Path(standard, "lib-dynload")), home, *sys.path]
+    path = "\n".join(path for path in paths if path and isinstance(path, str))
+    return {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ, "STOKER_PATH": path}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 
 from stoker.engines import Death
-from stoker.errors import WorkerDied
+from stoker.errors import WorkerDied, bounded
 
+#: Of a stack.
+_LINES, _CHARACTERS = 32, 10_000
 _HINTS = {
     "SIGKILL": " (often the kernel, out of memory)",
     "SIGSEGV": " (a crash in native code)",
@@ -14,23 +16,35 @@ _HINTS = {
 }
 
 
-def died_at_work(death: Death, examples: str, example: int | None, epoch: int, batch: int) -> WorkerDied:
-    """The error for `examples`, in words, at which one worker after the other died; `death` is the last one's."""
-    stack = f"\n\n{death.stuck.stack}" if death.stuck is not None else ""
+def died_at_work(
+    death: Death, examples: str, example: int | None, epoch: int, batch: int, *, skips: bool
+) -> WorkerDied:
+    """The error for `examples`, in words, at which one worker after the other died.
+
+    `death` is the last one's; `skips` tells whether such examples are left out where that can be.
+    """
+    skip = "" if skips else '; `on_error="skip"` leaves such examples out'
+    stack = f"\n\n{_bounded(death.stuck.stack)}" if death.stuck is not None else ""
     return WorkerDied(
         f"one worker after the other died while it held {examples} (epoch {epoch}, batch {batch}): the last one "
-        f"{how(death)}. `workers=0` runs the same code in this process, where a debugger can see it; "
-        f'`on_error="skip"` leaves such examples out.{stack}',
+        f"{how(death)}. `workers=0` runs the same code in this process, where a debugger can see it{skip}.{stack}",
         example=example,
         epoch=epoch,
         worker=death.worker,
     )
 
 
+def _bounded(stack: str) -> str:
+    """The stack in few lines, of the current thread first: there the user's code is."""
+    threads = sorted(stack.split("\n\n"), key=lambda thread: not thread.startswith("Current thread"))
+    return bounded("\n\n".join(threads), _LINES, _CHARACTERS)
+
+
 def died_at_start(reason: object) -> WorkerDied:
     """The error when no worker lives long enough to take a task; `reason` is the last one's `Death`."""
     told = how(reason) if isinstance(reason, Death) else f"failed: {reason}"
-    return WorkerDied(f"no worker process comes up: the last one {told} before it was ready.")
+    hint = " Its last words, if any, stand on stderr." if isinstance(reason, Death) and reason.code > 0 else ""
+    return WorkerDied(f"no worker process comes up: the last one {told} before it was ready.{hint}")
 
 
 def how(death: Death) -> str:

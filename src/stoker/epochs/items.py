@@ -16,6 +16,7 @@ from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
 from stoker.sources import IterableSource
 from stoker.sources.iterable import Puller
 from stoker.worker.messages import Finished, Opening, Question, Step, Work
+from stoker.worker.reading import copied
 
 
 class ItemEpoch(Epoch):
@@ -128,6 +129,16 @@ def _start_pulling(
     """Pull the items of an epoch, but for the first `skip`, in a thread of its own."""
 
     def wrap(items: Iterator[Any]) -> Iterator[Any]:
-        return shuffled(items, batching.shuffle, mix(batching.seed, epoch, 6)) if batching.shuffle else items
+        seed = mix(batching.seed, epoch, 6)
+        return shuffled(_copies(items), batching.shuffle, seed) if batching.shuffle else items
 
     return Puller(source, wrap, pack, batching.size, tell, skip=skip)
+
+
+def _copies(items: Iterator[Any]) -> Iterator[Any]:
+    """Copies of the items: while a buffer keeps them, the user's code may write to the same array again."""
+    try:
+        yield from map(copied, items)
+    finally:
+        if hasattr(items, "close"):
+            items.close()

@@ -8,9 +8,7 @@ from typing import Any
 
 from stoker.errors import StateError
 from stoker.scheduler import Leftover, Mark, Place
-from stoker.worker.messages import Progress
-
-_PICKLED = "p:"
+from stoker.worker.messages import JSON, Progress
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def _told(progress: object) -> list[Any] | None:
     if progress is None:
         return None
     assert isinstance(progress, Progress)
-    own = (progress.state, progress.state_raw) if not progress.state.startswith(_PICKLED) else ("", 0)
+    own = (progress.state, progress.state_raw) if progress.state.startswith(JSON) else ("", 0)
     return [progress.raw, progress.within, progress.digest, *own]
 
 
@@ -78,6 +76,6 @@ def _come(told: Any) -> Progress | None:
     if told is None:
         return None
     raw, within, digest, state, state_raw = told
-    if not isinstance(state, str) or state.startswith(_PICKLED):
-        raise ValueError(f"{state!r} is no state of an iterator")
+    if not isinstance(state, str) or (state and not state.startswith(JSON)):  # workers would unpickle another one
+        raise ValueError(f"{state!r:.40} is no state of an iterator")
     return Progress(_whole(raw), _whole(within), _whole(digest), state, _whole(state_raw))

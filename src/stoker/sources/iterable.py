@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from stoker.errors import SourceError
+from stoker.errors import SourceError, cause, summary
 
 #: Items that are skipped and yet kept, so that what batches look like is found out from the same ones.
 _IN_SIGHT = 32
@@ -189,5 +189,5 @@ class Puller:
         except Exception as error:
             raise SourceError(
                 f"item {number} of the iterable, a {type(item).__name__}, cannot be sent to a worker: "
-                f"{type(error).__name__}: {error}. Yield what can be pickled: arrays, numbers, strings, paths."
-            ) from error
+                f"{summary(error)}. Yield what can be pickled: arrays, numbers, strings, paths."
+            ) from cause(error)

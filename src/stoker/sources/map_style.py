@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from stoker.errors import SourceError
+from stoker.errors import SourceError, cause, summary
 
 
 class MapSource:
@@ -80,6 +80,4 @@ def _length(source: Any) -> int:
     try:
         return operator.index(len(source))
     except Exception as error:
-        raise SourceError(
-            f"len() of the source, a {type(source).__name__}, raised {type(error).__name__}: {error}"
-        ) from error
+        raise SourceError(f"len() of the source, a {type(source).__name__}, raised {summary(error)}") from cause(error)

@@ -1,6 +1,6 @@
 """What runs in the child: it reads, seeds, collates and reports.
 
-__main__      a worker process: `python -m stoker.worker`
+__main__      a worker process
 program       the user's code, and how it gets there
 unpicklable   which part of it cannot be sent
 runner        tasks: which of the stations below does what
@@ -25,6 +25,3 @@ import signal
 
 #: A worker that gets this signal writes its Python stack behind its board. One that nobody else uses.
 STACK_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 0
-
-#: Variables of the environment that differ while a worker starts; it takes them back from `STOKER_…`.
-CHANGED = "PYTHONPATH", "PYTHONSAFEPATH"

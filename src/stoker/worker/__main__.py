@@ -1,4 +1,4 @@
-"""A worker process: `python -m stoker.worker PARENT SOCKET BOARD PROGRAM [SLOT INBOX …]`, all but PARENT descriptors.
+"""A worker process, with the arguments NUMBER PARENT SOCKET BOARD PROGRAM [SLOT INBOX …]: from SOCKET on, descriptors.
 
 It takes tasks from its socket until the trainer closes it, and dies with its trainer.
 """
@@ -17,7 +17,7 @@ import traceback
 
 from stoker.memory import Board, Inbox, Slot
 from stoker.memory.board import PHASE, Phase
-from stoker.worker import CHANGED, STACK_SIGNAL
+from stoker.worker import STACK_SIGNAL
 from stoker.worker.current import tells_in_process
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.libraries import Watch, came_with_program
@@ -43,8 +43,22 @@ from stoker.worker.seeding import Seeder, install_lazy_random
 _PR_SET_PDEATHSIG = 1
 
 
-def main(arguments: list[str]) -> bool:
-    """Run the worker; see the module's docstring for the arguments. Whether it is done for, rather than dismissed."""
+def run(arguments: list[str]) -> None:
+    """Be a worker until there is nothing left to do."""
+    del sys.argv[1:]  # they are nothing to the user's modules
+    try:
+        is_done_for = _main(arguments)
+    except BaseException:
+        try:
+            traceback.print_exc()
+        finally:  # an exception of the user's may raise when it is shown
+            _leave_at_once(1)
+    if is_done_for:
+        _leave_at_once(0)
+
+
+def _main(arguments: list[str]) -> bool:
+    """See the module's docstring for the arguments. Returns whether it is done for, rather than dismissed."""
     number, parent, channel_fd, board_fd, program_fd, *memory = map(int, arguments)
     _die_with(parent)
     for fd in (channel_fd, board_fd, program_fd, *memory):
@@ -53,10 +67,6 @@ def main(arguments: list[str]) -> bool:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
     faulthandler.register(STACK_SIGNAL, board_fd, all_threads=True)  # written by C code, also while the GIL is held
     board = Board(board_fd)
-    for name in CHANGED:
-        os.environ.pop(name, None)
-        if (theirs := os.environ.pop(f"STOKER_{name}", None)) is not None:
-            os.environ[name] = theirs
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what the user prints is seen when it is printed
@@ -74,7 +84,9 @@ def _serve(
     """Take tasks until there are no more; whether that is because another worker must take over."""
 
     def send(message: Message) -> None:
-        channel.send(encode(message))
+        data = encode(message)  # what is longer would be cut by the socket
+        assert len(data) <= MAX_BYTES, f"a {type(message).__name__} of {len(data):,} bytes; {MAX_BYTES:,} fit"
+        channel.send(data)
 
     lazy = install_lazy_random()
     words = board.words()
@@ -146,15 +158,3 @@ def _leave_at_once(code: int) -> None:
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(code)
-
-
-if __name__ == "__main__":
-    try:
-        is_done_for = main(sys.argv[1:])
-    except BaseException:
-        try:
-            traceback.print_exc()
-        finally:  # an exception of the user's may raise when it is shown
-            _leave_at_once(1)
-    if is_done_for:
-        _leave_at_once(0)

@@ -11,10 +11,9 @@ import optree
 
 from stoker.spec import plain
 from stoker.values import STRING, Misfit, Ragged, Sparse, canonical
+from stoker.worker.messages import DIGESTS
 
 _SAMPLE = 4096
-#: Digests that a message may hold.
-MOST = 2048
 
 
 class Digests:
@@ -36,8 +35,8 @@ class Digests:
 
     @property
     def together(self) -> int:
-        """How many outputs in a row share a digest, so that there are no more than `MOST`."""
-        return max(1, -(-len(self._found) // MOST))
+        """How many outputs in a row share a digest, so that there are no more than `DIGESTS`."""
+        return max(1, -(-len(self._found) // DIGESTS))
 
     def told(self) -> tuple[tuple[int, int], ...]:
         """The digests, each behind the number of its example, or of the first of those that share it."""

@@ -18,15 +18,13 @@ from stoker.plan.shuffle import shuffled
 from stoker.sources import ShardedSource
 from stoker.sources.marks import SKIP, Many
 from stoker.worker.digests import digest
-from stoker.worker.messages import Progress
+from stoker.worker.messages import JSON, PICKLE, STATE_BYTES, Progress, size
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged, copied
 from stoker.worker.seeding import Seeder
 
 log = logging.getLogger("stoker")
 
-#: A longer state of a user's iterator does not fit into a message; the shard is read again instead.
-_STATE_BYTES = 48_000
 _END = object()
 #: Ended shards that are remembered: more than steps can be asked for ahead.
 _ENDED = 256
@@ -114,7 +112,7 @@ class Lane:
             self._digest = digest(self._last)
         if self._own_state is not None and self._many is None and not self.ended:
             state = self._own_state()
-            if len(state) <= _STATE_BYTES:
+            if size(state) <= STATE_BYTES:  # else the shard is read again
                 self._state, self._state_raw = state, self._raw
         self.left = Progress(self._raw, self._within, self._digest, self._state, self._state_raw)
         return self.left
@@ -144,7 +142,7 @@ class Lane:
         if not is_left_out:
             try:
                 output = self._transform(raw, seed)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 self._skip(self._number(self._raw), error)
         self._raw += 1
         return output
@@ -153,7 +151,7 @@ class Lane:
         assert self._many is not None
         try:
             return next(self._many, _END)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._skip(self._number(self._raw - 1), error)
             return _END
 
@@ -204,15 +202,20 @@ def _told(state: Any) -> str:
     try:
         text = json.dumps(state)
         if json.loads(text) == state:
-            return "j:" + text
+            return JSON + text
     except (TypeError, ValueError):
         pass  # there is something in it that JSON has no word for
-    return "p:" + base64.b64encode(pickle.dumps(state)).decode()
+    return PICKLE + base64.b64encode(pickle.dumps(state)).decode()
 
 
 def _own_state(text: str) -> Any:
+    """The state that `_told` made this text of."""
     kind, told = text[:2], text[2:]
-    return json.loads(told) if kind == "j:" else pickle.loads(base64.b64decode(told))
+    if kind == JSON:
+        return json.loads(told)
+    if kind == PICKLE:
+        return pickle.loads(base64.b64decode(told))
+    raise ValueError(f"{text[:20]!r} is no state of an iterator")
 
 
 def _nothing() -> Generator[tuple[Any, int], None, None]:
@@ -256,7 +259,7 @@ class Lanes:
             iterator.load_state_dict(_own_state(progress.state))
         elif progress.state:
             raise SourceChanged(f"shard {shard} had a state_dict and has none now")
-        raws = self._pull(iterator, seeds, progress.state_raw)
+        raws = self._pull(iterator, seeds, progress.state_raw, keeps=bool(buffer))
         if buffer:
             raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
         return Lane(
@@ -303,17 +306,24 @@ class Lanes:
 
     def _transform(self) -> Callable[[Any, int], Any] | None:
         transform = self._program.transform
-        if transform is None:
+        if transform is None and not self._program.skips:
             return None
 
         def transformed(raw: Any, seed: int) -> Any:
-            self._seeder.begin(seed)
-            return self._reader.transformed(transform, raw, seed)
+            if transform is not None:
+                self._seeder.begin(seed)
+                raw = self._reader.transformed(transform, raw, seed)
+            return self._reader.settled(raw)
 
         return transformed
 
-    def _pull(self, iterator: Any, seeds: Iterator[int], skip: int) -> Generator[tuple[Any, int], None, None]:
-        """What the user's iterator yields, seeded before each; closes it at the end."""
+    def _pull(
+        self, iterator: Any, seeds: Iterator[int], skip: int, *, keeps: bool
+    ) -> Generator[tuple[Any, int], None, None]:
+        """What the user's iterator yields, seeded before each; closes it at the end.
+
+        `keeps` tells that the examples are kept while it runs on: it may write to the same array again.
+        """
         begin = self._seeder.begin
         for _ in range(skip):
             next(seeds)
@@ -324,7 +334,7 @@ class Lanes:
                 example = next(iterator, _END)
                 if example is _END:
                     return
-                yield copied(example) if self.copying else example, seed
+                yield copied(example) if keeps or self.copying else example, seed
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()

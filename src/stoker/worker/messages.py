@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,12 @@ MAX_BYTES = 1 << 17
 
 #: Indices that a message may hold.
 MANY = 1024
-#: Skipped examples that a message tells of.
-SHOWN = 100
+#: What a `Finished` may hold at most, so that it fits: skipped examples (27 bytes without the reason), bytes of their
+#: reasons, bytes of an iterator's own state, digests (16 bytes each). Texts count as they stand in the message.
+SHOWN, REASON_BYTES, STATE_BYTES, DIGESTS = 1_000, 30_000, 48_000, 1_024
+
+#: How the text of a user's state begins: JSON, or a pickle, which only this run's own workers are trusted with.
+JSON, PICKLE = "j:", "p:"
 
 Indices = npt.NDArray[np.int64]
 NONE = np.zeros(0, np.int64)
@@ -189,7 +193,8 @@ class Finished:
         ended: whether the shard has no more.
         parcel: whether they lie in the slot as single examples, to be joined with others.
         progress: of the shard.
-        skipped: examples that raised and were left out: their numbers, and what they raised; the first `SHOWN`.
+        skipped: examples that raised and were left out: their numbers, and what they raised (empty where that is
+            too much to tell); the first `SHOWN`.
         skips: how many they are.
         digests: of the outputs, each behind the number of its example, where they were asked for.
         together: how many outputs in a row share a digest: more than one where they are very many.
@@ -254,8 +259,8 @@ def encode(message: Message) -> bytes:
             return head + indices.tobytes()
         case Finished(task, seconds, dims, progress=None, digests=()):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
-        case Finished():
-            return _with_text(b"f", asdict(message))
+        case Finished(digests=digests):
+            return _with_text(b"f", asdict(replace(message, digests=())), np.array(digests, np.uint64).tobytes())
         case Step(indices=indices):
             return _with_text(b"P", {**asdict(message), "indices": None}, indices.tobytes())
         case Join():
@@ -296,9 +301,10 @@ def _decoded(data: bytes) -> Message:
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
         case b"f":
-            text, _ = _text(data)
+            text, rest = _text(data)
             skipped = tuple((number, reason) for number, reason in text["skipped"])
-            digests = tuple((number, digest) for number, digest in text["digests"])
+            pairs = np.frombuffer(rest, np.uint64).reshape(-1, 2).tolist()
+            digests = tuple((number, digest) for number, digest in pairs)
             progress = None if text["progress"] is None else Progress(**text["progress"])
             its = {"dims": tuple(text["dims"]), "digests": digests, "skipped": skipped}
             return Finished(**{**text, **its, "progress": progress})
@@ -345,6 +351,11 @@ def unbundled(data: bytes) -> list[bytes]:
         found.append(data[start : start + length])
         start += length
     return found
+
+
+def size(text: str) -> int:
+    """Bytes of a text as it stands in a message."""
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", _ANY_TEXT))
 
 
 def _with_text(tag: bytes, fields: dict[str, Any], rest: bytes = b"") -> bytes:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from stoker.collation import Collation
-from stoker.errors import ProgramError
+from stoker.errors import ProgramError, cause, summary
 from stoker.memory import Memfd, open_bundle, write_bundle
 from stoker.worker.libraries import Held, came_with_program, reduced
 
@@ -72,11 +72,11 @@ def dump(program: Program) -> Memfd:
         try:
             path, reason = culprit(parts, error)
         except Exception:  # an attribute of the user's that raises when it is looked at: tell what is known
-            path, reason = "source or transform", f"{type(error).__name__}: {error}"
+            path, reason = "source or transform", summary(error)
         raise ProgramError(
             f"{path} cannot be sent to a worker process: {reason}. Open it inside `__getitem__` on first use, "
             "or drop it in `__getstate__`; `workers=0` runs without sending anything."
-        ) from error
+        ) from cause(error)
     place = {"path": [path for path in sys.path if isinstance(path, str)], "cwd": _cwd(), "argv": sys.argv}
     return write_bundle([json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)])
 

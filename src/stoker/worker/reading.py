@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import optree
 
+from stoker.errors import summary
 from stoker.memory.board import EXAMPLE, NOTHING
 from stoker.sources.marks import SKIP, Many
-from stoker.values import Misfit
+from stoker.spec import plain
+from stoker.values import Misfit, canonical
+from stoker.worker.messages import REASON_BYTES, size
 from stoker.worker.program import Program
-from stoker.worker.report import is_exhausted, summary
+from stoker.worker.report import is_exhausted, lacks_descriptors
 from stoker.worker.seeding import Seeder
 
 #: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
 RUN = 64
+#: What raises nothing when it is read.
+_SETTLED = np.ndarray, np.generic, str, bytes, int, float, complex
 #: Characters of an error that are told of a skipped example.
 _SHOWN = 200
 
@@ -39,6 +44,7 @@ class Reader:
 
     Attributes:
         without: examples that are left out, because they kill workers.
+        exhausted: whether no file descriptor or no memory is left in this process.
         skipped: those that raised and were left out, with what they raised, since `begin_task`.
     """
 
@@ -49,8 +55,11 @@ class Reader:
         self.indexed = self._together if self._in_runs else self._each
         if program.skips:
             self.indexed = self._alone
+        self._settles = program.skips and program.collation.function is None  # else the user's function reads them
         self.without: frozenset[int] = frozenset()
+        self.exhausted = False
         self.skipped: list[tuple[int, str]] = []
+        self._reason_bytes = 0
 
     @property
     def example(self) -> int | None:
@@ -64,13 +73,16 @@ class Reader:
 
     def begin_task(self, without: Iterable[int] = ()) -> None:
         """A task begins, of which these examples are left out."""
-        self.example, self.without, self.skipped = None, frozenset(without), []
+        self.example, self.without, self.skipped, self._reason_bytes = None, frozenset(without), [], 0
 
     def skip(self, number: int, error: BaseException) -> None:
         """Leave out this example, which raised; raises the error where that is not wanted."""
-        if not self._skips or is_exhausted(error):
+        if not self._skips or isinstance(error, KeyboardInterrupt) or lacks_descriptors(error):
             raise error
-        self.skipped.append((number, summary(error)[:_SHOWN]))
+        self.exhausted = self.exhausted or is_exhausted(error)
+        reason = summary(error)[:_SHOWN]
+        self._reason_bytes += size(reason)
+        self.skipped.append((number, reason if self._reason_bytes <= REASON_BYTES else ""))
 
     def _each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """By `__getitem__`."""
@@ -99,7 +111,8 @@ class Reader:
                 example = self._read_one(index)
                 if self._transform is not None:
                     example = self.transformed(self._transform, example, seed)
-            except (Exception, SystemExit) as error:
+                example = self.settled(example)
+            except BaseException as error:
                 self.skip(index, error)
                 example = SKIP
             yield example
@@ -117,9 +130,7 @@ class Reader:
         transform, begin = self._transform, self._begin
         for start in range(0, len(indices), RUN):
             some = indices[start : start + RUN]
-            self.example = None
-            begin(seeds[start])
-            examples = list(self._source.__getitems__(some))
+            examples = self._read_run(some, seeds[start])
             if len(examples) != len(some):
                 raise SourceChanged(_not_one_each(len(some), len(examples)))
             for index, example, seed in zip(some, examples, seeds[start : start + RUN], strict=True):
@@ -129,25 +140,71 @@ class Reader:
                     example = self.transformed(transform, example, seed)
                 yield example
 
+    def _read_run(self, some: list[int], seed: int) -> list[Any]:
+        """What `__getitems__` returns for some indices; what it raises is that of one example, where one raises."""
+        self.example = some[0] if len(some) == 1 else None
+        self._begin(seed)
+        try:
+            return list(self._source.__getitems__(some))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raised = error
+        for index in some if len(some) > 1 else ():
+            self.example = index
+            self._begin(seed)
+            list(self._source.__getitems__([index]))
+        self.example = some[0] if len(some) == 1 else None
+        try:
+            raise raised
+        finally:
+            del raised  # it refers to this frame
+
     def items(self, items: Iterable[Any], first: int, seeds: list[int]) -> Iterator[Any]:
         """Items of an iterable, the first of them number `first`."""
         transform, begin = self._transform, self._begin
         for index, (item, seed) in enumerate(zip(items, seeds, strict=True), first):
             self.example = index
             if index in self.without:
-                item = SKIP
-            elif transform is not None:
-                begin(seed)
-                try:
+                yield SKIP
+                continue
+            try:
+                if transform is not None:
+                    begin(seed)
                     item = self.transformed(transform, item, seed)
-                except (Exception, SystemExit) as error:
-                    self.skip(index, error)
-                    item = SKIP
+                item = self.settled(item)
+            except BaseException as error:
+                self.skip(index, error)
+                item = SKIP
             yield item
 
     def transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
         """What the transform returns for an example."""
         return transform(example, rng=self._seeder.rng(seed)) if self._wants_rng else transform(example)
+
+    def settled(self, output: Any) -> Any:
+        """`output`, whose parts have been read once where examples may be left out.
+
+        A truncated image may raise only then, and is this example's fault. That a part is nothing that can be
+        batched is told later, of all examples alike.
+        """
+        if not self._settles or output is SKIP:
+            return output
+        if type(output) is Many:
+            return Many(map(self.settled, output.examples))
+        for leaf in optree.tree_leaves(plain(output)):
+            if not isinstance(leaf, _SETTLED) and (error := _raised_by(leaf)) is not None:
+                raise error
+        return output
+
+
+def _raised_by(leaf: Any) -> BaseException | None:
+    """What an object raises when NumPy reads it."""
+    try:
+        canonical(leaf)
+    except Misfit as misfit:
+        return misfit.__cause__
+    return None
 
 
 def _not_one_each(asked: int, came: int) -> str:

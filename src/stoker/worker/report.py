@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import traceback
 from pathlib import Path
 from types import TracebackType
 
-from stoker.errors import ProgramError, SourceError, SpecError, StokerError, WorkerError
+from stoker.errors import ProgramError, SourceError, SpecError, StokerError, WorkerError, summary, traceback_of
+from stoker.errors import bounded as bounded
 from stoker.worker.messages import Failure
 
 _HERE = str(Path(__file__).parents[1]) + os.sep
-_LINES = 32
-_SUMMARY = 2_000
+#: Of a traceback. With 6 bytes for each character (as JSON has it) a `Failure` fits into a message.
+_LINES, _CHARACTERS = 32, 10_000
 _PICKLE = 32_000
 
 
@@ -22,33 +22,32 @@ def failure(
     task: int, kind: str, error: BaseException, example: int | None = None, shard: int | None = None
 ) -> Failure:
     """The message about an exception that user code raised."""
-    return Failure(task, kind, summary(error), user_traceback(error), example, shard, _pickled(error), error)
+    error = _own(error)
+    text, cause = traceback_of(BaseException.with_traceback(error, _user_frames(error.__traceback__)))
+    pickled = b"" if cause is None else _pickled(cause)
+    told = summary(error), bounded(text, _LINES, _CHARACTERS)
+    return Failure(task, kind, *told, example, shard, pickled, cause)
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether this process has no file descriptor left: whatever it does from now on will fail."""
+    """Whether this process has no file descriptor or no memory left: whatever it does from now on may fail."""
+    return isinstance(error, MemoryError) or lacks_descriptors(error)
+
+
+def lacks_descriptors(error: BaseException) -> bool:
+    """Whether this process has no file descriptor left, which is no example's fault."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
-def summary(error: BaseException) -> str:
-    """Type and text of an exception, bounded, also when its `__str__` raises."""
-    text = "".join(traceback.TracebackException(type(error), error, None).format_exception_only()).strip()
-    return bounded(text)
-
-
-def bounded(text: str) -> str:
-    """`text`, cut where it is too long for an error message."""
-    return text if len(text) <= _SUMMARY else text[:_SUMMARY] + f"… ({len(text):,} characters)"
-
-
-def user_traceback(error: BaseException) -> str:
-    """The traceback from the user's first frame on, with its causes, at most `_LINES` lines."""
-    told = traceback.TracebackException(type(error), error, _user_frames(error.__traceback__))
-    lines = [line[:500] for line in "".join(told.format()).rstrip().splitlines()]
-    if len(lines) > _LINES:
-        half = _LINES // 2
-        lines = [*lines[:half], f"  … {len(lines) - 2 * half} lines left out …", *lines[-half:]]
-    return "\n".join(lines)
+def _own(error: BaseException) -> BaseException:
+    """The user's StopIteration, of which Python makes a RuntimeError where it passes through a generator of ours."""
+    cause, last = error.__cause__, error.__traceback__
+    if type(error) is not RuntimeError or not isinstance(cause, StopIteration):
+        return error
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    is_ours = last is not None and last.tb_frame.f_code.co_filename.startswith(_HERE)
+    return cause if is_ours else error
 
 
 def _user_frames(frames: TracebackType | None) -> TracebackType | None:
@@ -67,9 +66,7 @@ def _pickled(error: BaseException) -> bytes:
         data = cloudpickle.dumps(error, protocol=5)
         if len(data) > _PICKLE or not isinstance(pickle.loads(data), BaseException):
             return b""
-    except (
-        Exception
-    ):  # whatever the user's __reduce__ raises, or no descriptor is left: the text has been taken already
+    except BaseException:  # whatever the user's __reduce__ raises, or no descriptor is left: its text must do
         return b""
     return bytes(data)
 
@@ -102,7 +99,7 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
         )
     else:
         error = WorkerError(f"{what} ({where}) raised {failure.summary}\n\n{failure.traceback}", **known)
-    error.__cause__ = failure.error or _unpickled(failure)
+    error.__cause__ = failure.error if failure.error is not None else _unpickled(failure)
     return error
 
 
@@ -122,6 +119,6 @@ def wrong_length(told: int, came: int, ended: bool) -> SourceError:
 def _unpickled(failure: Failure) -> BaseException | None:
     try:
         cause = pickle.loads(failure.pickled) if failure.pickled else None
-    except Exception:  # it could be rebuilt in the worker; where it cannot be here, the text must do
+    except BaseException:  # it could be rebuilt in the worker; where it cannot be here, the text must do
         return None
     return cause if isinstance(cause, BaseException) else None

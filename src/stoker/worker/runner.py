@@ -70,9 +70,6 @@ class Runner:
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `Failure`.
         worker: number of this worker process.
-
-    Attributes:
-        exhausted: no file descriptor is left: another process must take over.
     """
 
     def __init__(
@@ -104,7 +101,6 @@ class Runner:
         self._last_epoch: int | None = None
         self._digests = Digests()
         self._digesting = self._careful = False  # of the step at work
-        self.exhausted = False
         self._shard: int | None = None
 
     def answer(self, question: Question) -> Described | Finished | Failure:
@@ -132,6 +128,11 @@ class Runner:
             return self._failure(question.task, error)
         finally:
             self._words[PHASE] = Phase.IDLE
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no file descriptor or no memory is left: another process must take over."""
+        return self._reader.exhausted
 
     def current(self) -> Current:
         """What the user's code is at."""
@@ -466,7 +467,7 @@ class Runner:
         if isinstance(error, self._passes):
             raise error
         example, shard = self._reader.example, self._shard
-        self.exhausted = self.exhausted or is_exhausted(error)
+        self._reader.exhausted = self._reader.exhausted or is_exhausted(error)
         if isinstance(error, MisfitAt):
             error = error.reason
         if isinstance(error, Misfit):

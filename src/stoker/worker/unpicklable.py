@@ -9,6 +9,8 @@ from typing import Any
 
 import cloudpickle
 
+from stoker.errors import summary
+
 _DEPTH = 12
 
 
@@ -18,7 +20,7 @@ def culprit(roots: dict[str, Any], error: Exception) -> tuple[str, str]:
         reason = _reason(root)
         if reason is not None:
             return _descend(name, root, reason, {id(root)}, _DEPTH)
-    return " or ".join(roots), f"{type(error).__name__}: {error}"
+    return " or ".join(roots), summary(error)
 
 
 def _descend(path: str, value: Any, reason: str, seen: set[int], depth: int) -> tuple[str, str]:
@@ -37,7 +39,7 @@ def _reason(value: Any) -> str | None:
     try:
         cloudpickle.dumps(value, protocol=5, buffer_callback=lambda _: None)
     except Exception as error:  # any exception of a user's __reduce__ is a reason
-        return f"{type(error).__name__}: {error}"
+        return summary(error)
     return None
 
 
