@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,11 +162,30 @@ def test_parts_of_a_source_are_compared_too(kind: str, workers: int) -> None:
         list(loader)
 
 
+@pytest.mark.parametrize("kind", ["map", "generator"])
+def test_a_collate_function_is_compared_too(kind: str) -> None:
+    source: Any = range(64) if kind == "map" else stoker.from_generator(lambda shard: iter(range(64)), shards=1)
+    for odd in (False, True):
+
+        def collate(examples: list[int]) -> Any:
+            noise = np.random.rand() if not odd or examples[0] != 24 else os.getpid() + time.monotonic_ns() % 1000  # noqa: B023
+            return np.array(examples, np.float64) + noise
+
+        with stoker.Loader(source, batch_size=8, collate=collate, workers=2, verify=1.0) as loader:
+            if not odd:
+                assert len(list(loader)) == 8
+                continue
+            with pytest.raises(
+                stoker.WorkerError, match=r"what collate made of a batch \(epoch 0, batch 3.* not determ"
+            ):
+                list(loader)
+
+
 def test_a_very_large_batch_is_compared_in_runs_of_examples() -> None:
     source = stoker.from_generator(odd_records, shards=3)
     with (
         stoker.Loader(source, batch_size=8000, transform=lambda n: stoker.Many([n] * 200), verify=1.0) as loader,
-        pytest.raises(stoker.WorkerError, match=r"shard 1, example 2[01] \(or one of the 3 after it\) .* not determin"),
+        pytest.raises(stoker.WorkerError, match=r"shard 1, example 2[01] \(or one of the 7 after it\) .* not determin"),
     ):
         list(loader)
 

@@ -14,6 +14,7 @@ from stoker.memory import Phase, Place
 from stoker.plan import mix
 from stoker.scheduler.messages import Died, Failed, Rows, Stride, Task, Trial
 from stoker.stats import Skipped
+from stoker.worker.digests import WHOLE
 from stoker.worker.messages import Failure, Finished
 
 #: Examples that kill workers, one after the other, with nothing done in between: no more are left out.
@@ -127,6 +128,8 @@ class Inquest:
         shard = None
         if isinstance(work, Stride):
             shard = self._epochs[task.stream].shard_of(work)
+        if example == WHOLE:
+            return Failed(worker, answer.task, Told(worker, Failure(answer.task, "differs", "", shard=shard)))
         others = f" (or one of the {answer.together - 1:,} after it)" if answer.together > 1 else ""
         failure = Failure(answer.task, "differs", others, example=example, shard=shard)
         return Failed(worker, answer.task, Told(worker, failure))

@@ -16,6 +16,10 @@ from stoker.worker.messages import DIGESTS
 _SAMPLE = 4096
 
 
+#: Stands for the number of an example, above all of these, where it is the batch that a user's function made of them.
+WHOLE = 2**63
+
+
 class Digests:
     """Of the outputs that a task makes, each with the number of its example."""
 

@@ -84,6 +84,7 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
     if failure.kind == "spec":
         return SpecError(f"{what} ({where}) cannot be batched: {failure.summary}", **known)
     if failure.kind == "differs":
+        what = what if failure.example is not None else "what collate made of a batch"
         return WorkerError(
             f"{what}{failure.summary} ({where}) came out differently when it was made again (verify=): the code that "
             "makes it is not deterministic. Draw random numbers from `random`, `numpy.random` or the transform's "

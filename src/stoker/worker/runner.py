@@ -20,7 +20,7 @@ from stoker.sources.marks import SKIP, Many
 from stoker.spec import Misfit
 from stoker.worker.current import Current
 from stoker.worker.describe import Describer
-from stoker.worker.digests import Digests, digest
+from stoker.worker.digests import WHOLE, Digests, digest
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt, Reused
 from stoker.worker.lanes import Lane, Lanes
@@ -91,7 +91,8 @@ class Runner:
         self._reader = Reader(program, seeder, words)
         function = program.collation.function
         self._worker, self._batch_seed, self._collate_takes_rng = worker, 0, takes_rng(function)
-        collate = self._collate if function is not None else None
+        self._has_function = function is not None
+        collate = self._collate if self._has_function else None
         self._output = Output(slots, inboxes, program.batch_size, collate, program.memory_limit)
         self._lanes = Lanes(program, self._reader, seeder, words)
         self._has_marks = program.transform is not None or program.skips
@@ -180,15 +181,19 @@ class Runner:
         def make() -> None:
             nonlocal dims
             self._digests.clear()
-            if task.trial and (task.digest or self._program.collation.function is not None):
-                for _ in self._made(task):
-                    """What comes out is compared; or it kills this worker, or not."""
+            made = self._made(task)
+            if in_place and task.trial and task.digest:
+                for _ in made:
+                    """It is compared."""
             elif in_place:
-                self._write_rows(task, self._made(task))
+                self._write_rows(task, made)
             else:
-                numbers = self._numbers(task)
+                numbers, examples = self._numbers(task), self._even(made)
                 self._batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
-                dims = self._whole(task, self._even(self._made(task)), numbers)
+                if task.digest:
+                    self._digest_batch(examples)
+                if not task.trial or not (task.digest or self._has_function):  # a part of it is no batch for collate
+                    dims = self._whole(task, examples, numbers)
 
         if task.trial and task.count == 1:
             _wait_a_little()
@@ -220,6 +225,11 @@ class Runner:
             if example is not SKIP and type(example) is not Many:
                 self._digests.add(self._reader.example or 0, example)
             yield example
+
+    def _digest_batch(self, examples: list[Any]) -> None:
+        """What the user's function makes of them is compared too."""
+        if self._has_function:
+            self._digests.add(WHOLE, self._collate(examples))
 
     def _compared(self) -> dict[str, Any]:
         """What an answer tells of the digests."""
@@ -282,9 +292,10 @@ class Runner:
         if isinstance(self._program.source, ShardedSource):
             self._shard = self._words[SHARD] = task.shard
         self._seeder.seed_all()
-        self._digesting, self._careful = task.digest, task.careful
+        self._digesting = task.digest
         if task.trial:
             return self._apart(task, started)
+        self._careful = task.careful
         key = task.epoch, task.shard
         interrupted = self._interrupted.pop(key, None)
         if task.opening is not None:
@@ -323,13 +334,21 @@ class Runner:
         try:
             if task.until is not None:
                 self._tempt(lane, task.until)
-            wanted = self._program.batch_size
-            while task.until is None and len(self._digests) < wanted and not lane.ended:
-                self._lane_take(lane, 1, wanted - len(self._digests))
+            else:
+                self._repeat(lane, task.opening.progress, task)
         finally:
             lane.close()
         seconds = time.perf_counter() - started
         return Finished(task.task, seconds, ended=lane.ended, **self._compared())
+
+    def _repeat(self, lane: Lane, since: Progress, task: Step) -> None:
+        """Make the rows once more, to be compared."""
+        wanted, examples = self._program.batch_size, list[Any]()
+        while len(examples) < wanted and not lane.ended:
+            examples += self._lane_take(lane, 1, wanted - len(examples))
+        if len(examples) == wanted and not task.parted:
+            self._batch_seed = self._seeder.of_batch(task.epoch, since.raw, since.within, task.shard + 1)
+            self._digest_batch(examples)
 
     def _tempt(self, lane: Lane, until: int) -> None:
         """Make the examples up to this one, and convert them: does that kill this worker?"""
@@ -366,6 +385,8 @@ class Runner:
         else:
             examples, numbers = self._taken(lane, wanted, self._singly or task.parted)
             if len(examples) == wanted and not task.parted:
+                if task.digest:
+                    self._digest_batch(examples)
                 return wanted, self._whole(task, examples, numbers), False
         self._output.parcel(task.slot, [(self._shard, *named) for named in zip(numbers, examples, strict=True)])
         return len(examples), (), True
@@ -420,7 +441,7 @@ class Runner:
                 self._reader.example = int(numbers[misfit.position])
             raise misfit.reason from None
         except BaseException as error:
-            if self._program.collation.function is None and not isinstance(error, (Reused, *self._passes)):
+            if not self._has_function and not isinstance(error, (Reused, *self._passes)):
                 self._convert(examples, numbers)
                 self._reader.example = None  # it is none of them alone
             raise
