@@ -60,8 +60,12 @@ class Shelf:
         self._grown = [0] * len(slots)
         self._largest = 0
 
-    def learn(self, form: Form) -> Sized:
-        """Give the slots their size; raises `OptionError` when the memory is not enough for a batch."""
+    def learn(self, form: Form, later: Callable[..., None]) -> Sized:
+        """Give the slots their size; `later` is called with what to log.
+
+        Raises:
+            OptionError: the memory is not enough for a batch.
+        """
         self._in_place = form.in_place
         if not form.in_place:
             return Sized(self._prefetch or min(self.ahead, 2 * self._workers + 2), whole=True)
@@ -77,7 +81,8 @@ class Shelf:
         if fit >= ahead + SPARE + LEASES:
             return Sized(ahead)
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
-        log.warning(
+        later(
+            log.warning,
             "memory_limit=%s holds %d batches of %s bytes: %d made ahead instead of %d, and what is kept is copied.",
             f"{self._limit:,}",
             fit,
