@@ -172,7 +172,8 @@ class ProcessEngine:
                 self._receive(child)
             except BaseException as error:  # a message that was read and not told would be waited for
                 self._listener.collapsed(error)
-                raise
+                if not isinstance(error, Exception):
+                    raise
 
     def _receive(self, child: Child) -> None:
         answers = child.receive()
