@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -89,8 +90,7 @@ def test_a_handler_may_close_the_loader() -> None:
     try:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(stoker.ClosedError):
-            for _ in loader:
-                """Until it is closed."""
+            deque(loader, maxlen=0)
     finally:
         signal.signal(signal.SIGTERM, before)
 

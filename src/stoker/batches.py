@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy.typing as npt
 
-from stoker.dispatch import Taker
+from stoker.dispatch import Taker, rest_if_exiting
 from stoker.errors import ClosedError
 from stoker.feed import arrays
 from stoker.interrupts import shielded
@@ -73,6 +73,13 @@ class Batches(Iterator[Any]):
     def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made], *, counts: bool = False) -> _Made:
         """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
         self._dispatcher.require_owner()
+        try:
+            return self._first(make, counts)
+        except ClosedError:
+            rest_if_exiting()
+            raise
+
+    def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:
         with self._pulling:
             while True:
                 if self._loader is None:
