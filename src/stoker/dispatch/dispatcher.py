@@ -455,6 +455,9 @@ class Dispatcher(Streams):
 
     def _cut_short(self, error: BaseException) -> None:
         """An event was not carried out to its end: whoever waits is told, rather than waiting for ever."""
+        if isinstance(error, StokerError):
+            self._give_up(error)
+            return
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         broken = StokerError(f"this Loader was cut short at work ({what}) and cannot go on. Make a new one.")
         broken.__cause__ = error

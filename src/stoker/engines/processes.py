@@ -26,7 +26,7 @@ from stoker.engines.child import Child, end, pair
 from stoker.engines.watch import Watch
 from stoker.interrupts import interruptible
 from stoker.locks import Lock
-from stoker.memory import Inbox, Memfd, Slot
+from stoker.memory import Inbox, Memfd, Slot, wanted
 from stoker.memory.budget import oom_kills
 from stoker.worker.messages import FormKnown, Leave, Question
 
@@ -74,10 +74,11 @@ class ProcessEngine:
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
-        self._news = select.epoll()  # what workers send, and nudges for the leader
-        self._exits = selectors.DefaultSelector()  # what ends, and calls for the supervisor
-        self._nudge, self._nudged = _pair()
-        self._wakeup, self._woken = _pair()
+        with wanted("descriptors to listen to workers with"):
+            self._news = select.epoll()  # what workers send, and nudges for the leader
+            self._exits = selectors.DefaultSelector()  # what ends, and calls for the supervisor
+            self._nudge, self._nudged = _pair()
+            self._wakeup, self._woken = _pair()
         self._news.register(self._nudged, select.EPOLLIN)
         self._exits.register(self._woken, selectors.EVENT_READ, None)
         thread = threading.Thread(target=self._supervise, name="stoker-supervisor", daemon=True)
