@@ -81,8 +81,7 @@ def test_ctrl_c_waits_for_the_end_of_a_shielded_block_or_an_open_place_in_it() -
         with shielded():
             os.kill(os.getpid(), signal.SIGINT)
             done.append("half")
-            with interruptible():
-                done.append("waiting")
+            interruptible(done.append, "waiting")
             done.append("never")
 
     def whole() -> None:

@@ -18,16 +18,17 @@ PURE = {"errors", "values", "spec", "collation", "plan", "scheduler"}
 MAY = {
     "errors": set(),
     "interrupts": set(),
+    "locks": {"errors", "interrupts"},
     "stats": set(),
     "values": set(),
     "spec": {"values"},
     "collation": {"errors", "values", "spec"},
     "plan": {"errors"},
     "scheduler": set(),
-    "sources": PURE,
+    "sources": PURE | {"locks"},
     "memory": PURE,
     "worker": PURE | {"sources", "memory"},
-    "engines": PURE | {"interrupts", "sources", "memory", "worker"},
+    "engines": PURE | {"interrupts", "locks", "sources", "memory", "worker"},
 }
 
 

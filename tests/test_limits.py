@@ -200,3 +200,41 @@ def test_options_without_meaning_are_refused(wrong: Any) -> None:
         stoker.Loader(range(4), timeout=-1)
     with pytest.raises(stoker.OptionError, match="retries must be"):
         stoker.Loader(range(4), retries=wrong)
+
+
+def test_loaders_that_live_side_by_side_share_what_is_free() -> None:
+    def limit(loader: stoker.Loader) -> int:
+        dispatcher: Any = loader._dispatcher
+        return int(dispatcher._shelf._limit)
+
+    def loader(**options: Any) -> stoker.Loader:
+        return stoker.Loader(range(8), transform=lambda n: n, batch_size=4, workers=0, **options)
+
+    with loader() as first:
+        with loader() as second:
+            assert limit(second) < 0.6 * limit(first)
+        with loader() as third:
+            assert limit(third) < 0.6 * limit(first)
+            list(first)  # now it is known that its batches are tiny
+            with loader() as fourth:
+                assert limit(fourth) > 1.2 * limit(third)
+    with loader(memory_limit=1 << 60), loader() as beside:
+        assert limit(beside) > 0.1 * limit(first), "a limit is no demand"
+
+
+def test_the_warning_about_little_memory_says_what_is_true(caplog: pytest.LogCaptureFixture) -> None:
+    for prefetch, says in (
+        (1, "1 made ahead; of those that are kept, all but "),
+        (16, "made ahead instead of 16, and "),
+    ):
+        caplog.clear()
+        with stoker.Loader(
+            np.zeros((100, 100_000), np.uint8),
+            transform=lambda row: row,
+            batch_size=10,
+            workers=1,
+            memory_limit=12_000_000,
+            prefetch=prefetch,
+        ) as loader:
+            list(loader)
+        assert [says in record.message for record in caplog.records] == [True]

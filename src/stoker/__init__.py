@@ -11,7 +11,8 @@ The way of a batch, and the map of this package:
     batches     one iteration of it, batch after batch
     stats       what happened while it was read, in numbers
     errors      the exception tree
-    interrupts  Ctrl-C at a moment when nothing is half done
+    interrupts  Ctrl-C and other signals at a moment when nothing is half done
+    locks       a lock under which no handler of a signal and no garbage collection begins
     values      what may stand at a leaf, in one of three forms                     pure
     spec        nested structure <-> flat leaves; shapes and dtypes                 pure
     collation   how examples become a batch: stack, pad, ragged                     pure

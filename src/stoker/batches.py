@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy.typing as npt
 
-from stoker.dispatch import Taker
+from stoker.dispatch import Taker, rest_if_exiting
+from stoker.errors import ClosedError
 from stoker.feed import arrays
 from stoker.interrupts import shielded
 from stoker.plan import Deal, Iteration, Position
@@ -25,9 +26,9 @@ class Batches(Iterator[Any]):
     """One iteration of a Loader. It keeps the Loader alive; dropping it gives its slots back."""
 
     def __init__(self, loader: Loader, serialized: bool = False, deal: Deal | None = None) -> None:
-        self._loader: Loader | None = loader
         self._dispatcher = loader._dispatcher
         self._stream = self._dispatcher.open_stream(serialized, deal)
+        self._loader: Loader | None = loader
         self._pulling = threading.Lock()
         self._begun = False
         self.iteration = Iteration(Position())
@@ -36,6 +37,7 @@ class Batches(Iterator[Any]):
         self._singles: Iterator[Any] | None = iter(()) if loader._outline.single else None
 
     def __next__(self) -> Any:
+        self._dispatcher.require_owner()
         if self._singles is None:
             return self._next(lambda leaves: arrays.batch(self._dispatcher.form(), leaves), counts=True)
         with self._handing_out:
@@ -70,6 +72,14 @@ class Batches(Iterator[Any]):
 
     def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made], *, counts: bool = False) -> _Made:
         """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
+        self._dispatcher.require_owner()
+        try:
+            return self._first(make, counts)
+        except ClosedError:
+            rest_if_exiting()
+            raise
+
+    def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:
         with self._pulling:
             while True:
                 if self._loader is None:
@@ -122,6 +132,7 @@ class Batches(Iterator[Any]):
     def stacks(self) -> list[npt.NDArray[Any]]:
         """The arrays of the next batches, along a new first axis; where these are taken from arrays in memory."""
         assert isinstance(self._dispatcher, Taker)
+        self._dispatcher.require_owner()
         with self._pulling:
             if self._loader is None:
                 raise StopIteration
@@ -142,7 +153,8 @@ class Batches(Iterator[Any]):
         if self._loader is not None:
             self._loader = None
             self._ready.clear()
-            self._dispatcher.close_stream(self._stream)
+            with contextlib.suppress(ClosedError):  # in a fork, whose iteration this is not
+                self._dispatcher.close_stream(self._stream)
 
     def __del__(self) -> None:
         if getattr(self, "_loader", None) is not None:

@@ -293,4 +293,9 @@ class Loader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except KeyboardInterrupt:
+            self.close()
+            if not isinstance(error, KeyboardInterrupt):  # the first one's traceback is enough
+                raise

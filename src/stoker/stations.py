@@ -12,7 +12,7 @@ import numpy as np
 import optree
 
 from stoker.collation import Collation, Form
-from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher, Shelf, Streams, Taker
+from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher, Shelf, Streams, Taker, promised
 from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
 from stoker.engines.files import require_descriptors
@@ -89,7 +89,9 @@ class Stations:
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
         prefetch = None if prefetch is None else whole("prefetch", prefetch, least=1)
-        limit = fair_share() if memory_limit is None else whole("memory_limit", memory_limit, least=1)
+        limit = (
+            fair_share(promised=promised()) if memory_limit is None else whole("memory_limit", memory_limit, least=1)
+        )
         batched = isinstance(source, ShardedSource) and source.batched
         size, collation = _batching(batch_size, collate, batched, drop_remainder)
         self._single = batch_size is None and not batched

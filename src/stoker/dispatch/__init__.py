@@ -13,8 +13,8 @@ exits        the end of the interpreter
 """
 
 from stoker.dispatch.dispatcher import Dispatcher
-from stoker.dispatch.exits import close_before_others, exiting
-from stoker.dispatch.shelf import AHEAD_MOST, LEASES, Shelf
+from stoker.dispatch.exits import close_before_others, exiting, rest_if_exiting
+from stoker.dispatch.shelf import AHEAD_MOST, LEASES, Shelf, promised
 from stoker.dispatch.streams import AT_ONCE, Streams
 from stoker.dispatch.taker import Taker
 
@@ -28,4 +28,6 @@ __all__ = [
     "Taker",
     "close_before_others",
     "exiting",
+    "promised",
+    "rest_if_exiting",
 ]

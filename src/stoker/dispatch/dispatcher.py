@@ -9,7 +9,6 @@ lock, and no batch is copied (rows at the ends of shards and items of iterables 
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from collections import deque
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from stoker.engines import Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.errors import StokerError
-from stoker.interrupts import interruptible, shielded
+from stoker.interrupts import shielded
 from stoker.memory.layout import aligned_copy
 from stoker.plan import Position
 from stoker.scheduler import RowsStream, Scheduler, Stream
@@ -137,7 +136,7 @@ class Dispatcher(Streams):
     # ── consumers, from any thread ───────────────────────────────────────────────────────────
     def form(self) -> Form:
         """What batches look like; finds it out at the first call."""
-        with shielded(), self._changed:
+        with self._changed:
             self._check()
             if not self._started:
                 self._engine.start(self)
@@ -214,8 +213,8 @@ class Dispatcher(Streams):
                 self._probe.give_epoch(epoch)
                 return
             self._journal.go_to(position)
-        if epoch is not None:
-            epoch.close()
+            if epoch is not None:
+                epoch.close()
 
     def stats(self) -> Stats:
         """What happened so far."""
@@ -224,7 +223,7 @@ class Dispatcher(Streams):
 
     def close_stream(self, stream: int) -> None:
         """Nobody will pull this stream again."""
-        with shielded(), self._changed:
+        with self._changed:
             self._step(Closed(stream))
             self._tell()
 
@@ -235,28 +234,26 @@ class Dispatcher(Streams):
     # ── the end ──────────────────────────────────────────────────────────────────────────────
     def request_stop(self) -> None:
         """Let the workers go, without waiting and without a lock: for finalizers."""
-        if os.getpid() == self._pid:
+        if self._changed.is_ours():
             self._closed = True
             self._engine.request_stop()
 
     def close(self) -> None:
         """End the workers, and wake whoever waits for a batch."""
-        if os.getpid() != self._pid:
-            return
-        with shielded():
-            self._close()
+        if self._changed.is_ours():
+            with shielded():
+                self._close()
 
     def _close(self) -> None:
         with self._changed:
-            first, self._closed = not self._closed, True
+            self._closed = True
             self._tell()
             epochs = [*self._epochs.values(), self._probe.take_epoch()]
         for epoch in epochs:
             if epoch is not None:
                 epoch.close()
         self._engine.stop()
-        if first:
-            self._shelf.close()
+        self._shelf.close()
 
     # ── Listener: from the engine ────────────────────────────────────────────────────────────
     def heard(self, worker: int, answers: Sequence[Answer]) -> None:
@@ -286,7 +283,7 @@ class Dispatcher(Streams):
 
     def stuck(self, stuck: Stuck) -> None:
         with self._changed:
-            log.warning("%s", warning_of(stuck, self._inquest.words(stuck.place)))
+            self._changed.later(log.warning, "%s", warning_of(stuck, self._inquest.words(stuck.place)))
 
     def collapsed(self, error: BaseException) -> None:
         with self._changed:
@@ -335,8 +332,7 @@ class Dispatcher(Streams):
         self._probe.begin(super()._next_epoch)
         while not self._probe.is_ready():
             self._check()
-            with interruptible():
-                self._changed.wait(0.1)
+            self._changed.wait(0.1)
         if (error := self._probe.raised()) is not None:
             raise error
         self._step(Pulled(_PROBE))
@@ -355,7 +351,7 @@ class Dispatcher(Streams):
             self._events += [Released(o.slot) for o in outbox.outcomes if isinstance(o, Deliver)]
         if epoch is not None:
             self._inquest.forget(stream)
-            self._ledger.epoch_ended(epoch.number)
+            self._ledger.epoch_ended(epoch.number, self._changed.later)
             epoch.close()
             if epoch.has_shards and not self._closed:
                 self._engine.leave(Leave(epoch.number))
@@ -451,7 +447,7 @@ class Dispatcher(Streams):
         import cloudpickle
 
         try:
-            self._events.append(self._shelf.learn(form))
+            self._events.append(self._shelf.learn(form, self._changed.later))
         except StokerError as error:
             self._give_up(error)
             return
@@ -462,6 +458,9 @@ class Dispatcher(Streams):
 
     def _cut_short(self, error: BaseException) -> None:
         """An event was not carried out to its end: whoever waits is told, rather than waiting for ever."""
+        if isinstance(error, StokerError):
+            self._give_up(error)
+            return
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         broken = StokerError(f"this Loader was cut short at work ({what}) and cannot go on. Make a new one.")
         broken.__cause__ = error

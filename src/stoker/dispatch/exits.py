@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import threading
 import weakref
 from typing import Protocol
+
+from stoker.interrupts import shielded
 
 
 class Closing(Protocol):
     """Something that holds processes or threads."""
+
+    def request_stop(self) -> None:
+        """Let them end, without waiting."""
 
     def close(self) -> None:
         """End them."""
@@ -32,8 +39,30 @@ def exiting() -> bool:
 def _close_all() -> None:
     global _exiting
     _exiting = True
-    for closing in list(_live):
-        closing.close()
+    with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C: the first one's traceback is enough
+        try:
+            _close_them()
+        except KeyboardInterrupt:
+            _close_them()
+
+
+def _close_them() -> None:
+    with shielded():
+        closings = list(_live)
+        for closing in closings:  # so that they end side by side
+            closing.request_stop()
+        for closing in closings:
+            closing.close()
+
+
+def rest_if_exiting() -> None:
+    """A daemon thread that pulls when the interpreter ends waits here for its own end, which Python does not tell it.
+
+    TensorFlow's threads do not: it waits for them.
+    """
+    thread = threading.current_thread()
+    if _exiting and thread.daemon and not isinstance(thread, threading._DummyThread):
+        threading.Event().wait()
 
 
 def close_before_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from stoker.engines import Death
 from stoker.stats import Skipped, Stats
@@ -35,13 +36,14 @@ class Ledger:
         before, named = self._of_epoch.get(some[0].epoch, (0, []))
         self._of_epoch[some[0].epoch] = before + count, [*named, *some][:_NAMED]
 
-    def epoch_ended(self, epoch: int) -> None:
-        """An epoch was read to its end, or given up."""
+    def epoch_ended(self, epoch: int, later: Callable[..., None]) -> None:
+        """An epoch was read to its end, or given up; `later` is called with what to log."""
         count, named = self._of_epoch.pop(epoch, (0, []))
         if not count:
             return
         more = f"; and {count - len(named):,} more" if count > len(named) else ""
-        log.warning(
+        later(
+            log.warning,
             "epoch %d: %s left out (on_error='skip'): %s%s. `loader.stats().skipped` lists them.",
             epoch,
             "1 example was" if count == 1 else f"{count:,} examples were",

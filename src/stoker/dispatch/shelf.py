@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,14 @@ _HELD = 3
 _SMALL_BYTES = 1 << 20
 #: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
 _AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
+
+
+_living: weakref.WeakSet[Shelf] = weakref.WeakSet()
+
+
+def promised() -> int:
+    """Bytes that the slots of this process's Loaders may still take."""
+    return sum(shelf.promised() for shelf in list(_living))
 
 
 class Shelf:
@@ -59,9 +68,22 @@ class Shelf:
         self._layouts: dict[int, Layout] = {}  # of batches whose sizes are not those planned, by slot
         self._grown = [0] * len(slots)
         self._largest = 0
+        _living.add(self)
 
-    def learn(self, form: Form) -> Sized:
-        """Give the slots their size; raises `OptionError` when the memory is not enough for a batch."""
+    def promised(self) -> int:
+        """Bytes that the slots may still take."""
+        most = self._limit if self._layout is None else min(self._limit, self._layout.nbytes * len(self._slots))
+        try:
+            return max(0, most - sum(slot.taken() for slot in self._slots))
+        except OSError:  # another thread has just closed them
+            return 0
+
+    def learn(self, form: Form, later: Callable[..., None]) -> Sized:
+        """Give the slots their size; `later` is called with what to log.
+
+        Raises:
+            OptionError: the memory is not enough for a batch.
+        """
         self._in_place = form.in_place
         if not form.in_place:
             return Sized(self._prefetch or min(self.ahead, 2 * self._workers + 2), whole=True)
@@ -77,13 +99,15 @@ class Shelf:
         if fit >= ahead + SPARE + LEASES:
             return Sized(ahead)
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
-        log.warning(
-            "memory_limit=%s holds %d batches of %s bytes: %d made ahead instead of %d, and what is kept is copied.",
+        made = f"{fewer} made ahead instead of {ahead}, and" if fewer < ahead else f"{fewer} made ahead;"
+        later(
+            log.warning,
+            "memory_limit=%s holds %d batches of %s bytes: %s of those that are kept, all but %d are copied.",
             f"{self._limit:,}",
             fit,
             f"{layout.nbytes:,}",
-            fewer,
-            ahead,
+            made,
+            max(0, fit - SPARE - fewer),
         )
         return Sized(fewer, leases=max(0, fit - SPARE - fewer))
 
@@ -139,6 +163,7 @@ class Shelf:
 
     def close(self) -> None:
         """Give up the slots; batches that were handed over stay valid."""
+        _living.discard(self)
         for memory in (*self._slots, *self._inboxes):
             memory.close()
 

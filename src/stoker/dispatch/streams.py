@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from stoker.collation import Form
 from stoker.epochs import Epoch
 from stoker.errors import ClosedError, StokerError
 from stoker.journal import Journal
+from stoker.locks import Lock
 from stoker.plan import Deal, Position
 from stoker.stats import Stats
 
@@ -31,13 +30,12 @@ class Streams(ABC):
 
     def __init__(self, make_epoch: MakeEpoch) -> None:
         self._make_epoch = make_epoch
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = Lock()
         self._epochs: dict[int, Epoch] = {}
         self._serialized: set[int] = set()
         self._deals: dict[int, Deal] = {}
         self._streams, self._made_epochs = 0, 0
         self._journal = Journal()
-        self._pid = os.getpid()
         self._closed = False
         self._broken: StokerError | None = None
         self.uneven = False  # a transform returned SKIP or Many
@@ -51,6 +49,10 @@ class Streams(ABC):
             if deal is not None:
                 self._deals[self._streams] = deal
             return self._streams
+
+    def require_owner(self) -> None:
+        """Raise `ClosedError` in a fork of the process that made it. All that takes the lock does so too."""
+        self._changed.require_owner()
 
     @abstractmethod
     def form(self) -> Form:
@@ -107,10 +109,6 @@ class Streams(ABC):
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
     def _check(self) -> None:
-        if os.getpid() != self._pid:
-            raise ClosedError(
-                "this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here."
-            )
         if self._closed:
             raise ClosedError(
                 "this Loader is closed. Make a new one, or iterate before `close()` or the end of `with`."

@@ -6,7 +6,6 @@ workers here, no shared memory, and nothing is copied but the rows (docs/decisio
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from typing import Any
 
@@ -90,7 +89,8 @@ class Taker(Streams):
         return [array.reshape(len(batches), len(batches[0]), *array.shape[1:]) for array in arrays]
 
     def stats(self) -> Stats:
-        return Stats()
+        with self._changed:
+            return Stats()
 
     def close_stream(self, stream: int) -> None:
         with self._changed:
@@ -103,7 +103,7 @@ class Taker(Streams):
         self.close()
 
     def close(self) -> None:
-        if os.getpid() == self._pid:
+        if self._changed.is_ours():
             self._closed = True
 
 

@@ -11,11 +11,11 @@ files       how many files this process may open
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stoker.locks import Lock
 from stoker.memory import Place
 from stoker.worker.messages import Described, Failure, Finished, FormKnown, Hello, Leave, Question
 
@@ -99,7 +99,7 @@ class Engine(Protocol):
     def respawn(self, worker: int) -> None:
         """Start a new process in the place of one that died. Called from within `Listener.died`."""
 
-    def idle(self, changed: threading.Condition) -> None:
+    def idle(self, changed: Lock) -> None:
         """What a pulling thread does while its batch is not ready: at most 0.1 s, or a task; `changed` is held."""
 
     def nudge(self) -> None:

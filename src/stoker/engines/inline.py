@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from stoker.engines import Answer, Listener
 from stoker.interrupts import interruptible
+from stoker.locks import Lock
 from stoker.memory import Inbox, Slot
 from stoker.memory.board import unseen
 from stoker.worker.current import telling
@@ -54,38 +55,34 @@ class InlineEngine:
     def respawn(self, worker: int) -> None:
         raise AssertionError("the inline engine has no worker that could die")
 
-    def idle(self, changed: threading.Condition) -> None:
+    def idle(self, changed: Lock) -> None:
         if not self._pending:  # another thread runs the task that this one waits for
-            with interruptible():
-                changed.wait(0.1)
+            changed.wait(0.1)
             return
-        changed.release()
-        try:
-            with self._running:
-                self._run_next()
-        finally:
-            changed.acquire()
+        changed.without(self._run_next)
 
     def _run_next(self) -> None:
-        if not self._pending:
-            return
+        with self._running:
+            if self._pending:
+                self._run()
+
+    def _run(self) -> None:
         task = self._pending[0]
-        kept = KeptState(self._held) if self._keeps else contextlib.nullcontext()
         if self._keeps and not self._seeds_torch and "torch" in sys.modules:
             self._seeds_torch = True
             with KeptState(()):
                 self._seeder.found(set_torch_seed(sys.modules["torch"]))
-        with interruptible(), kept, telling(self._runner.current):
-            answer = self._answer(task)
+        answer = interruptible(self._answer, task)
         self._pending.popleft()
         if answer is not None:
             self._listener.heard(0, [answer])
 
     def _answer(self, task: Hello | Question | Leave) -> Answer | None:
-        if isinstance(task, Leave):
-            self._runner.leave(task)
-            return None
-        return task if isinstance(task, Hello) else self._runner.answer(task)
+        with KeptState(self._held) if self._keeps else contextlib.nullcontext(), telling(self._runner.current):
+            if isinstance(task, Leave):
+                self._runner.leave(task)
+                return None
+            return task if isinstance(task, Hello) else self._runner.answer(task)
 
     def nudge(self) -> None:
         """Threads that wait here wait for `changed` alone."""

@@ -25,7 +25,8 @@ from stoker.engines import Death, Listener
 from stoker.engines.child import Child, end, pair
 from stoker.engines.watch import Watch
 from stoker.interrupts import interruptible
-from stoker.memory import Inbox, Memfd, Slot
+from stoker.locks import Lock
+from stoker.memory import Inbox, Memfd, Slot, wanted
 from stoker.memory.budget import oom_kills
 from stoker.worker.messages import FormKnown, Leave, Question
 
@@ -66,17 +67,18 @@ class ProcessEngine:
         self._due: dict[int, float] = {}  # worker: when it is started again
         self._known: FormKnown | None = None
         self._asleep = False  # the supervisor, without a time at which it wakes: no worker owes an answer
-        self._reading = threading.Lock()  # to read a socket and to tell what it said is one act
+        self._reading = Lock()  # to read a socket and to tell what it said is one act
         self._leader: int | None = None  # the thread that waits for a batch and listens
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
-        self._news = select.epoll()  # what workers send, and nudges for the leader
-        self._exits = selectors.DefaultSelector()  # what ends, and calls for the supervisor
-        self._nudge, self._nudged = _pair()
-        self._wakeup, self._woken = _pair()
+        with wanted("descriptors to listen to workers with"):
+            self._news = select.epoll()  # what workers send, and nudges for the leader
+            self._exits = selectors.DefaultSelector()  # what ends, and calls for the supervisor
+            self._nudge, self._nudged = _pair()
+            self._wakeup, self._woken = _pair()
         self._news.register(self._nudged, select.EPOLLIN)
         self._exits.register(self._woken, selectors.EVENT_READ, None)
         thread = threading.Thread(target=self._supervise, name="stoker-supervisor", daemon=True)
@@ -115,18 +117,15 @@ class ProcessEngine:
         elif not self._stopping:
             self._spawn(worker)
 
-    def idle(self, changed: threading.Condition) -> None:
+    def idle(self, changed: Lock) -> None:
         if self._leader is not None or self._stopping:
-            with interruptible():
-                changed.wait(0.1)
+            changed.wait(0.1)
             return
-        changed.release()
+        self._leader = threading.get_ident()
         try:
-            self._leader = threading.get_ident()
-            self._listen(0.1)
+            changed.without(self._listen, 0.1)
         finally:
             self._leader = None
-            changed.acquire()
             changed.notify_all()  # one of those that follow may lead now
 
     def nudge(self) -> None:
@@ -154,10 +153,11 @@ class ProcessEngine:
     def _listen(self, seconds: float) -> None:
         """Wait so long for messages, and tell the listener what they say."""
         try:
-            with interruptible():
-                ready = self._news.poll(seconds)
-        except (ValueError, OSError):  # closed, before this call or within it: the supervisor has ended
-            return
+            ready = interruptible(self._news.poll, seconds)
+        except (ValueError, OSError):
+            if not self._news.closed:  # a handler of the user's raised it, a TimeoutError perhaps
+                raise
+            return  # closed, before this call or within it: the supervisor has ended
         channels = {child.channel.fileno(): child for child in list(self._children.values())}
         for fd, _ in ready:
             if fd == self._nudged.fileno():
@@ -173,7 +173,8 @@ class ProcessEngine:
                 self._receive(child)
             except BaseException as error:  # a message that was read and not told would be waited for
                 self._listener.collapsed(error)
-                raise
+                if not isinstance(error, Exception):
+                    raise
 
     def _receive(self, child: Child) -> None:
         answers = child.receive()

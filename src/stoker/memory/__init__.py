@@ -10,6 +10,7 @@
     lease     the time in which a handed-over batch keeps its slot
     bundle    the program's pickle and arrays, written once, read by all workers
     adopt     large arrays of the trainer's move into the bundle
+    refused   what is said when the system gives none
 
 Only this folder makes shared memory. Slots and bundles are memfds: they have no name, do not
 depend on the size of /dev/shm, and vanish with the last process that holds them.
@@ -21,6 +22,7 @@ from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
 from stoker.memory.memfd import Memfd, above_standard
 from stoker.memory.pool import Pool
+from stoker.memory.refused import wanted
 from stoker.memory.slot import Inbox, Slot
 
 __all__ = [
@@ -35,5 +37,6 @@ __all__ = [
     "Slot",
     "above_standard",
     "open_bundle",
+    "wanted",
     "write_bundle",
 ]

@@ -7,15 +7,21 @@ from pathlib import Path
 
 #: The share of the free memory that one Loader's slots may take when the user does not say.
 SHARE = 0.5
+#: And at least so much, whatever others may take: most never take all that they may.
+_LEAST_SHARE = 0.125
 
 
-def fair_share(root: Path = Path("/")) -> int:
+def fair_share(root: Path = Path("/"), promised: int = 0) -> int:
     """Bytes: half of what the machine, or this process's cgroup (v2 or v1), has free now.
 
     Args:
         root: where `proc` and `sys` are mounted.
+        promised: bytes of what is free that others may still take.
     """
-    return int(min(_machine(root), _cgroup(root)) * SHARE) if math.isfinite(_machine(root)) else 1 << 62
+    if not math.isfinite(_machine(root)):
+        return 1 << 62
+    free = min(_machine(root), _cgroup(root))
+    return int(max((free - promised) * SHARE, free * _LEAST_SHARE))
 
 
 def oom_kills(root: Path = Path("/")) -> int:

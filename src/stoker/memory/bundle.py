@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from stoker.memory.adopt import PAGE, address, adopt, is_adoptable
 from stoker.memory.layout import align
 from stoker.memory.memfd import Memfd
+from stoker.memory.refused import wanted
 
 _PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts
@@ -32,10 +33,11 @@ def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
     head = json.dumps(table).encode()
     start = -(-(_HEAD + len(head)) // PAGE) * PAGE
     memory = Memfd.create("program")
-    os.ftruncate(memory.fd, start + offset)
-    _write(memory.fd, memoryview(len(head).to_bytes(_HEAD, "little") + head), 0, moves=False)
-    for view, (at, _), moves in zip(views, table, adopted, strict=True):
-        _write(memory.fd, view, start + at, moves)
+    with wanted("shared memory for the source and the transform", start + offset):
+        os.ftruncate(memory.fd, start + offset)
+        _write(memory.fd, memoryview(len(head).to_bytes(_HEAD, "little") + head), 0, moves=False)
+        for view, (at, _), moves in zip(views, table, adopted, strict=True):
+            _write(memory.fd, view, start + at, moves)
     fcntl.fcntl(memory.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return memory
 

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from stoker.errors import StokerError
+from stoker.memory.refused import wanted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,12 +30,12 @@ class Memfd:
         """Make an empty one; `name` is what /proc shows.
 
         Raises:
-            StokerError: the system has no memfd.
-            OSError: no descriptor is left.
+            StokerError: the system has no memfd, or gives none.
         """
         if not hasattr(os, "memfd_create"):
             raise StokerError(f"stoker.Loader needs Linux (or WSL 2), this is {sys.platform}")
-        return cls(above_standard(os.memfd_create(f"stoker-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)))
+        with wanted("a descriptor of shared memory"):
+            return cls(above_standard(os.memfd_create(f"stoker-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)))
 
     def close(self) -> None:
         """Give up the descriptor; the memory goes when the last mapping of it does."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
+from stoker.memory.refused import wanted
 
 #: The size of a huge page.
 _HUGE = 2 << 20
@@ -51,7 +52,8 @@ class Pool:
 
 def _memory(nbytes: int) -> mmap.mmap:
     """New memory, in huge pages where the system gives them: a large batch is written 1.2 times as quickly."""
-    memory = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with wanted("memory for batches", nbytes):
+        memory = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if nbytes >= _HUGE:
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)

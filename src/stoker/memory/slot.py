@@ -7,6 +7,7 @@ import mmap
 import os
 
 from stoker.memory.memfd import Memfd, punch
+from stoker.memory.refused import wanted
 
 
 class Slot(Memfd):
@@ -26,7 +27,8 @@ class Slot(Memfd):
 
     def resize(self, nbytes: int) -> None:
         """Give the slot its size; it never shrinks, so no reader can meet the end of the file (SIGBUS)."""
-        os.ftruncate(self.fd, nbytes)
+        with wanted("shared memory for a batch", nbytes):
+            os.ftruncate(self.fd, nbytes)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
 
     def readable(self, nbytes: int = 0) -> mmap.mmap:
@@ -36,7 +38,8 @@ class Slot(Memfd):
         tensor (`x[:4]`, a replica's rows) when nothing else refers to the tensor any more, whoever owns the memory.
         """
         if self._reader is None or len(self._reader) < nbytes:
-            self._reader = mmap.mmap(self.fd, 0, flags=mmap.MAP_SHARED)
+            with wanted("a mapping of a batch", max(nbytes, self.size())):
+                self._reader = mmap.mmap(self.fd, 0, flags=mmap.MAP_SHARED)
         return self._reader
 
     def writable(self, nbytes: int = 0) -> mmap.mmap:
@@ -76,7 +79,8 @@ class Inbox(Memfd):
         """Put `data` in the place of what was there."""
         view, offset = memoryview(data), 0
         while offset < len(data):
-            offset += os.pwrite(self.fd, view[offset:], offset)
+            with wanted("shared memory for what a worker makes a batch from", len(data)):
+                offset += os.pwrite(self.fd, view[offset:], offset)
 
     def read(self) -> memoryview:
         """All that is there; what lies behind the last `put` is of no meaning."""

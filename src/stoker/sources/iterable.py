@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from stoker.errors import SourceError, cause, summary
+from stoker.locks import Lock
 
 #: Items that are skipped and yet kept, so that what batches look like is found out from the same ones.
 _IN_SIGHT = 32
@@ -102,7 +103,7 @@ class Puller:
         self._skip, self._skipped = skip, list[bytes]()
         self._items: deque[bytes] = deque()
         self._wanted = skip
-        self._changed = threading.Condition()
+        self._changed = Lock()
         self._closed = False
         self.pulled = skip
         self.ended: Ended | None = None
@@ -113,7 +114,7 @@ class Puller:
         """Pull until so many items have been pulled in all."""
         with self._changed:
             self._wanted = max(self._wanted, count)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def peek(self, count: int) -> list[bytes]:
         """The first items, at most so many, without taking them."""
@@ -136,7 +137,7 @@ class Puller:
         """Pull no more; wait so long for an item that is being made."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         if wait and threading.current_thread() is not self._thread:
             self._thread.join(wait)
 

@@ -1,0 +1,42 @@
+"""What is said when the system gives no memory or no descriptor for it."""
+
+from __future__ import annotations
+
+import errno
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stoker.errors import StokerError
+
+_FORBIDDEN = "memfd_create is not allowed here, by a sandbox (seccomp) perhaps: allow it, shared memory needs it"
+#: The limit that is in the way, and what it limits.
+_LIMITS = {
+    errno.ENOMEM: ("RLIMIT_AS", "the address space of a process, bytes", "ulimit -v"),
+    errno.EFBIG: ("RLIMIT_FSIZE", "the size of a file, of shared memory too, bytes", "ulimit -f"),
+    errno.EMFILE: ("RLIMIT_NOFILE", "the open files of a process", "ulimit -n"),
+}
+
+
+@contextmanager
+def wanted(what: str, nbytes: int = 0) -> Iterator[None]:
+    """Turn an OSError of the block into a `StokerError`: what was wanted, and which limit is in the way."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a handler of a signal raised it, a TimeoutError perhaps
+            raise
+        size = f" ({nbytes:,} bytes)" if nbytes else ""
+        raise StokerError(f"{what}{size} could not be had: {error.strerror}. {_why(error.errno)}") from error
+
+
+def _why(number: int | None) -> str:
+    if number in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+        return f"{_FORBIDDEN}."
+    if number not in _LIMITS:
+        return "Free some memory, or give a smaller batch_size, prefetch or memory_limit."
+    name, what, tool = _LIMITS[number]
+    most, _ = resource.getrlimit(getattr(resource, name))
+    if most == resource.RLIM_INFINITY:
+        return "The system has no more. Give fewer workers, or a smaller batch_size or prefetch."
+    return f"{name}, {what}, is {most:,} here. Raise it (`{tool}`), or give a smaller batch_size or prefetch."
