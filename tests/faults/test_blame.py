@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -43,9 +44,13 @@ def source_of(kind: str) -> Any:
     return stoker.from_iterable(lambda: iter(range(COUNT)))
 
 
-@pytest.mark.parametrize("how", ["raise", "SIGKILL"])
-@pytest.mark.parametrize("collate", ["stack", "pad"])
-@pytest.mark.parametrize("kind", ["map", "generator", "iterable"])
+def cases() -> Iterator[Any]:
+    quick = ("map", "pad", "SIGKILL"), ("generator", "stack", "SIGKILL"), ("iterable", "pad", "raise")
+    for case in itertools.product(("map", "generator", "iterable"), ("stack", "pad"), ("raise", "SIGKILL")):
+        yield pytest.param(*case, marks=[] if case in quick else pytest.mark.stress)
+
+
+@pytest.mark.parametrize(("kind", "collate", "how"), cases())
 def test_an_example_that_does_harm_when_it_is_converted_is_named_and_left_out(
     kind: str, collate: str, how: str
 ) -> None:
@@ -63,7 +68,7 @@ def test_an_example_that_does_harm_when_it_is_converted_is_named_and_left_out(
     assert found == [number for number in range(COUNT) if number != AT]
 
 
-@pytest.mark.parametrize("kind", ["map", "generator", "iterable"])
+@pytest.mark.parametrize("kind", ["map", "generator", pytest.param("iterable", marks=pytest.mark.stress)])
 def test_an_example_that_becomes_many_and_dies_on_the_way_gives_what_came_before(kind: str) -> None:
     def many(number: Any) -> Any:
         def outputs() -> Iterator[int]:
@@ -83,7 +88,7 @@ def test_an_example_that_becomes_many_and_dies_on_the_way_gives_what_came_before
     assert {10 * AT + 4, 10 * AT + 5} <= lost <= set(range(10 * AT, 10 * AT + 6))
 
 
-@pytest.mark.parametrize("kind", ["generator", "map"])
+@pytest.mark.parametrize("kind", ["generator", pytest.param("map", marks=pytest.mark.stress)])
 def test_slow_examples_are_not_accused_of_what_kills_workers_from_outside(kind: str) -> None:
     def slow(number: Any, rng: np.random.Generator) -> Any:
         time.sleep(0.02)
@@ -115,8 +120,9 @@ def test_when_every_example_kills_an_error_ends_it() -> None:
     def kills(number: Any) -> Any:
         os._exit(3)
 
+    options: Any = {"on_error": "skip", "retries": 0, "workers": 2}
     with (
-        stoker.Loader(range(COUNT), batch_size=8, transform=kills, on_error="skip", workers=2) as loader,
+        stoker.Loader(range(COUNT), batch_size=8, transform=kills, **options) as loader,
         pytest.raises(stoker.WorkerDied, match="exited with code 3"),
     ):
         list(loader)
