@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 import stoker
 from tests.faults.code import AT
-from tests.soak.tools import digest
+from tests.soak.tools import digest, hit
 
 COUNT = 64
 
@@ -50,7 +49,7 @@ def cases() -> Iterator[Any]:
         yield pytest.param(*case, marks=[] if case in quick else pytest.mark.stress)
 
 
-@pytest.mark.parametrize(("kind", "collate", "how"), cases())
+@pytest.mark.parametrize(("kind", "collate", "how"), list(cases()))
 def test_an_example_that_does_harm_when_it_is_converted_is_named_and_left_out(
     kind: str, collate: str, how: str
 ) -> None:
@@ -98,9 +97,7 @@ def test_slow_examples_are_not_accused_of_what_kills_workers_from_outside(kind: 
 
     def kill() -> None:
         while not over.wait(0.5):
-            workers = [one for one in psutil.Process().children() if "stoker.worker" in one.cmdline()]
-            if workers:
-                dice.choice(workers).send_signal(signal.SIGKILL)
+            hit(dice.randrange(9))
 
     options: Any = {"batch_size": 16, "transform": slow, "on_error": "skip"}
     with stoker.Loader(source_of(kind), workers=0, **options) as quiet:

@@ -259,6 +259,12 @@ def test_workers_that_never_come_up_are_given_up() -> None:
     assert answers == [[Respawn(0)]] * (STARTS - 1) + [[GiveUp("no numpy")]]
 
 
+def test_starts_that_somebody_may_have_killed_count_half() -> None:
+    machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
+    answers = [machine.on(Died(0, KILLED, killed=True)) for _ in range(2 * STARTS)]
+    assert answers == [[Respawn(0)]] * (2 * STARTS - 1) + [[GiveUp(KILLED)]]
+
+
 def test_it_is_the_starts_of_one_worker_that_count() -> None:
     machine = Scheduler(workers=3, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     assert [machine.on(Died(worker, "slow")) for worker in range(3)] == [[Respawn(worker)] for worker in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from itertools import zip_longest
 
@@ -57,7 +58,8 @@ class Inquest:
         if skippable and task is not None and epoch is not None and isinstance(task.work, Stride):
             assert place.example is not None
             skippable = not epoch.is_left_out(epoch.shard_of(task.work), place.example)
-        return Died(death.worker, death, place.task, row, place.example, skippable)
+        killed = death.stuck is None and -death.code in (signal.SIGKILL, signal.SIGTERM)
+        return Died(death.worker, death, place.task, row, place.example, skippable, killed)
 
     def words(self, place: Place) -> str:
         """What a worker is at, in words."""

@@ -19,7 +19,7 @@ What always holds (tests/test_scheduler.py):
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -55,7 +55,7 @@ from stoker.scheduler.streams import Batch, Shard, State, Stream
 #: How often a task is done again after a worker died at it, when the user does not say.
 RETRIES = 2
 #: Starts of a worker that fail one after the other, before and after one has come up: no more are tried. While
-#: others work they are, whatever kills it.
+#: others work they are, whatever kills it. One that somebody may have killed counts half.
 STARTS, STARTS_PROVEN = 2, 12
 #: A task is looked into when workers died at one and the same place in it more often than it may be done again; or
 #: so many times as often at any.
@@ -112,7 +112,7 @@ class Scheduler:
         self._up: dict[int, deque[Held]] = {}
         self._deaths: dict[int, Deaths] = {}  # of a task, by its id
         self._acquitted: Counter[int] = Counter()  # rounds of tries in which nothing of a task, by its id, killed
-        self._failed_starts: Counter[int] = Counter()  # of a worker, in a row
+        self._failed_starts: defaultdict[int, float] = defaultdict(float)  # of a worker, in a row
         self._proven = False  # a worker has come up: the program can be loaded
         self._next_task = 0
         self._row_seconds: float | None = None
@@ -158,7 +158,8 @@ class Scheduler:
                 else:
                     self._fail(held, reason)
             case Died(worker, reason):
-                self._failed_starts[worker] += worker not in self._up
+                if worker not in self._up:
+                    self._failed_starts[worker] += 0.5 if event.killed else 1
                 self._died(event, out)
                 out.append(GiveUp(reason) if self._is_hopeless(worker) else Respawn(worker))
 

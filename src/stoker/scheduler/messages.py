@@ -80,6 +80,7 @@ class Died:
         row: of the batch that it was making: the one it was at, or None.
         example: of the shard that it was reading: the one it was at, or None.
         skippable: whether what it was at can be left out of its shard.
+        killed: whether by a signal that others send, the kernel or a user.
     """
 
     worker: int
@@ -88,6 +89,7 @@ class Died:
     row: int | None = None
     example: int | None = None
     skippable: bool = False
+    killed: bool = False
 
 
 @dataclass(frozen=True)
