@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy.typing as npt
 
 from stoker.dispatch import Taker, rest_if_exiting
-from stoker.errors import ClosedError
+from stoker.errors import ClosedError, StokerError
 from stoker.feed import arrays
 from stoker.interrupts import shielded
 from stoker.plan import Deal, Iteration, Position
@@ -115,8 +115,10 @@ class Batches(Iterator[Any]):
         """What `pull` gives for this stream."""
         try:
             pulled = pull(self._stream)
-        except Exception:  # the epoch's end, or an error that ends the epoch
-            self.close()
+        except Exception as error:
+            is_over = self._begun and self._dispatcher.epoch(self._stream) is None
+            if is_over or isinstance(error, StopIteration | StokerError):  # else a handler of the user's raised it
+                self.close()
             raise
         if not self._begun:
             self._begun = True

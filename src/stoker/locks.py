@@ -72,16 +72,18 @@ class Lock:
             self._acquire()
             self._before = before
 
-    def wait(self, seconds: float = -1) -> None:
-        """While it is held: let others have it until one of them calls `notify_all`, so long at most."""
+    def wait(self, seconds: float = -1) -> bool:
+        """While it is held: let others have it until one calls `notify_all`, so long at most; whether one did."""
         waiter = threading.Lock()
         waiter.acquire()
         self._waiting.append(waiter)
         try:
             self.without(interruptible, waiter.acquire, True, seconds)
         finally:
-            if waiter in self._waiting:
+            was_called = waiter not in self._waiting
+            if not was_called:
                 self._waiting.remove(waiter)
+        return was_called
 
     def notify_all(self) -> None:
         """While it is held: wake all that wait."""

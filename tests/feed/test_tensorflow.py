@@ -235,3 +235,22 @@ def test_tensorflow_may_work_in_place_on_parts_of_a_batch() -> None:
         for _ in range(3):
             batches = iter(loader.to_tf())
             assert [int(row) for _ in range(8) for row in step(batches)[:, 7]] == [2 * n + 1 for n in range(64)]
+
+
+def test_iterators_in_cycles_are_collected_by_a_thread_that_listens_to_the_workers() -> None:
+    """TensorFlow lets the collecting thread wait for an iterator's prefetching one, which waits for a batch."""
+    thresholds = gc.get_threshold()
+    with stoker.Loader(range(10**6), batch_size=4, workers=1) as loader:
+        dataset, batches = loader.to_tf(), iter(loader)
+        gc.set_threshold(50, 5, 5)
+        try:
+            for _ in range(60):
+                iterator = iter(dataset)
+                next(iterator)
+                cycle: list[Any] = [iterator]
+                cycle.append(cycle)
+                del iterator, cycle
+                for _ in range(10):
+                    next(batches)
+        finally:
+            gc.set_threshold(*thresholds)

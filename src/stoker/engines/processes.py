@@ -119,7 +119,10 @@ class ProcessEngine:
 
     def idle(self, changed: Lock) -> None:
         if self._leader is not None or self._stopping:
-            changed.wait(0.1)
+            if not changed.wait(0.1) and not self._stopping:
+                # The leader does not listen: it is in a handler of the user's, or the garbage collector lets it
+                # destroy an iterator of tf.data, which waits for this very thread.
+                changed.without(self._listen, 0)
             return
         self._leader = threading.get_ident()
         try:
