@@ -15,6 +15,7 @@ import tensorflow as tf
 import stoker
 from stoker.dispatch import Shelf
 from tests.examples import Misbehaving, Nested, Pair, Squares
+from tests.test_ends import run
 
 DTYPES = [
     *"bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split(),
@@ -237,20 +238,29 @@ def test_tensorflow_may_work_in_place_on_parts_of_a_batch() -> None:
             assert [int(row) for _ in range(8) for row in step(batches)[:, 7]] == [2 * n + 1 for n in range(64)]
 
 
-def test_iterators_in_cycles_are_collected_by_a_thread_that_listens_to_the_workers() -> None:
-    """TensorFlow lets the collecting thread wait for an iterator's prefetching one, which waits for a batch."""
-    thresholds = gc.get_threshold()
-    with stoker.Loader(range(10**6), batch_size=4, workers=1) as loader:
-        dataset, batches = loader.to_tf(), iter(loader)
-        gc.set_threshold(50, 5, 5)
-        try:
-            for _ in range(60):
-                iterator = iter(dataset)
-                next(iterator)
-                cycle: list[Any] = [iterator]
-                cycle.append(cycle)
-                del iterator, cycle
-                for _ in range(10):
-                    next(batches)
-        finally:
-            gc.set_threshold(*thresholds)
+CYCLES = """
+import gc, os, stoker
+loader = stoker.Loader(range(10**6), batch_size=4, workers=1)
+dataset, batches = loader.to_tf(), iter(loader)
+gc.set_threshold(50, 5, 5)
+for _ in range(60):
+    iterator = iter(dataset)
+    next(iterator)
+    cycle = [iterator]
+    cycle.append(cycle)
+    del iterator, cycle
+    for _ in range(10):
+        next(batches)
+os._exit(0)
+"""
+
+
+@pytest.mark.stress
+def test_a_thread_that_listens_to_the_workers_collects_iterators_and_nobody_waits_for_it() -> None:
+    """TensorFlow lets the collecting thread wait for an iterator's prefetching one, which waits for a batch.
+
+    In a process of its own: TensorFlow lets that thread itself wait for ever, when it is the collecting one.
+    """
+    trainer = run(CYCLES)
+    trainer.communicate(timeout=60)
+    assert trainer.returncode == 0
