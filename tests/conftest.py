@@ -92,7 +92,7 @@ def descriptors() -> Iterator[str]:
             link = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115, fast
         except OSError:
             continue
-        if "stoker" in link or "pidfd" in link:
+        if "memfd:stoker" in link or "pidfd" in link:
             yield link
 
 
