@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ import psutil
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it lets run in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Seconds that a test's processes and threads have to end.
 PATIENCE = 3.0
