@@ -113,6 +113,7 @@ def test_slow_examples_are_not_accused_of_what_kills_workers_from_outside(kind: 
     assert found == expected
 
 
+@pytest.mark.stress
 def test_when_every_example_kills_an_error_ends_it() -> None:
     def kills(number: Any) -> Any:
         os._exit(3)
