@@ -13,7 +13,7 @@ from stoker.engines.deaths import how
 from stoker.epochs import Epoch
 from stoker.memory import Phase, Place
 from stoker.plan import mix
-from stoker.scheduler.messages import Died, Failed, Rows, Stride, Task, Trial
+from stoker.scheduler.messages import Died, Failed, Rows, Stride, Task, Trial, is_apart
 from stoker.stats import Skipped
 from stoker.worker.digests import WHOLE
 from stoker.worker.messages import Failure, Finished
@@ -22,11 +22,6 @@ from stoker.worker.messages import Failure, Finished
 IN_A_ROW = 10
 #: Of outputs, each behind the number of its example.
 Digests = tuple[tuple[int, int], ...]
-
-
-def is_trial(work: object) -> bool:
-    """Whether the rows are made to see what comes of it, and are not written."""
-    return isinstance(work, Trial) or (isinstance(work, Stride) and (work.of is not None or work.until is not None))
 
 
 class Inquest:
@@ -101,7 +96,7 @@ class Inquest:
         work = task.work
         if isinstance(work, Trial | Stride) and work.of is not None:
             return True
-        if not self._verify or is_trial(work):
+        if not self._verify or is_apart(work):
             return False
         if isinstance(work, Stride):
             return not work.again and self._is_drawn(epoch.number, task.id)
@@ -112,7 +107,7 @@ class Inquest:
 
     def to_be_done_again(self, task: Task, answer: Finished) -> bool:
         """Whether a task that is done is to be done a second time; what came out is kept until then."""
-        if not answer.digests or not isinstance(task.work, Rows | Stride) or is_trial(task.work):
+        if not answer.digests or not isinstance(task.work, Rows | Stride) or is_apart(task.work):
             return False
         self._digests[answer.task] = task.stream, answer.digests
         return True

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from stoker.collation import Form
-from stoker.dispatch.inquest import Inquest, is_trial
+from stoker.dispatch.inquest import Inquest
 from stoker.dispatch.ledger import Ledger
 from stoker.dispatch.shelf import Shelf
 from stoker.dispatch.telling import Told
 from stoker.engines import Death
 from stoker.epochs import Epoch
-from stoker.scheduler.messages import Died, Done, Event, Failed, Stride, Task
+from stoker.scheduler.messages import Died, Done, Event, Failed, Stride, Task, is_apart
 from stoker.worker.messages import MANY, NONE, Failure, Finished, Question, Step, Work
 
 
@@ -72,14 +72,14 @@ class Tasks:
     def question(self, task: Task, opens: bool) -> Question:
         """What a worker is asked; what it needs is put into the slot's inbox."""
         epoch = self._epochs[task.stream]
-        if (opens or is_trial(task.work)) and (items := epoch.inbox(task)) is not None:
+        if (opens or is_apart(task.work)) and (items := epoch.inbox(task)) is not None:
             self._shelf.put(task.slot, items)
         question = epoch.question(task, opens)
         if isinstance(question, Work | Step) and self.inquest.is_compared(task, epoch):
             question = replace(question, digest=True)
         if isinstance(question, Step) and isinstance(task.work, Stride):
             careful = task.id in self._died_at
-            question = replace(question, trial=is_trial(task.work), until=task.work.until, careful=careful)
+            question = replace(question, trial=is_apart(task.work), until=task.work.until, careful=careful)
         if isinstance(question, Work | Step) and len(question.indices) > MANY:
             self._shelf.put(task.slot, question.indices.tobytes())
             question = replace(question, indices=NONE)
@@ -107,7 +107,7 @@ class Tasks:
             return [_done(worker, task, answer)]
         since = epoch.since(task.work)
         epoch.heard(task.work, answer)
-        if is_trial(task.work):  # it has written nothing
+        if is_apart(task.work):  # it has written nothing
             return [_done(worker, task, answer)]
         if answer.skips and isinstance(task.work, Stride) and not task.work.again:
             self._ledger.skipped(*epoch.noted(task.work, answer.skipped, answer.skips))

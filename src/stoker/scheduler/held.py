@@ -66,13 +66,6 @@ def repeated(task: Task, since: object) -> Trial | Stride:
     return Stride(task.work.shard, True, since, of=task.id)
 
 
-def is_apart(work: object) -> bool:
-    """Whether something comes of it beside the batch: it is compared, or tells whether an example kills."""
-    if isinstance(work, Stride):
-        return work.of is not None or work.until is not None
-    return isinstance(work, Trial)
-
-
 def first_row(task: Task | None) -> int:
     """The first row of a task."""
     return task.work.first if task is not None and isinstance(task.work, Rows | Trial) else 0

@@ -7,7 +7,7 @@ The life of a batch in its slot:
        │  └──only examples that are left at a shard's end──▶ parked (slot free)
        └──stream closed, or slot taken back──▶ DROPPED ──last writer gone──▶ (slot free)
 
-What always holds (tests/test_scheduler.py):
+What always holds (tests/scheduler):
     - a stream's batches are delivered once each and in order;
     - rows are given to a worker only while no other live worker holds them;
     - a slot is free, being made, or leased, never two of these; at most `leases` are leased,
@@ -23,7 +23,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from stoker.scheduler.held import Deaths, Held, Search, first_row, is_apart, repeated
+from stoker.scheduler.held import Deaths, Held, Search, first_row, repeated
 from stoker.scheduler.messages import (
     Blame,
     Closed,
@@ -48,6 +48,7 @@ from stoker.scheduler.messages import (
     Submit,
     Task,
     Trial,
+    is_apart,
 )
 from stoker.scheduler.narrowing import TIMES, Narrowing, Span
 from stoker.scheduler.streams import Batch, Shard, State, Stream

@@ -158,6 +158,13 @@ class Stride:
     until: int | None = None
 
 
+def is_apart(work: object) -> bool:
+    """Whether nothing of it is written: it is compared, or tells whether an example kills."""
+    if isinstance(work, Stride):
+        return work.of is not None or work.until is not None
+    return isinstance(work, Trial)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Examples start … stop-1 of those that were parked under this number."""
