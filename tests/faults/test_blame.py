@@ -6,9 +6,11 @@ import itertools
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,3 +126,42 @@ def test_when_every_example_kills_an_error_ends_it() -> None:
         pytest.raises(stoker.WorkerDied, match="exited with code 3"),
     ):
         list(loader)
+
+
+def test_a_worker_that_sends_what_is_no_message_is_replaced(tmp_path: Path) -> None:
+    note = tmp_path / "written"
+
+    def scribbles(number: Any) -> Any:
+        if number == AT and not note.exists():
+            note.touch()
+            for link in Path("/proc/self/fd").iterdir():
+                if link.is_symlink() and str(link.readlink()).startswith("socket:"):
+                    os.write(int(link.name), b"garbage")
+        return number
+
+    with stoker.Loader(range(COUNT), batch_size=8, transform=scribbles, workers=2) as loader:
+        assert [number for batch in loader for number in batch.tolist()] == list(range(COUNT))
+        assert loader.stats().deaths == 1
+    assert note.exists()
+
+
+def test_idle_workers_wait_whatever_the_default_timeout_of_sockets() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.1)
+    try:
+        with stoker.Loader(range(COUNT), batch_size=8, workers=2) as loader:
+            for _ in range(2):
+                assert len(list(loader)) == 8
+                time.sleep(0.3)
+            assert loader.stats().deaths == 0
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def test_programs_that_user_code_starts_get_no_memory_of_stokers() -> None:
+    def starts(number: Any) -> Any:
+        with os.popen("ls -l /proc/self/fd") as program:
+            return program.read().count("stoker")
+
+    with stoker.Loader(range(2), batch_size=2, transform=starts, workers=1) as loader:
+        assert [batch.tolist() for batch in loader] == [[0, 0]]

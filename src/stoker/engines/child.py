@@ -132,8 +132,8 @@ class Child:
                 return answers or None
             try:
                 answer = decode(self._heard[:size].tobytes())
-            except ValueError:  # user code has written to a descriptor that is not its own
-                log.warning("worker %d sent what is no message, and is killed", self.number, exc_info=True)
+            except ValueError as error:  # user code has written to a descriptor that is not its own
+                log.warning("worker %d is killed, for it sent what is %s", self.number, str(error))
                 self.signal(signal.SIGKILL)
                 return answers or None
             assert isinstance(answer, Hello | Described | Finished | Failure), answer
