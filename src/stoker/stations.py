@@ -16,7 +16,6 @@ from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher, Shelf, Streams, Take
 from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
 from stoker.engines.files import require_descriptors
-from stoker.engines.inline import InlineEngine
 from stoker.epochs import Batching, Epoch, IndexEpoch, ItemEpoch, ShardEpoch
 from stoker.epochs.saved import Saved
 from stoker.errors import OptionError, StateError
@@ -256,6 +255,8 @@ class Stations:
 
             engine = ProcessEngine(dump(program), slots, inboxes, self.workers, self._timeout)
         else:
+            from stoker.engines.inline import InlineEngine
+
             engine = InlineEngine(program, slots, inboxes)
         return Dispatcher(
             _Epochs(self._source, self._plan, self.batching, self._uneven),

@@ -7,13 +7,12 @@ transforms do): they are found when these are pickled.
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import random
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
@@ -21,7 +20,8 @@ import numpy as np
 _GOLDEN, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 _PCG_INCREMENT = (0x5851F42D4C957F2D14057B7EF767814F << 1 | 1) & ((1 << 128) - 1)
 
-Held = random.Random | np.random.Generator | np.random.RandomState
+if TYPE_CHECKING:  # who needs no `numpy.random` does not wait for it: NumPy imports it when it is first looked at
+    Held: TypeAlias = random.Random | np.random.Generator | np.random.RandomState
 SetSeed = Callable[[int], Any]
 
 
@@ -38,7 +38,7 @@ def _tensorflow(module: ModuleType) -> SetSeed:
 _LIBRARIES: dict[str, Callable[[ModuleType], SetSeed]] = {"torch": set_torch_seed, "tensorflow": _tensorflow}
 
 
-class Watch(importlib.abc.MetaPathFinder):
+class Watch:
     """Calls `found` with what sets a library's seed, when the library has been imported."""
 
     def __init__(self, found: Callable[[SetSeed], None]) -> None:
@@ -59,7 +59,7 @@ class Watch(importlib.abc.MetaPathFinder):
             spec = finder.find_spec(name, path, target) if finder is not self else None
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Told(spec.loader, self)
+                    spec.loader = cast("Any", _Told(spec.loader, self))
                 return spec
         return None
 
@@ -69,7 +69,7 @@ class Watch(importlib.abc.MetaPathFinder):
         self._found(_LIBRARIES[module.__name__](module))
 
 
-class _Told(importlib.abc.Loader):
+class _Told:
     """A loader that tells when it has loaded; else as the one that it stands for."""
 
     def __init__(self, loader: Any, watch: Watch) -> None:
@@ -94,9 +94,16 @@ class _Told(importlib.abc.Loader):
 came_with_program: list[Held] = []
 
 
+def is_held(value: object) -> TypeGuard[Held]:
+    """Whether it is a generator of random numbers with a state of its own."""
+    if "numpy.random" in sys.modules and isinstance(value, np.random.Generator | np.random.RandomState):
+        return True
+    return isinstance(value, random.Random)
+
+
 def reduced(value: Any) -> Any:
     """How a generator that an object holds is pickled, so that the worker knows of it; None for anything else."""
-    if not isinstance(value, Held):
+    if not is_held(value):
         return None
     function, arguments, *rest = cast("tuple[Any, ...]", value.__reduce__())
     return _rebuilt, (function, arguments, rest[0] if rest else None)

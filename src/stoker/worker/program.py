@@ -17,14 +17,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stoker.collation import Collation
 from stoker.errors import ProgramError, cause, summary
 from stoker.memory import Memfd, open_bundle, write_bundle
-from stoker.worker.libraries import Held, came_with_program, reduced
+from stoker.worker.libraries import came_with_program, is_held, reduced
+
+if TYPE_CHECKING:
+    from stoker.worker.libraries import Held
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _pickled(program: Program, buffers: list[pickle.PickleBuffer], held: list[He
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         def reducer_override(self, value: Any) -> Any:
-            if isinstance(value, Held) and held is not None:
+            if held is not None and is_held(value):
                 held.append(value)
             found = _mapped_file(value) if isinstance(value, np.memmap) else reduced(value)
             return found or super().reducer_override(value)

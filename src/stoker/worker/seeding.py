@@ -24,10 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.plan.permutation import mix, mix_array
-from stoker.worker.libraries import Held, SetSeed, restore, seed_held, states_of
+from stoker.worker.libraries import SetSeed, restore, seed_held, states_of
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from stoker.worker.libraries import Held
 
 
 class LazyRandom(random.Random):
