@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 
 import stoker
@@ -72,6 +77,74 @@ def test_a_loader_that_waits_for_its_workers_can_be_interrupted_and_used_again()
             next(iter(loader))
         assert time.monotonic() - begun < 0.4, "it does not wait for the batch"
         assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+
+
+def test_fit_that_waits_for_a_batch_can_be_interrupted_and_its_loader_used_again(tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+
+    def stuck(example: Any) -> Any:
+        until = time.monotonic() + 60
+        while example == 4 and not go_on.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        return np.float32([example]), np.float32(example)
+
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with stoker.Loader(range(6), batch_size=2, workers=2, transform=stuck) as loader:
+        second = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batch and interrupt(0.3))
+        begun = time.monotonic()
+        with pytest.raises((KeyboardInterrupt, RuntimeError)) as caught:
+            model.fit(loader.to_tf(), callbacks=[second], verbose=0)
+        if sys.version_info < (3, 12):  # what is raised in the main thread while TensorFlow makes an exception there
+            assert "KeyboardInterrupt" in str(caught.value)
+        else:
+            assert caught.type is KeyboardInterrupt
+        assert time.monotonic() - begun < 10, "the stuck example ends after a minute"
+        go_on.touch()
+        assert [labels.tolist() for _, labels in loader] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_what_ctrl_c_does_later_or_to_others_ends_no_iteration() -> None:
+    def slow(example: Any) -> Any:
+        time.sleep(1.5 * (example == 4))
+        return example
+
+    noted: list[int] = []
+    with stoker.Loader(range(6), batch_size=2, workers=1, transform=slow) as loader:
+        batches = iter(loader.to_tf())
+        found = [next(batches).numpy().tolist()]
+        with pytest.raises(KeyboardInterrupt):  # heeded before it waits
+            signal.raise_signal(signal.SIGINT)
+        found += [batch.numpy().tolist() for batch in batches]
+        before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+        interrupt(0.3)
+        try:
+            found += [batch.numpy().tolist() for batch in loader.to_tf()]
+        finally:
+            signal.signal(signal.SIGINT, before)
+    assert found == [[0, 1], [2, 3], [4, 5]] * 2
+    assert noted == [signal.SIGINT]
+
+
+def test_signals_are_told_to_who_asked_first_and_those_of_a_fork_not_to_its_parent() -> None:
+    script = """
+    import os, select, signal, socket, time
+    from stoker.dispatch import listen_for_interrupts
+    theirs = socket.socketpair()[0]
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.fileno())
+    listen_for_interrupts()
+    assert signal.set_wakeup_fd(-1) == theirs.fileno()
+    listen_for_interrupts()
+    ours = signal.set_wakeup_fd(-1)
+    assert ours != -1
+    listen_for_interrupts()
+    if not (child := os.fork()):
+        os._exit(signal.set_wakeup_fd(-1) + 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert signal.set_wakeup_fd(-1) == ours
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
 
 
 def test_ctrl_c_waits_for_the_end_of_a_shielded_block_or_an_open_place_in_it() -> None:

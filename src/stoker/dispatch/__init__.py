@@ -10,6 +10,7 @@ inquest      which example is at fault
 ledger       deaths, and examples that were left out, are counted
 telling      what a consumer is told when a batch cannot be made
 exits        the end of the interpreter
+unheeded     Ctrl-C while TensorFlow waits for a batch
 """
 
 from stoker.dispatch.dispatcher import Dispatcher
@@ -17,6 +18,7 @@ from stoker.dispatch.exits import close_before_others, exiting, rest_if_exiting
 from stoker.dispatch.shelf import AHEAD_MOST, LEASES, Shelf, promised
 from stoker.dispatch.streams import AT_ONCE, Streams
 from stoker.dispatch.taker import Taker
+from stoker.dispatch.unheeded import listen_for_interrupts
 
 __all__ = [
     "AHEAD_MOST",
@@ -28,6 +30,7 @@ __all__ = [
     "Taker",
     "close_before_others",
     "exiting",
+    "listen_for_interrupts",
     "promised",
     "rest_if_exiting",
 ]

@@ -25,6 +25,7 @@ from stoker.dispatch.shelf import LEASES, Shelf
 from stoker.dispatch.streams import AT_ONCE, MakeEpoch, Streams
 from stoker.dispatch.tasks import Tasks
 from stoker.dispatch.telling import Told, error_of, warning_of
+from stoker.dispatch.unheeded import Unheeded
 from stoker.engines import Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
@@ -307,9 +308,12 @@ class Dispatcher(Streams):
             outbox.asked = True
             self._step(Pulled(stream))
         self._check()
+        unheeded = Unheeded()
         while not outbox.outcomes:
             self._engine.idle(self._changed)
             self._check()
+            if unheeded:
+                raise StopIteration  # which TensorFlow returns with
             if stream != _PROBE and self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
         outbox.asked = False

@@ -22,7 +22,7 @@ import numpy as np
 import optree
 
 from stoker.collation import Form
-from stoker.dispatch import AT_ONCE, Taker, close_before_others
+from stoker.dispatch import AT_ONCE, Taker, close_before_others, listen_for_interrupts
 from stoker.errors import OptionError
 from stoker.feed.iterators import Iterators, Nothing, Stacks, weak
 from stoker.memory import Layout
@@ -290,6 +290,7 @@ def _counted(made: Any, loader: Loader) -> Any:
 
     class Counted(type(made)):  # type: ignore[misc]  # of a class that is known only here
         def __iter__(self) -> Any:
+            listen_for_interrupts()
             iterator = super().__iter__()
             if _tensorflow().executing_eagerly():
                 kind: Any = type(iterator)
