@@ -17,8 +17,9 @@ from stoker.worker.current import telling
 from stoker.worker.libraries import set_torch_seed
 from stoker.worker.messages import FormKnown, Hello, Leave, Question
 from stoker.worker.program import Program, held_by
-from stoker.worker.runner import Fork, Runner
+from stoker.worker.runner import Runner
 from stoker.worker.seeding import KeptState, Seeder
+from stoker.worker.writer import Fork
 
 
 class InlineEngine:

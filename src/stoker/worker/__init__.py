@@ -4,6 +4,9 @@ __main__      a worker process
 program       the user's code, and how it gets there
 unpicklable   which part of it cannot be sent
 runner        tasks: which of the stations below does what
+numbered      tasks that are rows of a batch, known beforehand
+steps         tasks that are the next rows of a shard, counted as they come
+writer        examples into slots, and which one does harm there
 describe      what the examples look like
 reading       from the source to examples: read, seed, transform
 digests       whether an example came out as it did before

@@ -37,8 +37,9 @@ from stoker.worker.messages import (
 )
 from stoker.worker.program import load
 from stoker.worker.report import failure
-from stoker.worker.runner import Fork, Runner
+from stoker.worker.runner import Runner
 from stoker.worker.seeding import Seeder, install_lazy_random
+from stoker.worker.writer import Fork
 
 _PR_SET_PDEATHSIG = 1
 

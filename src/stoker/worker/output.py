@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stoker.collation import Form
-from stoker.memory import Inbox, Layout, Slot
+from stoker.memory import Layout, Slot
 from stoker.memory.parcel import pack
 from stoker.spec import Kind, Misfit
 from stoker.values import STRING
@@ -23,7 +23,6 @@ class Output:
 
     Args:
         slots: the slots, by number.
-        inboxes: theirs.
         batch_size: rows of a full batch.
         function: the user's collate function, or None.
         memory_limit: bytes that all slots together may take.
@@ -32,12 +31,11 @@ class Output:
     def __init__(
         self,
         slots: Sequence[Slot],
-        inboxes: Sequence[Inbox],
         batch_size: int,
         function: Callable[[list[Any]], Any] | None,
         memory_limit: int,
     ) -> None:
-        self._slots, self.inboxes, self._batch_size = slots, inboxes, batch_size
+        self._slots, self._batch_size = slots, batch_size
         self._function, self._limit = function, memory_limit
         self._rows: dict[tuple[int, int], Rows] = {}
 

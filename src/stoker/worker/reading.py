@@ -13,7 +13,7 @@ import numpy as np
 import optree
 
 from stoker.errors import summary
-from stoker.memory.board import EXAMPLE, NOTHING
+from stoker.memory.board import EXAMPLE, NOTHING, SHARD
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import plain
 from stoker.values import Misfit, canonical
@@ -70,6 +70,16 @@ class Reader:
     @example.setter
     def example(self, number: int | None) -> None:
         self._words[EXAMPLE] = NOTHING if number is None else number
+
+    @property
+    def shard(self) -> int | None:
+        """The shard that it is counted in, if it is counted in one."""
+        number = self._words[SHARD]
+        return None if number == NOTHING else int(number)
+
+    @shard.setter
+    def shard(self, number: int | None) -> None:
+        self._words[SHARD] = NOTHING if number is None else number
 
     def begin_task(self, without: Iterable[int] = ()) -> None:
         """A task begins, of which these examples are left out."""

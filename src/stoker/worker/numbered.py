@@ -1,0 +1,111 @@
+"""Tasks whose rows are known beforehand: examples with these numbers, each in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from stoker.sources import ArraySource
+from stoker.sources.map_style import changed_length
+from stoker.sources.marks import SKIP, Many
+from stoker.worker.fitting import Reused
+from stoker.worker.messages import Work
+from stoker.worker.program import Program
+from stoker.worker.reading import Reader, SourceChanged, weighed
+from stoker.worker.seeding import Seeder
+from stoker.worker.writer import Writer
+
+
+class Numbered:
+    """Carries out `Work`.
+
+    Args:
+        program: the user's code.
+        reader: makes examples.
+        writer: writes them.
+        seeder: sets the random states before each example.
+    """
+
+    def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder) -> None:
+        self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
+        self._epoch = -1
+
+    def do(self, task: Work) -> tuple[int, ...]:
+        """Make its rows; returns the shapes of the parts of the batch, where these are not as planned."""
+        if task.epoch != self._epoch:
+            self._check_length()
+            self._epoch = task.epoch
+        if self._is_copied(task):
+            columns = self._writer.output.columns(task.slot, task.rows)
+            rows = slice(task.first, task.first + task.count)
+            self._program.source.take(task.indices, [column[rows] for column in columns])
+            return ()
+        self._seeder.begin_task()
+        try:
+            dims = self._made(task)
+        except Reused:
+            self._writer.singly = True
+            dims = self._made(task)
+        return self._made(task) if self._seeder.must_redo() else dims
+
+    def _is_copied(self, task: Work) -> bool:
+        """Whether its rows are copied from arrays, and no code of the user's runs."""
+        is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
+        return is_plain and self._is_in_place(task) and not task.trial and task.counting < 0
+
+    def _is_in_place(self, task: Work) -> bool:
+        return self._writer.output.form.in_place and not task.serialized
+
+    def _made(self, task: Work) -> tuple[int, ...]:
+        """Make and write them, or only make them."""
+        self._writer.digests.clear()
+        made = self._examples(task)
+        if self._is_in_place(task):
+            if task.trial and task.digest:
+                for _ in made:
+                    """It is compared."""
+            else:
+                self._write(task, made)
+            return ()
+        numbers, examples = self._writer.numbers(task), self._writer.even(made)
+        self._writer.batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
+        if task.digest:
+            self._writer.digest_batch(examples)
+        if task.trial and (task.digest or self._writer.has_function):  # a part of it is no batch for collate
+            return ()
+        return self._writer.whole(task, examples, numbers)
+
+    def _examples(self, task: Work) -> Iterator[Any]:
+        """What the transform returns for each."""
+        numbers = self._writer.numbers(task)
+        seeds = self._seeder.seeds(task.epoch, numbers)
+        if task.from_inbox:
+            made = self._reader.items(self._writer.items(task.slot, task.count, task.first), int(numbers[0]), seeds)
+        else:
+            made = self._reader.indexed(numbers.tolist(), seeds)
+        if task.counting >= 0:
+            made = weighed(made, task.counting - task.first)
+        return self._digested(made) if task.digest else made
+
+    def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
+        for example in made:
+            if example is not SKIP and type(example) is not Many:
+                self._writer.digests.add(self._reader.example or 0, example)
+            yield example
+
+    def _write(self, task: Work, made: Iterator[Any]) -> None:
+        """Into the slot, some at a time."""
+        write, row, size = self._writer.output.rows(task.slot, task.rows).write, task.first, self._writer.together()
+        numbers = self._writer.numbers(task)
+        while some := list(islice(made, size)):
+            self._writer.refuse_marks(some)
+            self._writer.write(write, row, some, numbers[row - task.first :])
+            row += len(some)
+
+    def _check_length(self) -> None:
+        if self._program.length is None:
+            return
+        now = len(self._program.source)
+        if now != self._program.length:
+            raise SourceChanged(changed_length(self._program.length, now))

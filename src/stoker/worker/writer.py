@@ -1,0 +1,190 @@
+"""Examples into slots, whatever task they are of; the one that does harm there stands on the board when it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stoker.memory import Inbox, Slot
+from stoker.memory.board import PHASE, Phase
+from stoker.memory.parcel import unpack
+from stoker.sources.marks import SKIP, Many
+from stoker.worker.digests import WHOLE, Digests, digest
+from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.fitting import MisfitAt, Reused
+from stoker.worker.messages import Indices, Join, Step, Work
+from stoker.worker.output import Output
+from stoker.worker.program import Program, takes_rng
+from stoker.worker.reading import Reader, copied
+from stoker.worker.seeding import Seeder
+
+
+class Uneven(Exception):
+    """The transform returned SKIP or Many where one example was counted on."""
+
+
+class Fork:
+    """Tells whether this process is a copy that user code forked: it must not write any more."""
+
+    happened = False
+
+    def leave(self) -> None:
+        """End this process, if it is one."""
+        if self.happened:
+            os._exit(0)
+
+
+class Writer:
+    """Writes what the user's code makes.
+
+    Args:
+        program: the user's code.
+        slots: the slots, by number.
+        inboxes: their inboxes.
+        reader: tells which example is at work.
+        seeder: sets the random states before the user's collate function.
+        words: the worker's board.
+        fork: looked at after user code; a forked copy exits instead of writing.
+        passes: exceptions that are the user's own business.
+
+    Attributes:
+        batch_seed: of the batch at work.
+        singly: user code uses an array again: each example is written, or copied, before the next is made.
+        careful: workers died at the task at work: likewise, so that the board tells which example it is.
+        digests: of what the task at work makes, where they are asked for.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        slots: Sequence[Slot],
+        inboxes: Sequence[Inbox],
+        reader: Reader,
+        seeder: Seeder,
+        words: memoryview,
+        fork: Fork,
+        passes: tuple[type[BaseException], ...],
+    ) -> None:
+        self._reader, self._seeder, self._words = reader, seeder, words
+        self.fork, self._passes = fork, passes
+        self._function: Any = program.collation.function
+        self._function_takes_rng = takes_rng(self._function)
+        self._batch_size, self._has_marks = program.batch_size, program.transform is not None or program.skips
+        self._inboxes = inboxes
+        collate = self.collate if self.has_function else None
+        self.output = Output(slots, program.batch_size, collate, program.memory_limit)
+        self.batch_seed = 0
+        self.singly = self.careful = False
+        self.digests = Digests()
+
+    @property
+    def has_function(self) -> bool:
+        """Whether a function of the user's makes batches of examples."""
+        return self._function is not None
+
+    def collate(self, examples: list[Any]) -> Any:
+        """That function on the examples of a batch, with random states of its own."""
+        self._seeder.begin(self.batch_seed)
+        if self._function_takes_rng:
+            return self._function(examples, rng=self._seeder.rng(self.batch_seed))
+        return self._function(examples)
+
+    def digest_batch(self, examples: list[Any]) -> None:
+        """What the user's function makes of them is compared too."""
+        if self.has_function:
+            self.digests.add(WHOLE, self.collate(examples))
+
+    def compared(self) -> dict[str, Any]:
+        """What an answer tells of the digests."""
+        return {"digests": self.digests.told(), "together": self.digests.together} if self.digests else {}
+
+    def numbers(self, task: Work | Step) -> Indices:
+        """The numbers of the examples of a task."""
+        if isinstance(task, Work) and task.from_inbox:
+            return np.arange(task.indices[0], task.indices[0] + task.count)
+        if len(task.indices) == task.count:
+            return task.indices
+        return np.frombuffer(self._inboxes[task.slot].read(), np.int64, task.count)
+
+    def items(self, slot: int, count: int, skip: int = 0) -> Iterable[Any]:
+        """What lies in a slot's inbox."""
+        return unpack(self._inboxes[slot].read(), count, skip=skip)
+
+    def together(self) -> int:
+        """How many examples are made before they are written."""
+        return 1 if self.singly or self.careful else self.output.together
+
+    def even(self, made: Iterable[Any]) -> list[Any]:
+        """The examples, each in its place; raises `Uneven`."""
+        some = [copied(example) for example in made] if self.singly else list(made)
+        self.refuse_marks(some)
+        self.fork.leave()
+        return some
+
+    def refuse_marks(self, some: list[Any]) -> None:
+        """Raise `Uneven` if one of them stands for none or several."""
+        if self._has_marks and any(one is SKIP or type(one) is Many for one in some):
+            raise Uneven
+
+    def write(
+        self, write: Callable[[int, list[Any]], None], row: int, some: list[Any], numbers: Sequence[int] | Indices
+    ) -> None:
+        """Examples with these numbers, by `write`, into the rows from `row` on."""
+        self.fork.leave()  # this copy of the worker came back from the user's code
+        try:
+            write(row, some)
+            reach(Failpoint.COPY)
+        except MisfitAt as misfit:
+            self._reader.example = int(numbers[misfit.position])
+            raise misfit.reason from None
+        except BaseException as error:
+            if self._is_of_example(error):
+                self.convert(some, numbers)
+            raise
+
+    def whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[int] | Indices) -> tuple[int, ...]:
+        """A batch whose examples have these numbers; returns the shapes of its parts."""
+        self._reader.example = None
+        self._words[PHASE] = Phase.JOINING
+        try:
+            dims = self.output.whole(task.slot, examples, task.serialized)
+            reach(Failpoint.COPY)
+            return dims
+        except MisfitAt as misfit:
+            if misfit.position < len(numbers):
+                self._reader.example = int(numbers[misfit.position])
+            raise misfit.reason from None
+        except BaseException as error:
+            if not self.has_function and self._is_of_example(error):
+                self.convert(examples, numbers)
+                self._reader.example = None  # it is none of them alone
+            raise
+
+    def join(self, task: Join) -> tuple[int, ...]:
+        """The batch of the examples in a slot's inbox, which come each behind its shard and number."""
+        self._words[PHASE] = Phase.JOINING
+        named = list(self.items(task.slot, task.count))
+        examples = [example for _, _, example in named]
+        self.batch_seed = self._seeder.of_batch(task.epoch, task.batch, 0, 0, 1)
+        try:
+            if self.output.form.in_place and not task.serialized:
+                self.output.rows(task.slot, self._batch_size).write(0, examples)
+                return ()
+            return self.output.whole(task.slot, examples, task.serialized)
+        except MisfitAt as misfit:
+            if misfit.position < len(named):
+                self._reader.shard, self._reader.example, _ = named[misfit.position]
+            raise misfit.reason from None
+
+    def convert(self, examples: Sequence[Any], numbers: Sequence[int] | Indices) -> None:
+        """Take them for what they are, one by one: what raises, or kills this worker, does so under its number."""
+        for number, example in zip(numbers, examples, strict=False):
+            self._reader.example = int(number)
+            digest(example)
+
+    def _is_of_example(self, error: BaseException) -> bool:
+        """Whether it may be an example's fault."""
+        return not isinstance(error, (Reused, *self._passes))
