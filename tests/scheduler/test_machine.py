@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.scheduler import RETRIES, RowsStream, Scheduler
-from stoker.scheduler.machine import ROUNDS, STARTS, STARTS_PROVEN
+from stoker.scheduler.machine import STARTS, STARTS_PROVEN
 from stoker.scheduler.messages import (
     Command,
     Died,
@@ -24,6 +24,7 @@ from stoker.scheduler.messages import (
     Trial,
 )
 from stoker.scheduler.narrowing import TIMES
+from stoker.scheduler.suspects import ROUNDS
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 SIZE = 6

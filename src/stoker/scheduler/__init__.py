@@ -7,6 +7,7 @@ any number of streams (a stream is one iteration of the source: one epoch).
     messages   the events and the commands
     machine    slots and workers, and what each event changes
     held       a task on its way
+    suspects   what kills workers, of a task that they died at
     narrowing  which row of several kills the workers
     streams    what a stream is; batches that are known by number
     shards     batches that become known as shards are read

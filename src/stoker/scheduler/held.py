@@ -40,24 +40,6 @@ class Search:
     kills: int = 0  # of that example, tried alone
 
 
-@dataclass
-class Deaths:
-    """Of workers at one task, one after the other.
-
-    A row or example that kills does so each time; who kills workers from outside finds them at one place and another.
-    """
-
-    count: int = 0
-    at_one_place: int = 0
-    place: int | None = None
-
-    def add(self, place: int | None) -> None:
-        """One more, at this row or example, if it is known."""
-        self.count += 1
-        self.at_one_place = self.at_one_place + 1 if place == self.place else 1
-        self.place = place
-
-
 def repeated(task: Task, since: object) -> Trial | Stride:
     """The work of a task, to be done a second time and compared."""
     if isinstance(task.work, Rows):

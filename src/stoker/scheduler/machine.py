@@ -21,9 +21,8 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from dataclasses import replace
 
-from stoker.scheduler.held import Deaths, Held, Search, first_row, repeated
+from stoker.scheduler.held import Held, first_row, repeated
 from stoker.scheduler.messages import (
     Blame,
     Closed,
@@ -50,19 +49,14 @@ from stoker.scheduler.messages import (
     Trial,
     is_apart,
 )
-from stoker.scheduler.narrowing import TIMES, Narrowing, Span
 from stoker.scheduler.streams import Batch, Shard, State, Stream
+from stoker.scheduler.suspects import Suspects, Verdict
 
 #: How often a task is done again after a worker died at it, when the user does not say.
 RETRIES = 2
 #: Starts of a worker that fail one after the other, before and after one has come up: no more are tried. While
 #: others work they are, whatever kills it. One that somebody may have killed counts half.
 STARTS, STARTS_PROVEN = 2, 12
-#: A task is looked into when workers died at one and the same place in it more often than it may be done again; or
-#: so many times as often at any.
-FACTOR = 10
-#: Rounds of tries after which a task that workers die at is at fault, though nothing of it kills when it is tried.
-ROUNDS = 2
 #: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
 #: of short tasks more, up to `DEPTH_SHORT`, but no more than `DEPTH_SECONDS` of work.
 DEPTH, DEPTH_SHORT, DEPTH_SECONDS = 2, 8, 0.004
@@ -101,7 +95,7 @@ class Scheduler:
         retries: int = RETRIES,
         skips: bool = False,
     ) -> None:
-        self._retries, self._skips = retries, skips
+        self._skips = skips
         self._open_stream, self._run, self._ahead, self._whole = open_stream, run, ahead, False
         self._slots, self._leases, self._workers = slots, leases, workers
         self._total = slots + leases + SPARE
@@ -111,8 +105,7 @@ class Scheduler:
         self._streams: dict[int, Stream] = {}  # in the order of their last pull
         self._todo: deque[Held] = deque()
         self._up: dict[int, deque[Held]] = {}
-        self._deaths: dict[int, Deaths] = {}  # of a task, by its id
-        self._acquitted: Counter[int] = Counter()  # rounds of tries in which nothing of a task, by its id, killed
+        self._suspects = Suspects(retries, self._task)
         self._failed_starts: defaultdict[int, float] = defaultdict(float)  # of a worker, in a row
         self._proven = False  # a worker has come up: the program can be loaded
         self._next_task = 0
@@ -155,7 +148,7 @@ class Scheduler:
             case Failed(worker, task, reason):
                 held = self._finished(worker, task)
                 if held.search is not None:
-                    self._tried(held.search, None, out)
+                    self._judged(self._suspects.tried(held.search, None), out)
                 else:
                     self._fail(held, reason)
             case Died(worker, reason):
@@ -239,7 +232,7 @@ class Scheduler:
         if held.task.id != task:
             raise AssertionError(f"worker {worker} reported task {task} while it held {held.task}")
         self._let_go(held)
-        self._deaths.pop(task, None)
+        self._suspects.survived(task)
         return held
 
     def _let_go(self, held: Held) -> None:
@@ -250,9 +243,9 @@ class Scheduler:
     def _done(self, worker: int, done: Done, out: list[Command]) -> None:
         held = self._finished(worker, done.task)
         batch, work = held.batch, held.task.work
-        del self._acquitted[done.task]
+        self._suspects.done(done.task)
         if held.search is not None:
-            self._tried(held.search, None, out)
+            self._judged(self._suspects.tried(held.search, None), out)
             return
         if done.seconds > 0 and isinstance(work, Rows):
             each = done.seconds / work.count
@@ -293,85 +286,22 @@ class Scheduler:
             if held.task.id != died.task:
                 self._todo.appendleft(held)
             elif held.search is not None:
-                self._tried(held.search, died, out)
+                self._judged(self._suspects.tried(held.search, died), out)
             else:
-                self._count(held, died, out)
+                self._judged(self._suspects.died(held, died), out)
 
-    def _count(self, held: Held, died: Died, out: list[Command]) -> None:
-        """One more death at a task: it is done again, or looked into."""
-        deaths = self._deaths.pop(held.task.id, Deaths())
-        deaths.add(died.example if isinstance(held.task.work, Stride) else died.row)
-        if deaths.at_one_place > self._retries or deaths.count > FACTOR * self._retries:
-            self._accuse(held, died, out)
-        else:
-            self._deaths[held.task.id] = deaths
-            self._todo.appendleft(held)
-
-    def _accuse(self, held: Held, died: Died, out: list[Command]) -> None:
-        """One worker after the other died at this task: find out what of it kills, if it was no stranger."""
-        work = held.task.work
-        is_known = isinstance(work, Stride) and work.of is None and died.example is not None
-        if self._acquitted[held.task.id] >= ROUNDS or not (isinstance(work, Rows) or is_known):
-            self._convict(held, died, None, out)
-        elif isinstance(work, Rows):
-            self._try(Search(held, died, Narrowing(Span(work.first, work.count), died.row)), out)
-        else:
-            self._try(Search(held, died, None), out)
-
-    def _try(self, search: Search, out: list[Command]) -> None:
-        """Let a worker try what is to be tried next; at the end of the search, tell what was found."""
-        held, work, narrowing = search.held, search.held.task.work, search.narrowing
-        if isinstance(work, Stride):
-            assert held.batch.shard is not None
-            held.batch.shard.on_trial = True
-            self._todo.appendleft(self._trial(search, replace(work, until=search.died.example)))
-            return
-        assert isinstance(work, Rows)
-        assert narrowing is not None
-        if narrowing.trial is not None:
-            span = narrowing.trial
-            self._todo.appendleft(self._trial(search, Trial(work.batch, span.first, span.count, work.whole)))
-        elif narrowing.found is not None:
-            self._convict(held, search.died, narrowing.found, out)
-        else:
-            self._acquit(held)
-
-    def _trial(self, search: Search, work: Trial | Stride) -> Held:
-        return Held(self._task(search.held, work), search.held.batch, search)
-
-    def _tried(self, search: Search, died: Died | None, out: list[Command]) -> None:
-        """A trial is over; it killed its worker, or not."""
-        held, narrowing = search.held, search.narrowing
-        if held.batch.shard is not None:
-            held.batch.shard.on_trial = False
-        if held.is_vain:
-            return
-        if narrowing is not None:
-            narrowing.told(died is not None)
-            self._try(search, out)
-        elif died is None or died.example != search.died.example:
-            self._acquit(held)
-        elif search.kills + 1 < TIMES:
-            search.kills += 1
-            self._try(search, out)
-        else:
-            self._convict(held, died, None, out)
-
-    def _acquit(self, held: Held) -> None:
-        """Nothing of the task kills when it is tried: the workers may have been killed from outside."""
-        self._acquitted[held.task.id] += 1
-        self._todo.appendleft(held)
-
-    def _convict(self, held: Held, died: Died, row: int | None, out: list[Command]) -> None:
-        """This row of the task kills, or what the last worker was at."""
-        work = held.task.work
-        if isinstance(work, Stride) and work.of is None and self._skips and died.skippable:
-            out.append(Blame(held.task, died.reason))
-            self._todo.appendleft(held)
-        else:
-            if row is None and isinstance(work, Rows) and work.count == 1:
-                row = work.first
-            self._fail(held, Killed(row, died.reason))
+    def _judged(self, found: Held | Verdict | None, out: list[Command]) -> None:
+        """What is to be done about a task that workers died at."""
+        match found:
+            case Held():
+                self._todo.appendleft(found)
+            case Verdict(Held(Task(work=Stride(of=None))) as held, died) if self._skips and died.skippable:
+                out.append(Blame(held.task, died.reason))
+                self._todo.appendleft(held)
+            case Verdict(Held(Task(work=Rows(first=first, count=1))) as held, died):
+                self._fail(held, Killed(first, died.reason))
+            case Verdict(held, died, row):
+                self._fail(held, Killed(row, died.reason))
 
     def _task(self, held: Held, work: Trial | Stride) -> Task:
         """A new task about rows of one that was given before."""
