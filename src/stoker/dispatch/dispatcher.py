@@ -308,14 +308,14 @@ class Dispatcher(Streams):
             outbox.asked = True
             self._step(Pulled(stream))
         self._check()
-        unheeded = Unheeded()
-        while not outbox.outcomes:
-            self._engine.idle(self._changed)
-            self._check()
-            if unheeded:
-                raise StopIteration  # which TensorFlow returns with
-            if stream != _PROBE and self._outboxes.get(stream) is not outbox:
-                raise StopIteration  # another thread closed the iteration
+        if not outbox.outcomes:
+            unheeded = Unheeded()
+            while not outbox.outcomes:
+                unheeded.look()
+                self._engine.idle(self._changed)
+                self._check()
+                if self._outboxes.get(stream) is not outbox:
+                    raise StopIteration  # another thread closed the iteration
         outbox.asked = False
         return outbox.outcomes.popleft()
 

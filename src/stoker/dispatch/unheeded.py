@@ -16,10 +16,12 @@ import threading
 import time
 from types import FrameType
 
+from stoker.errors import StokerError
+
 #: Seconds that Ctrl-C may be unheeded: mostly the batch comes before.
-PATIENCE = 1.0
+PATIENCE = 0.5
 #: Seconds between two looks at what the main thread is at.
-_LOOK = 0.05
+_LOOK = 0.02
 
 _calls: tuple[socket.socket, socket.socket] | None = None
 _came = 0  # times that SIGINT has come, as far as `_count` has seen
@@ -54,30 +56,43 @@ def _count() -> int:
 
 
 class Unheeded:
-    """What a thread that waits for a batch knows of Ctrl-C."""
+    """What a thread that waits for a batch knows of Ctrl-C; made when it begins to wait."""
 
     def __init__(self) -> None:
         self._looked = time.monotonic()
+        self._seen = _count()  # what came before may have been heeded
         self._frame: FrameType | None = None  # the main thread's, in code of TensorFlow's
-        self._at = self._before = 0
-        self._since: float | None = None
+        self._at = 0
+        self._since: float | None = None  # Ctrl-C came, and the main thread has stood there
+        self._is_certain = False
 
-    def __bool__(self) -> bool:
-        """Whether KeyboardInterrupt is certain to be raised in the main thread, when TensorFlow returns there."""
+    def look(self) -> None:
+        """From time to time: end the wait, by an exception, if Ctrl-C came and the main thread cannot heed it."""
         now = time.monotonic()
         if _calls is None or now < self._looked + _LOOK:
-            return False
+            return
         self._looked = now
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        if frame is None or frame is not self._frame or frame.f_lasti != self._at:
+        stood = frame is not None and frame is self._frame and frame.f_lasti == self._at
+        if not stood:
             self._frame = frame if frame is not None and _is_tensorflow(frame) else None
-            self._at = frame.f_lasti if frame is not None else 0
-            self._before, self._since = _count(), None  # what came before that may have been heeded
-        elif self._since is None and _count() > self._before:
-            self._since = now
-        if self._since is None or now < self._since + PATIENCE:
-            return False
-        return signal.getsignal(signal.SIGINT) is signal.default_int_handler  # what a user's does, nobody knows
+            self._at, self._since = frame.f_lasti if frame is not None else 0, None
+        count = _count()
+        if count > self._seen and self._frame is not None and self._since is None:
+            self._since, self._is_certain = now, stood
+        self._seen = count
+        if self._since is not None and now > self._since + PATIENCE and _raises():
+            self._end()
+
+    def _end(self) -> None:
+        if self._is_certain:
+            raise StopIteration  # nobody takes it for the end: TensorFlow returns with it into a KeyboardInterrupt
+        raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
+
+
+def _raises() -> bool:
+    """Whether Ctrl-C raises KeyboardInterrupt: what a handler of the user's does, nobody knows."""
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _is_tensorflow(frame: FrameType) -> bool:
