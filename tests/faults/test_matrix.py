@@ -226,6 +226,29 @@ def test_a_worker_that_makes_no_progress_is_told_of_once_with_its_stack(
     assert "stoker/worker" not in record.message, "the user's frames alone"
 
 
+def test_a_worker_that_hangs_in_a_closed_iteration_does_not_hold_up_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stoker.engines.watch, "PATIENCE", 0.4)
+    hung = tmp_path / "hung"
+
+    def hangs_once(example: Any) -> Any:
+        if example[0] == AT and not hung.exists():
+            hung.touch()
+            time.sleep(60)
+        return example
+
+    with stoker.Loader(Numbers(), batch_size=SIZE, transform=hangs_once, workers=1) as loader:
+        batches = iter(loader)
+        next(batches)
+        while not hung.exists():
+            time.sleep(0.01)
+        time.sleep(0.6)  # it is told of while it is still needed
+        batches.close()
+        assert sum(map(len, loader)) == COUNT
+        assert (loader.stats().deaths, loader.stats().skipped) == (1, ())
+
+
 def test_a_trainer_that_was_stopped_accuses_nobody(caplog: pytest.LogCaptureFixture) -> None:
     def slow(example: Any) -> Any:
         time.sleep(0.01)

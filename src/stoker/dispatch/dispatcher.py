@@ -284,7 +284,13 @@ class Dispatcher(Streams):
 
     def stuck(self, stuck: Stuck) -> None:
         with self._changed:
-            self._changed.later(log.warning, "%s", warning_of(stuck, self._inquest.words(stuck.place)))
+            is_needless = self._scheduler.is_needless(stuck.worker)
+            warning = warning_of(stuck, self._inquest.words(stuck.place), is_needless=is_needless)
+            self._changed.later(log.warning, "%s", warning)
+
+    def is_needless(self, worker: int) -> bool:
+        with self._changed:
+            return self._scheduler.is_needless(worker)
 
     def collapsed(self, error: BaseException) -> None:
         with self._changed:

@@ -57,8 +57,8 @@ def error_of(fail: Fail, epoch: Epoch | None, *, skips: bool) -> StokerError:
     return died_at_work(death, examples, example, number, batch, skips=skips)
 
 
-def warning_of(stuck: Stuck, examples: str) -> str:
-    """The warning about a worker that makes no progress at `examples`, in words."""
+def warning_of(stuck: Stuck, examples: str, *, is_needless: bool) -> str:
+    """The warning about a worker that makes no progress at `examples`, in words; `is_needless`: nobody needs them."""
     doing = {
         Phase.STARTING: "is starting its interpreter",
         Phase.LOADING: "is loading the source and its modules",
@@ -66,5 +66,9 @@ def warning_of(stuck: Stuck, examples: str) -> str:
         Phase.PULLING: f"waits for the generator, after {examples}",
         Phase.JOINING: f"is joining {examples}",
     }.get(stuck.place.phase, f"is at {examples}")
-    what = "It is killed, and its work is done again" if stuck.killed else "Give `timeout=` to have it killed then"
+    what = "Give `timeout=` to have it killed then"
+    if is_needless:
+        what = "It is killed, since nobody needs this any more"
+    elif stuck.killed:
+        what = "It is killed, and its work is done again"
     return f"worker {stuck.worker} has made no progress for {stuck.seconds:.1f} s: it {doing}. {what}.\n{stuck.stack}"

@@ -17,6 +17,7 @@ import time
 from types import FrameType
 
 from stoker.errors import StokerError
+from stoker.memory import wanted
 
 #: Seconds that Ctrl-C may be unheeded: mostly the batch comes before.
 PATIENCE = 0.5
@@ -33,7 +34,8 @@ def listen_for_interrupts() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     if _calls is None:
-        _calls = socket.socketpair()
+        with wanted("descriptors to hear of Ctrl-C by"):
+            _calls = socket.socketpair()
         for end in _calls:
             end.setblocking(False)
     _ask_for_calls(_calls[1].fileno())

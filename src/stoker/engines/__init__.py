@@ -70,6 +70,9 @@ class Listener(Protocol):
     def stuck(self, stuck: Stuck) -> None:
         """A worker makes no progress."""
 
+    def is_needless(self, worker: int) -> bool:
+        """Whether nobody needs any more what a worker is at."""
+
     def collapsed(self, error: BaseException) -> None:
         """The engine itself failed and runs no worker any more."""
 

@@ -242,6 +242,9 @@ class ProcessEngine:
             if stuck.killed:
                 self._children[stuck.worker].stuck = stuck
                 self._children[stuck.worker].signal(signal.SIGKILL)
+        for child in self._watch.told():
+            if self._listener.is_needless(child.number):
+                child.signal(signal.SIGKILL)
 
     def _is_owed(self) -> bool:
         return any(child.owes() for child in list(self._children.values()))

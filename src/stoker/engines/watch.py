@@ -59,6 +59,10 @@ class Watch:
                 found.append(stuck)
         return found
 
+    def told(self) -> list[Child]:
+        """The workers that were told of, and have made no progress since."""
+        return [seen.child for seen in self._seen.values() if seen.told and seen.answered == seen.child.answered]
+
     def _look_at(self, child: Child, passed: float) -> Stuck | None:
         place, seen = child.board.place(), self._seen.get(child.number)
         if seen is None or (seen.child, seen.place, seen.answered) != (child, place, child.answered):

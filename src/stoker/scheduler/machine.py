@@ -174,6 +174,11 @@ class Scheduler:
         """Slots with nothing in them that anybody may still see or need."""
         return list(self._free)
 
+    def is_needless(self, worker: int) -> bool:
+        """Whether nobody needs what a worker is at, since its iteration was closed; other tasks may wait behind it."""
+        tasks = self._up.get(worker, deque())
+        return bool(tasks) and tasks[0].is_vain
+
     # ── consumers ────────────────────────────────────────────────────────────────────────────
     def _pulled(self, number: int) -> None:
         stream = self._streams.pop(number, None) or self._open_stream(number)
