@@ -27,8 +27,9 @@ from stoker.memory.layout import aligned_copy
 from stoker.plan.permutation import Permutation
 from stoker.worker.messages import Describe, Described, FormKnown, Work
 from stoker.worker.program import Program
-from stoker.worker.runner import Fork, Runner
+from stoker.worker.runner import Runner
 from stoker.worker.seeding import Seeder, install_lazy_random
+from stoker.worker.writer import Fork
 
 BATCH, BATCHES = 256, 1500
 
@@ -80,7 +81,7 @@ def a_row_in_a_worker() -> None:
     runner.learn(FormKnown(described.pickled))
     work = Work(1, 0, 0, 0, BATCH, False, False, BATCH, np.arange(BATCH))
     for together in (1, 4, 32):
-        runner._output.together = together
+        runner._writer.output.together = together
         seconds = min(timeit.repeat(lambda: runner.answer(work), number=50, repeat=5)) / 50
         tell(f"a row made and written, {together} at a time", seconds / BATCH * 1e6)
 
