@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -24,26 +23,20 @@ PATIENCE = 0.5
 #: Seconds between two looks at what the main thread is at.
 _LOOK = 0.02
 
-_calls: tuple[socket.socket, socket.socket] | None = None
+_pipe: tuple[int, int] | None = None  # from Python's handler of signals to here
 _came = 0  # times that SIGINT has come, as far as `_count` has seen
 
 
 def listen_for_interrupts() -> None:
     """From here on Python tells when a signal comes; called by the main thread, else nothing happens."""
-    global _calls
+    global _pipe
     if threading.current_thread() is not threading.main_thread():
         return
-    if _calls is None:
+    if _pipe is None:
         with wanted("descriptors to hear of Ctrl-C by"):
-            _calls = socket.socketpair()
-        for end in _calls:
-            end.setblocking(False)
-    _ask_for_calls(_calls[1].fileno())
-
-
-def _ask_for_calls(fd: int) -> None:
-    before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-    if before not in (-1, fd):
+            _pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
+    if before not in (-1, _pipe[1]):
         signal.set_wakeup_fd(before)
 
 
@@ -51,8 +44,8 @@ def _count() -> int:
     """How often Ctrl-C has come."""
     global _came
     with contextlib.suppress(BlockingIOError):
-        while _calls is not None:
-            more = _calls[0].recv(4096).count(signal.SIGINT)
+        while _pipe is not None:
+            more = os.read(_pipe[0], 4096).count(signal.SIGINT)
             _came += more
     return _came
 
@@ -71,7 +64,7 @@ class Unheeded:
     def look(self) -> None:
         """From time to time: end the wait, by an exception, if Ctrl-C came and the main thread cannot heed it."""
         now = time.monotonic()
-        if _calls is None or now < self._looked + _LOOK:
+        if _pipe is None or now < self._looked + _LOOK:
             return
         self._looked = now
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
@@ -103,12 +96,14 @@ def _is_tensorflow(frame: FrameType) -> bool:
 
 def _forked() -> None:
     """What is sent to a fork is not for its parent."""
-    global _calls
-    if _calls is not None:
+    global _pipe
+    if _pipe is not None:
         before = signal.set_wakeup_fd(-1)
-        if before != _calls[1].fileno():
+        if before != _pipe[1]:
             signal.set_wakeup_fd(before)
-        _calls = None
+        for end in _pipe:
+            os.close(end)
+        _pipe = None
 
 
 os.register_at_fork(after_in_child=_forked)
