@@ -102,11 +102,13 @@ def one() -> dict[str, bool]:
     return {"fit": fit, "function": function, "dataset": dataset, "data_parallel": data_parallel(right)}
 
 
-def data_parallel(right: list[list[int]]) -> bool:
+def data_parallel(right: list[list[int]]) -> bool | None:
     import threading
 
     import keras
 
+    if sys.version_info < (3, 11):
+        return None  # the last Keras for Python 3.10 has no DataParallel for TensorFlow
     steps: list[list[int]] = []
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
     model = noting(steps, threading.Lock())

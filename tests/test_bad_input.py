@@ -298,12 +298,16 @@ def test_a_transform_that_returns_none_is_told_of_its_return() -> None:
         next(iter(loader))
 
 
+#: What stands for the text of an exception that has none; Python 3.10 has other words for it.
+NO_TEXT = r"<(exception str\(\) failed|unprintable \w+ object)>"
+
+
 @pytest.mark.parametrize(
     ("what", "message", "cause"),
     [
         ("raise", "raised KeyError: 'bad digit'", KeyError),
         ("raise-unpicklable", r"raised .*UnpicklableError: this and that", None),
-        ("raise-mute", r"raised .*MuteError: <exception str\(\) failed>", None),
+        ("raise-mute", rf"raised .*MuteError: {NO_TEXT}", None),
         ("raise-long", r"raised ValueError: xxxx", None),
         ("sys.exit", "raised SystemExit: 5", SystemExit),
         ("interrupt", "raised KeyboardInterrupt", KeyboardInterrupt),
@@ -347,7 +351,7 @@ def test_an_error_is_short_however_long_the_users_is(make: Callable[[], BaseExce
         ("exits when it is unpickled", "mine"),
         ("has no truth", "mine"),
         ("has no notes", "mine"),
-        ("has no text", r"<exception str\(\) failed>"),
+        ("has no text", NO_TEXT),
     ],
 )
 def test_an_exception_that_cannot_be_shown_kills_no_worker(how: str, text: str, workers: int) -> None:

@@ -121,7 +121,8 @@ def told(process: subprocess.Popen[str]) -> Any:
 
 def test_replicas_of_one_process_take_each_example_once() -> None:
     """MirroredStrategy and DataParallel with two logical CPUs."""
-    assert told(run("one")) == {"fit": True, "function": True, "dataset": True, "data_parallel": True}
+    parallel = True if sys.version_info >= (3, 11) else None  # Keras for 3.10 has no DataParallel for TensorFlow
+    assert told(run("one")) == {"fit": True, "function": True, "dataset": True, "data_parallel": parallel}
 
 
 def test_two_processes_take_each_example_once() -> None:

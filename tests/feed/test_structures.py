@@ -249,7 +249,9 @@ def test_keras_trains_on_padded_numbers_beside_texts() -> None:
         "text": keras.Input((), dtype="string", name="text"),
     }
     hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(9, 4)(inputs["ids"]))
-    model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+    sizes = keras.layers.Lambda(lambda text: tf.strings.length(text)[:, None], (1,), dtype="int32")(inputs["text"])
+    both = keras.layers.Concatenate()([hidden, keras.ops.cast(sizes, "float32")])
+    model = keras.Model(inputs, keras.layers.Dense(1)(both))
     model.compile("sgd", "mse")
     data = stoker.from_generator(lambda shard: map(rows, shard.split(range(16))), shards=2, length=16)
     with stoker.Loader(data, batch_size=4, collate="pad", workers=2) as loader:

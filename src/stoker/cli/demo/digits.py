@@ -114,7 +114,7 @@ def _zoom(canvas: Any, factor: float) -> Any:
     from scipy import ndimage
 
     centre = (FINE - 1) / 2 * (1 - 1 / factor)
-    return ndimage.affine_transform(canvas, [1 / factor, 1 / factor], offset=centre, order=3)
+    return ndimage.affine_transform(canvas, np.eye(2) / factor, offset=centre, order=3)
 
 
 def _elastic(canvas: Any, rng: np.random.Generator, reach: float = 8.0, strength: float = 60.0) -> Any:
