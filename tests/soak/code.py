@@ -104,3 +104,16 @@ class Points:
         time.sleep(self.pace)
         point = np.random.default_rng(index).normal(size=2).astype(np.float32)
         return point, int(point.sum() > 0)
+
+
+class Blocks:
+    """Examples of so many bytes, each full of its own number."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.count = nbytes // 8
+
+    def __len__(self) -> int:
+        return 256
+
+    def __getitem__(self, index: int) -> Any:
+        return np.full(self.count, index)

@@ -1,8 +1,13 @@
-"""Workers are killed at random times from outside; nobody who reads the batches can tell."""
+"""Workers are killed at random times from outside; nobody who reads the batches can tell.
+
+STRESS_KILLS is how many are killed while batches of one size are made (100).
+"""
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +16,7 @@ import numpy as np
 import pytest
 
 import stoker
-from tests.soak.code import KINDS, Points, Work, source
+from tests.soak.code import KINDS, Blocks, Points, Work, source
 from tests.soak.tools import MANY, Killer, digest, hit, new_seed
 
 
@@ -49,6 +54,28 @@ def test_a_worker_killed_at_a_random_time_changes_no_byte() -> None:
 @pytest.mark.stress
 def test_workers_killed_at_many_random_times_change_no_byte() -> None:
     run_and_kill(200)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("size", [64 << 10, 1 << 20, 16 << 20, 64 << 20])
+def test_workers_killed_again_and_again_tear_no_batch(size: int, capfd: pytest.CaptureFixture[str]) -> None:
+    seed, kills, begun, longest = new_seed(), int(os.environ.get("STRESS_KILLS", "100")), time.monotonic(), 0.0
+    epochs, source = 0, Blocks(size // 8)
+    with stoker.Loader(source, batch_size=8, workers=3, retries=MANY, memory_limit=size * 24) as loader:
+        with Killer(0.15, random.Random(seed)) as killer:
+            while killer.kills < kills:
+                last, number = time.monotonic(), 0
+                for number, batch in enumerate(loader, 1):
+                    longest, last = max(longest, time.monotonic() - last), time.monotonic()
+                    assert (batch == np.arange(8 * number - 8, 8 * number)[:, None]).all(), f"seed {seed}"
+                assert number == 32, f"seed {seed}"
+                epochs += 1
+        deaths = loader.stats().deaths
+    with capfd.disabled():
+        print(
+            f"\n{size >> 10} KiB a batch: {killer.kills} kills (seed {seed}), {deaths} deaths seen, {epochs} epochs, "
+            f"all whole, in {time.monotonic() - begun:.0f} s; {longest:.2f} s at most for a batch"
+        )
 
 
 def weights_after_fit(pace: float, every: float | None) -> tuple[list[Any], int]:
