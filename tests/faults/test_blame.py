@@ -18,7 +18,7 @@ import pytest
 
 import stoker
 from tests.faults.code import AT
-from tests.soak.tools import digest, hit
+from tests.soak.tools import digest, hit, send, workers
 
 COUNT = 64
 
@@ -165,3 +165,35 @@ def test_programs_that_user_code_starts_get_no_memory_of_stokers() -> None:
 
     with stoker.Loader(range(2), batch_size=2, transform=starts, workers=1) as loader:
         assert [batch.tolist() for batch in loader] == [[0, 0]]
+
+
+def test_a_worker_that_must_leave_does_so_whatever_threads_user_code_has_running() -> None:
+    def leaves_a_thread(number: Any) -> Any:
+        if number == AT:
+            threading.Thread(target=time.sleep, args=(60,)).start()
+            raise MemoryError  # another process must take over
+        return number
+
+    begun = time.monotonic()
+    with stoker.Loader(range(COUNT), batch_size=4, transform=leaves_a_thread, workers=1, on_error="skip") as loader:
+        found = [number for batch in loader for number in batch.tolist()]
+        assert loader.stats().deaths
+    assert found == [number for number in range(COUNT) if number != AT]
+    assert time.monotonic() - begun < 20, "the thread runs for a minute"
+
+
+def test_workers_that_are_killed_as_soon_as_they_start_are_started_again_with_pauses() -> None:
+    with stoker.Loader(range(COUNT), batch_size=8, workers=1) as loader:
+        next(iter(loader))  # the program can be loaded
+        killed: set[int] = set()
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            for worker in workers():
+                if worker.pid not in killed:
+                    killed.add(worker.pid)
+                    send(worker, signal.SIGKILL)
+            time.sleep(0.002)
+        assert 3 <= len(killed) <= 12, "without pauses a hundred"
+        batches = list(loader)
+        assert loader.stats().deaths == len(killed)
+    assert [number for batch in batches for number in batch.tolist()] == list(range(COUNT))
