@@ -301,19 +301,9 @@ def _decoded(data: bytes) -> Message:
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
         case b"f":
-            text, rest = _text(data)
-            skipped = tuple((number, reason) for number, reason in text["skipped"])
-            pairs = np.frombuffer(rest, np.uint64).reshape(-1, 2).tolist()
-            digests = tuple((number, digest) for number, digest in pairs)
-            progress = None if text["progress"] is None else Progress(**text["progress"])
-            its = {"dims": tuple(text["dims"]), "digests": digests, "skipped": skipped}
-            return Finished(**{**text, **its, "progress": progress})
+            return _finished(*_text(data))
         case b"P":
-            text, rest = _text(data)
-            opening = text["opening"]
-            if opening is not None:
-                text["opening"] = Opening(**{**opening, "progress": Progress(**opening["progress"])})
-            return Step(**{**text, "indices": np.frombuffer(rest, np.int64), "without": tuple(text["without"])})
+            return _step(*_text(data))
         case b"J":
             return Join(**_text(data)[0])
         case b"D":
@@ -331,6 +321,22 @@ def _decoded(data: bytes) -> Message:
             text, pickled = _text(data)
             return Failure(**text, pickled=pickled)
     raise ValueError(f"not a message: {data[:20]!r}")
+
+
+def _finished(text: dict[str, Any], rest: bytes) -> Finished:
+    skipped = tuple((number, reason) for number, reason in text["skipped"])
+    pairs = np.frombuffer(rest, np.uint64).reshape(-1, 2).tolist()
+    digests = tuple((number, digest) for number, digest in pairs)
+    progress = None if text["progress"] is None else Progress(**text["progress"])
+    its = {"dims": tuple(text["dims"]), "digests": digests, "skipped": skipped}
+    return Finished(**{**text, **its, "progress": progress})
+
+
+def _step(text: dict[str, Any], rest: bytes) -> Step:
+    opening = text["opening"]
+    if opening is not None:
+        text["opening"] = Opening(**{**opening, "progress": Progress(**opening["progress"])})
+    return Step(**{**text, "indices": np.frombuffer(rest, np.int64), "without": tuple(text["without"])})
 
 
 def bundled(messages: list[bytes]) -> bytes:
