@@ -21,9 +21,12 @@ from typing import Any
 import psutil
 import pytest
 
+from stoker.dispatch import listen_for_interrupts
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it lets run in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+listen_for_interrupts()  # its thread and its pipe stay, so no test counts as the one that left them
 
 #: Seconds that a test's processes and threads have to end.
 PATIENCE = 3.0

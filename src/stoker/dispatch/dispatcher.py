@@ -25,7 +25,7 @@ from stoker.dispatch.shelf import LEASES, Shelf
 from stoker.dispatch.streams import AT_ONCE, MakeEpoch, Streams
 from stoker.dispatch.tasks import Tasks
 from stoker.dispatch.telling import Told, error_of, warning_of
-from stoker.dispatch.unheeded import Unheeded
+from stoker.dispatch.unheeded import is_unheeded
 from stoker.engines import Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
@@ -314,14 +314,13 @@ class Dispatcher(Streams):
             outbox.asked = True
             self._step(Pulled(stream))
         self._check()
-        if not outbox.outcomes:
-            unheeded = Unheeded()
-            while not outbox.outcomes:
-                unheeded.look()
-                self._engine.idle(self._changed)
-                self._check()
-                if self._outboxes.get(stream) is not outbox:
-                    raise StopIteration  # another thread closed the iteration
+        while not outbox.outcomes:
+            if is_unheeded():
+                raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
+            self._engine.idle(self._changed)
+            self._check()
+            if self._outboxes.get(stream) is not outbox:
+                raise StopIteration  # another thread closed the iteration
         outbox.asked = False
         return outbox.outcomes.popleft()
 

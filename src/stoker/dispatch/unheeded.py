@@ -1,30 +1,29 @@
 """Ctrl-C that nobody heeds, since TensorFlow waits for a batch in the main thread.
 
 There Python raises KeyboardInterrupt, once TensorFlow has returned to it: that may be never. Who waits for the batch
-waits in another thread, and can let TensorFlow return, without a batch; but Python does not tell other threads that a
-signal has come. It does write a byte to a descriptor, if nobody else (asyncio, say) has asked for that.
+waits in another thread, and can let TensorFlow return, by an error; but Python does not tell other threads that a
+signal has come. It does write a byte to a descriptor, if nobody else (asyncio, say) has asked for that: a thread waits
+for it, and then looks at what the main thread does.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 import threading
 import time
-from types import FrameType
 
-from stoker.errors import StokerError
 from stoker.memory import wanted
 
-#: Seconds that Ctrl-C may be unheeded: mostly the batch comes before.
+#: Seconds that the main thread has stood still in TensorFlow when Ctrl-C counts as unheeded: mostly the batch comes
+#: before.
 PATIENCE = 0.5
-#: Seconds between two looks at what the main thread is at.
-_LOOK = 0.02
+#: Seconds between two looks at it, when Ctrl-C has come.
+_LOOK = 0.025
 
-_pipe: tuple[int, int] | None = None  # from Python's handler of signals to here
-_came = 0  # times that SIGINT has come, as far as `_count` has seen
+_pipe: tuple[int, int] | None = None  # from Python's handler of signals to the thread here
+_unheeded: int | None = None  # what the main thread's clock showed, since it stands still
 
 
 def listen_for_interrupts() -> None:
@@ -34,55 +33,42 @@ def listen_for_interrupts() -> None:
         return
     if _pipe is None:
         with wanted("descriptors to hear of Ctrl-C by"):
-            _pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            _pipe = os.pipe()
+        os.set_blocking(_pipe[1], False)
+        threading.Thread(target=_listen, args=(_pipe[0],), name="stoker-interrupts", daemon=True).start()
     before = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
     if before not in (-1, _pipe[1]):
         signal.set_wakeup_fd(before)
 
 
-def _count() -> int:
-    """How often Ctrl-C has come."""
-    global _came
-    with contextlib.suppress(BlockingIOError):
-        while _pipe is not None:
-            more = os.read(_pipe[0], 4096).count(signal.SIGINT)
-            _came += more
-    return _came
+def is_unheeded() -> bool:
+    """Whether Ctrl-C has come, and TensorFlow must return to the main thread before that can heed it."""
+    return _unheeded is not None and _unheeded == _ran()
 
 
-class Unheeded:
-    """What a thread that waits for a batch knows of Ctrl-C; made when it begins to wait."""
+def _listen(signals: int) -> None:
+    """In a thread of its own, as long as this process lives."""
+    while True:
+        if signal.SIGINT in os.read(signals, 4096):
+            _watch()
 
-    def __init__(self) -> None:
-        self._looked = time.monotonic()
-        self._seen = _count()  # what came before may have been heeded
-        self._frame: FrameType | None = None  # the main thread's, in code of TensorFlow's
-        self._at = 0
-        self._since: float | None = None  # Ctrl-C came, and the main thread has stood there
-        self._is_certain = False
 
-    def look(self) -> None:
-        """From time to time: end the wait, by an exception, if Ctrl-C came and the main thread cannot heed it."""
-        now = time.monotonic()
-        if _pipe is None or now < self._looked + _LOOK:
-            return
-        self._looked = now
-        frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        stood = frame is not None and frame is self._frame and frame.f_lasti == self._at
-        if not stood:
-            self._frame = frame if frame is not None and _is_tensorflow(frame) else None
-            self._at, self._since = frame.f_lasti if frame is not None else 0, None
-        count = _count()
-        if count > self._seen and self._frame is not None and self._since is None:
-            self._since, self._is_certain = now, stood
-        self._seen = count
-        if self._since is not None and now > self._since + PATIENCE and _raises():
-            self._end()
+def _watch() -> None:
+    """Ctrl-C has come: tell whether the main thread stands still in TensorFlow, until it does something else."""
+    global _unheeded
+    begun, ran = time.monotonic(), _ran()
+    while _is_in_tensorflow():
+        time.sleep(_LOOK)
+        if _ran() != ran:
+            begun, ran = time.monotonic(), _ran()
+        elif time.monotonic() - begun > PATIENCE and _raises():
+            _unheeded = ran
+    _unheeded = None
 
-    def _end(self) -> None:
-        if self._is_certain:
-            raise StopIteration  # nobody takes it for the end: TensorFlow returns with it into a KeyboardInterrupt
-        raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
+
+def _ran() -> int:
+    """How long the main thread has run: the same again only if it has done nothing meanwhile."""
+    return time.clock_gettime_ns(time.pthread_getcpuclockid(threading.main_thread().ident or 0))
 
 
 def _raises() -> bool:
@@ -90,13 +76,16 @@ def _raises() -> bool:
     return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def _is_tensorflow(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).startswith("tensorflow.")
+def _is_in_tensorflow() -> bool:
+    """Whether the main thread is in a function of TensorFlow's."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return frame is not None and str(frame.f_globals.get("__name__", "")).startswith("tensorflow.")
 
 
 def _forked() -> None:
     """What is sent to a fork is not for its parent."""
-    global _pipe
+    global _pipe, _unheeded
+    _unheeded = None
     if _pipe is not None:
         before = signal.set_wakeup_fd(-1)
         if before != _pipe[1]:

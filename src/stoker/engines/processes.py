@@ -32,8 +32,6 @@ from stoker.worker.messages import FormKnown, Leave, Question
 
 #: Seconds after which a message is read at the latest: while no thread waits for a batch, and when one did.
 _TICK, _TICK_LED = 0.002, 0.02
-#: Seconds after which a thread that waits for a batch looks up: has Ctrl-C come?
-_IDLE = 0.025
 #: Seconds that a worker that closed its socket has left to exit by itself.
 _SILENT = 1.0
 #: Seconds until a worker is started again whose starts have failed so often in a row: a storm helps nobody.
@@ -121,14 +119,14 @@ class ProcessEngine:
 
     def idle(self, changed: Lock) -> None:
         if self._leader is not None or self._stopping:
-            if not changed.wait(_IDLE) and not self._stopping:
+            if not changed.wait(0.1) and not self._stopping:
                 # The leader does not listen: it is in a handler of the user's, or the garbage collector lets it
                 # destroy an iterator of tf.data, which waits for this very thread.
                 changed.without(self._listen, 0)
             return
         self._leader = threading.get_ident()
         try:
-            changed.without(self._listen, _IDLE)
+            changed.without(self._listen, 0.1)
         finally:
             self._leader = None
             changed.notify_all()  # one of those that follow may lead now
