@@ -440,3 +440,9 @@ def test_a_batch_beyond_the_memory_limit_is_an_error_that_tells_its_size() -> No
         ),
     ):
         list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_collate_function_may_make_a_scalar_of_a_batch(workers: int) -> None:
+    with stoker.Loader(range(8), batch_size=4, collate=lambda numbers: float(sum(numbers)), workers=workers) as loader:
+        assert [batch.tolist() for batch in loader] == [6.0, 22.0]

@@ -113,7 +113,7 @@ class Shelf:
 
     def wrote(self, slot: int, form: Form, dims: tuple[int, ...], free: Callable[[], list[int]]) -> list[Sized]:
         """A worker wrote a batch with these shapes, none for one as planned; `free` slots may be emptied."""
-        if not dims:
+        if not dims and (form.in_place or any(part.ndim for part in form.parts)):  # else a batch of scalars alone
             self._layouts.pop(slot, None)
             return []
         layout = self._layouts[slot] = Layout.of_dims(form.parts, dims)

@@ -8,6 +8,7 @@ for it, and then looks at what the main thread does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -38,7 +39,8 @@ def listen_for_interrupts() -> None:
         threading.Thread(target=_listen, args=(_pipe[0],), name="stoker-interrupts", daemon=True).start()
     before = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
     if before not in (-1, _pipe[1]):
-        signal.set_wakeup_fd(before)
+        with contextlib.suppress(OSError):  # it was closed: nobody else hears of signals any more
+            signal.set_wakeup_fd(before)
 
 
 def is_unheeded() -> bool:

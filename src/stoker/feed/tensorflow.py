@@ -63,6 +63,7 @@ def dataset(
     """The batches of `loader`; see `Loader.to_tf`."""
     tf = _tensorflow()
     close_before_others()
+    listen_for_interrupts()
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
     several = ahead > _AHEAD and not outline.single

@@ -175,7 +175,7 @@ class Scheduler:
         return list(self._free)
 
     def is_needless(self, worker: int) -> bool:
-        """Whether nobody needs what a worker is at, since its iteration was closed; other tasks may wait behind it."""
+        """Whether nobody needs what a worker is at: its iteration was closed, or another one got its slot."""
         tasks = self._up.get(worker, deque())
         return bool(tasks) and tasks[0].is_vain
 

@@ -66,8 +66,8 @@ class Runner:
     ) -> None:
         self._program, self._seeder, self._words = program, seeder, words
         self._fork, self._passes, self._worker = fork, passes, worker
-        if program.wants_rng:
-            import numpy.random  # noqa: F401  (NumPy loads it on demand: here rather than within the first task)
+        import numpy.random  # noqa: F401  (NumPy loads it on demand: here rather than within the first task)
+
         self._reader = reader = Reader(program, seeder, words)
         self._writer = writer = Writer(program, slots, inboxes, reader, seeder, words, fork, passes)
         self._numbered = Numbered(program, reader, writer, seeder)

@@ -165,6 +165,7 @@ class Writer:
 
     def join(self, task: Join) -> tuple[int, ...]:
         """The batch of the examples in a slot's inbox, which come each behind its shard and number."""
+        self._seeder.seed_all()
         self._words[PHASE] = Phase.JOINING
         named = list(self.items(task.slot, task.count))
         examples = [example for _, _, example in named]

@@ -1,0 +1,51 @@
+"""A batch of examples that were left over is the same, whichever worker joins it, and whatever that did before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stoker.collation import Collation
+from stoker.memory import Inbox, Slot
+from stoker.memory.board import unseen
+from stoker.memory.parcel import pack
+from stoker.worker.messages import Describe, Described, FormKnown, Join
+from stoker.worker.program import Program
+from stoker.worker.runner import Runner
+from stoker.worker.seeding import Seeder
+from stoker.worker.writer import Fork
+
+
+def noisy(examples: list[Any]) -> Any:
+    return np.array(examples) + np.random.random(len(examples))
+
+
+def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins() -> None:
+    slot, inbox = Slot.create("slot"), Inbox.create("inbox")
+    program = Program(range(8), None, False, 0, 8, 2, Collation(function=noisy), 0, 1 << 30)
+
+    def worker(state: int) -> Runner:
+        runner = Runner(program, [slot], [inbox], Seeder(0, None), unseen(), fork=Fork())
+        np.random.seed(state)
+        return runner
+
+    def joined(state: int) -> bytes:
+        runner = worker(state)
+        runner.learn(FormKnown(described.pickled))
+        inbox.put(pack((0, 6, 6.0)) + pack((0, 7, 7.0)))
+        runner.answer(Join(1, 0, 0, 3, 2, False))
+        return bytes(slot.readable(16))[:16]
+
+    before = np.random.get_state()
+    try:
+        described = worker(0).answer(Describe(0))
+        assert isinstance(described, Described)
+        slot.resize(64)
+        first = joined(1)
+        assert np.frombuffer(first).astype(int).tolist() == [6, 7]
+        assert joined(2) == first
+    finally:
+        np.random.set_state(before)
+        slot.close()
+        inbox.close()
