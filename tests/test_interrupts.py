@@ -128,6 +128,24 @@ def test_what_ctrl_c_does_later_or_to_others_ends_no_iteration() -> None:
     assert noted == [signal.SIGINT]
 
 
+def test_ctrl_c_ends_no_iteration_that_a_thread_of_the_users_reads() -> None:
+    def slow(example: Any) -> Any:
+        time.sleep(0.75)
+        return example
+
+    found: list[Any] = []
+    options: Any = {"batch_size": 2, "workers": 1, "transform": slow}
+    with stoker.Loader(range(6), **options) as other, stoker.Loader(range(6), **options) as waited_for:
+        batches = iter(waited_for.to_tf())
+        thread = threading.Thread(target=lambda: found.extend(batch.tolist() for batch in other))
+        thread.start()
+        interrupt(0.2)
+        with pytest.raises((KeyboardInterrupt, RuntimeError)):
+            next(batches)
+        thread.join()
+    assert found == [[0, 1], [2, 3], [4, 5]]
+
+
 def test_signals_are_told_to_who_asked_first_and_those_of_a_fork_not_to_its_parent() -> None:
     script = """
     import os, select, signal, socket, time

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -316,7 +315,7 @@ class Dispatcher(Streams):
             self._step(Pulled(stream))
         self._check()
         while not outbox.outcomes:
-            if is_unheeded() and isinstance(threading.current_thread(), threading._DummyThread):  # TensorFlow's
+            if is_unheeded():
                 raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
             self._engine.idle(self._changed)
             self._check()

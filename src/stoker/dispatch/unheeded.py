@@ -44,8 +44,10 @@ def listen_for_interrupts() -> None:
 
 
 def is_unheeded() -> bool:
-    """Whether Ctrl-C has come, and TensorFlow must return to the main thread before that can heed it."""
-    return _unheeded is not None and _unheeded == _ran()
+    """Whether Ctrl-C has come, and TensorFlow, whose thread this is, must return before the main thread can heed it."""
+    if _unheeded is None or _unheeded != _ran():
+        return False
+    return isinstance(threading.current_thread(), threading._DummyThread)  # who else waits does not hold it up
 
 
 def _listen(signals: int) -> None:

@@ -71,11 +71,11 @@ class Suspects:
         return self._accuse(held, died)
 
     def survived(self, task: int) -> None:
-        """A worker has come to the end of a task; `done` with it, or by an error."""
+        """A worker has lived through a task: it is done, or an error was raised in it."""
         self._deaths.pop(task, None)
 
     def done(self, task: int) -> None:
-        """There is nothing wrong with a task."""
+        """A task is done: nothing of it needs to be tried again."""
         self._acquitted.pop(task, None)
 
     def tried(self, search: Search, died: Died | None) -> Held | Verdict | None:
