@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
 from stoker.sources import IterableSource
 from stoker.sources.iterable import Puller
 from stoker.worker.messages import Finished, Opening, Question, Step, Work
-from stoker.worker.reading import copied
 
 
 class ItemEpoch(Epoch):
@@ -128,17 +126,7 @@ def _start_pulling(
 ) -> Puller:
     """Pull the items of an epoch, but for the first `skip`, in a thread of its own."""
 
-    def wrap(items: Iterator[Any]) -> Iterator[Any]:
-        seed = mix(batching.seed, epoch, 6)
-        return shuffled(_copies(items), batching.shuffle, seed) if batching.shuffle else items
+    def shuffle(segments: Iterator[bytes]) -> Iterator[bytes]:
+        return shuffled(segments, batching.shuffle, mix(batching.seed, epoch, 6))
 
-    return Puller(source, wrap, pack, batching.size, tell, skip=skip)
-
-
-def _copies(items: Iterator[Any]) -> Iterator[Any]:
-    """Copies of the items: while a buffer keeps them, the user's code may write to the same array again."""
-    try:
-        yield from map(copied, items)
-    finally:
-        if hasattr(items, "close"):
-            items.close()
+    return Puller(source, shuffle if batching.shuffle else None, pack, batching.size, tell, skip=skip)

@@ -17,7 +17,7 @@ depend on the size of /dev/shm, and vanish with the last process that holds them
 """
 
 from stoker.memory.board import Board, Phase, Place
-from stoker.memory.bundle import open_bundle, write_bundle
+from stoker.memory.bundle import is_bundled, open_bundle, write_bundle
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
 from stoker.memory.memfd import Memfd, above_standard
@@ -36,6 +36,7 @@ __all__ = [
     "Pool",
     "Slot",
     "above_standard",
+    "is_bundled",
     "open_bundle",
     "wanted",
     "write_bundle",

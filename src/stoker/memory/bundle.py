@@ -7,6 +7,9 @@ import json
 import mmap
 import os
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from stoker.memory.adopt import PAGE, address, adopt, is_adoptable
 from stoker.memory.layout import align
@@ -15,6 +18,7 @@ from stoker.memory.refused import wanted
 
 _PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts
+_opened: list[mmap.mmap] = []
 
 
 def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
@@ -45,10 +49,20 @@ def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
 def open_bundle(fd: int) -> list[memoryview]:
     """Map the parts that `write_bundle` wrote, read-only and without copying them."""
     # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd. Unwritten, its pages are shared.
-    view = memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+    pages = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    _opened.append(pages)
+    view = memoryview(pages)
     length = int.from_bytes(view[:_HEAD], "little")
     start = -(-(_HEAD + length) // PAGE) * PAGE
     return [view[start + at : start + at + size] for at, size in json.loads(bytes(view[_HEAD : _HEAD + length]))]
+
+
+def is_bundled(array: Any) -> bool:
+    """Whether a NumPy array lies in the read-only pages of a bundle, which nobody can write to."""
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, memoryview) and base.readonly and any(base.obj is pages for pages in _opened)
 
 
 def _write(fd: int, view: memoryview, offset: int, moves: bool) -> None:

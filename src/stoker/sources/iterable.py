@@ -82,7 +82,7 @@ class Puller:
 
     Args:
         source: whose items.
-        wrap: puts something between the iterator and the items, such as a shuffle buffer.
+        shuffle: a shuffle buffer for packed items, which user code that runs on cannot change; or None.
         pack: makes the bytes of an item.
         every: items after which they are told of: those of a batch.
         tell: called from the thread with the number of items so far and whether there are no more.
@@ -92,14 +92,14 @@ class Puller:
     def __init__(
         self,
         source: IterableSource,
-        wrap: Callable[[Iterator[Any]], Iterator[Any]],
+        shuffle: Callable[[Iterator[bytes]], Iterator[bytes]] | None,
         pack: Callable[[Any], bytes],
         every: int,
         tell: Callable[[int, bool], None],
         *,
         skip: int = 0,
     ) -> None:
-        self._source, self._wrap, self._pack, self._every, self._tell = source, wrap, pack, every, tell
+        self._source, self._shuffle, self._pack, self._every, self._tell = source, shuffle, pack, every, tell
         self._skip, self._skipped = skip, list[bytes]()
         self._items: deque[bytes] = deque()
         self._wanted = skip
@@ -144,7 +144,7 @@ class Puller:
     def _run(self) -> None:
         count = self._skip
         try:
-            items = self._wrap(self._source.open())
+            items: Iterator[Any] = self._source.open() if self._shuffle is None else self._shuffle(self._segments())
             try:
                 self._leave_behind(items)
                 while self._is_wanted(count):
@@ -152,7 +152,7 @@ class Puller:
                         item = next(items)
                     except StopIteration:
                         break
-                    self._items.append(self._packed(item, count))
+                    self._items.append(self._item(item, count))
                     self.pulled = count = count + 1
                     if count == self._wanted or count % self._every == 0:
                         self._tell(count, False)
@@ -169,7 +169,7 @@ class Puller:
         number = 0
         for number, item in enumerate(islice(items, self._skip), 1):
             if number <= _IN_SIGHT:
-                self._skipped.append(self._packed(item, number - 1))
+                self._skipped.append(self._item(item, number - 1))
             if self._closed:
                 return
         if number <= self._skip - self._every:  # the last batch may not have been full
@@ -183,6 +183,20 @@ class Puller:
             while count >= self._wanted and not self._closed:
                 self._changed.wait()
             return not self._closed
+
+    def _segments(self) -> Iterator[bytes]:
+        """The items, packed."""
+        items = self._source.open()
+        try:
+            for number, item in enumerate(items):
+                yield self._packed(item, number)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    def _item(self, item: Any, number: int) -> bytes:
+        """What came, packed; it is already where it comes through a shuffle buffer."""
+        return self._packed(item, number) if self._shuffle is None else item
 
     def _packed(self, item: Any, number: int) -> bytes:
         try:

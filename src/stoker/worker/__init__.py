@@ -15,6 +15,7 @@ seeding       the same random numbers for an example, whichever worker makes it
 libraries     random states of libraries, and of objects
 current       which example is at work, for the user's code
 fitting       whether a value is the leaf that is expected
+keeping       what is kept of an example while user code runs on
 collate       examples into the rows of a slot, where each has its place
 assemble      examples whose sizes differ into one batch
 tensorproto   tensors as TensorFlow serialises them

@@ -77,9 +77,10 @@ class Describer:
             for shard in range(program.source.count):
                 self._words[SHARD] = shard
                 without = frozenset(number for its, number in self._without if its == shard)
-                lane = lanes.shard(0, shard, Progress(), without)
-                while some := lane.take(1, 1):
-                    yield from some
+                lane = lanes.shard(0, shard, Progress(), without, keeps=True)
+                some: list[Any] = []
+                while lane.take(1, 1, some.append):
+                    yield some.pop()
                 lane.close()
             return
         if program.source is None:

@@ -18,20 +18,6 @@ class MisfitAt(Exception):
         self.position, self.reason = position, reason
 
 
-class Reused(Exception):
-    """Examples that are written together lie in the same memory: only the last one is still there."""
-
-
-def refuse_reused(values: list[Any]) -> None:
-    """Raise `Reused` when user code seems to fill and return one array again and again (or up to three in turn).
-
-    Arrays of the dataset itself are read-only in a worker: views of it that overlap, such as windows, are no such case.
-    """
-    first = values[0]
-    if first.flags.writeable and any(np.may_share_memory(first, values[n]) for n in {1, min(2, len(values) - 1), -1}):
-        raise Reused
-
-
 def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
     if type(value) is np.ndarray and value.dtype == leaf.dtype and leaf.dtype != STRING and leaf.kind is Kind.DENSE:
@@ -72,11 +58,8 @@ def _nothing(leaf: Leaf) -> Array | Ragged:
 
 
 def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
-    """`fitting` for the values of several examples; raises `Reused` too."""
-    forms = values if _are_arrays(leaf, values) else [fitting(leaf, v, position) for position, v in enumerate(values)]
-    if len(forms) > 1 and type(forms[0]) is np.ndarray and forms[0].ndim:
-        refuse_reused(forms)
-    return forms
+    """`fitting` for the values of several examples."""
+    return values if _are_arrays(leaf, values) else [fitting(leaf, v, position) for position, v in enumerate(values)]
 
 
 def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:

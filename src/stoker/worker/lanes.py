@@ -20,7 +20,7 @@ from stoker.sources.marks import SKIP, Many
 from stoker.worker.digests import digest
 from stoker.worker.messages import JSON, PICKLE, STATE_BYTES, Progress, size
 from stoker.worker.program import Program
-from stoker.worker.reading import Reader, SourceChanged, copied
+from stoker.worker.reading import Reader, SourceChanged, as_is
 from stoker.worker.seeding import Seeder
 
 log = logging.getLogger("stoker")
@@ -43,6 +43,7 @@ class Lane:
         words: the worker's board, if it is to tell which example is at work; else the maker of `raws` tells it.
         numbers: of the examples, in the order of `raws`; None where they are counted from 0.
         without: numbers of examples that are left out, because they kill workers.
+        keep: what is done to an output of a `Many` before the next one is made.
         skip: called with the number of an example that raised, to be left out, and the error.
 
     Attributes:
@@ -60,8 +61,10 @@ class Lane:
         words: memoryview | None = None,
         numbers: Sequence[int] | None = None,
         without: frozenset[int] = frozenset(),
+        keep: Callable[[Any], Any],
         skip: Callable[[int, BaseException], None],
     ) -> None:
+        self._keep = keep
         self._words, self._numbers, self._without, self._skip = words, numbers, without, skip
         self.came: list[int] = []
         self._raws, self._transform, self._own_state, self._name = raws, transform, own_state, name
@@ -69,42 +72,45 @@ class Lane:
         self._state, self._state_raw = progress.state, progress.state_raw
         self._many: Iterator[Any] | None = None
         self._last: Any = None
-        self._has_many = False
-        self.ended = False
+        self._has_many = self._is_putting = self.ended = False
         self.left = progress
         self._skip_to(progress)
 
     @property
     def example(self) -> int:
         """The number of the raw example at work."""
-        return self._number(self._raw)
+        return self._number(self._raw - self._is_putting)
 
     def begin_step(self, without: frozenset[int]) -> None:
         """These are left out from now on."""
         self._without = without
 
-    def take(self, count: int, last: int) -> list[Any]:
-        """The next outputs, `count` of them or, at the end, fewer; `last` is how many more the step wants in all."""
-        some: list[Any] = []
+    def take(self, count: int, last: int, put: Callable[[Any], None]) -> int:
+        """Hand the next outputs to `put`, each before the next is made; `count` of them or, at the end, fewer.
+
+        `last` is how many more the step wants in all. Returns how many came.
+        """
         self.came.clear()
-        while len(some) < count:
-            output = self._next_of_many() if self._many is not None else self._next(len(some) >= last - 1)
+        while len(self.came) < count:
+            output = self._next_of_many() if self._many is not None else self._next(len(self.came) >= last - 1)
             if output is _END:
                 if self._many is None:
                     self.ended = True
                     break
                 self._many, self._within = None, 0
-            elif self._many is not None:
+                continue
+            if self._many is not None:
                 self._within += 1
-                some.append(output)
             elif type(output) is Many:
                 self._many, self._has_many = iter(output.examples), True
                 continue
-            elif output is not SKIP:
-                some.append(output)
-            if len(some) > len(self.came):
-                self.came.append(self._number(self._raw - 1))
-        return some
+            elif output is SKIP:
+                continue
+            self.came.append(self._number(self._raw - 1))
+            self._is_putting = True
+            put(output)
+            self._is_putting = False
+        return len(self.came)
 
     def progress(self) -> Progress:
         """How far it has come, after a step."""
@@ -150,7 +156,7 @@ class Lane:
     def _next_of_many(self) -> Any:
         assert self._many is not None
         try:
-            return next(self._many, _END)
+            return self._keep(next(self._many, _END))
         except BaseException as error:
             self._skip(self._number(self._raw - 1), error)
             return _END
@@ -175,8 +181,8 @@ class Lane:
             self._digest = progress.digest
             return
         if progress.within:
-            some = self.take(progress.within, 1)
-            if len(some) < progress.within or self._raw != progress.raw:
+            came = self.take(progress.within, 1, lambda output: None)
+            if came < progress.within or self._raw != progress.raw:
                 raise SourceChanged(self._changed(f"its example {self._raw} has become fewer"))
         if self._last is not None and progress.digest and progress.raw > progress.state_raw:
             now = self._digest if progress.within else digest(self._last)
@@ -229,7 +235,6 @@ class Lanes:
         self._program, self._reader, self._seeder, self._words = program, reader, seeder, words
         self._open: dict[tuple[int, int], Lane] = {}
         self._ended: deque[tuple[int, int]] = deque()
-        self.copying = False  # user code yields the same array again and again
 
     def get(self, epoch: int, shard: int) -> Lane:
         """An open shard."""
@@ -241,8 +246,13 @@ class Lanes:
         lane = self._open[epoch, shard] = make()
         return lane
 
-    def shard(self, epoch: int, shard: int, progress: Progress, without: frozenset[int] = frozenset()) -> Lane:
-        """A shard of the user's generator function, from where `progress` says."""
+    def shard(
+        self, epoch: int, shard: int, progress: Progress, without: frozenset[int] = frozenset(), *, keeps: bool
+    ) -> Lane:
+        """A shard of the user's generator function, from where `progress` says.
+
+        `keeps`: its examples are still needed when the next one is made.
+        """
         source: ShardedSource = self._program.source
         seeds = self._seeds(epoch, shard)
         mixed = mix(self._program.seed, epoch, 3, shard)
@@ -259,17 +269,21 @@ class Lanes:
             iterator.load_state_dict(_own_state(progress.state))
         elif progress.state:
             raise SourceChanged(f"shard {shard} had a state_dict and has none now")
-        raws = self._pull(iterator, seeds, progress.state_raw, keeps=bool(buffer))
+        keep = self._reader.keep if keeps else self._keep_many
+        transform = self._transform(keep)
+        keeps_raw = buffer > 0 or (keeps and transform is None)
+        raws = self._pull(iterator, seeds, progress.state_raw, self._reader.keep if keeps_raw else as_is)
         if buffer:
             raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
         return Lane(
             raws,
-            self._transform(),
+            transform,
             progress,
             own_state=(lambda: _told(iterator.state_dict())) if own else None,
             name=f"shard {shard}",
             words=self._words,
             without=without,
+            keep=keep,
             skip=self._reader.skip,
         )
 
@@ -283,6 +297,7 @@ class Lanes:
             name=f"part {part}",
             numbers=numbers,
             without=self._reader.without,
+            keep=self._reader.keep,
             skip=self._reader.skip,
         )
 
@@ -304,26 +319,27 @@ class Lanes:
         for of, shard in [key for key in self._open if key[0] == epoch]:
             self.close(of, shard)
 
-    def _transform(self) -> Callable[[Any, int], Any] | None:
+    def _transform(self, keep: Callable[[Any], Any]) -> Callable[[Any, int], Any] | None:
         transform = self._program.transform
         if transform is None and not self._program.skips:
             return None
 
-        def transformed(raw: Any, seed: int) -> Any:
+        def output(raw: Any, seed: int) -> Any:
             if transform is not None:
                 self._seeder.begin(seed)
                 raw = self._reader.transformed(transform, raw, seed)
             return self._reader.settled(raw)
 
-        return transformed
+        return lambda raw, seed: keep(output(raw, seed))
+
+    def _keep_many(self, output: Any) -> Any:
+        """Examples are written as they come; those of a list, only when their turn comes."""
+        return self._reader.keep(output) if type(output) is Many else output
 
     def _pull(
-        self, iterator: Any, seeds: Iterator[int], skip: int, *, keeps: bool
+        self, iterator: Any, seeds: Iterator[int], skip: int, keep: Callable[[Any], Any]
     ) -> Generator[tuple[Any, int], None, None]:
-        """What the user's iterator yields, seeded before each; closes it at the end.
-
-        `keeps` tells that the examples are kept while it runs on: it may write to the same array again.
-        """
+        """What the user's iterator yields, seeded before each; closes it at the end."""
         begin = self._seeder.begin
         for _ in range(skip):
             next(seeds)
@@ -331,10 +347,10 @@ class Lanes:
             iterator = iter(iterator)
             for seed in seeds:
                 begin(seed)
-                example = next(iterator, _END)
-                if example is _END:
+                pulled = keep(next(iterator, _END)), seed
+                if pulled[0] is _END:
                     return
-                yield copied(example) if keeps or self.copying else example, seed
+                yield pulled
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()

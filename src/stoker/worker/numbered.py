@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stoker.sources import ArraySource
 from stoker.sources.map_style import changed_length
 from stoker.sources.marks import SKIP, Many
-from stoker.worker.fitting import Reused
 from stoker.worker.messages import Work
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged, weighed
@@ -42,11 +40,7 @@ class Numbered:
             self._program.source.take(task.indices, [column[rows] for column in columns])
             return ()
         self._seeder.begin_task()
-        try:
-            dims = self._made(task)
-        except Reused:
-            self._writer.singly = True
-            dims = self._made(task)
+        dims = self._made(task)
         return self._made(task) if self._seeder.must_redo() else dims
 
     def _is_copied(self, task: Work) -> bool:
@@ -60,6 +54,7 @@ class Numbered:
     def _made(self, task: Work) -> tuple[int, ...]:
         """Make and write them, or only make them."""
         self._writer.digests.clear()
+        self._reader.keeps = not self._is_in_place(task)
         made = self._examples(task)
         if self._is_in_place(task):
             if task.trial and task.digest:
@@ -94,14 +89,11 @@ class Numbered:
                 self._writer.digests.add(self._reader.example or 0, example)
             yield example
 
-    def _write(self, task: Work, made: Iterator[Any]) -> None:
-        """Into the slot, some at a time."""
-        write, row, size = self._writer.output.rows(task.slot, task.rows).write, task.first, self._writer.together()
-        numbers = self._writer.numbers(task)
-        while some := list(islice(made, size)):
-            self._writer.refuse_marks(some)
-            self._writer.write(write, row, some, numbers[row - task.first :])
-            row += len(some)
+    def _write(self, task: Work, made: Iterable[Any]) -> None:
+        """Into the slot, each before the next is made."""
+        put = self._writer.into(task.slot, task.rows, task.first)
+        for example in made:
+            put(example)
 
     def _check_length(self) -> None:
         if self._program.length is None:

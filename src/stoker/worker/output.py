@@ -13,7 +13,7 @@ from stoker.memory.parcel import pack
 from stoker.spec import Kind, Misfit
 from stoker.values import STRING
 from stoker.worker.assemble import Assembler, Block, string_blocks
-from stoker.worker.collate import Rows, together
+from stoker.worker.collate import Rows
 from stoker.worker.fitting import at
 from stoker.worker.tensorproto import tensor_bytes
 
@@ -42,7 +42,6 @@ class Output:
     def learn(self, form: Form) -> None:
         """Take on what batches look like."""
         self.form = form
-        self.together = together(form.spec) if form.in_place else 32
         self._assembler = Assembler(form.spec, form.rules, self._function)
         if form.in_place:
             self._layout = Layout.of(form.spec.leaves, self._batch_size)

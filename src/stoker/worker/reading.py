@@ -17,6 +17,7 @@ from stoker.memory.board import EXAMPLE, NOTHING, SHARD
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import plain
 from stoker.values import Misfit, canonical
+from stoker.worker.keeping import Keeper
 from stoker.worker.messages import REASON_BYTES, size
 from stoker.worker.program import Program
 from stoker.worker.report import is_exhausted, lacks_descriptors
@@ -46,6 +47,7 @@ class Reader:
         without: examples that are left out, because they kill workers.
         exhausted: whether no file descriptor or no memory is left in this process.
         skipped: those that raised and were left out, with what they raised, since `begin_task`.
+        keeps: whether examples are still needed when the next one is made: see `stoker.worker.keeping`.
     """
 
     def __init__(self, program: Program, seeder: Seeder, words: memoryview) -> None:
@@ -58,6 +60,8 @@ class Reader:
         self._settles = program.skips and program.collation.function is None  # else the user's function reads them
         self.without: frozenset[int] = frozenset()
         self.exhausted = False
+        self.keep = Keeper((program.source, program.transform)).keep
+        self.keeps = True
         self.skipped: list[tuple[int, str]] = []
         self._reason_bytes = 0
 
@@ -83,6 +87,7 @@ class Reader:
 
     def begin_task(self, without: Iterable[int] = ()) -> None:
         """A task begins, of which these examples are left out."""
+        self.keeps = True
         self.example, self.without, self.skipped, self._reason_bytes = None, frozenset(without), [], 0
 
     def skip(self, number: int, error: BaseException) -> None:
@@ -103,14 +108,18 @@ class Reader:
             self._words,
             EXAMPLE,
         )
+        keep, keeps = self.keep, self.keeps
         for index, seed in zip(indices, seeds, strict=True):
             words[place] = index
             begin(seed)
-            example = read(index)
-            yield example if transform is None else self.transformed(transform, example, seed)
+            if keeps:
+                yield keep(read(index) if transform is None else self.transformed(transform, read(index), seed))
+            else:
+                yield read(index) if transform is None else self.transformed(transform, read(index), seed)
 
     def _alone(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """Each by itself, so that one that raises can be left out."""
+        keep = self._keep()
         for index, seed in zip(indices, seeds, strict=True):
             self.example = index
             if index in self.without:
@@ -118,14 +127,20 @@ class Reader:
                 continue
             self._begin(seed)
             try:
-                example = self._read_one(index)
-                if self._transform is not None:
-                    example = self.transformed(self._transform, example, seed)
-                example = self.settled(example)
+                example = keep(self._one(index, seed))
             except BaseException as error:
                 self.skip(index, error)
                 example = SKIP
             yield example
+
+    def _one(self, index: int, seed: int) -> Any:
+        """What the transform makes of one example."""
+        example = self._read_one(index)
+        return self.settled(example if self._transform is None else self.transformed(self._transform, example, seed))
+
+    def _keep(self) -> Callable[[Any], Any]:
+        """What is done to an example before the next one is made."""
+        return self.keep if self.keeps else as_is
 
     def _read_one(self, index: int) -> Any:
         if not self._in_runs:
@@ -137,18 +152,20 @@ class Reader:
 
     def _together(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """By `__getitems__`, in runs that depend on the batch alone, so that the random state they meet does too."""
-        transform, begin = self._transform, self._begin
+        transform, begin, keep = self._transform, self._begin, self._keep()
         for start in range(0, len(indices), RUN):
             some = indices[start : start + RUN]
             examples = self._read_run(some, seeds[start])
             if len(examples) != len(some):
                 raise SourceChanged(_not_one_each(len(some), len(examples)))
-            for index, example, seed in zip(some, examples, seeds[start : start + RUN], strict=True):
+            examples.reverse()
+            for index, seed in zip(some, seeds[start : start + RUN], strict=True):
                 self.example = index
-                if transform is not None:
+                if transform is None:
+                    yield keep(examples.pop())
+                else:
                     begin(seed)
-                    example = self.transformed(transform, example, seed)
-                yield example
+                    yield keep(self.transformed(transform, examples.pop(), seed))
 
     def _read_run(self, some: list[int], seed: int) -> list[Any]:
         """What `__getitems__` returns for some indices; what it raises is that of one example, where one raises."""
@@ -172,7 +189,7 @@ class Reader:
 
     def items(self, items: Iterable[Any], first: int, seeds: list[int]) -> Iterator[Any]:
         """Items of an iterable, the first of them number `first`."""
-        transform, begin = self._transform, self._begin
+        transform, begin, keep = self._transform, self._begin, self._keep()
         for index, (item, seed) in enumerate(zip(items, seeds, strict=True), first):
             self.example = index
             if index in self.without:
@@ -181,7 +198,7 @@ class Reader:
             try:
                 if transform is not None:
                     begin(seed)
-                    item = self.transformed(transform, item, seed)
+                    item = keep(self.transformed(transform, item, seed))
                 item = self.settled(item)
             except BaseException as error:
                 self.skip(index, error)
@@ -206,6 +223,11 @@ class Reader:
             if not isinstance(leaf, _SETTLED) and (error := _raised_by(leaf)) is not None:
                 raise error
         return output
+
+
+def as_is(example: Any) -> Any:
+    """It is written before the next one is made."""
+    return example
 
 
 def _raised_by(leaf: Any) -> BaseException | None:
@@ -240,10 +262,3 @@ def outputs(made: Iterable[Any]) -> Iterator[Any]:
             yield from output.examples
         else:
             yield output
-
-
-def copied(example: Any) -> Any:
-    """The example, with copies of the arrays that user code may write to again."""
-    return optree.tree_map(
-        lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) and leaf.flags.writeable else leaf, example
-    )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from stoker.sources import ShardedSource
-from stoker.worker.digests import digest
-from stoker.worker.fitting import Reused
+from stoker.worker.fitting import MisfitAt
 from stoker.worker.lanes import Lane, Lanes
 from stoker.worker.messages import SHOWN, Finished, Progress, Step
 from stoker.worker.program import Program
-from stoker.worker.reading import Reader, copied
+from stoker.worker.reading import Reader
 from stoker.worker.seeding import Seeder
 from stoker.worker.writer import Writer
 
@@ -74,12 +74,6 @@ class Steps:
         except self._passes:  # it broke the user's generator off: the task is done again, from where this one began
             self._interrupted[key] = before
             raise
-        except Reused:
-            self._writer.singly = self.lanes.copying = True
-            self._reader.begin_task(task.without)
-            self._writer.digests.clear()
-            lane = self._open(task, before)
-            rows, dims, parcel = self._rows_of(task, lane)
         progress = lane.progress()
         if lane.ended:
             self.lanes.finish(*key)
@@ -110,7 +104,7 @@ class Steps:
         """Make the rows once more, to be compared."""
         wanted, examples = self._program.batch_size, list[Any]()
         while len(examples) < wanted and not lane.ended:
-            examples += self._take(lane, 1, wanted - len(examples))
+            self._take(lane, 1, wanted - len(examples), examples.append)
         if len(examples) == wanted and not task.parted:
             self._seed_batch(task, since)
             self._writer.digest_batch(examples)
@@ -118,8 +112,7 @@ class Steps:
     def _tempt(self, lane: Lane, until: int) -> None:
         """Make the examples up to this one, and convert them: does that kill this worker?"""
         while not lane.ended and (not self._is_sharded or lane.example <= until):
-            for example in self._take(lane, 1, 1):
-                digest(example)
+            self._take(lane, 1, 1, lambda example: self._writer.convert([example], lane.came))
 
     # ── what is read ─────────────────────────────────────────────────────────────────────────
     def _open(self, task: Step, progress: Progress) -> Lane:
@@ -128,7 +121,8 @@ class Steps:
     def _lane(self, task: Step, progress: Progress) -> Lane:
         """What a step reads, from where `progress` says."""
         if self._is_sharded:
-            return self.lanes.shard(task.epoch, task.shard, progress, frozenset(task.without))
+            keeps = not self._is_in_place(task)
+            return self.lanes.shard(task.epoch, task.shard, progress, frozenset(task.without), keeps=keeps)
         if task.opening is not None and task.opening.items:
             count, first = task.opening.items, task.opening.first
             items = list(self._writer.items(task.slot, count))
@@ -140,18 +134,22 @@ class Steps:
         made = self._reader.indexed(numbers, self._seeder.seeds(task.epoch, indices))
         return self.lanes.part(task.shard, made, numbers, progress)
 
+    def _is_in_place(self, task: Step) -> bool:
+        """Whether each example is written to its row as it comes."""
+        return self._writer.output.form.in_place and not task.parted and not task.serialized
+
     # ── what is written ──────────────────────────────────────────────────────────────────────
     def _rows_of(self, task: Step, lane: Lane) -> tuple[int, tuple[int, ...], bool]:
         """Write a lane's next rows; returns how many, the shapes of their parts, and whether they are a parcel."""
         lane.begin_step(frozenset(task.without))
         wanted, output = self._program.batch_size, self._writer.output
-        if output.form.in_place and not task.parted and not task.serialized:
+        if self._is_in_place(task):
             numbers = self._fill(task.slot, lane, wanted)
             if len(numbers) == wanted:
                 return wanted, (), False
             examples = output.kept(task.slot, len(numbers))
         else:
-            examples, numbers = self._taken(lane, wanted, self._writer.singly or task.parted)
+            examples, numbers = self._taken(lane, wanted)
             if len(examples) == wanted and not task.parted:
                 if task.digest:
                     self._writer.digest_batch(examples)
@@ -162,37 +160,33 @@ class Steps:
 
     def _fill(self, slot: int, lane: Lane, wanted: int) -> list[int]:
         """Write rows as they come, until the batch is full or the shard ends; returns the examples' numbers."""
-        write = self._writer.output.rows(slot, wanted).write
-        numbers: list[int] = []
-        while (left := wanted - len(numbers)) and not lane.ended:
-            some = self._take(lane, min(self._writer.together(), left), left)
-            if some:
-                self._writer.write(write, len(numbers), some, lane.came)
-            numbers += lane.came
-        return numbers
+        self._take(lane, wanted, wanted, self._writer.into(slot, wanted))
+        return list(lane.came)
 
-    def _taken(self, lane: Lane, wanted: int, singly: bool) -> tuple[list[Any], list[int]]:
+    def _taken(self, lane: Lane, wanted: int) -> tuple[list[Any], list[int]]:
         """A lane's next examples, and their numbers."""
         examples: list[Any] = []
-        numbers: list[int] = []
-        while len(examples) < wanted and not lane.ended:
-            size = 1 if singly or self._writer.careful else wanted - len(examples)
-            some = self._take(lane, size, wanted - len(examples))
-            numbers += lane.came
-            if self._writer.careful:
-                self._writer.convert(some, lane.came)
-            examples += map(copied, some) if singly else some
-        self._writer.fork.leave()
-        return examples, numbers
 
-    def _take(self, lane: Lane, count: int, last: int) -> list[Any]:
-        """A lane's next `count` outputs; `last` is how many more the step wants in all."""
+        def put(example: Any) -> None:
+            if self._writer.careful:
+                self._writer.convert([example], lane.came[-1:])
+            examples.append(example)
+
+        self._take(lane, wanted, wanted, put)
+        self._writer.fork.leave()
+        return examples, list(lane.came)
+
+    def _take(self, lane: Lane, count: int, last: int, put: Callable[[Any], None]) -> None:
+        """Hand a lane's next `count` outputs to `put`; `last` is how many more the step wants in all."""
+
+        def compared(example: Any) -> None:
+            self._writer.digests.add(lane.came[-1], example)
+            put(example)
+
         try:
-            some = lane.take(1 if self._digesting else count, last)
-            if self._digesting:
-                for example in some:
-                    self._writer.digests.add(lane.came[0], example)
-            return some
-        except BaseException:
+            lane.take(count, last, compared if self._digesting else put)
+        except BaseException as error:
             self._reader.example = lane.example
+            if isinstance(error, MisfitAt):
+                raise error.reason from None
             raise

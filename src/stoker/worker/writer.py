@@ -14,11 +14,11 @@ from stoker.memory.parcel import unpack
 from stoker.sources.marks import SKIP, Many
 from stoker.worker.digests import WHOLE, Digests, digest
 from stoker.worker.failpoints import Failpoint, reach
-from stoker.worker.fitting import MisfitAt, Reused
+from stoker.worker.fitting import MisfitAt
 from stoker.worker.messages import Indices, Join, Step, Work
 from stoker.worker.output import Output
 from stoker.worker.program import Program, takes_rng
-from stoker.worker.reading import Reader, copied
+from stoker.worker.reading import Reader
 from stoker.worker.seeding import Seeder
 
 
@@ -52,8 +52,8 @@ class Writer:
 
     Attributes:
         batch_seed: of the batch at work.
-        singly: user code uses an array again: each example is written, or copied, before the next is made.
-        careful: workers died at the task at work: likewise, so that the board tells which example it is.
+        careful: workers died at the task at work: each example is converted before the next is made, so that the board
+            tells which example it is.
         digests: of what the task at work makes, where they are asked for.
     """
 
@@ -77,7 +77,7 @@ class Writer:
         collate = self.collate if self.has_function else None
         self.output = Output(slots, program.batch_size, collate, program.memory_limit)
         self.batch_seed = 0
-        self.singly = self.careful = False
+        self.careful = False
         self.digests = Digests()
 
     @property
@@ -113,37 +113,33 @@ class Writer:
         """What lies in a slot's inbox."""
         return unpack(self._inboxes[slot].read(), count, skip=skip)
 
-    def together(self) -> int:
-        """How many examples are made before they are written."""
-        return 1 if self.singly or self.careful else self.output.together
-
     def even(self, made: Iterable[Any]) -> list[Any]:
         """The examples, each in its place; raises `Uneven`."""
-        some = [copied(example) for example in made] if self.singly else list(made)
-        self.refuse_marks(some)
+        some = list(made)
+        if any(map(self._is_mark, some)):
+            raise Uneven
         self.fork.leave()
         return some
 
-    def refuse_marks(self, some: list[Any]) -> None:
-        """Raise `Uneven` if one of them stands for none or several."""
-        if self._has_marks and any(one is SKIP or type(one) is Many for one in some):
-            raise Uneven
+    def into(self, slot: int, rows: int, first: int = 0) -> Callable[[Any], None]:
+        """What writes one example after the other into a batch of so many rows; raises `Uneven` and `MisfitAt`."""
+        write, fork, has_marks, row = self.output.rows(slot, rows).write, self.fork, self._has_marks, first
 
-    def write(
-        self, write: Callable[[int, list[Any]], None], row: int, some: list[Any], numbers: Sequence[int] | Indices
-    ) -> None:
-        """Examples with these numbers, by `write`, into the rows from `row` on."""
-        self.fork.leave()  # this copy of the worker came back from the user's code
-        try:
-            write(row, some)
+        def put(example: Any) -> None:
+            nonlocal row
+            if fork.happened:
+                fork.leave()  # this copy of the worker came back from the user's code
+            if has_marks and self._is_mark(example):
+                raise Uneven
+            write(row, example)
             reach(Failpoint.COPY)
-        except MisfitAt as misfit:
-            self._reader.example = int(numbers[misfit.position])
-            raise misfit.reason from None
-        except BaseException as error:
-            if self._is_of_example(error):
-                self.convert(some, numbers)
-            raise
+            row += 1
+
+        return put
+
+    def _is_mark(self, output: Any) -> bool:
+        """Whether it stands for none or several examples."""
+        return self._has_marks and (output is SKIP or type(output) is Many)
 
     def whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[int] | Indices) -> tuple[int, ...]:
         """A batch whose examples have these numbers; returns the shapes of its parts."""
@@ -158,7 +154,7 @@ class Writer:
                 self._reader.example = int(numbers[misfit.position])
             raise misfit.reason from None
         except BaseException as error:
-            if not self.has_function and self._is_of_example(error):
+            if not self.has_function and not isinstance(error, self._passes):
                 self.convert(examples, numbers)
                 self._reader.example = None  # it is none of them alone
             raise
@@ -172,7 +168,9 @@ class Writer:
         self.batch_seed = self._seeder.of_batch(task.epoch, task.batch, 0, 0, 1)
         try:
             if self.output.form.in_place and not task.serialized:
-                self.output.rows(task.slot, self._batch_size).write(0, examples)
+                rows = self.output.rows(task.slot, self._batch_size)
+                for row, example in enumerate(examples):
+                    rows.write(row, example, row)
                 return ()
             return self.output.whole(task.slot, examples, task.serialized)
         except MisfitAt as misfit:
@@ -185,7 +183,3 @@ class Writer:
         for number, example in zip(numbers, examples, strict=False):
             self._reader.example = int(number)
             digest(example)
-
-    def _is_of_example(self, error: BaseException) -> bool:
-        """Whether it may be an example's fault."""
-        return not isinstance(error, (Reused, *self._passes))
