@@ -256,7 +256,11 @@ class Form:
 
 def _loosened(leaf: Leaf, rule: Rule) -> Leaf:
     """What later examples may hold there: where sizes may differ, sizes that were the same so far may too."""
-    if leaf.lenient or not (rule == "ragged" or isinstance(rule, Pad)):
+    if leaf.lenient:
+        return leaf
+    if rule == "asis":  # whoever made the batch knows its sizes; only TensorFlow must be told which never differ
+        return dataclasses.replace(leaf, shape=(None,) * len(leaf.shape))
+    if not (rule == "ragged" or isinstance(rule, Pad)):
         return leaf
     loose = len(leaf.shape) if isinstance(rule, Pad) else batch_leaf(leaf, rule, None).ragged_rank
     return dataclasses.replace(leaf, shape=(None,) * loose + leaf.shape[loose:], lenient=True)

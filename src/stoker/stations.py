@@ -94,6 +94,7 @@ class Stations:
         batched = isinstance(source, ShardedSource) and source.batched
         size, collation = _batching(batch_size, collate, batched, drop_remainder)
         self._single = batch_size is None and not batched
+        self._has_function = collation.function is not None
         self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
         self.deal = Deal(index, count, bool(pad_remainder))
@@ -117,6 +118,7 @@ class Stations:
             self._skips,
             bool(seed_globals),
             self.deal.pads,
+            not drop_remainder,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         taken = self._taken(program, form)
@@ -162,7 +164,8 @@ class Stations:
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
         share = size // deal.count
-        return Outline(share, self._single, share if whole_batches and not self._is_batched else None, cardinality)
+        is_told = whole_batches and not (self._is_batched or self._has_function)  # else others decide on the rows
+        return Outline(share, self._single, share if is_told else None, cardinality)
 
     def state(self, position: Position) -> dict[str, Any]:
         """The dict of a position."""

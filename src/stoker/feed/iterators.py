@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stoker.collation import Form, Pad
+from stoker.collation import Form, Pad, Rule
 from stoker.dispatch import exiting
 from stoker.errors import ClosedError, SpecError
 from stoker.plan import Deal
+from stoker.spec import Kind, Leaf
 from stoker.values import STRING
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Nothing:
 
 
 def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]:
-    """Sizes of padded leaves that TensorFlow was told of: path, array, dimension, size."""
+    """Sizes that TensorFlow was told of, and that workers let differ: path, array, dimension, size."""
     if serialized:
         return []
     starts = itertools.accumulate(form.counts, initial=0)
@@ -137,8 +138,12 @@ def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]
         (leaf.path, start, axis, size)
         for leaf, rule, start in zip(form.batch.leaves, form.rules, starts, strict=False)
         for axis, size in enumerate(leaf.shape)
-        if isinstance(rule, Pad) and size is not None and leaf.dtype != STRING
+        if _may_differ(leaf, rule) and size is not None and leaf.dtype != STRING
     ]
+
+
+def _may_differ(leaf: Leaf, rule: Rule) -> bool:
+    return isinstance(rule, Pad) or (rule == "asis" and leaf.kind is Kind.DENSE)
 
 
 def weak(iterators: Iterators | Nothing) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:

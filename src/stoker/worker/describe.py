@@ -22,6 +22,8 @@ from stoker.worker.seeding import Seeder
 
 #: Examples that are looked at, where sizes may differ. Of batches, fewer.
 LOOK, LOOK_BATCHES = 32, 3
+#: Batches that a collate function is tried on.
+LOOK_CALLS = 2
 
 
 class Describer:
@@ -44,14 +46,14 @@ class Describer:
         collation = self._program.collation
         examples = self._examples(items)
         if collation.function is not None:
-            return self._of_function(list(islice(examples, LOOK)))
+            return self._of_function(examples)
         some = list(islice(examples, 1))
         if not some:
             raise SourceChanged(self._nothing())
         first = some[0]
         if collation.default == "asis":
             specs = [Spec.of(batch) for batch in (first, *islice(examples, LOOK_BATCHES - 1))]
-            return Form.of(_loose(_merged(specs), None), ["asis"] * len(specs[0].leaves))
+            return Form.of(_loose(_merged(specs), scalars=False), ["asis"] * len(specs[0].leaves))
         spec = collation.spec(first)
         rules = collation.rules(spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
@@ -59,14 +61,16 @@ class Describer:
                 spec = spec.merged(collation.spec(example))
         return Form.of(spec, rules)
 
-    def _of_function(self, examples: list[Any]) -> Form:
-        """Two batches are made of them: a size that is the number of examples in both is that of the rows."""
-        if not examples:
+    def _of_function(self, examples: Iterator[Any]) -> Form:
+        """Of batches as the function is given them: it may take no others. How many rows it makes of one, only it knows."""
+        size = self._program.batch_size
+        batches = [list(islice(examples, size)) for _ in range(LOOK_CALLS)]
+        if not batches[0]:
             raise SourceChanged(self._nothing())
-        half = -(-len(examples) // 2)
-        parts = [part for part in (examples[:half], examples[half:]) if part]
-        specs = [_loose(Spec.of(self._collate(part)), len(part)) for part in parts]
-        spec = _merged(specs)
+        full = batches[:1] + [
+            batch for batch in batches[1:] if batch and (len(batch) == size or self._program.keeps_rest)
+        ]
+        spec = _merged([_loose(Spec.of(self._collate(batch)), scalars=True) for batch in full])
         return Form.of(spec, ["asis"] * len(spec.leaves))
 
     def _examples(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -111,18 +115,17 @@ def _merged(specs: list[Spec]) -> Spec:
     return spec
 
 
-def _loose(spec: Spec, rows: int | None) -> Spec:
-    """The spec of a batch, without the size of its first dimension where that is the number of examples, or any."""
+def _loose(spec: Spec, *, scalars: bool) -> Spec:
+    """The spec of a batch without the size of its first dimension: later batches may have any. It may lack one where
+    it may be a scalar."""
 
     def loosened(leaf: Leaf) -> Leaf:
-        if not leaf.shape:
-            if leaf.kind is Kind.DENSE and rows is not None:
-                return leaf
-            raise Misfit(
-                f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: {short(leaf)}"
-            )
-        if rows is None or leaf.shape[0] == rows:
+        if leaf.shape:
             return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))
-        return leaf
+        if scalars and leaf.kind is Kind.DENSE:
+            return leaf
+        raise Misfit(
+            f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: {short(leaf)}"
+        )
 
     return Spec(spec.tree, tuple(map(loosened, spec.leaves)))

@@ -47,6 +47,7 @@ class Program:
         skips: whether examples that raise are left out.
         seeds_globals: whether global random states are set before each example.
         weighs: whether each example gets a `sample_weight`.
+        keeps_rest: whether the last batch may be smaller.
     """
 
     source: Any
@@ -61,6 +62,7 @@ class Program:
     skips: bool = False
     seeds_globals: bool = True
     weighs: bool = False
+    keeps_rest: bool = True
 
 
 def dump(program: Program) -> Memfd:
