@@ -13,13 +13,14 @@ import optree
 
 from stoker.collation import Collation, Form
 from stoker.dispatch import AHEAD_MOST, LEASES, Dispatcher, Shelf, Streams, Taker, promised
+from stoker.dispatch.probe import LEAST, MOST, Look, Probe
 from stoker.engines import Engine
 from stoker.engines.cpus import usable_cpus
 from stoker.engines.files import require_descriptors
 from stoker.epochs import Batching, Epoch, IndexEpoch, ItemEpoch, ShardEpoch
 from stoker.epochs.saved import Saved
 from stoker.errors import OptionError, StateError
-from stoker.memory import Inbox, Slot
+from stoker.memory import Inbox, Slot, Store
 from stoker.memory.budget import fair_share
 from stoker.plan import Deal, Plan, Position, state
 from stoker.scheduler import SPARE
@@ -240,27 +241,29 @@ class Stations:
         return Taker(epochs, source, Form.of(spec, collation.rules(spec)), rows, program.memory_limit)
 
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
-        from stoker.worker.describe import LOOK
         from stoker.worker.reading import RUN
 
         most = max(AHEAD_MOST, self.workers + 2)
         ahead = prefetch or (min(most, max(2, self._plan.batches)) if self._plan is not None else most)
         count = ahead + LEASES + SPARE
         if self.workers:
-            require_descriptors(self.workers, 2 * count)
+            require_descriptors(self.workers, 2 * count + 2)
         slots = [Slot.create("slot") for _ in range(count)]
         inboxes = [Inbox.create("inbox") for _ in range(count)]
         for slot in slots:
             slot.resize(0)
+        early = [Slot.create("store")], [Inbox.create("inbox")]  # of examples that are made before the first batch
         engine: Engine
         if self.workers:
             from stoker.engines.processes import ProcessEngine
 
-            engine = ProcessEngine(dump(program), slots, inboxes, self.workers, self._timeout)
+            engine = ProcessEngine(dump(program), slots + early[0], inboxes + early[1], self.workers, self._timeout)
         else:
             from stoker.engines.inline import InlineEngine
 
-            engine = InlineEngine(program, slots, inboxes)
+            engine = InlineEngine(program, slots + early[0], inboxes + early[1])
+        run = RUN if hasattr(type(program.source), "__getitems__") else 1
+        rows = self.batching.size // self.deal.count
         return Dispatcher(
             _Epochs(self._source, self._plan, self.batching, self._uneven),
             Shelf(
@@ -273,13 +276,25 @@ class Stations:
             ),
             engine,
             workers=self.workers,
-            run=RUN if hasattr(type(program.source), "__getitems__") else 1,
-            look=LOOK if program.collation != Collation() else min(LOOK, self.batching.size),
+            run=run,
+            probe=Probe(self._look(program, run), max(1, self.workers), Store(early[0][0]), early[1][0], rows),
             form=form,
             retries=self._retries,
             skips=self._skips,
             verify=self._verify,
         )
+
+    def _look(self, program: Program, run: int) -> Look:
+        """What must be looked at to find out what batches look like."""
+        from stoker.worker.describe import LOOK_BATCHES, LOOK_CALLS
+
+        collation, calls = program.collation, program.collation.function is not None
+        default, memory = collation.default, program.memory_limit // 4
+        one = not calls and default == "stack" and not collation.paths
+        batches = LOOK_CALLS if calls else LOOK_BATCHES if default == "asis" else 1
+        least, most = (0, math.inf) if calls else (LEAST, MOST)
+        its = collation, 1 if self._skips else run, self._skips, memory
+        return Look(one, batches, least, most, *its)
 
 
 @dataclass(frozen=True)

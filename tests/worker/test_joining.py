@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
 
 from stoker.collation import Collation
-from stoker.memory import Inbox, Slot
+from stoker.memory import Inbox, Slot, Store
 from stoker.memory.board import unseen
 from stoker.memory.parcel import pack
+from stoker.memory.store import NOTES
 from stoker.worker.messages import Describe, Described, FormKnown, Join
 from stoker.worker.program import Program
 from stoker.worker.runner import Runner
@@ -23,10 +25,11 @@ def noisy(examples: list[Any]) -> Any:
 
 def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins() -> None:
     slot, inbox = Slot.create("slot"), Inbox.create("inbox")
+    store, its = Slot.create("store"), Inbox.create("inbox")
     program = Program(range(8), None, False, 0, 8, 2, Collation(function=noisy), 0, 1 << 30)
 
     def worker(state: int) -> Runner:
-        runner = Runner(program, [slot], [inbox], Seeder(0, None), unseen(), fork=Fork())
+        runner = Runner(program, [slot, store], [inbox, its], Seeder(0, None), unseen(), fork=Fork())
         np.random.seed(state)
         return runner
 
@@ -39,7 +42,9 @@ def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins()
 
     before = np.random.get_state()
     try:
-        described = worker(0).answer(Describe(0))
+        note = pickle.dumps(([0, 1], [0, 1], [0, 0]))
+        Store(store).put(NOTES, note)
+        described = worker(0).answer(Describe(0, 0, len(note), (2,)))
         assert isinstance(described, Described)
         slot.resize(64)
         first = joined(1)
@@ -49,3 +54,5 @@ def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins()
         np.random.set_state(before)
         slot.close()
         inbox.close()
+        store.close()
+        its.close()

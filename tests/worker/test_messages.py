@@ -15,6 +15,7 @@ from stoker.memory.board import unseen
 from stoker.scheduler.machine import TASK_ROWS
 from stoker.worker.messages import (
     DIGESTS,
+    MAKE,
     MANY,
     MAX_BYTES,
     SHOWN,
@@ -27,7 +28,11 @@ from stoker.worker.messages import (
     Hello,
     Join,
     Leave,
+    Made,
+    Make,
     Message,
+    Open,
+    Opened,
     Opening,
     Progress,
     Step,
@@ -55,18 +60,25 @@ flag = st.booleans()
 numbers = st.lists(tasks, max_size=50).map(tuple)
 skipped = st.lists(st.tuples(tasks, any_text), max_size=9).map(tuple)
 digests = st.lists(st.tuples(tasks, st.integers(0, 2**64 - 1)), max_size=50).map(tuple)
+left_out = st.lists(st.tuples(st.integers(-1, 2**31), tasks), max_size=9).map(tuple)
+made = st.lists(st.tuples(st.integers(-1, 2**31), tasks, tasks), max_size=50).map(
+    lambda rows: np.array(rows, np.int64).reshape(-1, 3)
+)
 messages = st.one_of(
-    st.builds(Describe, tasks, small, small),
-    st.builds(Describe, tasks, small, small, st.lists(st.tuples(st.integers(-1, 2**31), tasks), max_size=9).map(tuple)),
-    st.builds(FormKnown, st.binary()),
+    st.builds(Make, tasks, tasks, numbers, numbers, small, numbers),
+    st.builds(Made, tasks, seconds, numbers, flag),
+    st.builds(Open, tasks, tasks, small, progress, small, small, numbers),
+    st.builds(Opened, tasks, flag, small),
+    st.builds(Describe, tasks, small, small, numbers, flag, left_out),
+    st.builds(FormKnown, st.binary(), flag),
     st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices),
-    st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices, trial=flag, digest=flag),
+    st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices, trial=flag, made=made),
     st.builds(Step, tasks, tasks, small, small, flag, flag, st.none() | openings),
-    st.builds(Step, tasks, tasks, small, small, flag, flag, st.none() | openings, small, indices, numbers),
+    st.builds(Step, tasks, tasks, small, small, flag, flag, st.none() | openings, small, indices, numbers, made=made),
     st.builds(Join, tasks, small, small, flag),
     st.builds(Leave, tasks),
     st.builds(Hello),
-    st.builds(Described, tasks, st.binary()),
+    st.builds(Described, tasks, st.binary(), numbers),
     st.builds(Finished, tasks, seconds, dims),
     st.builds(Finished, tasks, seconds, dims, small, flag, flag, progress),
     st.builds(Finished, tasks, seconds, dims, small, flag, flag, progress, skipped, tasks),
@@ -97,7 +109,12 @@ def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
 
 def test_the_largest_task_fits_into_a_message() -> None:
     most = np.zeros(max(TASK_ROWS, MANY), np.int64)  # more lie in the slot's inbox
-    for question in (Work(0, 0, 0, 0, 0, False, False, 0, most), Step(0, 0, 0, 0, False, True, None, 0, most)):
+    made = np.zeros((MANY, 3), np.int64)
+    for question in (
+        Work(0, 0, 0, 0, 0, False, False, 0, most, made=made),
+        Step(0, 0, 0, 0, False, True, None, 0, most, made=made),
+        Make(0, 0, (2**63 - 1,) * MAKE, (2**20,) * MAKE, 0),
+    ):
         assert len(encode(question)) < MAX_BYTES
 
 
@@ -137,8 +154,12 @@ SAMPLES = [
         Work(7, 1, 2, 3, 64, False, False, 8, np.arange(8)),
         Step(7, 1, 2, 3, False, True, Opening(Progress(4, 5), 2, 9), 3, np.arange(3), (1, 2)),
         Join(7, 1, 2, 3, 64, False),
-        Describe(7, 2, 3),
-        Described(7, b"form"),
+        Make(7, 2, (3, 4), (0, 1), 99),
+        Made(7, 0.25, (64, 0)),
+        Open(7, 2, 3, Progress(4, 5), 1, 0, (6,)),
+        Opened(7, True, 64),
+        Describe(7, 2, 3, (8, 8), True),
+        Described(7, b"form", (64,)),
         FormKnown(b"form"),
         Leave(7),
         Hello(),

@@ -9,7 +9,6 @@ lock, and no batch is copied (rows at the ends of shards and items of iterables 
 from __future__ import annotations
 
 import logging
-import pickle
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from stoker.dispatch.unheeded import is_unheeded
 from stoker.engines import Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
-from stoker.errors import StokerError
+from stoker.errors import OptionError, SpecError, StokerError
 from stoker.interrupts import shielded
 from stoker.memory.layout import aligned_copy
 from stoker.plan import Position
@@ -55,6 +54,7 @@ from stoker.scheduler.messages import (
     Submit,
     Task,
 )
+from stoker.spec import Misfit
 from stoker.stats import Stats
 from stoker.worker.messages import (
     Described,
@@ -63,6 +63,8 @@ from stoker.worker.messages import (
     FormKnown,
     Hello,
     Leave,
+    Made,
+    Opened,
 )
 from stoker.worker.report import raisable
 
@@ -89,7 +91,7 @@ class Dispatcher(Streams):
         engine: who runs the workers; started at the first pull.
         workers: how many.
         run: rows that a task's boundaries are multiples of.
-        look: items of an iterable that are looked at to find out what batches look like.
+        probe: finds out what batches look like.
         form: what batches look like, or None to find out.
         retries: how often a task is done again after a worker died at it.
         skips: whether examples that raise or kill workers are left out.
@@ -104,7 +106,7 @@ class Dispatcher(Streams):
         *,
         workers: int,
         run: int,
-        look: int,
+        probe: Probe,
         form: Form | None,
         retries: int,
         skips: bool,
@@ -113,7 +115,7 @@ class Dispatcher(Streams):
         super().__init__(make_epoch)
         self._skips, self._ledger = skips, Ledger()
         self._shelf, self._engine = shelf, engine
-        self._inline, self._probe = workers == 0, Probe(look)
+        self._inline, self._probe = workers == 0, probe
         self._scheduler = Scheduler(
             workers=max(1, workers),
             open_stream=self._open_stream,
@@ -215,7 +217,9 @@ class Dispatcher(Streams):
                 return
             self._journal.go_to(position)
             if epoch is not None:
-                epoch.close()
+                self._probe.drop(epoch)
+                if epoch.has_shards:
+                    self._engine.leave(Leave(epoch.number))
 
     def stats(self) -> Stats:
         """What happened so far."""
@@ -266,9 +270,17 @@ class Dispatcher(Streams):
                         events += self._tasks.finished(worker, answer)
                     case Hello():
                         events.append(Joined(worker))
-                    case Described(task, pickled):
-                        self._described = pickled
-                        events.append(self._tasks.described(worker, task))
+                    case Made(made, seconds):
+                        task, done = self._tasks.probed(worker, made, seconds if self._probe.is_single else 0.0)
+                        self._probe.made(task, answer)
+                        events.append(done)
+                    case Opened(opened):
+                        task, done = self._tasks.probed(worker, opened)
+                        self._probe.opened(worker, task, answer)
+                        events.append(done)
+                    case Described(number):
+                        self._probe.described(answer)
+                        events.append(self._tasks.probed(worker, number)[1])
                     case Failure(task=-1):
                         error = raisable(answer, epoch=None, batch=None, worker=worker)
                         assert isinstance(error, StokerError)
@@ -280,6 +292,7 @@ class Dispatcher(Streams):
     def died(self, death: Death) -> None:
         with self._changed:
             self._ledger.died(death)
+            self._probe.died(death.worker)
             self._step(self._tasks.died(death))
 
     def stuck(self, stuck: Stuck) -> None:
@@ -329,7 +342,8 @@ class Dispatcher(Streams):
 
     def _open_stream(self, number: int) -> Stream:
         if number == _PROBE:
-            return RowsStream(_PROBE, 1, lambda batch: 1, 1)
+            rows, each = self._probe.begin_round()
+            return RowsStream(_PROBE, 1, lambda batch: rows, rows, spread=each)
         epoch = self._epochs[number]
         if isinstance(epoch, ItemEpoch):
             items, ended = epoch.puller.pulled, epoch.puller.ended is not None
@@ -361,6 +375,7 @@ class Dispatcher(Streams):
         if epoch is not None:
             self._inquest.forget(stream)
             self._ledger.epoch_ended(epoch.number, self._changed.later)
+            self._probe.is_past(epoch)
             epoch.close()
             if epoch.has_shards and not self._closed:
                 self._engine.leave(Leave(epoch.number))
@@ -412,7 +427,10 @@ class Dispatcher(Streams):
             case Deliver(stream) | Finish(stream) | Fail(stream):
                 self._outboxes[stream].outcomes.append(command)
                 if isinstance(command, Deliver):
-                    self._epochs[stream].delivered()
+                    epoch = self._epochs[stream]
+                    epoch.delivered()
+                    if epoch.early is not None and not epoch.uneven and command.batch >= epoch.early.batches:
+                        self._probe.is_past(epoch)
                 self._tell()
             case Load(stream, slot, count):
                 self._shelf.put(slot, self._epochs[stream].load(count))
@@ -430,8 +448,8 @@ class Dispatcher(Streams):
         """What came of the question what batches look like."""
         match command:
             case Deliver():
-                self._learn(pickle.loads(self._described))
                 self._events += [Closed(_PROBE), Released(command.slot)]
+                self._end_round()
                 return
             case Fail(reason=Told(failure=Failure(kind="source"))) if self._probe.look_further():
                 """Whoever waits asks again."""
@@ -441,13 +459,28 @@ class Dispatcher(Streams):
                 self._probe.failed(error_of(command, None, skips=self._skips))
         self._tell()
 
+    def _end_round(self) -> None:
+        """Some were made, or looked at: go on until it is known what batches look like."""
+        try:
+            if not self._probe.is_known():
+                self._events.append(Pulled(_PROBE))
+                return
+            assert self._probe.form is not None
+            self._learn(self._probe.form)
+        except Misfit as misfit:
+            self._probe.failed(SpecError(f"the first examples of the shards cannot be batched: {misfit}"))
+            self._tell()
+        except OptionError as error:
+            self._probe.failed(error)
+            self._tell()
+
     def _may_leave_out(self) -> bool:
         return self._skips and self._inquest.may_leave_out()
 
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks.note(worker, task)
         if task.stream == _PROBE:
-            self._engine.submit(worker, self._probe.question(task.id, task.slot, self._shelf.put))
+            self._engine.submit(worker, self._probe.question(task))
         else:
             self._engine.submit(worker, self._tasks.question(task, opens))
 
@@ -462,7 +495,7 @@ class Dispatcher(Streams):
             return
         self._form = form
         self._tasks.learn(form)
-        self._engine.tell(FormKnown(cloudpickle.dumps(form, protocol=5)))
+        self._engine.tell(FormKnown(cloudpickle.dumps(form, protocol=5), self._probe.draws))
         self._tell()
 
     def _cut_short(self, error: BaseException) -> None:

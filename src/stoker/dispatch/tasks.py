@@ -80,6 +80,11 @@ class Tasks:
         if isinstance(question, Step) and isinstance(task.work, Stride):
             careful = task.id in self._died_at
             question = replace(question, trial=is_apart(task.work), until=task.work.until, careful=careful)
+        if epoch.early is not None and isinstance(question, Work | Step) and not is_apart(task.work):
+            numbers = epoch.numbers(question)
+            is_whole = isinstance(question, Work) and question.count == question.rows
+            if len(numbers):
+                question = replace(question, made=epoch.early.of(numbers, whole=is_whole))
         if isinstance(question, Work | Step) and len(question.indices) > MANY:
             self._shelf.put(task.slot, question.indices.tobytes())
             question = replace(question, indices=NONE)
@@ -90,10 +95,9 @@ class Tasks:
         self._forget(worker, failure.task)
         return Failed(worker, failure.task, Told(None if inline else worker, failure))
 
-    def described(self, worker: int, task: int) -> Done:
-        """A worker has told what the examples look like."""
-        self._forget(worker, task)
-        return Done(worker, task, 0.0)
+    def probed(self, worker: int, task: int, seconds: float = 0.0) -> tuple[Task, Done]:
+        """A worker has made examples that are looked at, or told what they look like."""
+        return self._forget(worker, task), Done(worker, task, seconds)
 
     def finished(self, worker: int, answer: Finished) -> list[Event]:
         """A task is done: what the scheduler is told of it, and of the slot."""

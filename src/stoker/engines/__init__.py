@@ -17,9 +17,9 @@ from typing import Protocol
 
 from stoker.locks import Lock
 from stoker.memory import Place
-from stoker.worker.messages import Described, Failure, Finished, FormKnown, Hello, Leave, Question
+from stoker.worker.messages import Described, Failure, Finished, FormKnown, Hello, Leave, Made, Opened, Question
 
-Answer = Hello | Described | Finished | Failure
+Answer = Hello | Made | Opened | Described | Finished | Failure
 
 
 @dataclass(frozen=True)

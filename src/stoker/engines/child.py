@@ -24,6 +24,8 @@ from stoker.worker.messages import (
     FormKnown,
     Hello,
     Leave,
+    Made,
+    Opened,
     Question,
     bundled,
     decode,
@@ -136,7 +138,7 @@ class Child:
                 log.warning("worker %d is killed, for it sent what is %s", self.number, str(error))
                 self.signal(signal.SIGKILL)
                 return answers or None
-            assert isinstance(answer, Hello | Described | Finished | Failure), answer
+            assert isinstance(answer, Hello | Made | Opened | Described | Finished | Failure), answer
             answers.append(answer)
 
     def signal(self, number: int) -> None:

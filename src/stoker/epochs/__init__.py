@@ -9,9 +9,9 @@ saved     how far shards have come, as JSON
 
 from __future__ import annotations
 
-from stoker.epochs.epoch import Batching, Epoch
+from stoker.epochs.epoch import Batching, Early, Epoch, Looked
 from stoker.epochs.indexed import IndexEpoch
 from stoker.epochs.items import ItemEpoch
 from stoker.epochs.sharded import ShardEpoch
 
-__all__ = ["Batching", "Epoch", "IndexEpoch", "ItemEpoch", "ShardEpoch"]
+__all__ = ["Batching", "Early", "Epoch", "IndexEpoch", "ItemEpoch", "Looked", "ShardEpoch"]

@@ -11,13 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from stoker.epochs.saved import Saved
 from stoker.plan import ALL, Deal, Iteration, Position
 from stoker.scheduler import ShardStream, Stream
 from stoker.scheduler.marks import Marks
 from stoker.scheduler.messages import Joint, Piece, Rows, Stride, Task, Trial
 from stoker.stats import Skipped
-from stoker.worker.messages import Finished, Join, Opening, Progress, Question
+from stoker.worker.messages import COLLATED, MANY, NOTHING_MADE, Finished, Indices, Join, Opening, Progress, Question
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,44 @@ class Batching:
     window: int
     single: bool = False
     deal: Deal = ALL
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Examples of an epoch that are looked at to find out what batches look like.
+
+    Attributes:
+        numbers: their numbers in the source.
+        rows: of the batches that they make.
+        items: those of an iterable, one after the other.
+    """
+
+    numbers: tuple[int, ...]
+    rows: tuple[int, ...]
+    items: bytes = b""
+
+
+@dataclass(eq=False)
+class Early:
+    """What was made of an epoch before it was known what batches look like.
+
+    Attributes:
+        examples: where they lie in the store, by number: the place, and the bytes there.
+        collated: what the user's function made of batches, by their first example: the rows, the place, the bytes.
+        batches: the numbered batches that they are of.
+    """
+
+    examples: dict[int, tuple[int, int]]
+    collated: dict[int, tuple[int, int, int]]
+    batches: int
+
+    def of(self, numbers: Sequence[int], *, whole: bool) -> Indices:
+        """Those of a run of examples, which may be a whole batch: see `NOTHING_MADE`. So many fit into a message."""
+        found = [(row, *self.examples[number]) for row, number in enumerate(numbers) if number in self.examples]
+        rows, place, size = self.collated.get(numbers[0], (0, 0, 0))
+        if whole and rows == len(numbers):
+            found = [(COLLATED, place, size)]
+        return np.array(found, np.int64).reshape(-1, 3) if len(found) <= MANY else NOTHING_MADE
 
 
 class Epoch(ABC):
@@ -68,6 +108,7 @@ class Epoch(ABC):
         self._base = saved.base if saved else begin.taken * (1 if batching.single else batching.size)
         self._before = begin.taken - self.drop  # what was taken before the stream's first batch
         self._marks: Marks | None = None
+        self.early: Early | None = None
         if saved is not None:
             self._progress = {
                 place.shard: place.come for place in saved.mark.places if isinstance(place.come, Progress)
@@ -86,6 +127,17 @@ class Epoch(ABC):
     @abstractmethod
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         """The question for the next rows of a shard."""
+
+    def look(self, batches: int) -> Looked | None:
+        """The examples of its first batches; None where they are not known by number."""
+        return None
+
+    def opened(self, owners: dict[int, int]) -> None:  # noqa: B027
+        """Shards that workers have opened already."""
+
+    def numbers(self, question: Question) -> Sequence[int]:
+        """The numbers of the examples of a task that makes them anew."""
+        return ()
 
     def handed(self, rows: Sequence[int]) -> None:
         """Batches of so many rows were handed over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stoker.epochs.epoch import Batching, Epoch, of_part, told
+from stoker.epochs.epoch import Batching, Epoch, Looked, of_part, told
 from stoker.plan import Plan, Position
 from stoker.scheduler import RowsStream, Stream
 from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
@@ -24,6 +24,23 @@ class IndexEpoch(Epoch):
         if self.uneven:
             return self._parts(range(-(-left // size)), number)
         return RowsStream(number, self.batches(), self._rows_of, size, whole=self.serialized)
+
+    def look(self, batches: int) -> Looked:
+        numbers, rows = list[int](), list[int]()
+        if self._base >= self._plan.length:  # nothing is left of it
+            return Looked(tuple(self._order.indices(0, min(self._batching.size, self._plan.length)).tolist()), ())
+        for batch in range(min(batches, -(-(self._plan.length - self._base) // self._batching.size))):
+            count = self._rows_of(batch)
+            if batch and not self._batching.keep_rest and self._whole(batch) < self._batching.size:
+                break
+            numbers += self.indices(Rows(batch, 0, count, count)).tolist()
+            rows.append(count)
+        return Looked(tuple(numbers), tuple(rows))
+
+    def numbers(self, question: Question) -> list[int]:
+        if isinstance(question, Work):
+            return [] if question.trial else question.indices.tolist()
+        return question.indices.tolist() if isinstance(question, Step) and question.opening is not None else []
 
     def batches(self) -> int:
         """How many it has, when they are numbered."""

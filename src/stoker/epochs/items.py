@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stoker.epochs.epoch import Batching, Epoch, of_part, told
+from stoker.epochs.epoch import Batching, Epoch, Looked, of_part, told
 from stoker.memory.parcel import pack
 from stoker.plan import Position, mix, shuffled
 from stoker.scheduler import RowsStream, Stream
@@ -47,6 +47,23 @@ class ItemEpoch(Epoch):
         if not self.uneven:
             return RowsStream(number, None, lambda batch: size, size, keep_rest=keep, whole=self.serialized)
         return self._parts(None, number)
+
+    def look(self, batches: int) -> Looked:
+        size, skip = self._batching.size, self.puller.skipped
+        segments, behind = self.puller.peek(batches * size)
+        count = len(segments) - behind
+        numbers = [*range(skip, skip + count), *range(behind)]
+        rows = [size] * (count // size)
+        if count % size and (self._batching.keep_rest or not rows):
+            rows.append(count % size)
+        return Looked(tuple(numbers), tuple(rows), b"".join(segments))
+
+    def numbers(self, question: Question) -> range:
+        if isinstance(question, Work) and not question.trial:
+            return range(int(question.indices[0]), int(question.indices[0]) + question.count)
+        if isinstance(question, Step) and question.opening is not None:
+            return range(question.opening.first, question.opening.first + question.opening.items)
+        return range(0)
 
     def turn_uneven(self, batch: int) -> None:
         super().turn_uneven(batch)

@@ -20,20 +20,36 @@ class ShardEpoch(Epoch):
     def __init__(self, begin: Position, batching: Batching, source: ShardedSource, *, uneven: bool) -> None:
         super().__init__(begin, batching, uneven=uneven)
         self._source = source
+        self._owners: dict[int, int] = {}
+
+    def _order(self) -> Sequence[int]:
+        if not self._batching.shuffle:
+            return range(self._source.count)
+        permutation = Permutation(self._source.count, mix(self._batching.seed, self.number, 5))
+        order: list[int] = permutation(np.arange(self._source.count)).tolist()
+        return order
+
+    def first_shards(self) -> list[tuple[int, Progress]]:
+        """The shards that are read first, and how far they have come."""
+        open_now = [] if self._since is None else [place.shard for place in self._since.places]
+        start = 0 if self._since is None else self._since.opened
+        shards = [*open_now, *self._order()[start : start + self._source.open_shards - len(open_now)]]
+        return [(shard, self._progress.get(shard, Progress())) for shard in shards]
+
+    def opened(self, owners: dict[int, int]) -> None:
+        if self._since is None or not self._since.left:  # else shards are opened first for what was left of them
+            self._owners = owners
 
     def stream(self, number: int) -> Stream:
-        order: Sequence[int] = range(self._source.count)
-        if self._batching.shuffle:
-            permutation = Permutation(self._source.count, mix(self._batching.seed, self.number, 5))
-            order = permutation(np.arange(self._source.count)).tolist()
         stream = ShardStream(
             number,
-            order,
+            self._order(),
             self._batching.size,
             open_shards=self._source.open_shards,
             keep_rest=self._batching.keep_rest,
             length=self._source.length,
             since=self._since,
+            owners=self._owners,
         )
         self._marks = stream.marks
         return stream

@@ -4,6 +4,7 @@
     memfd     shared memory without a name
     slot      one reusable cell of shared memory, and its inbox
     parcel    Python objects on their way to a worker
+    store     single examples that were made before it was known what batches look like
     board     what a worker is at
     budget    how much memory the slots may take
     pool      the trainer's own memory for batches that it makes itself
@@ -24,6 +25,7 @@ from stoker.memory.memfd import Memfd, above_standard
 from stoker.memory.pool import Pool
 from stoker.memory.refused import wanted
 from stoker.memory.slot import Inbox, Slot
+from stoker.memory.store import Store
 
 __all__ = [
     "Board",
@@ -35,6 +37,7 @@ __all__ = [
     "Place",
     "Pool",
     "Slot",
+    "Store",
     "above_standard",
     "is_bundled",
     "open_bundle",

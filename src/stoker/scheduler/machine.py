@@ -393,7 +393,8 @@ class Scheduler:
             entry = self._todo.popleft()
             shard = None if is_apart(entry.task.work) else entry.batch.shard
             is_late = shard is not None and (shard in behind or shard.on_trial)
-            worker = None if is_late else self._worker_for(shard, entry.made_by)
+            depth = 1 if entry.batch.spread else self._depth
+            worker = None if is_late else self._worker_for(shard, entry.made_by, depth)
             if worker is None:
                 waiting.append(entry)
                 if shard is not None:
@@ -408,7 +409,7 @@ class Scheduler:
             out.append(Submit(worker, entry.task, opens))
         self._todo.extendleft(reversed(waiting))
 
-    def _worker_for(self, shard: Shard | None, but: int | None) -> int | None:
+    def _worker_for(self, shard: Shard | None, but: int | None, depth: int) -> int | None:
         """The worker that takes the next task, or None while that one holds enough.
 
         A shard stays with the worker that has it open. A new one goes to the worker that has the
@@ -426,4 +427,4 @@ class Scheduler:
             worker = min(self._up, key=lambda worker: (owned[worker], len(self._up[worker])))
             if not shard.ended and owned[worker] >= math.ceil(len(owners) / self._workers):
                 return None
-        return worker if len(self._up[worker]) < self._depth else None
+        return worker if len(self._up[worker]) < depth else None

@@ -34,6 +34,7 @@ class ShardStream:
         in_turn: whether the shards are read in turn, or one after the other.
         length: raw examples in all, when the user told it.
         since: where another run left the stream.
+        owners: workers that have shards open already; those that die are taken out of it.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class ShardStream:
         in_turn: bool = True,
         length: float | None = None,
         since: Mark | None = None,
+        owners: dict[int, int] | None = None,
     ) -> None:
+        self._owners = {} if owners is None else owners
         self.number, self.pulls = number, 0
         self._order, self._size, self._keep_rest, self._in_turn = order, size, keep_rest, in_turn
         self._open_shards, self._length = open_shards, length
@@ -55,7 +58,7 @@ class ShardStream:
         self._all = order is not None  # no more shards become available
         since = since or Mark()
         self._opened, self._turn, self._raw = since.opened, since.turn, since.raw
-        self._places = [Shard(place) for place in since.places]
+        self._places = [Shard(place, self._owners.pop(place.shard, None)) for place in since.places]
         self._made: dict[Shard, deque[Batch]] = {shard: deque() for shard in self._places}  # of them, in order
         self._again = Again(since.left) if since.left else None
         self._line: deque[Batch] = deque()  # to be delivered in this order
@@ -262,7 +265,8 @@ class ShardStream:
             self._places.append(self._open())
 
     def _open(self) -> Shard:
-        shard = Shard(Place(self._order[self._opened] if self._order is not None else self._opened))
+        index = self._order[self._opened] if self._order is not None else self._opened
+        shard = Shard(Place(index), self._owners.pop(index, None))
         self._opened += 1
         self._made[shard] = deque()
         return shard

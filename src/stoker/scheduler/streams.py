@@ -67,6 +67,7 @@ class Batch:
     ended: bool = False
     raw: int = 0
     come: object = None  # how far its shard has come with it
+    spread: bool = False  # no worker holds more than one of its tasks
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class RowsStream:
         size: rows of a full batch.
         keep_rest: whether the last batch may be smaller, when their number is not known.
         whole: whether one worker makes a whole batch.
+        spread: rows of a task, where no worker is to hold more than one of them; else 0.
     """
 
     def __init__(
@@ -151,8 +153,9 @@ class RowsStream:
         *,
         keep_rest: bool = True,
         whole: bool = False,
+        spread: int = 0,
     ) -> None:
-        self.number, self.pulls = number, 0
+        self.number, self.pulls, self._spread = number, 0, spread
         self._total, self._rows, self._size, self._keep_rest = batches, rows, size, keep_rest
         self._is_fed, self._whole = batches is None, whole
         self._items = 0
@@ -182,11 +185,11 @@ class RowsStream:
         rows = self._rows_of_next()
         if not rows or any(batch.failure for batch in self._made.values()):
             return None
-        number, size = self._next, rows if self._whole else cut(rows)
+        number, size = self._next, rows if self._whole else self._spread or cut(rows)
         works: list[Rows | Stride | Joint] = [
             Rows(number, first, min(size, rows - first), rows) for first in range(0, rows, size)
         ]
-        batch = Batch(self.number, number, rows, unfinished=len(works))
+        batch = Batch(self.number, number, rows, unfinished=len(works), spread=self._spread > 0)
         self._made[number] = batch
         load = (lambda slot: Load(self.number, slot, rows)) if self._is_fed else None
         return Start(batch, works, load)

@@ -100,7 +100,7 @@ class Puller:
         skip: int = 0,
     ) -> None:
         self._source, self._shuffle, self._pack, self._every, self._tell = source, shuffle, pack, every, tell
-        self._skip, self._skipped = skip, list[bytes]()
+        self.skipped, self._behind = skip, list[bytes]()
         self._items: deque[bytes] = deque()
         self._wanted = skip
         self._changed = Lock()
@@ -116,14 +116,17 @@ class Puller:
             self._wanted = max(self._wanted, count)
             self._changed.notify_all()
 
-    def peek(self, count: int) -> list[bytes]:
-        """The first items, at most so many, without taking them."""
-        kept = self._skipped[:count]
-        return kept + [self._items[place] for place in range(min(count - len(kept), len(self._items)))]
+    def peek(self, count: int) -> tuple[list[bytes], int]:
+        """At most so many items, which are not taken: the next ones or, if there are none, some that were skipped.
+
+        Returns how many of them were skipped, too.
+        """
+        items = [self._items[place] for place in range(min(count, len(self._items)))]
+        return (items, 0) if items else (self._behind[:count], len(self._behind[:count]))
 
     def in_sight(self) -> int:
         """Items that `peek` can give."""
-        return len(self._skipped) + len(self._items)
+        return len(self._behind) + len(self._items)
 
     def count(self) -> int:
         """Items that have been pulled and not taken."""
@@ -142,7 +145,7 @@ class Puller:
             self._thread.join(wait)
 
     def _run(self) -> None:
-        count = self._skip
+        count = self.skipped
         try:
             items: Iterator[Any] = self._source.open() if self._shuffle is None else self._shuffle(self._segments())
             try:
@@ -167,14 +170,14 @@ class Puller:
 
     def _leave_behind(self, items: Iterator[Any]) -> None:
         number = 0
-        for number, item in enumerate(islice(items, self._skip), 1):
+        for number, item in enumerate(islice(items, self.skipped), 1):
             if number <= _IN_SIGHT:
-                self._skipped.append(self._item(item, number - 1))
+                self._behind.append(self._item(item, number - 1))
             if self._closed:
                 return
-        if number <= self._skip - self._every:  # the last batch may not have been full
+        if number <= self.skipped - self._every:  # the last batch may not have been full
             raise SourceError(
-                f"the iterable ended after {number:,} items, and {self._skip:,} were taken before: it is not what it "
+                f"the iterable ended after {number:,} items, and {self.skipped:,} were taken before: it is not what it "
                 "was when the state was saved."
             )
 

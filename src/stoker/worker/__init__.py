@@ -7,6 +7,8 @@ runner        tasks: which of the stations below does what
 numbered      tasks that are rows of a batch, known beforehand
 steps         tasks that are the next rows of a shard, counted as they come
 writer        examples into slots, and which one does harm there
+making        single examples that are made before that is known, and how they are used
+opening       shards that are opened before that is known
 describe      what the examples look like
 reading       from the source to examples: read, seed, transform
 digests       whether an example came out as it did before

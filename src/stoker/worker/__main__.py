@@ -28,7 +28,9 @@ from stoker.worker.messages import (
     Hello,
     Join,
     Leave,
+    Make,
     Message,
+    Open,
     Step,
     Work,
     decode,
@@ -107,7 +109,7 @@ def _serve(
     while data := channel.recv(MAX_BYTES):
         for part in unbundled(data):
             match decode(part):
-                case Work() | Step() | Join() | Describe() as question:
+                case Work() | Step() | Join() | Make() | Open() | Describe() as question:
                     answer = runner.answer(question)
                     reach(Failpoint.REPORT)
                     send(answer)

@@ -4,8 +4,8 @@ The socket keeps message boundaries (SOCK_SEQPACKET), so a message arrives whole
 sender dies in the middle, not at all. Batches never cross it: they lie in slots, and what examples
 a worker is to be given lies in a slot's inbox.
 
-    trainer → worker   Describe, FormKnown, Work (rows of a batch), Step (a shard's next rows), Join, Leave
-    worker → trainer   Hello, Described, Finished, Failure
+    trainer → worker   Make, Open, Describe, FormKnown, Work (rows of a batch), Step (a shard's next rows), Join, Leave
+    worker → trainer   Hello, Made, Opened, Described, Finished, Failure
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy.typing as npt
 #: No message is longer: far below the socket's default buffer of 208 KiB, so a send never waits.
 MAX_BYTES = 1 << 17
 
-#: Indices that a message may hold.
-MANY = 1024
+#: Indices that a message may hold, and examples that a `Make` may tell of.
+MANY, MAKE = 1024, 1024
 #: What a `Finished` may hold at most, so that it fits: skipped examples (27 bytes without the reason), bytes of their
 #: reasons, bytes of an iterator's own state, digests (16 bytes each). Texts count as they stand in the message.
 SHOWN, REASON_BYTES, STATE_BYTES, DIGESTS = 1_000, 30_000, 48_000, 1_024
@@ -32,6 +32,48 @@ JSON, PICKLE = "j:", "p:"
 
 Indices = npt.NDArray[np.int64]
 NONE = np.zeros(0, np.int64)
+#: No row was made before. Else: the row, counted from the task's first; its place in the store, and its bytes there.
+NOTHING_MADE = np.zeros((0, 3), np.int64)
+#: Stands for a row: what the user's function makes of the whole batch.
+COLLATED = -1
+
+
+@dataclass(frozen=True)
+class Make:
+    """Make single examples, before it is known what batches look like, and put each into its place in the store.
+
+    Attributes:
+        numbers: of the examples, in the source.
+        places: in the store; items of an iterable lie in its inbox in this order too.
+        most: bytes that one may take there.
+    """
+
+    task: int
+    epoch: int
+    numbers: tuple[int, ...]
+    places: tuple[int, ...]
+    most: int
+    without: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Open:
+    """Open a shard and make the rows of its first steps, before it is known what batches look like.
+
+    Attributes:
+        progress: where the shard is opened.
+        steps: how many.
+        note: the place in the store for what these rows look like.
+        without: numbers of examples that are left out. If there are any, the shard is closed again.
+    """
+
+    task: int
+    epoch: int
+    shard: int
+    progress: Progress
+    steps: int
+    note: int
+    without: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,22 +81,30 @@ class Describe:
     """Find out what the examples look like.
 
     Attributes:
-        slot: where the items of an iterable lie.
-        items: how many.
+        note: bytes of what the store tells at its first place for notes: the numbers of the examples that are looked
+            at, their places in the store, and the bytes that each takes there, 0 for one that must be made.
+        rows: of the batches that they make.
+        one: whether one example may be enough.
         without: examples that are left out, each with the shard that it is counted in, or -1.
     """
 
     task: int
-    slot: int = 0
-    items: int = 0
+    epoch: int = 0
+    note: int = 0
+    rows: tuple[int, ...] = ()
+    one: bool = False
     without: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class FormKnown:
-    """The pickled `Form` of the batches: needed before the first `Work`, `Step` or `Join`."""
+    """The pickled `Form` of the batches: needed before the first `Work`, `Step` or `Join`.
+
+    `draws`: the user's code draws from NumPy's global state.
+    """
 
     pickled: bytes
+    draws: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +120,7 @@ class Work:
         trial: nothing is written: the examples are made to see whether that kills the worker, or what comes out.
         digest: whether the answer tells the digest of each example.
         counting: how many rows of the batch count, the first ones; -1 if examples get no weight.
+        made: what was made before: see `NOTHING_MADE`.
     """
 
     task: int
@@ -84,6 +135,7 @@ class Work:
     trial: bool = False
     digest: bool = False
     counting: int = -1
+    made: Indices = field(default_factory=lambda: NOTHING_MADE)
 
 
 @dataclass(frozen=True)
@@ -133,6 +185,7 @@ class Step:
         careful: workers died at this task: an example is converted and written before the next is made, so that the
             board tells which one it is.
         digest: whether the answer tells the digest of each example.
+        made: of a part that is opened, what was made before: see `NOTHING_MADE`.
     """
 
     task: int
@@ -149,6 +202,7 @@ class Step:
     digest: bool = False
     until: int | None = None
     careful: bool = False
+    made: Indices = field(default_factory=lambda: NOTHING_MADE)
 
 
 @dataclass(frozen=True)
@@ -176,11 +230,39 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class Made:
+    """The answer to `Make`: bytes that each example takes in the store.
+
+    It is 0 for one that cannot be sent, and -1 for one that raised and may be left out. Where one raised that may not,
+    it and those behind it are missing. `draws`: the user's code drew from NumPy's global state.
+    """
+
+    task: int
+    seconds: float
+    sizes: tuple[int, ...]
+    draws: bool = False
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The answer to `Open`: whether the shard is open, and the bytes of the note; 0 when there is nothing to tell."""
+
+    task: int
+    is_open: bool
+    size: int
+
+
+@dataclass(frozen=True)
 class Described:
-    """The answer to `Describe`."""
+    """The answer to `Describe`: the pickled form; empty when more examples must be looked at.
+
+    Attributes:
+        collated: bytes of what the user's function made of each batch, in the store behind the examples.
+    """
 
     task: int
     pickled: bytes
+    collated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,11 +322,11 @@ class Failure:
     error: BaseException | None = field(default=None, compare=False)
 
 
-Question = Describe | Work | Step | Join
-Message = Question | FormKnown | Leave | Hello | Described | Finished | Failure
+Question = Make | Open | Describe | Work | Step | Join
+Message = Question | FormKnown | Leave | Hello | Made | Opened | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
-_WORK = struct.Struct("<cqqiii??i??i")
+_WORK = struct.Struct("<cqqiii??i??ii")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
 _LENGTH = struct.Struct("<i")
@@ -254,23 +336,32 @@ def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
         case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, counting):
-            where = task, epoch, slot, first, rows
-            head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, counting)
-            return head + indices.tobytes()
+            where, made = (task, epoch, slot, first, rows), message.made
+            head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, counting, len(made))
+            return head + made.tobytes() + indices.tobytes()
         case Finished(task, seconds, dims, progress=None, digests=()):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
         case Finished(digests=digests):
             return _with_text(b"f", asdict(replace(message, digests=())), np.array(digests, np.uint64).tobytes())
-        case Step(indices=indices):
-            return _with_text(b"P", {**asdict(message), "indices": None}, indices.tobytes())
+        case Step(indices=indices, made=made):
+            text = {**asdict(message), "indices": None, "made": len(made)}
+            return _with_text(b"P", text, made.tobytes() + indices.tobytes())
         case Join():
             return _with_text(b"J", asdict(message))
+        case Make():
+            return _with_text(b"M", asdict(message))
+        case Made():
+            return _with_text(b"m", asdict(message))
+        case Open():
+            return _with_text(b"O", asdict(message))
+        case Opened():
+            return _with_text(b"o", asdict(message))
         case Describe():
             return _with_text(b"D", asdict(message))
-        case Described(task, pickled):
-            return _TASK.pack(b"d", task) + pickled
-        case FormKnown(pickled):
-            return b"S" + pickled
+        case Described(task, pickled, collated):
+            return _with_text(b"d", {"task": task, "collated": collated}, pickled)
+        case FormKnown(pickled, draws):
+            return (b"N" if draws else b"S") + pickled
         case Leave(epoch):
             return _TASK.pack(b"L", epoch)
         case Hello():
@@ -292,11 +383,11 @@ def decode(data: bytes) -> Message:
 def _decoded(data: bytes) -> Message:
     match data[:1]:
         case b"W":
-            _, *fields, trial, digest, counting = _WORK.unpack_from(data)
-            indices = np.frombuffer(data, np.int64, offset=_WORK.size)
+            _, *fields, trial, digest, counting, earlier = _WORK.unpack_from(data)
+            made, indices = _made(data, earlier, _WORK.size)
             task, epoch, slot, first, rows, serialized, from_inbox, count = fields
             where = task, epoch, slot, first, rows
-            return Work(*where, serialized, from_inbox, count, indices, trial, digest, counting)
+            return Work(*where, serialized, from_inbox, count, indices, trial, digest, counting, made)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
@@ -307,12 +398,22 @@ def _decoded(data: bytes) -> Message:
         case b"J":
             return Join(**_text(data)[0])
         case b"D":
-            text, _ = _text(data)
-            return Describe(**{**text, "without": tuple((shard, number) for shard, number in text["without"])})
+            its = _tuples(_text(data)[0])
+            return Describe(**{**its, "without": tuple((shard, number) for shard, number in its["without"])})
+        case b"O":
+            its = _tuples(_text(data)[0])
+            return Open(**{**its, "progress": Progress(**its["progress"])})
+        case b"o":
+            return Opened(**_text(data)[0])
+        case b"M":
+            return Make(**_tuples(_text(data)[0]))
+        case b"m":
+            return Made(**_tuples(_text(data)[0]))
         case b"d":
-            return Described(_TASK.unpack_from(data)[1], data[_TASK.size :])
-        case b"S":
-            return FormKnown(data[1:])
+            text, pickled = _text(data)
+            return Described(text["task"], pickled, tuple(text["collated"]))
+        case b"S" | b"N":
+            return FormKnown(data[1:], data[:1] == b"N")
         case b"L":
             return Leave(_TASK.unpack(data)[1])
         case b"H":
@@ -336,7 +437,20 @@ def _step(text: dict[str, Any], rest: bytes) -> Step:
     opening = text["opening"]
     if opening is not None:
         text["opening"] = Opening(**{**opening, "progress": Progress(**opening["progress"])})
-    return Step(**{**text, "indices": np.frombuffer(rest, np.int64), "without": tuple(text["without"])})
+    made, indices = _made(rest, text["made"], 0)
+    return Step(**{**text, "made": made, "indices": indices, "without": tuple(text["without"])})
+
+
+def _made(data: bytes, count: int, start: int) -> tuple[Indices, Indices]:
+    """What was made before, of so many rows, and the indices behind it."""
+    if not count:
+        return NOTHING_MADE, np.frombuffer(data, np.int64, offset=start)
+    numbers = np.frombuffer(data, np.int64, offset=start)
+    return numbers[: 3 * count].reshape(count, 3), numbers[3 * count :]
+
+
+def _tuples(text: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in text.items()}
 
 
 def bundled(messages: list[bytes]) -> bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from stoker.memory import Store
 from stoker.sources import ArraySource
 from stoker.sources.map_style import changed_length
 from stoker.sources.marks import SKIP, Many
-from stoker.worker.messages import Work
+from stoker.worker.making import partly
+from stoker.worker.messages import COLLATED, Work
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged, weighed
 from stoker.worker.seeding import Seeder
@@ -23,10 +25,12 @@ class Numbered:
         reader: makes examples.
         writer: writes them.
         seeder: sets the random states before each example.
+        store: where examples lie that were made before.
     """
 
-    def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder) -> None:
+    def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder, store: Store) -> None:
         self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
+        self._store = store
         self._epoch = -1
 
     def do(self, task: Work) -> tuple[int, ...]:
@@ -63,8 +67,10 @@ class Numbered:
             else:
                 self._write(task, made)
             return ()
-        numbers, examples = self._writer.numbers(task), self._writer.even(made)
-        self._writer.batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
+        numbers = self._writer.numbers(task)
+        collated = [self._store.get(*where) for row, *where in task.made.tolist() if row == COLLATED]
+        examples = [] if collated else self._writer.even(made)
+        self._writer.batch_seed, self._writer.collated = self._seeder.of_batch(task.epoch, int(numbers[0])), collated
         if task.digest:
             self._writer.digest_batch(examples)
         if task.trial and (task.digest or self._writer.has_function):  # a part of it is no batch for collate
@@ -75,13 +81,26 @@ class Numbered:
         """What the transform returns for each."""
         numbers = self._writer.numbers(task)
         seeds = self._seeder.seeds(task.epoch, numbers)
-        if task.from_inbox:
+        if len(task.made):
+            made = self._partly(task, numbers.tolist(), seeds)
+        elif task.from_inbox:
             made = self._reader.items(self._writer.items(task.slot, task.count, task.first), int(numbers[0]), seeds)
         else:
             made = self._reader.indexed(numbers.tolist(), seeds)
         if task.counting >= 0:
             made = weighed(made, task.counting - task.first)
         return self._digested(made) if task.digest else made
+
+    def _partly(self, task: Work, numbers: list[int], seeds: list[int]) -> Iterator[Any]:
+        """The same where some were made before."""
+
+        def read(rows: list[int]) -> Iterator[Any]:
+            if not task.from_inbox:
+                return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
+            items = list(self._writer.items(task.slot, task.count, task.first))
+            return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
+
+        return partly(self._store, task.made, task.count, read, self._reader.at(numbers))
 
     def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
         for example in made:

@@ -6,7 +6,7 @@ stands on the worker's board, for errors, and for the trainer when the worker di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -204,6 +204,21 @@ class Reader:
                 self.skip(index, error)
                 item = SKIP
             yield item
+
+    def some_items(
+        self, items: Sequence[Any], rows: Sequence[int], numbers: Sequence[int], seeds: Sequence[int]
+    ) -> Iterator[Any]:
+        """Items in these rows of a run that has these numbers and seeds."""
+        for row, item in zip(rows, items, strict=True):
+            yield from self.items([item], numbers[row], [seeds[row]])
+
+    def at(self, numbers: Sequence[int]) -> Callable[[int], None]:
+        """What notes that an example is at work, by its row in a run that has these numbers."""
+
+        def note(row: int) -> None:
+            self.example = int(numbers[row])
+
+        return note
 
     def transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
         """What the transform returns for an example."""

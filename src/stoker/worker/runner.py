@@ -7,7 +7,7 @@ import pickle
 import time
 from collections.abc import Sequence
 
-from stoker.memory import Inbox, Slot
+from stoker.memory import Inbox, Slot, Store
 from stoker.memory.board import NOTHING, PHASE, SHARD, TASK, Phase
 from stoker.sources import ShardedSource
 from stoker.spec import Misfit
@@ -15,6 +15,7 @@ from stoker.worker.current import Current
 from stoker.worker.describe import Describer
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt
+from stoker.worker.making import Maker
 from stoker.worker.messages import (
     MAX_BYTES,
     Describe,
@@ -24,12 +25,17 @@ from stoker.worker.messages import (
     FormKnown,
     Join,
     Leave,
+    Made,
+    Make,
+    Open,
+    Opened,
     Question,
     Step,
     Work,
     encode,
 )
 from stoker.worker.numbered import Numbered
+from stoker.worker.opening import Opener
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged
 from stoker.worker.report import bounded, failure, is_exhausted
@@ -43,7 +49,7 @@ class Runner:
 
     Args:
         program: the user's code.
-        slots: the slots, by number.
+        slots: the slots, by number; the last one is the store of examples that are made before the batches.
         inboxes: their inboxes.
         seeder: sets the random states before each example.
         words: the worker's board.
@@ -70,14 +76,18 @@ class Runner:
 
         self._reader = reader = Reader(program, seeder, words)
         self._writer = writer = Writer(program, slots, inboxes, reader, seeder, words, fork, passes)
-        self._numbered = Numbered(program, reader, writer, seeder)
-        self._steps = Steps(program, reader, writer, seeder, words, passes)
+        store = Store(slots[-1])
+        self._numbered = Numbered(program, reader, writer, seeder, store)
+        self._steps = Steps(program, reader, writer, seeder, words, passes, store)
+        self._maker = Maker(program, reader, writer, seeder, store, passes)
+        self._opener = Opener(program, reader, writer, self._steps, words, store, passes)
+        self._describer = Describer(program, reader, writer, seeder, words, self._maker, store)
         self._epoch: int | None = None
 
-    def answer(self, question: Question) -> Described | Finished | Failure:
+    def answer(self, question: Question) -> Made | Opened | Described | Finished | Failure:
         """Do a task and tell how it went."""
         started = time.perf_counter()
-        self._reader.begin_task(question.without if isinstance(question, Step) else ())
+        self._reader.begin_task(question.without if isinstance(question, Step | Make | Open) else ())
         self._writer.digests.clear()
         self._words[TASK], self._words[SHARD] = question.task, NOTHING
         self._words[PHASE] = Phase.READING  # last: what stands above is of this task now
@@ -86,10 +96,16 @@ class Runner:
             if _is_trial(question):
                 time.sleep(0.2 * os.urandom(1)[0] / 256)  # who kills workers at regular times must not hit each
             match question:
+                case Make():
+                    sizes = self._maker.do(question)
+                    return Made(question.task, time.perf_counter() - started, sizes, self._seeder.draws)
+                case Open():
+                    return Opened(question.task, *self._opener.do(question))
                 case Describe():
                     return self._describe(question)
                 case Work():
-                    dims, seconds = self._numbered.do(question), time.perf_counter() - started
+                    dims = self._numbered.do(question)
+                    seconds = 0.0 if len(question.made) else time.perf_counter() - started  # it tells no speed
                     return Finished(question.task, seconds, dims, **self._writer.compared())
                 case Join():
                     dims = self._writer.join(question)
@@ -113,10 +129,12 @@ class Runner:
     def learn(self, known: FormKnown) -> None:
         """Take on the form that all workers write by."""
         self._writer.output.learn(pickle.loads(known.pickled))
+        if known.draws:
+            self._seeder.seed_all()
 
     def leave(self, leave: Leave) -> None:
         """Close the shards of an epoch."""
-        self._steps.lanes.leave(leave.epoch)
+        self._steps.leave(leave.epoch)
 
     def _reach(self, question: Question) -> None:
         reach(Failpoint.CLAIM)
@@ -130,10 +148,10 @@ class Runner:
 
         if not isinstance(self._program.source, ShardedSource):
             self._reader.without = frozenset(number for _, number in task.without)
-        collate = self._writer.collate
-        describer = Describer(self._program, self._reader, self._seeder, self._words, task.without, collate)
-        form = describer.form(self._writer.items(task.slot, task.items) if task.items else ())
-        described = Described(task.task, cloudpickle.dumps(form, protocol=5))
+        form, collated = self._describer.form(task)
+        if form is None:
+            return Described(task.task, b"")
+        described = Described(task.task, cloudpickle.dumps(form, protocol=5), collated)
         if len(encode(described)) > MAX_BYTES:
             raise Misfit(f"it has {len(form.spec.leaves):,} leaves, too many to describe. Join them into arrays.")
         return described

@@ -119,6 +119,7 @@ class Seeder:
         self._numpy: ModuleType | None = None  # `numpy.random`, once a task has drawn from its global state
         self._watched: npt.NDArray[np.uint32] | None = None
         self._before: list[int] = []
+        self._is_trying = False
         self._generator: np.random.Generator | None = None
         self._philox: dict[str, Any] = {}
 
@@ -159,6 +160,29 @@ class Seeder:
         import numpy.random
 
         self._numpy = numpy.random
+
+    @property
+    def draws(self) -> bool:
+        """Whether NumPy's global state is set before each example."""
+        return self._numpy is not None
+
+    def seed_for_now(self) -> None:
+        """Set NumPy's global state before each example until `settle`: what is made now is not made again."""
+        self._is_trying = self._globals and self._numpy is None
+        self.seed_all()
+
+    def settle(self) -> None:
+        """Go on without, unless one has drawn from it."""
+        if self._is_trying:
+            self._is_trying, self._numpy = False, None
+
+    def made(self, seed: int) -> None:
+        """An example with this seed was made: see whether it drew from NumPy's global state."""
+        if self._is_trying and self._numpy is not None:
+            state = _global_state()
+            came = state[_TELLING].tolist()
+            self._numpy.seed(seed & 0xFFFFFFFF)
+            self._is_trying = came == state[_TELLING].tolist()
 
     def begin(self, seed: int) -> None:
         """Set the global states to what the example with this seed gets."""

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from stoker.memory import Store
 from stoker.sources import ShardedSource
 from stoker.worker.fitting import MisfitAt
 from stoker.worker.lanes import Lane, Lanes
-from stoker.worker.messages import SHOWN, Finished, Progress, Step
+from stoker.worker.making import partly
+from stoker.worker.messages import SHOWN, Finished, Open, Progress, Step
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader
 from stoker.worker.seeding import Seeder
 from stoker.worker.writer import Writer
+
+
+@dataclass(eq=False)
+class Ahead:
+    """The rows of a step that were made before it was asked for.
+
+    Attributes:
+        examples: the outputs.
+        numbers: of their examples.
+        before: how far the shard had come before them.
+        after: and with them.
+        ended: whether the shard has no more.
+        skipped: examples that were left out on the way.
+        collated: what the user's function made of them, if it was called: one thing, or none.
+    """
+
+    examples: list[Any]
+    numbers: list[int]
+    before: Progress
+    after: Progress
+    ended: bool
+    skipped: list[tuple[int, str]]
+    collated: list[Any] = field(default_factory=list)
 
 
 class Steps:
@@ -28,6 +55,7 @@ class Steps:
         seeder: sets the random states before each example.
         words: the worker's board.
         passes: exceptions that break off a task which is done again.
+        store: where examples lie that were made before.
     """
 
     def __init__(
@@ -38,12 +66,15 @@ class Steps:
         seeder: Seeder,
         words: memoryview,
         passes: tuple[type[BaseException], ...],
+        store: Store,
     ) -> None:
+        self._store = store
         self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
         self._passes, self.lanes = passes, Lanes(program, reader, seeder, words)
         self._interrupted: dict[tuple[int, int], Progress] = {}
         self._is_sharded = isinstance(program.source, ShardedSource)
         self._digesting = False
+        self._ahead: dict[tuple[int, int], deque[Ahead]] = {}
 
     def do(self, task: Step, started: float) -> Finished:
         """Make its rows; returns the answer."""
@@ -64,11 +95,14 @@ class Steps:
         key = task.epoch, task.shard
         interrupted = self._interrupted.pop(key, None)
         if task.opening is not None:
+            self._ahead.pop(key, None)
             lane = self._open(task, task.opening.progress)
+        elif key in self._ahead:
+            return self._made_ahead(task, started)
         else:
             lane = self._open(task, interrupted) if interrupted is not None else self.lanes.get(*key)
         before = lane.left
-        self._seed_batch(task, before)
+        self.seed_batch(*key, before)
         try:
             rows, dims, parcel = self._rows_of(task, lane)
         except self._passes:  # it broke the user's generator off: the task is done again, from where this one began
@@ -82,8 +116,76 @@ class Steps:
         its = tuple(skipped[:SHOWN]), len(skipped)
         return Finished(task.task, seconds, dims, rows, lane.ended, parcel, progress, *its, **self._writer.compared())
 
-    def _seed_batch(self, task: Step, at: Progress) -> None:
-        self._writer.batch_seed = self._seeder.of_batch(task.epoch, at.raw, at.within, task.shard + 1)
+    def _made_ahead(self, task: Step, started: float) -> Finished:
+        """Its rows were made before."""
+        key = task.epoch, task.shard
+        ahead = self._ahead[key][0]
+        self.seed_batch(*key, ahead.before)
+        self._writer.collated = list(ahead.collated)
+        if task.digest:
+            for number, example in zip(ahead.numbers, ahead.examples, strict=True):
+                self._writer.digests.add(number, example)
+        rows, dims, parcel = self._put(task, ahead.examples, ahead.numbers)
+        self._ahead[key].popleft()
+        if not self._ahead[key]:
+            del self._ahead[key]
+        if ahead.ended:
+            self.lanes.finish(*key)
+        its = tuple(ahead.skipped[:SHOWN]), len(ahead.skipped)
+        seconds = time.perf_counter() - started
+        compared = self._writer.compared()
+        return Finished(task.task, seconds, dims, rows, ahead.ended, parcel, ahead.after, *its, **compared)
+
+    def _put(self, task: Step, examples: list[Any], numbers: list[int]) -> tuple[int, tuple[int, ...], bool]:
+        """Write the examples of a step; returns how many, the shapes of their parts, and whether they are a parcel."""
+        rows, shard = len(examples), self._reader.shard
+        if rows < self._program.batch_size or task.parted:
+            named = zip(numbers, examples, strict=True)
+            self._writer.output.parcel(task.slot, [(shard, *one) for one in named])
+            return rows, (), True
+        if not self._is_in_place(task):
+            if task.digest:
+                self._writer.digest_batch(examples)
+            return rows, self._writer.whole(task, examples, numbers), False
+        put = self._writer.into(task.slot, rows)
+        for number, example in zip(numbers, examples, strict=True):
+            self._reader.example = number
+            try:
+                put(example)
+            except MisfitAt as misfit:
+                raise misfit.reason from None
+        return rows, (), False
+
+    def seed_batch(self, epoch: int, shard: int, at: Progress) -> None:
+        """Seed what is done to a batch as a whole, by where it begins in its shard."""
+        self._writer.batch_seed = self._seeder.of_batch(epoch, at.raw, at.within, shard + 1)
+
+    # ── before it is known what batches look like ────────────────────────────────────────────
+    def open_early(self, task: Open) -> Lane:
+        """Open a shard, whose first rows are kept."""
+        self._reader.shard = task.shard
+        self._seeder.seed_all()
+        self._ahead.pop((task.epoch, task.shard), None)
+        without = frozenset(task.without)
+        return self.lanes.open(
+            task.epoch,
+            task.shard,
+            lambda: self.lanes.shard(task.epoch, task.shard, task.progress, without, keeps=True),
+        )
+
+    def keep(self, epoch: int, shard: int, made: list[Ahead]) -> None:
+        """These are the rows of its first steps."""
+        self._ahead[epoch, shard] = deque(made)
+
+    def close(self, epoch: int, shard: int) -> None:
+        """Nobody goes on with this shard here."""
+        self._ahead.pop((epoch, shard), None)
+        self.lanes.close(epoch, shard)
+
+    def leave(self, epoch: int) -> None:
+        """Close all shards of an epoch."""
+        self._ahead = {key: ahead for key, ahead in self._ahead.items() if key[0] != epoch}
+        self.lanes.leave(epoch)
 
     # ── beside the shard that is open ────────────────────────────────────────────────────────
     def _apart(self, task: Step, started: float) -> Finished:
@@ -106,7 +208,7 @@ class Steps:
         while len(examples) < wanted and not lane.ended:
             self._take(lane, 1, wanted - len(examples), examples.append)
         if len(examples) == wanted and not task.parted:
-            self._seed_batch(task, since)
+            self.seed_batch(task.epoch, task.shard, since)
             self._writer.digest_batch(examples)
 
     def _tempt(self, lane: Lane, until: int) -> None:
@@ -126,12 +228,17 @@ class Steps:
         if task.opening is not None and task.opening.items:
             count, first = task.opening.items, task.opening.first
             items = list(self._writer.items(task.slot, count))
-            seeds = self._seeder.seeds(task.epoch, np.arange(first, first + count))
-            made = self._reader.items(items, first, seeds)
-            return self.lanes.part(task.shard, made, range(first, first + count), progress)
-        indices = self._writer.numbers(task)
-        numbers = indices.tolist()
-        made = self._reader.indexed(numbers, self._seeder.seeds(task.epoch, indices))
+            numbers = list(range(first, first + count))
+        else:
+            numbers, items = self._writer.numbers(task).tolist(), []
+        seeds = self._seeder.seeds(task.epoch, np.array(numbers, np.int64))
+
+        def read(rows: list[int]) -> Iterator[Any]:
+            if items:
+                return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
+            return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
+
+        made = partly(self._store, task.made, len(numbers), read, self._reader.at(numbers))
         return self.lanes.part(task.shard, made, numbers, progress)
 
     def _is_in_place(self, task: Step) -> bool:

@@ -54,6 +54,7 @@ class Writer:
         batch_seed: of the batch at work.
         careful: workers died at the task at work: each example is converted before the next is made, so that the board
             tells which example it is.
+        collated: what the user's function made of the batch at work, if it was called before: one thing, or none.
         digests: of what the task at work makes, where they are asked for.
     """
 
@@ -78,6 +79,7 @@ class Writer:
         self.output = Output(slots, program.batch_size, collate, program.memory_limit)
         self.batch_seed = 0
         self.careful = False
+        self.collated: list[Any] = []
         self.digests = Digests()
 
     @property
@@ -87,6 +89,8 @@ class Writer:
 
     def collate(self, examples: list[Any]) -> Any:
         """That function on the examples of a batch, with random states of its own."""
+        if self.collated:
+            return self.collated.pop()
         self._seeder.begin(self.batch_seed)
         if self._function_takes_rng:
             return self._function(examples, rng=self._seeder.rng(self.batch_seed))
