@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -292,7 +293,7 @@ class Stations:
         default, memory = collation.default, program.memory_limit // 4
         one = not calls and default == "stack" and not collation.paths
         batches = LOOK_CALLS if calls else LOOK_BATCHES if default == "asis" else 1
-        least, most = (0, math.inf) if calls else (LEAST, MOST)
+        least, most = (0, sys.maxsize) if calls else (LEAST, MOST)
         its = collation, 1 if self._skips else run, self._skips, memory
         return Look(one, batches, least, most, *its)
 

@@ -66,7 +66,7 @@ made = st.lists(st.tuples(st.integers(-1, 2**31), tasks, tasks), max_size=50).ma
 )
 messages = st.one_of(
     st.builds(Make, tasks, tasks, numbers, numbers, small, numbers),
-    st.builds(Made, tasks, seconds, numbers, flag),
+    st.builds(Made, tasks, numbers, flag),
     st.builds(Open, tasks, tasks, small, progress, small, small, numbers),
     st.builds(Opened, tasks, flag, small),
     st.builds(Describe, tasks, small, small, numbers, flag, left_out),
@@ -155,7 +155,7 @@ SAMPLES = [
         Step(7, 1, 2, 3, False, True, Opening(Progress(4, 5), 2, 9), 3, np.arange(3), (1, 2)),
         Join(7, 1, 2, 3, 64, False),
         Make(7, 2, (3, 4), (0, 1), 99),
-        Made(7, 0.25, (64, 0)),
+        Made(7, (64, 0)),
         Open(7, 2, 3, Progress(4, 5), 1, 0, (6,)),
         Opened(7, True, 64),
         Describe(7, 2, 3, (8, 8), True),

@@ -270,8 +270,8 @@ class Dispatcher(Streams):
                         events += self._tasks.finished(worker, answer)
                     case Hello():
                         events.append(Joined(worker))
-                    case Made(made, seconds):
-                        task, done = self._tasks.probed(worker, made, seconds if self._probe.is_single else 0.0)
+                    case Made(made):
+                        task, done = self._tasks.probed(worker, made)
                         self._probe.made(task, answer)
                         events.append(done)
                     case Opened(opened):

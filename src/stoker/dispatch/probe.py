@@ -47,7 +47,7 @@ class Look:
     one: bool
     batches: int
     least: int
-    most: float
+    most: int
     collation: Collation
     run: int
     skips: bool
@@ -75,7 +75,7 @@ class Probe:
     def __init__(self, look: Look, workers: int, store: Store, inbox: Inbox, size: int) -> None:
         self._look, self._workers, self._store, self._inbox = look, workers, store, inbox
         self._batches = max(look.batches, math.ceil(look.least / size))
-        self._rows = size
+        self._rows, self._most = size, look.most
         self.without: set[tuple[int, int]] = set()  # examples that kill workers, by shard or -1
         self._epoch: Epoch | None = None  # the next one, which is read on from what was looked at
         self.attempt: Attempt | None = None  # under way
@@ -88,20 +88,23 @@ class Probe:
         self._owners: dict[int, int] = {}  # workers that have them open
         self.form: Form | None = None
         self.draws = False  # whether the user's code draws from NumPy's global state
-        self.is_single = look.run == 1  # whether the rows of a round are examples
 
     def begin(self, new_epoch: Callable[[], Epoch]) -> None:
         """Start to pull the items that are looked at."""
         self._epoch = self._epoch or new_epoch()
         if isinstance(self._epoch, ItemEpoch):
-            self._epoch.puller.want(self._epoch.puller.skipped + self._batches * self._rows)
+            self._epoch.puller.want(self._epoch.puller.skipped + self._wanted())
+
+    def _wanted(self) -> int:
+        """How many examples are looked at, if there are so many."""
+        return min(self._batches * self._rows, self._most)
 
     def is_ready(self) -> bool:
         """Whether the items are there."""
         epoch = self._epoch
         if not isinstance(epoch, ItemEpoch):
             return True
-        return epoch.puller.count() >= self._batches * self._rows or epoch.puller.ended is not None
+        return epoch.puller.count() >= self._wanted() or epoch.puller.ended is not None
 
     def raised(self) -> BaseException | None:
         """What the iterable raised instead of its first item; the attempt is over then."""
@@ -119,7 +122,7 @@ class Probe:
     def begin_round(self) -> tuple[int, int]:
         """The next round: its number of rows, and how many make a task."""
         assert self._epoch is not None
-        looked = self._epoch.look(self._batches)
+        looked = self._epoch.look(self._batches, self._most)
         if looked is not None and looked != self._looked:
             self._looked = looked
             self._inbox.put(looked.items)
@@ -204,7 +207,7 @@ class Probe:
 
     def _count(self) -> int:
         assert self._looked is not None
-        return int(min(len(self._looked.numbers), self._look.most))
+        return len(self._looked.numbers)
 
     def _size(self, place: int) -> int | None:
         """Bytes of what was made: -1 where it is left out, None where nothing was made."""
@@ -283,9 +286,9 @@ class Probe:
     def look_further(self) -> bool:
         """No example was found: whether there is more to look at. Whoever waits asks again."""
         epoch = self._epoch
-        if epoch is None or self._looked is None or len(self._looked.numbers) < self._batches * self._rows:
+        if epoch is None or self._looked is None or len(self._looked.numbers) < self._wanted():
             return False
-        self._batches *= 2
+        self._batches, self._most = 2 * self._batches, 2 * self._most
         self.attempt = None
         return True
 

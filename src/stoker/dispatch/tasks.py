@@ -95,9 +95,9 @@ class Tasks:
         self._forget(worker, failure.task)
         return Failed(worker, failure.task, Told(None if inline else worker, failure))
 
-    def probed(self, worker: int, task: int, seconds: float = 0.0) -> tuple[Task, Done]:
+    def probed(self, worker: int, task: int) -> tuple[Task, Done]:
         """A worker has made examples that are looked at, or told what they look like."""
-        return self._forget(worker, task), Done(worker, task, seconds)
+        return self._forget(worker, task), Done(worker, task, 0.0)  # the first calls tell no speed
 
     def finished(self, worker: int, answer: Finished) -> list[Event]:
         """A task is done: what the scheduler is told of it, and of the slot."""

@@ -128,8 +128,8 @@ class Epoch(ABC):
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         """The question for the next rows of a shard."""
 
-    def look(self, batches: int) -> Looked | None:
-        """The examples of its first batches; None where they are not known by number."""
+    def look(self, batches: int, most: int) -> Looked | None:
+        """The examples of its first batches, no more than so many; None where they are not known by number."""
         return None
 
     def opened(self, owners: dict[int, int]) -> None:  # noqa: B027

@@ -25,15 +25,16 @@ class IndexEpoch(Epoch):
             return self._parts(range(-(-left // size)), number)
         return RowsStream(number, self.batches(), self._rows_of, size, whole=self.serialized)
 
-    def look(self, batches: int) -> Looked:
+    def look(self, batches: int, most: int) -> Looked:
         numbers, rows = list[int](), list[int]()
         if self._base >= self._plan.length:  # nothing is left of it
-            return Looked(tuple(self._order.indices(0, min(self._batching.size, self._plan.length)).tolist()), ())
+            count = min(self._batching.size, self._plan.length, most)
+            return Looked(tuple(self._order.indices(0, count).tolist()), ())
         for batch in range(min(batches, -(-(self._plan.length - self._base) // self._batching.size))):
             count = self._rows_of(batch)
             if batch and not self._batching.keep_rest and self._whole(batch) < self._batching.size:
                 break
-            numbers += self.indices(Rows(batch, 0, count, count)).tolist()
+            numbers += self.indices(Rows(batch, 0, min(count, most - len(numbers)), count)).tolist()
             rows.append(count)
         return Looked(tuple(numbers), tuple(rows))
 

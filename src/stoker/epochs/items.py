@@ -48,9 +48,9 @@ class ItemEpoch(Epoch):
             return RowsStream(number, None, lambda batch: size, size, keep_rest=keep, whole=self.serialized)
         return self._parts(None, number)
 
-    def look(self, batches: int) -> Looked:
+    def look(self, batches: int, most: int) -> Looked:
         size, skip = self._batching.size, self.puller.skipped
-        segments, behind = self.puller.peek(batches * size)
+        segments, behind = self.puller.peek(min(batches * size, most))
         count = len(segments) - behind
         numbers = [*range(skip, skip + count), *range(behind)]
         rows = [size] * (count // size)

@@ -238,7 +238,6 @@ class Made:
     """
 
     task: int
-    seconds: float
     sizes: tuple[int, ...]
     draws: bool = False
 

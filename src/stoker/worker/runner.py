@@ -98,7 +98,7 @@ class Runner:
             match question:
                 case Make():
                     sizes = self._maker.do(question)
-                    return Made(question.task, time.perf_counter() - started, sizes, self._seeder.draws)
+                    return Made(question.task, sizes, self._seeder.draws)
                 case Open():
                     return Opened(question.task, *self._opener.do(question))
                 case Describe():
