@@ -259,6 +259,7 @@ class Dispatcher(Streams):
                 epoch.close()
         self._engine.stop()
         self._shelf.close()
+        self._probe.close()
 
     # ── Listener: from the engine ────────────────────────────────────────────────────────────
     def heard(self, worker: int, answers: Sequence[Answer]) -> None:

@@ -334,6 +334,11 @@ class Probe:
         self._owners.clear()
         self.is_past(epoch)
 
+    def close(self) -> None:
+        """Give up the store."""
+        self._store.close()
+        self._inbox.close()
+
     def is_past(self, epoch: Epoch) -> None:
         """What was made early of this epoch is needed no more."""
         if epoch.early is not None:

@@ -52,3 +52,7 @@ class Store:
         """Give all memory back."""
         if self._file.fd >= 0:
             os.ftruncate(self._file.fd, 0)
+
+    def close(self) -> None:
+        """Give up the file."""
+        self._file.close()
