@@ -104,6 +104,13 @@ def test_no_example_is_made_twice_and_batches_do_not_depend_on_workers(kind: str
     assert came[0] == came[1] == came[2]
 
 
+@pytest.mark.parametrize("how", ["map", "generator"])
+def test_what_was_made_first_is_compared_too(how: str, tmp_path: Path) -> None:
+    its = {"batch_size": 8, "collate": functools.partial(joined, tmp_path / "calls"), "verify": 1.0, "workers": 2}
+    with stoker.Loader(**its, **dict(sources(tmp_path / "notes", varied))[how]) as loader:
+        assert sum(len(batch) for batch in loader) == sum(n % 5 + 1 for n in range(40))
+
+
 @pytest.mark.parametrize("how", ["map", "shuffled", "iterable", "generator"])
 def test_a_collate_function_is_called_once_for_a_batch(how: str, tmp_path: Path) -> None:
     came = []

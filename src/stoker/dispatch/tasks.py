@@ -82,7 +82,7 @@ class Tasks:
             question = replace(question, trial=is_apart(task.work), until=task.work.until, careful=careful)
         if epoch.early is not None and isinstance(question, Work | Step) and not is_apart(task.work):
             numbers = epoch.numbers(question)
-            is_whole = isinstance(question, Work) and question.count == question.rows
+            is_whole = isinstance(question, Work) and question.count == question.rows and not question.digest
             if len(numbers):
                 question = replace(question, made=epoch.early.of(numbers, whole=is_whole))
         if isinstance(question, Work | Step) and len(question.indices) > MANY:
