@@ -30,15 +30,19 @@ class ShardEpoch(Epoch):
         return order
 
     def first_shards(self) -> list[tuple[int, Progress]]:
-        """The shards that are read first, and how far they have come."""
+        """The shards that are read first, and how far they have come.
+
+        None where shards are opened before these for what was left of them when a state was saved.
+        """
+        if self._since is not None and self._since.left:
+            return []
         open_now = [] if self._since is None else [place.shard for place in self._since.places]
         start = 0 if self._since is None else self._since.opened
         shards = [*open_now, *self._order()[start : start + self._source.open_shards - len(open_now)]]
         return [(shard, self._progress.get(shard, Progress())) for shard in shards]
 
     def opened(self, owners: dict[int, int]) -> None:
-        if self._since is None or not self._since.left:  # else shards are opened first for what was left of them
-            self._owners = owners
+        self._owners = owners
 
     def stream(self, number: int) -> Stream:
         stream = ShardStream(
