@@ -153,7 +153,7 @@ class _Counts:
     base: int = 0
 
     def measure(self) -> None:
-        """Find the least counts with which fresh arrays are kept as they are; those that others refer to must not be."""
+        """Find the least counts with which fresh arrays are kept as they are, and shared ones are not."""
         keep, held = Keeper().keep, list[Any]()
 
         def array() -> Any:
