@@ -80,7 +80,7 @@ _Join = Callable[[list[Any]], list[Block]]
 def _join(leaf: Leaf, rule: Rule) -> _Join:
     """How the values of one leaf become blocks."""
     if rule == "asis":
-        return lambda values: _as_is(fitting(leaf, values[0], 0))
+        return lambda values: _as_is(fitting(leaf, values[0], 0, of_batch=True))
     if leaf.kind is Kind.SPARSE:
         return partial(_sparse, leaf)
     if isinstance(rule, Pad):

@@ -32,8 +32,11 @@ def refuse_reused(values: list[Any]) -> None:
         raise Reused
 
 
-def fitting(leaf: Leaf, value: Any, position: int) -> Any:
-    """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
+def fitting(leaf: Leaf, value: Any, position: int, *, of_batch: bool = False) -> Any:
+    """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`.
+
+    `of_batch` tells that it is the leaf of a whole batch, not of an example.
+    """
     if type(value) is np.ndarray and value.dtype == leaf.dtype and leaf.dtype != STRING and leaf.kind is Kind.DENSE:
         form: Any = value
     else:
@@ -51,12 +54,12 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
             form = _as_number(leaf, form)
             came = leaf_of("", form)
         if came.dtype != leaf.dtype or (came.kind is not leaf.kind and Kind.SPARSE in (came.kind, leaf.kind)):
-            raise unexpected(leaf, came, position)
+            raise unexpected(leaf, came, position, of_batch=of_batch)
     if not isinstance(form, Ragged | Sparse):
         if len(form.shape) != len(leaf.shape) or any(
             size not in (None, its) for size, its in zip(leaf.shape, form.shape, strict=True)
         ):
-            raise unexpected(leaf, leaf_of(leaf.path, form), position)
+            raise unexpected(leaf, leaf_of(leaf.path, form), position, of_batch=of_batch)
         if form.dtype != leaf.dtype:  # the other byte order
             form = form.astype(leaf.dtype)
     return form
@@ -108,13 +111,16 @@ def _same(form: Array, dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "fc" or bool((form.astype(dtype) == form).all())
 
 
-def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
+def unexpected(leaf: Leaf, came: Leaf, position: int, *, of_batch: bool = False) -> MisfitAt:
     """The exception for an example that holds `came` where `leaf` is expected."""
     repair = "Convert it in your code."
     if (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
         repair = (
             "Its size was the same in the first examples: tell by `output_signature` that it varies (None)."
             if leaf.lenient
+            else "Its size was the same in the first batches: tell by `output_signature`, with a first dimension for the "
+            "rows, that it varies (None)."
+            if of_batch
             else "For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in "
             "`output_signature`); or resize them."
         )
