@@ -40,7 +40,7 @@ class Plain:
 
 def batch(index: int) -> Any:
     rows = ROWS[index]
-    return {"x": np.full((rows, 2), index, np.float32), "text": np.array([f"ü{index}"] * rows)}, np.arange(rows)
+    return {"x": np.full((rows, 2), index, np.float32), "text": [f"ü{index}"] * rows}, np.arange(rows)
 
 
 def batches(shard: Any = None) -> Iterator[Any]:
@@ -69,7 +69,7 @@ def numbers(loader: stoker.Loader) -> list[int]:
         index = int(x["x"][0, 0]) // 2
         expected, rows = batch(index)
         assert np.array_equal(x["x"], expected["x"] * 2)
-        assert x["text"].tolist() == [text.encode() for text in expected["text"].tolist()]
+        assert x["text"].tolist() == [text.encode() for text in expected["text"]]
         assert np.array_equal(y, rows)
         found.append(index)
     return found
@@ -104,7 +104,7 @@ def test_what_has_no_meaning_for_batches_is_refused_in_their_words() -> None:
     for source in (Ready(), stoker.from_iterable(Ready())):
         with pytest.raises(stoker.OptionError, match=r"batch.*So batch_size must be left out or None, got 32"):
             stoker.Loader(source, batch_size=32)
-    with pytest.raises(stoker.OptionError, match="Ready is a Keras dataset.*collate='pad' has no meaning"):
+    with pytest.raises(stoker.OptionError, match=r"Ready is a Keras dataset.*collate='pad' has no meaning"):
         stoker.Loader(Ready(), collate="pad")
     with pytest.raises(stoker.OptionError, match="drop_remainder=True has no meaning"):
         stoker.Loader(Plain(), batched=True, drop_remainder=True)
@@ -118,7 +118,7 @@ def test_a_size_that_differs_only_in_later_batches_is_told_by_the_signature() ->
     source = [np.zeros((2, 3 + n // 5)) for n in range(6)]
     with (
         stoker.Loader(source, batched=True, workers=0) as loader,
-        pytest.raises(stoker.SpecError, match="same in the first batches: tell by `output_signature`"),
+        pytest.raises(stoker.SpecError, match="same in the first ones: tell by `output_signature`"),
     ):
         list(loader)
     signature = tf.TensorSpec((None, None), tf.float64)
