@@ -89,6 +89,11 @@ class Leaf:
         """Whether every example of this leaf takes the same number of bytes."""
         return self.kind is Kind.DENSE and self.dtype != STRING and None not in self.shape
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether its dtype and sizes are a guess, because nothing stood there so far."""
+        return self.untold > 1 or (self.untold == 1 and len(self.shape) == 1)
+
     def merged(self, other: Leaf) -> Leaf:
         """The leaf that this and `other` are both; dimensions that differ become None. Raises `Misfit`."""
         kinds = {self.kind, other.kind}
@@ -236,7 +241,7 @@ def _safely(example: Any, take: Callable[[], _Taken]) -> _Taken:
     """What `take` takes of the example, whose own code may raise."""
     try:
         return take()
-    except MemoryError:
+    except (MemoryError, Misfit):
         raise
     except RecursionError:
         raise Misfit("it is nested too deeply, or contains itself.") from None
@@ -248,7 +253,7 @@ def _safely(example: Any, take: Callable[[], _Taken]) -> _Taken:
 def plain(example: Any) -> Any:
     """The structure with dicts for dataclasses."""
     if _is_dataclass(example):
-        return {field.name: plain(getattr(example, field.name)) for field in dataclasses.fields(example)}
+        return {field.name: plain(_value_of(example, field.name)) for field in dataclasses.fields(example)}
     if isinstance(example, dict | list | tuple):
         structure: Any = example
         return optree.tree_map(
@@ -258,6 +263,13 @@ def plain(example: Any) -> Any:
             none_is_leaf=True,
         )
     return example
+
+
+def _value_of(record: Any, field: str) -> Any:
+    try:
+        return getattr(record, field)
+    except AttributeError:
+        raise Misfit(f"its {type(record).__name__} has no value for the field {field!r}.") from None
 
 
 def describe(path: str, value: Any) -> Leaf:
