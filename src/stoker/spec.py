@@ -175,6 +175,12 @@ class Spec:
         leaves = (mine.merged(its) for mine, its in zip(self.leaves, other.leaves, strict=True))
         return Spec(self.tree, tuple(leaves))
 
+    def widened(self, example: Any) -> Spec:
+        """The spec that fits `example` too; raises `Misfit` when its structure is another."""
+        values = self.flatten(example)
+        leaves = (leaf.merged(describe(leaf.path, value)) for leaf, value in zip(self.leaves, values, strict=True))
+        return Spec(self.tree, tuple(leaves))
+
     def unflatten(self, leaves: Iterable[Any]) -> Any:
         """Put `leaves` back into the nesting of the example."""
         return self.tree.unflatten(leaves)

@@ -58,7 +58,7 @@ class Describer:
         rules = collation.rules(spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             for number, example in enumerate(islice(examples, LOOK_FURTHER - 1), 2):
-                spec = spec.merged(collation.spec(example))  # one by one: an error names the one that was read last
+                spec = spec.widened(example)  # one by one: an error names the one that was read last
                 if number >= LOOK and not any(leaf.is_unknown for leaf in spec.leaves):
                     break
         return Form.of(spec, rules)
