@@ -279,10 +279,7 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
     if isinstance(value, type):
         raise Misfit(f"holds the class {value.__name__} itself. Return an object of it, or an array.")
     if hasattr(value, "nested_row_splits") and hasattr(value, "flat_values"):
-        splits = tuple(np.asarray(splits, np.int64) for splits in value.nested_row_splits)
-        values = _array(np.asarray(value.flat_values))
-        assert not isinstance(values, Ragged)
-        return Ragged(values, splits)
+        return _row_split(value.flat_values, tuple(np.asarray(splits, np.int64) for splits in value.nested_row_splits))
     if hasattr(value, "dense_shape") and hasattr(value, "indices") and hasattr(value, "values"):
         values = _array(np.asarray(value.values))
         assert not isinstance(values, Ragged)
@@ -304,6 +301,21 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
         f"holds a {type(value).__name__}: {short(value)}. A leaf must be an array, a number, a bool or a string; "
         "containers are dict, list, tuple, namedtuple and dataclass."
     )
+
+
+def _row_split(flat: Any, splits: tuple[Array, ...]) -> Ragged:
+    """Ragged values in TensorFlow's form; raises `Misfit` where the parts do not fit."""
+    values = _array(np.asarray(flat))
+    fits = bool(splits) and not isinstance(values, Ragged) and values.ndim > 0
+    inner: list[Any] = [*splits[1:], None]
+    for level, below in zip(splits, inner, strict=True) if fits else ():
+        length = len(values) if below is None else len(below) - 1  # type: ignore[arg-type]  # it is an array, if it fits
+        fits = fits and level.ndim == 1 and len(level) > 0 and level[0] == 0 and level[-1] == length
+        fits = fits and bool((np.diff(level) >= 0).all())
+    if not fits:
+        raise Misfit("holds ragged values whose row splits do not fit them.")
+    assert not isinstance(values, Ragged)
+    return Ragged(values, splits)
 
 
 def _converted(convert: Any, value: Any) -> Array | Ragged | Sparse:

@@ -49,6 +49,11 @@ class ArraySource(Sequence[Any]):
             for array in self.arrays
         )
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether all are arrays of numbers, whose rows can be copied as they are."""
+        return all(array.dtype != object for array in self.arrays)
+
     def take(self, indices: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[Any]]) -> None:
         """Write the examples `indices` to `rows`, one array for each of ours, by one call each."""
         first, count = int(indices[0]), len(indices)
@@ -100,9 +105,9 @@ def _array(path: str, value: Any) -> npt.NDArray[Any]:
             array = np.asarray(memoryview(value)) if _is_buffer(value) else canonical(value)
         except Misfit as misfit:
             raise SourceError(f"{where}from_arrays {misfit}") from None
-    if isinstance(array, Ragged | Sparse) or not array.ndim:
-        raise SourceError(f"{where}from_arrays has no rows: it is {leaf_of(path, array)}. Pass arrays.")
     try:
+        if isinstance(array, Ragged | Sparse) or not array.ndim:
+            raise SourceError(f"{where}from_arrays has no rows: it is {leaf_of('', array)}. Pass arrays.")
         leaf_of(path, canonical(array[:1]))
     except Misfit as misfit:
         raise SourceError(f"{where}from_arrays: {misfit}") from None
