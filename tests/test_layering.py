@@ -12,7 +12,7 @@ import stoker
 
 PACKAGE = Path(stoker.__file__).parent
 ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "values", "spec", "collation", "plan", "scheduler"}
+PURE = {"errors", "lists", "values", "spec", "collation", "plan", "scheduler"}
 
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
@@ -20,9 +20,10 @@ MAY = {
     "interrupts": set(),
     "locks": {"errors", "interrupts"},
     "stats": set(),
-    "values": set(),
-    "spec": {"values"},
-    "collation": {"errors", "values", "spec"},
+    "lists": set(),
+    "values": {"lists"},
+    "spec": {"lists", "values"},
+    "collation": {"errors", "lists", "values", "spec"},
     "plan": {"errors"},
     "scheduler": set(),
     "sources": PURE | {"locks"},

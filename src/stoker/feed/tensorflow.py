@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 #: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
 _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
+#: Arrays of a batch up to which several batches may come in one pull. A graph of very many takes TensorFlow long.
+_FEW = 64
 
 
 def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -49,9 +51,9 @@ def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Datase
             f"to_tf_shard() deals the batches out itself; make the Loader without shard_count={stations.deal.count}."
         )
     size, replicas = stations.batching.size, context.num_replicas_in_sync
-    if size % replicas:
-        raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
     deal = Deal(context.input_pipeline_id, pipelines, stations.deal.pads)
+    if not stations.is_batched and size % replicas:
+        raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
     stations.check_deal(deal)
     made = dataset(loader, loader._dispatcher.form(), stations.outline(deal), serialized=False, deal=deal)
     return made if replicas == pipelines else made.rebatch(size // replicas)
@@ -66,8 +68,8 @@ def dataset(
     listen_for_interrupts()
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
-    several = ahead > _AHEAD and not outline.single
     order = _parts_of(form, _leaf_order(form.batch))
+    several = ahead > _AHEAD and not outline.single and len(order) <= _FEW
     if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized:
         iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal)
     else:

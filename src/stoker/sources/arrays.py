@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import optree
 
 from stoker.errors import SourceError
-from stoker.spec import Misfit, leaf_of, plain
+from stoker.spec import Misfit, flattened, leaf_of
 from stoker.values import Ragged, Sparse, canonical
 
 
@@ -19,7 +18,10 @@ class ArraySource(Sequence[Any]):
     """See `from_arrays`. A map-style source, whose rows can be taken many at a time."""
 
     def __init__(self, structure: Any) -> None:
-        leaves, tree = optree.tree_flatten(plain(structure))
+        try:
+            leaves, tree = flattened(structure, None)
+        except Misfit as misfit:
+            raise SourceError(f"from_arrays needs nested arrays: {misfit}") from None
         paths = [accessor.codify("") for accessor in tree.accessors()]
         if not leaves:
             raise SourceError("from_arrays needs at least one array.")
@@ -46,6 +48,11 @@ class ArraySource(Sequence[Any]):
             and not _is_mapped(array)
             for array in self.arrays
         )
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all are arrays of numbers, whose rows can be copied as they are."""
+        return all(array.dtype != object for array in self.arrays)
 
     def take(self, indices: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[Any]]) -> None:
         """Write the examples `indices` to `rows`, one array for each of ours, by one call each."""
@@ -88,15 +95,19 @@ def from_arrays(*arrays: Any) -> ArraySource:
 def _array(path: str, value: Any) -> npt.NDArray[Any]:
     where = f"{path} of " if path else ""
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-        array: Any = value
+        try:
+            array: Any = canonical(value) if value.dtype == object else value  # numbers in it become an array of them
+        except Misfit as misfit:
+            raise SourceError(f"{where}from_arrays {misfit}") from None
+        array = value if isinstance(array, Ragged) else array
     else:
         try:
             array = np.asarray(memoryview(value)) if _is_buffer(value) else canonical(value)
         except Misfit as misfit:
             raise SourceError(f"{where}from_arrays {misfit}") from None
-    if isinstance(array, Ragged | Sparse) or not array.ndim:
-        raise SourceError(f"{where}from_arrays has no rows: it is {leaf_of(path, array)}. Pass arrays.")
     try:
+        if isinstance(array, Ragged | Sparse) or not array.ndim:
+            raise SourceError(f"{where}from_arrays has no rows: it is {leaf_of('', array)}. Pass arrays.")
         leaf_of(path, canonical(array[:1]))
     except Misfit as misfit:
         raise SourceError(f"{where}from_arrays: {misfit}") from None

@@ -22,6 +22,8 @@ from stoker.worker.seeding import Seeder
 
 #: Examples that are looked at, where sizes may differ. Of batches, fewer.
 LOOK, LOOK_BATCHES = 32, 3
+#: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
+LOOK_FURTHER = 512
 
 
 class Describer:
@@ -55,8 +57,10 @@ class Describer:
         spec = collation.spec(first)
         rules = collation.rules(spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
-            for example in islice(examples, LOOK - 1):  # one by one: an error names the one that was read last
-                spec = spec.merged(collation.spec(example))
+            for number, example in enumerate(islice(examples, LOOK_FURTHER - 1), 2):
+                spec = spec.widened(example)  # one by one: an error names the one that was read last
+                if number >= LOOK and not any(leaf.is_unknown for leaf in spec.leaves):
+                    break
         return Form.of(spec, rules)
 
     def _of_function(self, examples: list[Any]) -> Form:

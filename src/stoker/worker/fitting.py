@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from stoker.spec import Kind, Leaf, Misfit, is_empty, leaf_of
+from stoker.spec import Kind, Leaf, Misfit, empty_as, leaf_of, untold_by
 from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
 
 
@@ -20,41 +21,57 @@ class MisfitAt(Exception):
 
 def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
-    if type(value) is np.ndarray and value.dtype == leaf.dtype and leaf.dtype != STRING and leaf.kind is Kind.DENSE:
+    if _is_as_expected(leaf, value):
         form: Any = value
     else:
         try:
-            hollow = is_empty(value) and (leaf.kind is Kind.RAGGED or leaf.lenient)
-            form = _nothing(leaf) if hollow else canonical(value)
+            form = canonical(value)
+            if leaf.kind is not Kind.SPARSE and untold_by(value, form):
+                form = empty_as(leaf, form)
             came = leaf_of("", form)
         except Misfit as misfit:
             told = str(misfit).removeprefix("it ")
             raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} Expected {leaf} as in example 0.")) from None
-        if type(value) is list and not leaf.lenient:
-            listed = Misfit(f"{at(leaf)}it holds a list, expected {leaf} as in example 0. Make an array of it.")
-            raise MisfitAt(position, listed)
-        if leaf.lenient and (type(value) in PYTHON_NUMBERS or type(value) is list):
+        are_loose = type(value) is list or (type(value) is np.ndarray and value.dtype == STRING)
+        if are_loose or (leaf.lenient and type(value) in PYTHON_NUMBERS):
             form = _as_number(leaf, form)
             came = leaf_of("", form)
         if came.dtype != leaf.dtype or (came.kind is not leaf.kind and Kind.SPARSE in (came.kind, leaf.kind)):
             raise unexpected(leaf, came, position)
-    if not isinstance(form, Ragged | Sparse):
-        if len(form.shape) != len(leaf.shape) or any(
-            size not in (None, its) for size, its in zip(leaf.shape, form.shape, strict=True)
-        ):
-            raise unexpected(leaf, leaf_of(leaf.path, form), position)
-        if form.dtype != leaf.dtype:  # the other byte order
+        if not _has_sizes(leaf, came.shape):
+            raise unexpected(leaf, dataclasses.replace(came, path=leaf.path), position)
+        if not isinstance(form, Ragged | Sparse) and form.dtype != leaf.dtype:  # the other byte order
             form = form.astype(leaf.dtype)
+        return form
+    if not _has_sizes(leaf, form.shape):
+        raise unexpected(leaf, leaf_of(leaf.path, form), position)
     return form
 
 
-def _nothing(leaf: Leaf) -> Array | Ragged:
-    """What an empty list stands for."""
-    sizes = tuple(size or 0 for size in leaf.shape[1:])
-    if leaf.kind is Kind.RAGGED:
-        values = np.zeros((0, *sizes[leaf.ragged_rank :]), leaf.dtype)
-        return Ragged(values, tuple(np.zeros(1, np.int64) for _ in range(leaf.ragged_rank)))
-    return np.zeros((0, *sizes), leaf.dtype)
+def _is_as_expected(leaf: Leaf, value: Any) -> bool:
+    """Whether it is an array of this dtype and rank: by far the commonest, so it is looked at first, and quickly."""
+    if type(value) is not np.ndarray or leaf.kind is not Kind.DENSE:
+        return False
+    if value.ndim != len(leaf.shape) or (value.ndim > 1 and not value.size):  # sizes of an empty one may give way
+        return False
+    return value.dtype == leaf.dtype and leaf.dtype != STRING and value.dtype.isnative
+
+
+def _has_sizes(leaf: Leaf, shape: Any) -> bool:
+    """Whether a value of this shape may stand there."""
+    expected = leaf.shape
+    if leaf.kind is Kind.RAGGED:  # the rows of one are not counted
+        expected = (None, *expected[1:])
+    return len(shape) == len(expected) and all(size in (None, its) for size, its in zip(expected, shape, strict=True))
+
+
+def all_dense(leaf: Leaf, values: list[Any]) -> list[Any]:
+    """`all_fitting` where rows of differing lengths cannot stand."""
+    forms = all_fitting(leaf, values)
+    for position, form in enumerate(forms):
+        if type(form) is not np.ndarray:
+            raise unexpected(leaf, leaf_of(leaf.path, form), position)
+    return forms
 
 
 def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
@@ -69,7 +86,7 @@ def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
     dtype, ndim, sizes = leaf.dtype, len(leaf.shape), leaf.shape
     is_free = sizes.count(None) == ndim
     for value in values:
-        if value.dtype != dtype or value.ndim != ndim:
+        if value.dtype != dtype or value.ndim != ndim or (ndim > 1 and not value.size):
             return False
         if not is_free and any(size not in (None, its) for size, its in zip(sizes, value.shape, strict=True)):
             return False
@@ -94,10 +111,15 @@ def _same(form: Array, dtype: np.dtype[Any]) -> bool:
 def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
     """The exception for an example that holds `came` where `leaf` is expected."""
     repair = "Convert it in your code."
-    if (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
+    if leaf.untold:
         repair = (
-            "Its size was the same in the first examples: tell by `output_signature` that it varies (None)."
-            if leaf.lenient
+            "Nothing stood there in the first examples, so the dtype and the sizes of others were unknown: tell them "
+            "by `output_signature`."
+        )
+    elif (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
+        repair = (
+            "Its size was the same in the first ones: tell by `output_signature` that it varies (None)."
+            if leaf.lenient or leaf.is_alone
             else "For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in "
             "`output_signature`); or resize them."
         )

@@ -45,7 +45,8 @@ class Numbered:
 
     def _is_copied(self, task: Work) -> bool:
         """Whether its rows are copied from arrays, and no code of the user's runs."""
-        is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
+        source = self._program.source
+        is_plain = isinstance(source, ArraySource) and source.is_flat and self._program.transform is None
         return is_plain and self._is_in_place(task) and not task.trial and task.counting < 0
 
     def _is_in_place(self, task: Work) -> bool:
