@@ -12,7 +12,7 @@ import stoker
 
 PACKAGE = Path(stoker.__file__).parent
 ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "values", "spec", "collation", "plan", "scheduler"}
+PURE = {"errors", "options", "values", "spec", "collation", "plan", "scheduler"}
 
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
@@ -22,7 +22,8 @@ MAY = {
     "stats": set(),
     "values": set(),
     "spec": {"values"},
-    "collation": {"errors", "values", "spec"},
+    "options": {"errors"},
+    "collation": {"errors", "options", "values", "spec"},
     "plan": {"errors"},
     "scheduler": set(),
     "sources": PURE | {"locks"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stoker.batches import Batches
 from stoker.collation import Pad
+from stoker.options import whole
 from stoker.plan import Deal
 from stoker.scheduler import RETRIES
 from stoker.stations import Outline, Stations
@@ -240,6 +241,7 @@ class Loader:
 
     def _state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
         """The state; `rolls` tells whether the end of an epoch is the start of the next one."""
+        consumed = None if consumed is None else whole("consumed", consumed, least=None)
         with self._dispatcher.journal() as journal:
             return self._stations.state(journal.position(consumed, self._outline.cardinality, rolls=rolls))
 

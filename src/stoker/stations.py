@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from stoker.epochs.saved import Saved
 from stoker.errors import OptionError, StateError
 from stoker.memory import Inbox, Slot
 from stoker.memory.budget import fair_share
+from stoker.options import flag, is_flag, real, whole
 from stoker.plan import Deal, Plan, Position, state
 from stoker.scheduler import SPARE
 from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource
@@ -76,14 +76,18 @@ class Stations:
         shard_count: int,
         pad_remainder: bool,
     ) -> None:
-        if not isinstance(verify, int | float) or not 0 <= verify <= 1:
+        share = real(verify)
+        if share is None or not 0 <= share <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
-        self._verify = verify
-        self._retries, self._skips, self._timeout = whole("retries", retries, least=0), on_error == "skip", timeout
+        self._verify = share
+        self._retries, self._skips = whole("retries", retries, least=0), on_error == "skip"
         if on_error not in ("raise", "skip"):
             raise OptionError(f'on_error must be "raise" or "skip", got {on_error!r}')
-        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        self._timeout = None if timeout is None else real(timeout)
+        if timeout is not None and not (self._timeout is not None and 0 < self._timeout < math.inf):
             raise OptionError(f"timeout must be a number of seconds above 0, or None, got {timeout!r}")
+        drop_remainder = flag("drop_remainder", drop_remainder)
+        shuffle = bool(shuffle) if is_flag(shuffle) else shuffle
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
@@ -94,9 +98,9 @@ class Stations:
         batched = isinstance(source, ShardedSource) and source.batched
         size, collation = _batching(batch_size, collate, batched, drop_remainder)
         self._single = batch_size is None and not batched
-        self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
+        self._drop, self._seed = drop_remainder, whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
-        self.deal = Deal(index, count, bool(pad_remainder))
+        self.deal = Deal(index, count, flag("pad_remainder", pad_remainder))
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
         window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
@@ -115,10 +119,12 @@ class Stations:
             self._buffer if isinstance(source, ShardedSource) else 0,
             limit,
             self._skips,
-            bool(seed_globals),
+            flag("seed_globals", seed_globals),
             self.deal.pads,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
+        if isinstance(source, ArraySource) and transform is None and collation.paths and not self.deal.pads:
+            collation.rules(collation.spec(source[0]))
         taken = self._taken(program, form)
         self.dispatcher: Streams = taken or self._dispatcher(program, prefetch, form)
 
@@ -216,7 +222,7 @@ class Stations:
                 f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
             )
         self._map = MapSource(source, keep=self.workers == 0)
-        self._plan = Plan(self._map.length, size, shuffle, self._seed, bool(drop_remainder))
+        self._plan = Plan(self._map.length, size, shuffle, self._seed, drop_remainder)
         if not self._plan.batches:
             raise OptionError(
                 f"drop_remainder=True with batch_size {size} leaves no batch of {self._plan.length} examples; "
@@ -294,18 +300,6 @@ class _Epochs:
         if isinstance(self.source, ShardedSource):
             return ShardEpoch(begin, self.batching, self.source, uneven=self.uneven)
         return ItemEpoch(begin, self.batching, self.source, tell, uneven=self.uneven)
-
-
-def whole(name: str, value: Any, *, least: int | None) -> int:
-    """`value` as an int; raises `OptionError` unless it is a whole number of at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or (least is not None and number < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise OptionError(f"{name} must be an int{bound}, got {value!r}")
-    return number
 
 
 def _batching(batch_size: Any, collate: Any, batched: bool, drop_remainder: bool) -> tuple[int, Collation]:

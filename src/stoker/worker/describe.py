@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stoker.collation import Form, is_stacked_in_place
+from stoker.errors import OptionError
 from stoker.memory.board import SHARD
 from stoker.sources import ShardedSource
 from stoker.spec import Kind, Leaf, Misfit, Spec
@@ -22,6 +23,12 @@ from stoker.worker.seeding import Seeder
 
 #: Examples that are looked at, where sizes may differ. Of batches, fewer.
 LOOK, LOOK_BATCHES = 32, 3
+
+Made = TypeVar("Made")
+
+
+class Unsuited(Exception):
+    """An option does not suit the examples."""
 
 
 class Describer:
@@ -53,11 +60,11 @@ class Describer:
             specs = [Spec.of(batch) for batch in (first, *islice(examples, LOOK_BATCHES - 1))]
             return Form.of(_loose(_merged(specs), None), ["asis"] * len(specs[0].leaves))
         spec = collation.spec(first)
-        rules = collation.rules(spec)
+        rules = _suited(collation.rules, spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             for example in islice(examples, LOOK - 1):  # one by one: an error names the one that was read last
                 spec = spec.merged(collation.spec(example))
-        return Form.of(spec, rules)
+        return _suited(Form.of, spec, rules)
 
     def _of_function(self, examples: list[Any]) -> Form:
         """Two batches are made of them: a size that is the number of examples in both is that of the rows."""
@@ -101,6 +108,14 @@ class Describer:
         if self._program.transform is None:
             return f"{what}. Check its paths or filters."
         return f"{what}, or the transform returned stoker.SKIP for all of them. Check paths and filters."
+
+
+def _suited(make: Callable[..., Made], *args: Any) -> Made:
+    """What `make` returns; raises `Unsuited` for an option that does not suit the examples."""
+    try:
+        return make(*args)
+    except OptionError as error:
+        raise Unsuited(str(error)) from None
 
 
 def _merged(specs: list[Spec]) -> Spec:
