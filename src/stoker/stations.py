@@ -208,7 +208,7 @@ class Stations:
             return None
         if self._plan is not None:
             return self._plan.length
-        return self._source.length if isinstance(self._source, ShardedSource) else None
+        return None if self._source is None else self._source.length
 
     def _read(self, source: Any, size: int, shuffle: bool | int, drop_remainder: bool) -> None:
         """Take in the source and its order."""
