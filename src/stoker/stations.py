@@ -23,7 +23,7 @@ from stoker.memory.budget import fair_share
 from stoker.options import flag, is_flag, real, whole
 from stoker.plan import Deal, Plan, Position, state
 from stoker.scheduler import SPARE
-from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource
+from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource, StoredRows, is_stored
 from stoker.sources.marks import mentions_marks
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
@@ -88,6 +88,7 @@ class Stations:
             raise OptionError(f"timeout must be a number of seconds above 0, or None, got {timeout!r}")
         drop_remainder = flag("drop_remainder", drop_remainder)
         shuffle = bool(shuffle) if is_flag(shuffle) else shuffle
+        source = StoredRows(source) if is_stored(source) else source
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
@@ -221,6 +222,9 @@ class Stations:
             raise OptionError(
                 f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
             )
+        for rows in source.arrays if isinstance(source, ArraySource) else [source]:
+            if self.workers and isinstance(rows, StoredRows):
+                rows.check()
         self._map = MapSource(source, keep=self.workers == 0)
         self._plan = Plan(self._map.length, size, shuffle, self._seed, drop_remainder)
         if not self._plan.batches:

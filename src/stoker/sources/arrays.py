@@ -11,7 +11,9 @@ import numpy.typing as npt
 import optree
 
 from stoker.errors import SourceError
-from stoker.spec import Misfit, leaf_of, plain
+from stoker.sources.columns import SparseRows, columns_of
+from stoker.sources.stored import StoredRows
+from stoker.spec import Misfit, leaf_of
 from stoker.values import Ragged, Sparse, canonical
 
 
@@ -19,7 +21,7 @@ class ArraySource(Sequence[Any]):
     """See `from_arrays`. A map-style source, whose rows can be taken many at a time."""
 
     def __init__(self, structure: Any) -> None:
-        leaves, tree = optree.tree_flatten(plain(structure))
+        leaves, tree = optree.tree_flatten(columns_of(structure))
         paths = [accessor.codify("") for accessor in tree.accessors()]
         if not leaves:
             raise SourceError("from_arrays needs at least one array.")
@@ -39,7 +41,8 @@ class ArraySource(Sequence[Any]):
     def is_in_memory(self) -> bool:
         """Whether the rows of all are plain memory: no strings, no strides, and no file that is mapped."""
         return all(
-            array.flags.c_contiguous
+            isinstance(array, np.ndarray)
+            and array.flags.c_contiguous
             and array.dtype.isnative
             and array.dtype.kind in "biufcV"
             and leaf_of("", canonical(array[:1])).dtype == array.dtype
@@ -68,8 +71,11 @@ def from_arrays(*arrays: Any) -> ArraySource:
 
     Args:
         arrays: one nested structure of arrays, or several, whose rows become tuples: NumPy arrays,
-            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), and anything else
-            that speaks DLPack or the buffer protocol. All have the same first dimension, the number of examples.
+            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), lists of numbers
+            or strings, ranges, sparse matrices of SciPy's, and anything else that speaks DLPack or the buffer protocol.
+            Arrays of h5py and zarr stay in their files and are read row by row.
+            A table (a DataFrame, an Arrow table) becomes a dict of its columns. All have the same first dimension,
+            the number of examples.
 
     Raises:
         SourceError: the arrays differ in their numbers of rows, or one is no array.
@@ -85,8 +91,10 @@ def from_arrays(*arrays: Any) -> ArraySource:
     return ArraySource(arrays[0] if len(arrays) == 1 else arrays)
 
 
-def _array(path: str, value: Any) -> npt.NDArray[Any]:
+def _array(path: str, value: Any) -> Any:
     where = f"{path} of " if path else ""
+    if isinstance(value, SparseRows | StoredRows):
+        return value
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         array: Any = value
     else:
