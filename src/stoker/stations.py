@@ -27,6 +27,7 @@ from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource
 from stoker.sources.marks import mentions_marks
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
+from stoker.worker.calling import called
 from stoker.worker.program import Program, dump, takes_rng
 
 #: Examples that move together when they are handed out one by one.
@@ -111,7 +112,7 @@ class Stations:
         length = self._plan.length if self._plan is not None else None
         program = Program(
             None if isinstance(source, IterableSource) else source,
-            transform,
+            called(transform),
             takes_rng(transform),
             self._seed,
             length,

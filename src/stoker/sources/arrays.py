@@ -57,6 +57,9 @@ class ArraySource(Sequence[Any]):
         for array, out in zip(self.arrays, rows, strict=True):
             if in_turn:
                 out[...] = array[first : first + count]
+            elif isinstance(array, StoredRows):  # what h5py takes at once must be in order
+                for place, index in enumerate(indices.tolist()):
+                    out[place] = array[index]
             elif array.dtype == out.dtype and array.flags.c_contiguous:
                 np.take(array, indices, axis=0, out=out, mode="clip")  # with "raise", NumPy makes a copy first
             else:
