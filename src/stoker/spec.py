@@ -58,6 +58,7 @@ class Leaf:
         ragged_rank: ragged dimensions of a `RAGGED` leaf.
         lenient: whether Python numbers take on its dtype, and lists of numbers or strings stand for arrays.
         untold: whether it was a list without a number or string in it, which tells no dtype.
+        origin: where that is known from, for messages.
     """
 
     path: str
@@ -67,6 +68,7 @@ class Leaf:
     ragged_rank: int = 0
     lenient: bool = False
     untold: bool = False
+    origin: str = dataclasses.field(default="as in the first examples", compare=False)
 
     def __str__(self) -> str:
         kind = "" if self.kind in (Kind.DENSE, Kind.VARYING) else f"{self.kind.name.lower()} "
@@ -89,13 +91,14 @@ class Leaf:
             return dataclasses.replace(told, shape=(None, *told.shape[1:]))
         kinds = {self.kind, other.kind}
         if len(self.shape) != len(other.shape) or (Kind.SPARSE in kinds and len(kinds) > 1):
-            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
+            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} {self.origin}.")
         if self.dtype != other.dtype and not (self.untold or other.untold):
-            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
+            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} {self.origin}.")
         shape = tuple(one if one == two else None for one, two in zip(self.shape, other.shape, strict=True))
         kind = Kind.RAGGED if Kind.RAGGED in kinds else self.kind
         dtype, rank = (other if self.untold else self).dtype, max(self.ragged_rank, other.ragged_rank)
-        return Leaf(self.path, shape, dtype, kind, rank, untold=self.untold and other.untold)
+        untold = self.untold and other.untold
+        return Leaf(self.path, shape, dtype, kind, rank, untold=untold, origin=self.origin)
 
     def parts(self) -> tuple[Part, ...]:
         """The arrays that this leaf of a batch lies in.
@@ -171,7 +174,9 @@ class Spec:
     def flatten(self, example: Any) -> list[Any]:
         """The values at the leaves; raises `Misfit` when the structure is another."""
         if example is None:
-            raise Misfit(f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} as in example 0.")
+            raise Misfit(
+                f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} {self.leaves[0].origin}."
+            )
         try:
             return self.tree.flatten_up_to(example)
         except (ValueError, TypeError):
@@ -185,7 +190,9 @@ class Spec:
         ours, theirs = set(self.tree.paths()), set(came.paths())
         parts = []
         if missing := [
-            leaf.path for leaf, path in zip(self.leaves, self.tree.paths(), strict=True) if path not in theirs
+            leaf.path or "a single leaf"
+            for leaf, path in zip(self.leaves, self.tree.paths(), strict=True)
+            if path not in theirs
         ]:
             parts.append(f"{', '.join(missing)} missing")
         if added := [
@@ -196,7 +203,8 @@ class Spec:
             parts.append(f"{', '.join(added)} unexpected")
         what = "; ".join(parts) or "the containers differ"
         return (
-            f"its structure changed: {what}. Came {_tree_text(came)}, expected {_tree_text(self.tree)} as in example 0."
+            f"its structure changed: {what}. Came {_tree_text(came)}, expected {_tree_text(self.tree)} "
+            f"{self.leaves[0].origin}."
         )
 
 
@@ -281,4 +289,5 @@ def shape_text(shape: Shape) -> str:
 
 
 def _tree_text(tree: optree.PyTreeSpec) -> str:
-    return str(tree).removeprefix("PyTreeSpec(").removesuffix(")")
+    text = str(tree).removeprefix("PyTreeSpec(").removesuffix(")")
+    return "a single leaf" if text == "*" else text

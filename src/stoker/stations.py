@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,8 +31,14 @@ from stoker.values import STRING
 from stoker.worker.calling import called
 from stoker.worker.program import Program, dump, takes_rng
 
+log = logging.getLogger("stoker")
+
 #: Examples that move together when they are handed out one by one.
 CHUNK = 32
+
+#: Workers that are too many: more than so many, and more than so many a CPU.
+_MANY, _A_CPU = 8, 4
+_SIGNED = "as output_signature says"
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,7 @@ class Stations:
         shuffle = bool(shuffle) if is_flag(shuffle) else shuffle
         source = StoredRows(source) if is_stored(source) else source
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
+        _warn_of_many(self.workers)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
         prefetch = None if prefetch is None else whole("prefetch", prefetch, least=1)
@@ -307,6 +315,20 @@ class _Epochs:
         return ItemEpoch(begin, self.batching, self.source, tell, uneven=self.uneven)
 
 
+def _warn_of_many(workers: int) -> None:
+    """Tell of workers that are many more than the CPUs."""
+    if workers > _MANY and workers > _A_CPU * (cpus := usable_cpus()):
+        log.warning(
+            "workers=%d on %d CPU%s: each is a process with its own copy of the libraries that your code imports, and "
+            "they take turns, so that examples come no faster. Leave workers out for one on each CPU (%d). More are of "
+            "use only to code that waits for disks or servers.",
+            workers,
+            cpus,
+            "" if cpus == 1 else "s",
+            cpus,
+        )
+
+
 def _batching(batch_size: Any, collate: Any, batched: bool, drop_remainder: bool) -> tuple[int, Collation]:
     """Rows of what moves together, and how they are joined."""
     collation = Collation.of(collate)
@@ -360,6 +382,6 @@ def _told(path: str, told: Any) -> Leaf:
     dtype = STRING if dtype.kind in "OSU" else dtype
     if hasattr(told, "ragged_rank"):
         kind = Kind.RAGGED if told.ragged_rank else Kind.DENSE
-        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True)
+        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True, origin=_SIGNED)
     kind = Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE
-    return Leaf(path, tuple(dims), dtype, kind, lenient=True)
+    return Leaf(path, tuple(dims), dtype, kind, lenient=True, origin=_SIGNED)

@@ -14,7 +14,6 @@ from stoker.errors import OptionError
 from stoker.memory.board import SHARD
 from stoker.sources import ShardedSource
 from stoker.spec import Kind, Leaf, Misfit, Spec
-from stoker.values import short
 from stoker.worker.lanes import Lanes
 from stoker.worker.messages import Progress
 from stoker.worker.program import Program
@@ -127,13 +126,15 @@ def _merged(specs: list[Spec]) -> Spec:
 
 def _loose(spec: Spec, rows: int | None) -> Spec:
     """The spec of a batch, without the size of its first dimension where that is the number of examples, or any."""
+    origin = "as in the first batches" if rows is None else "as collate made of the first examples"
 
     def loosened(leaf: Leaf) -> Leaf:
+        leaf = dataclasses.replace(leaf, origin=origin)
         if not leaf.shape:
             if leaf.kind is Kind.DENSE and rows is not None:
                 return leaf
             raise Misfit(
-                f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: {short(leaf)}"
+                f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: it holds {leaf}"
             )
         if rows is None or leaf.shape[0] == rows:
             return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))

@@ -43,9 +43,9 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
             came = leaf_of("", form)
         except Misfit as misfit:
             told = str(misfit).removeprefix("it ")
-            raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} Expected {leaf} as in example 0.")) from None
+            raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} Expected {leaf} {leaf.origin}.")) from None
         if type(value) is list and not leaf.lenient:
-            listed = Misfit(f"{at(leaf)}it holds a list, expected {leaf} as in example 0. Make an array of it.")
+            listed = Misfit(f"{at(leaf)}it holds a list, expected {leaf} {leaf.origin}. Make an array of it.")
             raise MisfitAt(position, listed)
         if leaf.lenient and (type(value) in PYTHON_NUMBERS or type(value) is list):
             form = _as_number(leaf, form)
@@ -113,12 +113,12 @@ def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
     repair = "Convert it in your code."
     if (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
         repair = (
-            "Its size was the same in the first examples: tell by `output_signature` that it varies (None)."
+            f"Its size is fixed, {leaf.origin}: give None for it in `output_signature` if it varies."
             if leaf.lenient
             else "For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in "
             "`output_signature`); or resize them."
         )
-    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf} as in example 0. {repair}"))
+    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf} {leaf.origin}. {repair}"))
 
 
 def at(leaf: Leaf) -> str:
