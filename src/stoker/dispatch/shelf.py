@@ -104,8 +104,8 @@ class Shelf:
         later(
             log.warning,
             "memory_limit=%s holds %d batches of %s bytes: %sof the batches that your code holds at a time, %s copied "
-            "into memory of their own, which takes time. No batch is lost. For full speed give memory_limit=%s or more, "
-            "or a smaller batch_size%s.",
+            "into memory of their own, which takes time. No batch is lost. For full speed give memory_limit=%s or "
+            "more, or a smaller batch_size%s.",
             f"{self._limit:,}",
             fit,
             f"{layout.nbytes:,}",
