@@ -12,7 +12,7 @@ import stoker
 
 PACKAGE = Path(stoker.__file__).parent
 ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "lists", "values", "spec", "collation", "plan", "scheduler"}
+PURE = {"errors", "lists", "options", "values", "spec", "collation", "plan", "scheduler"}
 
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
@@ -23,7 +23,8 @@ MAY = {
     "lists": set(),
     "values": {"lists"},
     "spec": {"lists", "values"},
-    "collation": {"errors", "lists", "values", "spec"},
+    "options": {"errors"},
+    "collation": {"errors", "lists", "options", "values", "spec"},
     "plan": {"errors"},
     "scheduler": set(),
     "sources": PURE | {"locks"},

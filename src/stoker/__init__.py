@@ -20,6 +20,7 @@ The way of a batch, and the map of this package:
     sources     WHERE examples come from
     plan        WHICH examples make WHICH batch, in which order                     pure
     scheduler   WHO does what next: events in, commands out                         pure
+    options     the value of one option, checked: numbers of Python and NumPy alike      pure
     stations    options, checked, and the stations that follow from them
     epochs      what one iteration reads: a kind of epoch for each kind of source
     journal     where training stands: which iteration is read, and how much of it was taken

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import optree
 
 from stoker.errors import OptionError
 from stoker.lists import is_array, is_of_tokens, is_row
+from stoker.options import index, whole
 from stoker.spec import Kind, Leaf, Part, Spec, flattened, made_plain
 from stoker.values import STRING
 
@@ -40,16 +45,26 @@ def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multip
         ...     next(iter(loader)).tolist()
         [[1, -1, -1, -1], [2, 3, -1, -1]]
     """
-    sizes = None if to is None else tuple(to) if isinstance(to, Sequence) else (to,)
-    if sizes is not None and not all(size is None or (type(size) is int and size >= 0) for size in sizes):
-        raise OptionError(f"pad(to=…) must be sizes (ints of at least 0, or None), got {to!r}")
-    if multiple_of is not None and (type(multiple_of) is not int or multiple_of < 1):
-        raise OptionError(f"pad(multiple_of=…) must be an int of at least 1, got {multiple_of!r}")
+    sizes = None if to is None else _sizes(to)
+    if multiple_of is not None:
+        multiple_of = whole("pad(multiple_of=…)", multiple_of, least=1)
     return Pad(values, sizes, multiple_of)
+
+
+def _sizes(to: Any) -> tuple[int | None, ...]:
+    """What `pad(to=…)` says; raises `OptionError`."""
+    given = tuple(to) if isinstance(to, Sequence | np.ndarray) and np.ndim(to) else (to,)
+    sizes = tuple(map(index, given))
+    if any(came is not None and (size is None or size < 0) for came, size in zip(given, sizes, strict=True)):
+        raise OptionError(f"pad(to=…) must be sizes (ints of at least 0, or None), got {to!r}")
+    return sizes
 
 
 #: How one leaf is joined. "asis": it is a batch already; "single": examples are handed out one by one.
 Rule = Pad | Literal["stack", "ragged", "asis", "single"]
+
+#: Paths that are listed, and searched for one that is meant, where a path does not exist.
+_SHOWN, _SEARCHED = 20, 1000
 
 _NAMES: dict[str, Rule] = {"stack": "stack", "ragged": "ragged", "pad": Pad()}
 
@@ -91,18 +106,27 @@ class Collation:
         return Spec.of(example, lambda part: id(part) in keep or is_array(part))
 
     def rules(self, spec: Spec) -> list[Rule]:
-        """The rule of each leaf; raises `OptionError` for a path that is not there."""
+        """The rule of each leaf; raises `OptionError` for a path, or a size of `pad(to=…)`, that is not there."""
         accessors = spec.tree.accessors()
+        there = {name for accessor in accessors for name in _names(accessor)} if self.paths else set()
         for path, _ in self.paths:
-            if not any(_leads_to(path, accessor) for accessor in accessors):
-                raise OptionError(
-                    f"collate names {path if isinstance(path, str) else list(path)}, which is no path of the "
-                    f"examples; they have {', '.join(leaf.path for leaf in spec.leaves) or 'a single leaf'}."
-                )
-        return [self._rule_at(accessor) for accessor in accessors]
+            if path not in there:
+                raise OptionError(_no_path(path, spec))
+        rules = [self._rule_at(accessor) for accessor in accessors]
+        for rule in {self.default, *self._by_path.values()}:
+            under = [leaf for leaf, its in zip(spec.leaves, rules, strict=True) if its == rule]
+            _check_sizes(rule, under)
+        return rules
+
+    @cached_property
+    def _by_path(self) -> dict[tuple[Any, ...] | str, Rule]:
+        return dict(self.paths)
 
     def _rule_at(self, accessor: Any) -> Rule:
-        return next((rule for path, rule in self.paths if _leads_to(path, accessor)), self.default)
+        """The rule of the longest path that leads to a leaf."""
+        if not self.paths:
+            return self.default
+        return next((self._by_path[name] for name in _names(accessor) if name in self._by_path), self.default)
 
     @staticmethod
     def _joins(part: list[Any], rule: Rule) -> bool:
@@ -183,13 +207,43 @@ def _path(key: Any) -> tuple[Any, ...] | str:
     return key if isinstance(key, tuple) else (key,)
 
 
-def _leads_to(path: tuple[Any, ...] | str, accessor: Any) -> bool:
-    if isinstance(path, str):
-        return str(accessor.codify("")).startswith(path)
-    return len(path) <= len(accessor) and all(
-        key == entry.entry or key == getattr(entry, "field", entry.entry)
-        for key, entry in zip(path, accessor, strict=False)
-    )
+def _names(accessor: Any) -> Iterator[tuple[Any, ...] | str]:
+    """What a user may call a leaf, or what it stands in, the longest path first."""
+    for depth in range(len(accessor), -1, -1):
+        start = accessor[:depth]
+        yield from itertools.product(*({entry.entry, getattr(entry, "field", entry.entry)} for entry in start))
+        yield start.codify("")
+        if depth == 1 and isinstance(start[0].entry, str):
+            yield start[0].entry  # a key that looks like a path
+
+
+def _no_path(path: tuple[Any, ...] | str, spec: Spec) -> str:
+    """The sentence about a path that does not exist."""
+    paths = [leaf.path for leaf in spec.leaves]
+    told = path if isinstance(path, str) else str(list(path))
+    shown = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else "")
+    text = f"collate names {told}, which is no path of the examples; they have {shown or 'a single leaf'}."
+    words = {_words(its): its for its in paths[:_SEARCHED]}
+    is_name = any(character.isalpha() for character in told)  # of numbers, the nearest is another
+    close = difflib.get_close_matches(_words(told), words, n=1) if is_name else []
+    return f"{text} Did you mean {words[close[0]]}?" if close else text
+
+
+def _words(path: str) -> str:
+    """The keys in a path, however they are written."""
+    return " ".join(re.findall(r"[\w-]+", path))
+
+
+def _check_sizes(rule: Rule, leaves: list[Leaf]) -> None:
+    """Raise `OptionError` if a rule tells sizes of dimensions that none of its leaves has."""
+    if not isinstance(rule, Pad) or rule.to is None or not leaves:
+        return
+    most = max(leaves, key=lambda leaf: len(leaf.shape))
+    if not any(leaf.untold for leaf in leaves) and len(most.shape) < len(rule.to):
+        raise OptionError(
+            f"pad(to={rule.to}) tells sizes of {len(rule.to)} dimensions, and {most.path or 'an example'} has "
+            f"{len(most.shape)}: {most}."
+        )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stoker.batches import Batches
 from stoker.collation import Pad
+from stoker.options import whole
 from stoker.plan import Deal
 from stoker.scheduler import RETRIES
 from stoker.stations import BATCH_SIZE, Outline, Stations
@@ -32,10 +33,10 @@ class Loader:
     in a container.
 
     Args:
-        source: any object with `__len__` and `__getitem__(index)`, index an int from 0; or what
-            `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has `__getitems__(indices)`,
-            that is asked for runs of up to 64 examples instead. It is pickled once (with cloudpickle) and lives in
-            the workers; its arrays are shared by all of them, read-only.
+        source: any object with `__len__` and `__getitem__(index)`, index an int from 0; an array in an HDF5 or zarr
+            file; or what `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has
+            `__getitems__(indices)`, that is asked for runs of up to 64 examples instead. It is pickled once (with
+            cloudpickle) and lives in the workers; its arrays are shared by all of them, read-only.
         batch_size: examples in a batch; None to get the examples one by one. Left out where the source makes the
             batches (`batched`).
         shuffle: True takes the examples in a new permutation of the whole source each epoch, in
@@ -46,13 +47,14 @@ class Loader:
             are PyTorch's and TensorFlow's states where the user's code has imported these, and generators
             that its objects hold (`np.random.Generator`, `RandomState`, `random.Random`).
         transform: called with each example in the worker; gets a `numpy.random.Generator` as `rng` if
-            it has a parameter of that name. Returns the example that goes into the batch, or `stoker.SKIP`, or
-            `stoker.Many(examples)`.
+            it has a parameter of that name. Where it needs two arguments or more, an example that is a tuple of as
+            many parts is taken apart, as by `tf.data.Dataset.map`: `lambda x, y: (x / 255, y)`. Returns the
+            example that goes into the batch, or `stoker.SKIP`, or `stoker.Many(examples)`.
         collate: how examples become a batch: "stack" (all of one shape), "pad" or `stoker.pad(...)`, "ragged"
-            (`tf.RaggedTensor`); or a dict of these by path, such as `{"ids": "pad", ("meta", 0): "ragged"}`,
-            the others being stacked; or a function of a list of examples that returns a batch, in the worker; it gets
-            an `rng` of the batch's own if it has a parameter of that name. Where it pads or is ragged, a list of
-            numbers or strings counts as an array.
+            (`tf.RaggedTensor`); or a dict of these by path, such as `{"ids": "pad", ("meta", 0): "ragged"}`, of which
+            the longest counts, the others being stacked; or a function of a list of examples that returns a
+            batch, in the worker; it gets an `rng` of the batch's own if it has a parameter of that name. Where it
+            pads or is ragged, a list of numbers or strings counts as an array.
         drop_remainder: whether the last batch is left out when it is not full.
         output_signature: nested `tf.TensorSpec`s (ragged and sparse ones too) of an *example*, as for
             `tf.data.Dataset.from_generator`; None for sizes that vary. Without it the first examples are looked at: up
@@ -246,6 +248,7 @@ class Loader:
 
     def _state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
         """The state; `rolls` tells whether the end of an epoch is the start of the next one."""
+        consumed = None if consumed is None else whole("consumed", consumed, least=None)
         with self._dispatcher.journal() as journal:
             return self._stations.state(journal.position(consumed, self._outline.cardinality, rolls=rolls))
 

@@ -63,6 +63,7 @@ class Leaf:
             way to others; 2 for an empty list, which has no dtype.
         first: the shape that the first examples had, where later ones may have another.
         is_alone: whether it is handed out as it is, of single examples or of whole batches.
+        origin: where that is known from, for messages.
     """
 
     path: str
@@ -74,6 +75,7 @@ class Leaf:
     untold: int = 0
     first: Shape = ()
     is_alone: bool = False
+    origin: str = dataclasses.field(default="as in the first examples", compare=False)
 
     def __str__(self) -> str:
         kind = "" if self.kind in (Kind.DENSE, Kind.VARYING) else f"{self.kind.name.lower()} "
@@ -101,16 +103,17 @@ class Leaf:
         if empty.untold and Kind.SPARSE not in kinds and (shape := _beside_nothing(told, empty)) is not None:
             kind = Kind.RAGGED if Kind.RAGGED in kinds else told.kind
             rank = max(self.ragged_rank, other.ragged_rank)
-            return Leaf(self.path, shape, told.dtype, kind, rank, untold=told.untold)
+            return Leaf(self.path, shape, told.dtype, kind, rank, untold=told.untold, origin=self.origin)
         if (
             len(self.shape) != len(other.shape)
             or (Kind.SPARSE in kinds and len(kinds) > 1)
             or self.dtype != other.dtype
         ):
-            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
+            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} {self.origin}.")
         shape = tuple(one if one == two else None for one, two in zip(self.shape, other.shape, strict=True))
         kind = Kind.RAGGED if Kind.RAGGED in kinds else self.kind
-        return Leaf(self.path, shape, self.dtype, kind, max(self.ragged_rank, other.ragged_rank))
+        rank = max(self.ragged_rank, other.ragged_rank)
+        return Leaf(self.path, shape, self.dtype, kind, rank, origin=self.origin)
 
     def _tells(self) -> tuple[int, int]:
         return -self.untold, len(self.shape)
@@ -196,7 +199,9 @@ class Spec:
     def flatten(self, example: Any) -> list[Any]:
         """The values at the leaves; raises `Misfit` when the structure is another."""
         if example is None:
-            raise Misfit(f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} as in example 0.")
+            raise Misfit(
+                f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} {self.leaves[0].origin}."
+            )
         try:
             return self.tree.flatten_up_to(example)
         except Exception:  # another structure; or a container that raises when it is read
@@ -212,7 +217,9 @@ class Spec:
         ours, theirs = set(self.tree.paths()), set(came.paths())
         parts = []
         if missing := [
-            leaf.path for leaf, path in zip(self.leaves, self.tree.paths(), strict=True) if path not in theirs
+            leaf.path or "a single leaf"
+            for leaf, path in zip(self.leaves, self.tree.paths(), strict=True)
+            if path not in theirs
         ]:
             parts.append(f"{', '.join(missing)} missing")
         if added := [
@@ -225,8 +232,8 @@ class Spec:
         lists = " A list that holds more than numbers of one kind, or strings, is a container: pass np.array(…) for an "
         repair = lists + "array." if _has_list(self.tree) or _has_list(came) else ""
         return (
-            f"its structure changed: {what}. Came {_tree_text(came)}, expected {_tree_text(self.tree)} as in example 0."
-            f"{repair}"
+            f"its structure changed: {what}. Came {_tree_text(came)}, expected {_tree_text(self.tree)} "
+            f"{self.leaves[0].origin}.{repair}"
         )
 
 
@@ -382,4 +389,5 @@ def _has_list(tree: optree.PyTreeSpec) -> bool:
 
 
 def _tree_text(tree: optree.PyTreeSpec) -> str:
-    return str(tree).removeprefix("PyTreeSpec(").removesuffix(")")
+    text = str(tree).removeprefix("PyTreeSpec(").removesuffix(")")
+    return "a single leaf" if text == "*" else text

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,16 +21,32 @@ from stoker.epochs.saved import Saved
 from stoker.errors import OptionError, StateError
 from stoker.memory import Inbox, Slot
 from stoker.memory.budget import fair_share
+from stoker.options import flag, is_flag, real, whole
 from stoker.plan import Deal, Plan, Position, state
 from stoker.scheduler import SPARE
-from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource, is_keras
+from stoker.sources import (
+    ArraySource,
+    IterableSource,
+    MapSource,
+    ShardedSource,
+    StoredRows,
+    is_keras,
+    is_stored,
+)
 from stoker.sources.marks import mentions_marks
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
+from stoker.worker.calling import called
 from stoker.worker.program import Program, dump, takes_rng
+
+log = logging.getLogger("stoker")
 
 #: Examples that move together when they are handed out one by one.
 CHUNK = 32
+
+#: Workers that are too many: more than so many, and more than so many a CPU.
+_MANY, _A_CPU = 8, 4
+_SIGNED = "as output_signature says"
 
 
 class _Unsaid(int):
@@ -85,22 +101,28 @@ class Stations:
         pad_remainder: bool,
         batched: bool,
     ) -> None:
-        if not isinstance(verify, int | float) or not 0 <= verify <= 1:
+        share = real(verify)
+        if share is None or not 0 <= share <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
-        self._verify = verify
-        self._retries, self._skips, self._timeout = whole("retries", retries, least=0), on_error == "skip", timeout
+        self._verify = share
+        self._retries, self._skips = whole("retries", retries, least=0), on_error == "skip"
         if on_error not in ("raise", "skip"):
             raise OptionError(f'on_error must be "raise" or "skip", got {on_error!r}')
-        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        self._timeout = None if timeout is None else real(timeout)
+        if timeout is not None and not (self._timeout is not None and 0 < self._timeout < math.inf):
             raise OptionError(f"timeout must be a number of seconds above 0, or None, got {timeout!r}")
+        drop_remainder = flag("drop_remainder", drop_remainder)
+        shuffle = bool(shuffle) if is_flag(shuffle) else shuffle
+        source = StoredRows(source) if is_stored(source) else source
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
+        _warn_of_many(self.workers)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
         prefetch = None if prefetch is None else whole("prefetch", prefetch, least=1)
         limit = (
             fair_share(promised=promised()) if memory_limit is None else whole("memory_limit", memory_limit, least=1)
         )
-        self.is_batched = bool(batched) or is_keras(source)
+        self.is_batched = flag("batched", batched) or is_keras(source)
         if isinstance(source, ShardedSource | IterableSource):
             self.is_batched |= source.batched
         if self.is_batched:
@@ -108,9 +130,9 @@ class Stations:
         else:
             size, collation = _batching(batch_size, collate, drop_remainder)
         self._single = batch_size is None and not self.is_batched
-        self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
+        self._drop, self._seed = drop_remainder, whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
-        self.deal = Deal(index, count, bool(pad_remainder))
+        self.deal = Deal(index, count, flag("pad_remainder", pad_remainder))
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
         window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
@@ -120,7 +142,7 @@ class Stations:
         length = self._plan.length if self._plan is not None else None
         program = Program(
             None if isinstance(source, IterableSource) else source,
-            transform,
+            called(transform),
             takes_rng(transform),
             self._seed,
             length,
@@ -129,10 +151,12 @@ class Stations:
             self._buffer if isinstance(source, ShardedSource) else 0,
             limit,
             self._skips,
-            bool(seed_globals),
+            flag("seed_globals", seed_globals),
             self.deal.pads,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
+        if isinstance(source, ArraySource) and transform is None and collation.paths and not self.deal.pads:
+            collation.rules(collation.spec(source[0]))
         taken = self._taken(program, form)
         self.dispatcher: Streams = taken or self._dispatcher(program, prefetch, form)
 
@@ -223,7 +247,7 @@ class Stations:
             return None
         if self._plan is not None:
             return self._plan.length
-        return self._source.length if isinstance(self._source, ShardedSource) else None
+        return None if self._source is None else self._source.length
 
     def _read(self, source: Any, size: int, shuffle: bool | int, drop_remainder: bool) -> None:
         """Take in the source and its order."""
@@ -235,8 +259,11 @@ class Stations:
             raise OptionError(
                 f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
             )
+        for rows in source.arrays if isinstance(source, ArraySource) else [source]:
+            if self.workers and isinstance(rows, StoredRows):
+                rows.check()
         self._map = MapSource(source, keep=self.workers == 0)
-        self._plan = Plan(self._map.length, size, shuffle, self._seed, bool(drop_remainder))
+        self._plan = Plan(self._map.length, size, shuffle, self._seed, drop_remainder)
         if not self._plan.batches:
             raise OptionError(
                 f"drop_remainder=True with batch_size {size} leaves no batch of {self._plan.length} examples; "
@@ -323,16 +350,18 @@ class _Epochs:
         return ItemEpoch(begin, self.batching, self.source, tell, uneven=self.uneven)
 
 
-def whole(name: str, value: Any, *, least: int | None) -> int:
-    """`value` as an int; raises `OptionError` unless it is a whole number of at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or (least is not None and number < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise OptionError(f"{name} must be an int{bound}, got {value!r}")
-    return number
+def _warn_of_many(workers: int) -> None:
+    """Tell of workers that are many more than the CPUs."""
+    if workers > _MANY and workers > _A_CPU * (cpus := usable_cpus()):
+        log.warning(
+            "workers=%d on %d CPU%s: each is a process with its own copy of the libraries that your code imports, and "
+            "they take turns, so that examples come no faster. Leave workers out for one on each CPU (%d). More are of "
+            "use only to code that waits for disks or servers.",
+            workers,
+            cpus,
+            "" if cpus == 1 else "s",
+            cpus,
+        )
 
 
 def _ready(source: Any, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
@@ -399,6 +428,6 @@ def _told(path: str, told: Any) -> Leaf:
     dtype = STRING if dtype.kind in "OSU" else dtype
     if hasattr(told, "ragged_rank"):
         kind = Kind.RAGGED if told.ragged_rank else Kind.DENSE
-        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True)
+        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True, origin=_SIGNED)
     kind = Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE
-    return Leaf(path, tuple(dims), dtype, kind, lenient=True)
+    return Leaf(path, tuple(dims), dtype, kind, lenient=True, origin=_SIGNED)

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.errors import SourceError
+from stoker.sources.columns import SparseRows, columns_of
+from stoker.sources.stored import StoredRows
 from stoker.spec import Misfit, flattened, leaf_of
 from stoker.values import Ragged, Sparse, canonical
 
@@ -19,7 +21,7 @@ class ArraySource(Sequence[Any]):
 
     def __init__(self, structure: Any) -> None:
         try:
-            leaves, tree = flattened(structure, None)
+            leaves, tree = flattened(columns_of(structure), None)
         except Misfit as misfit:
             raise SourceError(f"from_arrays needs nested arrays: {misfit}") from None
         paths = [accessor.codify("") for accessor in tree.accessors()]
@@ -41,7 +43,8 @@ class ArraySource(Sequence[Any]):
     def is_in_memory(self) -> bool:
         """Whether the rows of all are plain memory: no strings, no strides, and no file that is mapped."""
         return all(
-            array.flags.c_contiguous
+            isinstance(array, np.ndarray)
+            and array.flags.c_contiguous
             and array.dtype.isnative
             and array.dtype.kind in "biufcV"
             and leaf_of("", canonical(array[:1])).dtype == array.dtype
@@ -61,6 +64,9 @@ class ArraySource(Sequence[Any]):
         for array, out in zip(self.arrays, rows, strict=True):
             if in_turn:
                 out[...] = array[first : first + count]
+            elif isinstance(array, StoredRows):  # what h5py takes at once must be in order
+                for place, index in enumerate(indices.tolist()):
+                    out[place] = array[index]
             elif array.dtype == out.dtype and array.flags.c_contiguous:
                 np.take(array, indices, axis=0, out=out, mode="clip")  # with "raise", NumPy makes a copy first
             else:
@@ -75,8 +81,11 @@ def from_arrays(*arrays: Any) -> ArraySource:
 
     Args:
         arrays: one nested structure of arrays, or several, whose rows become tuples: NumPy arrays,
-            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), and anything else
-            that speaks DLPack or the buffer protocol. All have the same first dimension, the number of examples.
+            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), lists of numbers
+            or strings, ranges, sparse matrices of SciPy's, and anything else that speaks DLPack or the buffer protocol.
+            Arrays of h5py and zarr stay in their files and are read row by row.
+            A table (a DataFrame, an Arrow table) becomes a dict of its columns. All have the same first dimension,
+            the number of examples.
 
     Raises:
         SourceError: the arrays differ in their numbers of rows, or one is no array.
@@ -92,8 +101,10 @@ def from_arrays(*arrays: Any) -> ArraySource:
     return ArraySource(arrays[0] if len(arrays) == 1 else arrays)
 
 
-def _array(path: str, value: Any) -> npt.NDArray[Any]:
+def _array(path: str, value: Any) -> Any:
     where = f"{path} of " if path else ""
+    if isinstance(value, SparseRows | StoredRows):
+        return value
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         try:
             array: Any = canonical(value) if value.dtype == object else value  # numbers in it become an array of them

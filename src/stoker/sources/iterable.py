@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 from stoker.errors import SourceError, cause, summary
 from stoker.locks import Lock
+from stoker.options import length_of
 from stoker.sources.ready import is_keras
 
 #: Items that are skipped and yet kept, so that what batches look like is found out from the same ones.
@@ -20,8 +22,13 @@ _IN_SIGHT = 32
 class IterableSource:
     """See `from_iterable`."""
 
-    def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]], batched: bool = False) -> None:
-        self.batched = batched or is_keras(iterable)
+    def __init__(
+        self,
+        iterable: Iterable[Any] | Callable[[], Iterable[Any]],
+        length: float | None = None,
+        batched: bool = False,
+    ) -> None:
+        self._length, self.batched = length_of(length), batched or is_keras(iterable)
         self._factory: Callable[[], Iterable[Any]] | None = None
         is_iterable = hasattr(iterable, "__iter__") or hasattr(iterable, "__getitem__")
         if is_iterable and not isinstance(iterable, type):
@@ -45,10 +52,53 @@ class IterableSource:
             )
         once = self._factory is not None or iterator is self._iterable
         self._last = iterator if once else None
-        return iterator
+        length = self.length
+        return iterator if length is None else _counted(iterator, length, self._whose_length())
+
+    @property
+    def length(self) -> float | None:
+        """Items of an epoch, as `length=` says, or else `len()` of the iterable; None when nobody knows."""
+        if self._length is not None or self._factory is not None or not hasattr(type(self._iterable), "__len__"):
+            return self._length
+        try:
+            return len(self._iterable)
+        except Exception:  # many have the method and know no length: a dataset that is filtered, or never ends
+            return None
+
+    def _whose_length(self) -> str:
+        if self._length is not None:
+            return "was said to give length={}"
+        return f"is a {type(self._iterable).__name__} whose len() is {{}}"
 
 
-def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]], *, batched: bool = False) -> IterableSource:
+def _counted(items: Iterator[Any], length: float, says: str) -> Iterator[Any]:
+    """The items; raises `SourceError` when there are more or fewer, before the last one is given away."""
+    count = 0
+    try:
+        for count, item in enumerate(items, 1):
+            if count > length or (count == length and next(items, items) is not items):
+                raise _wrong_length(says, f"{length:,}", f"more than {length:,}")
+            yield item
+        if count != length:
+            told = "math.inf" if length == math.inf else f"{length:,}"
+            raise _wrong_length(says, told, f"{count:,} items")
+    finally:
+        if isinstance(items, Generator):
+            items.close()
+
+
+def _wrong_length(says: str, told: str, came: str) -> SourceError:
+    repair = (
+        "Correct `length`, or leave it out: the cardinality is unknown then."
+        if "length=" in says
+        else "Correct its `__len__`, or give `length=`; or pass `lambda: iterable`, whose length nobody knows."
+    )
+    return SourceError(f"the iterable {says.format(told)}, and gives {came}. {repair}")
+
+
+def from_iterable(
+    iterable: Iterable[Any] | Callable[[], Iterable[Any]], length: float | None = None, *, batched: bool = False
+) -> IterableSource:
     """A source of the items of an iterable, pulled in this process by one thread, a bounded number ahead.
 
     Each item is pickled and sent to a worker, where the transform runs; batches come in the iterable's
@@ -58,10 +108,13 @@ def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]], *, batc
     Args:
         iterable: iterated anew for each epoch; an iterator gives one epoch, and then an error. Or a function that
             makes one for each epoch.
+        length: items of an epoch, if known: it makes the cardinality known, and another number is an error;
+            `math.inf` for an iterable that never ends. None for the iterable's own `len()`, where it has one.
         batched: each item is a batch and passes as it is; the Loader's `batch_size` is left out.
 
     Raises:
         SourceError: it is no iterable.
+        OptionError: `length` is no number of items.
 
     Example:
         >>> import stoker
@@ -70,7 +123,7 @@ def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]], *, batc
         ...     [batch.tolist() for batch in loader]
         [[0, 1], [4, 9], [16]]
     """
-    return IterableSource(iterable, batched)
+    return IterableSource(iterable, length, batched)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stoker.errors import SourceError, cause, summary
+from stoker.sources.mistaken import mistaken
 
 
 class MapSource:
@@ -26,7 +27,8 @@ class MapSource:
     """
 
     def __init__(self, source: Any, *, keep: bool) -> None:
-        _check_methods(source)
+        if (told := mistaken(source)) is not None:
+            raise SourceError(told)
         self.length = _length(source)
         if self.length < 1:
             raise SourceError(
@@ -56,24 +58,6 @@ def _reference(source: Any, keep: bool) -> Callable[[], Any]:
         except TypeError:  # a list, a tuple: they have no weak references
             pass
     return lambda: source
-
-
-def _check_methods(source: Any) -> None:
-    kind = type(source).__name__
-    if isinstance(source, type):
-        raise SourceError(
-            f"the source is the class {source.__name__} itself; pass an object, `{source.__name__}(...)`."
-        )
-    if isinstance(source, dict | set | frozenset | str | bytes):
-        raise SourceError(
-            f"a {kind} is not a source of examples; pass a list of them, or an object with `__getitem__`."
-        )
-    for method, repair in (
-        ("__len__", "give it a length: stoker reads sources by index, 0 … len-1"),
-        ("__getitem__", "give it `__getitem__(self, index)`, which returns one example"),
-    ):
-        if not hasattr(type(source), method):
-            raise SourceError(f"the source, a {kind}, has no `{method}`; {repair}.")
 
 
 def _length(source: Any) -> int:

@@ -8,6 +8,7 @@ numbered      tasks that are rows of a batch, known beforehand
 steps         tasks that are the next rows of a shard, counted as they come
 writer        examples into slots, and which one does harm there
 describe      what the examples look like
+calling       how a transform is called: with the example, or with its parts
 reading       from the source to examples: read, seed, transform
 digests       whether an example came out as it did before
 lanes         shards that are open, and how far each has come

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stoker.collation import Form, is_stacked_in_place
+from stoker.errors import OptionError
 from stoker.memory.board import SHARD
 from stoker.sources import ShardedSource
 from stoker.spec import Kind, Leaf, Misfit, Spec
-from stoker.values import short
 from stoker.worker.lanes import Lanes
 from stoker.worker.messages import Progress
 from stoker.worker.program import Program
@@ -24,6 +24,12 @@ from stoker.worker.seeding import Seeder
 LOOK, LOOK_BATCHES = 32, 3
 #: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
 LOOK_FURTHER = 512
+
+Made = TypeVar("Made")
+
+
+class Unsuited(Exception):
+    """An option does not suit the examples."""
 
 
 class Describer:
@@ -55,13 +61,13 @@ class Describer:
             specs = [Spec.of(batch) for batch in (first, *islice(examples, LOOK_BATCHES - 1))]
             return Form.of(_loose(_merged(specs), None), ["asis"] * len(specs[0].leaves))
         spec = collation.spec(first)
-        rules = collation.rules(spec)
+        rules = _suited(collation.rules, spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             for number, example in enumerate(islice(examples, LOOK_FURTHER - 1), 2):
                 spec = spec.widened(example)  # one by one: an error names the one that was read last
                 if number >= LOOK and not any(leaf.is_unknown for leaf in spec.leaves):
                     break
-        return Form.of(spec, rules)
+        return _suited(Form.of, spec, rules)
 
     def _of_function(self, examples: list[Any]) -> Form:
         """Two batches are made of them: a size that is the number of examples in both is that of the rows."""
@@ -108,6 +114,14 @@ class Describer:
         return f"{what}, or the transform returned stoker.SKIP for all of them. Check paths and filters."
 
 
+def _suited(make: Callable[..., Made], *args: Any) -> Made:
+    """What `make` returns; raises `Unsuited` for an option that does not suit the examples."""
+    try:
+        return make(*args)
+    except OptionError as error:
+        raise Unsuited(str(error)) from None
+
+
 def _merged(specs: list[Spec]) -> Spec:
     spec = specs[0]
     for other in specs[1:]:
@@ -117,13 +131,15 @@ def _merged(specs: list[Spec]) -> Spec:
 
 def _loose(spec: Spec, rows: int | None) -> Spec:
     """The spec of a batch, without the size of its first dimension where that is the number of examples, or any."""
+    origin = "as in the first batches" if rows is None else "as collate made of the first examples"
 
     def loosened(leaf: Leaf) -> Leaf:
+        leaf = dataclasses.replace(leaf, origin=origin)
         if not leaf.shape:
             if leaf.kind is Kind.DENSE and rows is not None:
                 return leaf
             raise Misfit(
-                f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: {short(leaf)}"
+                f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: it holds {leaf}"
             )
         if rows is None or leaf.shape[0] == rows:
             return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))

@@ -31,7 +31,7 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
             came = leaf_of("", form)
         except Misfit as misfit:
             told = str(misfit).removeprefix("it ")
-            raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} Expected {leaf} as in example 0.")) from None
+            raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} Expected {leaf} {leaf.origin}.")) from None
         are_loose = type(value) is list or (type(value) is np.ndarray and value.dtype == STRING)
         if are_loose or (leaf.lenient and type(value) in PYTHON_NUMBERS):
             form = _as_number(leaf, form)
@@ -118,12 +118,12 @@ def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
         )
     elif (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
         repair = (
-            "Its size was the same in the first ones: tell by `output_signature` that it varies (None)."
+            f"Its size is fixed, {leaf.origin}: give None for it in `output_signature` if it varies."
             if leaf.lenient or leaf.is_alone
             else "For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in "
             "`output_signature`); or resize them."
         )
-    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf} as in example 0. {repair}"))
+    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf} {leaf.origin}. {repair}"))
 
 
 def at(leaf: Leaf) -> str:

@@ -8,7 +8,16 @@ import pickle
 from pathlib import Path
 from types import TracebackType
 
-from stoker.errors import ProgramError, SourceError, SpecError, StokerError, WorkerError, summary, traceback_of
+from stoker.errors import (
+    OptionError,
+    ProgramError,
+    SourceError,
+    SpecError,
+    StokerError,
+    WorkerError,
+    summary,
+    traceback_of,
+)
 from stoker.errors import bounded as bounded
 from stoker.worker.messages import Failure
 
@@ -93,6 +102,8 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
         )
     if failure.kind == "source":
         return SourceError(failure.summary)
+    if failure.kind == "option":
+        return OptionError(failure.summary)
     error: StokerError
     if failure.kind == "program":
         error = ProgramError(

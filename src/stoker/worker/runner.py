@@ -12,7 +12,7 @@ from stoker.memory.board import NOTHING, PHASE, SHARD, TASK, Phase
 from stoker.sources import ShardedSource
 from stoker.spec import Misfit
 from stoker.worker.current import Current
-from stoker.worker.describe import Describer
+from stoker.worker.describe import Describer, Unsuited
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt
 from stoker.worker.messages import (
@@ -145,6 +145,8 @@ class Runner:
             return Failure(task, "spec", bounded(str(error)), example=example, shard=shard)
         if isinstance(error, SourceChanged):
             return Failure(task, "source", str(error))
+        if isinstance(error, Unsuited):
+            return Failure(task, "option", bounded(str(error)))
         if isinstance(error, Uneven):
             return Failure(task, "uneven", "", example=example)
         joining = self._words[PHASE] == Phase.JOINING and example is None
