@@ -13,6 +13,7 @@ digests       whether an example came out as it did before
 lanes         shards that are open, and how far each has come
 seeding       the same random numbers for an example, whichever worker makes it
 libraries     random states of libraries, and of objects
+keras_seeds   those of Keras
 current       which example is at work, for the user's code
 fitting       whether a value is the leaf that is expected
 keeping       what is kept of an example while user code runs on
