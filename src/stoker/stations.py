@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optree
@@ -74,7 +74,7 @@ class Stations:
         seed_globals: bool,
         shard_index: int,
         shard_count: int,
-        pad_remainder: bool,
+        pad_remainder: bool | Literal["sum"],
     ) -> None:
         if not isinstance(verify, int | float) or not 0 <= verify <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
@@ -96,11 +96,14 @@ class Stations:
         self._single = batch_size is None and not batched
         self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
-        self.deal = Deal(index, count, bool(pad_remainder))
+        if pad_remainder != "sum" and not isinstance(pad_remainder, bool):
+            raise OptionError(f'pad_remainder must be True, False or "sum", got {pad_remainder!r}')
+        self.sums, pads = pad_remainder == "sum", bool(pad_remainder)
+        self.deal = Deal(index, count, pads)
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
         window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
-        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal)
+        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal, pads)
         self._uneven = transform is not None and mentions_marks(transform)
         self.check_deal(self.deal)
         length = self._plan.length if self._plan is not None else None

@@ -46,7 +46,7 @@ class Numbered:
     def _is_copied(self, task: Work) -> bool:
         """Whether its rows are copied from arrays, and no code of the user's runs."""
         is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
-        return is_plain and self._is_in_place(task) and not task.trial and task.counting < 0
+        return is_plain and self._is_in_place(task) and not task.trial and task.filled is None
 
     def _is_in_place(self, task: Work) -> bool:
         return self._writer.output.form.in_place and not task.serialized
@@ -79,8 +79,8 @@ class Numbered:
             made = self._reader.items(self._writer.items(task.slot, task.count, task.first), int(numbers[0]), seeds)
         else:
             made = self._reader.indexed(numbers.tolist(), seeds)
-        if task.counting >= 0:
-            made = weighed(made, task.counting - task.first)
+        if task.filled is not None:
+            made = weighed(made, task.filled.counts(task.first, task.first + task.count).tolist())
         return self._digested(made) if task.digest else made
 
     def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
