@@ -75,8 +75,12 @@ class Loader:
         shard_count: how many trainers read this source. `batch_size` is that of all of them together; each gets its
             rows of every batch, so that a step sees the same examples whatever their number, which divides it.
             All take as many steps. A last batch that is not full is dealt out as evenly as can be.
-        pad_remainder: fill the last batch up, with examples of its own whose `sample_weight` is 0; the others get
-            1, or keep theirs. Examples must be (x, y) or (x, y, weight).
+        pad_remainder: fill the last batch up, so that all have as many rows: its examples are spread over it, and each
+            stands again, with `sample_weight` 0, up to the next one. They themselves get 1, or keep theirs (numbers,
+            arrays or nested ones). Examples must be (x, y) or (x, y, weight). As Keras divides by all rows, `to_tf()`
+            scales the weights in that batch: the mean over its rows is the mean over the examples of all trainers.
+            "sum" leaves them as they are, for losses that are sums. Given to `fit` or `evaluate` itself, and not to
+            several replicas, the dataset leaves the fillers out: all numbers are as without `pad_remainder`.
 
     Raises:
         OptionError: an argument without meaning.
@@ -114,7 +118,7 @@ class Loader:
         seed_globals: bool = True,
         shard_index: int = 0,
         shard_count: int = 1,
-        pad_remainder: bool = False,
+        pad_remainder: bool | Literal["sum"] = False,
     ) -> None:
         self._stations = Stations(
             source,

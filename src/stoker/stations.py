@@ -167,6 +167,11 @@ class Stations:
         share = size // deal.count
         return Outline(share, self._single, share if whole_batches and not self._is_batched else None, cardinality)
 
+    def rest(self) -> int:
+        """Examples in the last batch of all trainers together."""
+        assert self._plan is not None
+        return self._plan.rows(self._plan.batches - 1)
+
     def state(self, position: Position) -> dict[str, Any]:
         """The dict of a position."""
         return state.told(position, self._seed, self._fingerprint())

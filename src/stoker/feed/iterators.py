@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -34,14 +34,23 @@ class Iterators:
         serialized: whether each component is a serialised tensor.
         most: batches that a pull gives at most; TensorFlow wants the arrays of as many each time.
         deal: which rows of each batch are handed out; None for the Loader's own.
+        scale: what the values of some leaves, by number, are multiplied with in the last batch.
     """
 
     def __init__(
-        self, loader: Loader, form: Form, order: list[int], serialized: bool, most: int, deal: Deal | None
+        self,
+        loader: Loader,
+        form: Form,
+        order: list[int],
+        serialized: bool,
+        most: int,
+        deal: Deal | None,
+        scale: Mapping[int, float],
     ) -> None:
         self._loader, self._serialized, self.most, self._deal = loader, serialized, most, deal
         self._order = order
-        starts = itertools.accumulate(form.counts, initial=0)
+        starts = list(itertools.accumulate(form.counts, initial=0))
+        self._scale = {starts[number]: factor for number, factor in scale.items()}
         self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
         cardinality = loader._outline.cardinality
         self._counted = cardinality is not None
@@ -64,6 +73,11 @@ class Iterators:
                 "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
                 "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
             )
+        if self._scale and self._open[number].is_last(self._cardinality):
+            batches[-1] = [
+                leaf * leaf.dtype.type(self._scale[part]) if part in self._scale else leaf
+                for part, leaf in enumerate(batches[-1])
+            ]
         handed = list(map(self._handed_over, batches))
         handed += [handed[-1]] * (self.most - len(handed))
         return [np.int64(len(batches)), *itertools.chain.from_iterable(handed)]

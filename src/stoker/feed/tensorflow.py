@@ -24,6 +24,7 @@ import optree
 from stoker.collation import Form
 from stoker.dispatch import AT_ONCE, Taker, close_before_others, listen_for_interrupts
 from stoker.errors import OptionError
+from stoker.feed import padded
 from stoker.feed.iterators import Iterators, Nothing, Stacks, weak
 from stoker.memory import Layout
 from stoker.plan import Deal, Iteration, Position
@@ -58,9 +59,15 @@ def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Datase
 
 
 def dataset(
-    loader: Loader, form: Form, outline: Outline, *, serialized: bool, deal: Deal | None = None
+    loader: Loader,
+    form: Form,
+    outline: Outline,
+    *,
+    serialized: bool,
+    deal: Deal | None = None,
+    sums: bool | None = None,
 ) -> tf.data.Dataset:
-    """The batches of `loader`; see `Loader.to_tf`."""
+    """The batches of `loader`; see `Loader.to_tf`. `sums`: for losses that are sums, if that is not the Loader's own."""
     tf = _tensorflow()
     close_before_others()
     listen_for_interrupts()
@@ -69,9 +76,10 @@ def dataset(
     several = ahead > _AHEAD and not outline.single
     order = _parts_of(form, _leaf_order(form.batch))
     if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized:
-        iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal)
+        iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal, {})
     else:
-        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, deal)
+        scale = _scale(loader, deal, sums) if not serialized else {}
+        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, deal, scale)
     made = _elements(form, iterators, outline, ahead)
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
@@ -86,7 +94,35 @@ def dataset(
     )  # each a part of a batch
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     made = made.with_options(options)
-    return _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
+    made = _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
+    return _for_keras(made, loader, form) if deal is None and loader._stations.deal.pads and not serialized else made
+
+
+def _scale(loader: Loader, deal: Deal | None, sums: bool | None) -> dict[int, float]:
+    stations = loader._stations
+    if not stations.batching.weighs:
+        return {}
+    return padded.scale(loader, deal or stations.deal, sums=stations.sums if sums is None else sums)
+
+
+def _for_keras(made: Any, loader: Loader, form: Form) -> Any:
+    """`made`, whose last batch is filled up, giving Keras' own loops what they can count with; see `padded`."""
+
+    class Padded(type(made)):  # type: ignore[misc]  # of a class that is known only here
+        def __iter__(self) -> Any:
+            wanted = padded.of_keras_loop(loader, sys._getframe(1))
+            if wanted is None:
+                return super().__iter__()
+            if wanted not in self._stoker_others:
+                deal, sums = wanted
+                outline = loader._stations.outline(deal)
+                other = dataset(loader, form, outline, serialized=False, deal=deal, sums=sums)
+                self._stoker_others[wanted] = other
+            return iter(self._stoker_others[wanted])
+
+    made.__class__ = Padded
+    made._stoker_others = {}
+    return made
 
 
 def _elements(form: Form, iterators: Iterators | Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
