@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy.typing as npt
 
 from stoker.dispatch import Taker, rest_if_exiting
-from stoker.errors import ClosedError, StokerError
+from stoker.errors import ClosedError, StokerError, copied
 from stoker.feed import arrays
 from stoker.interrupts import shielded
 from stoker.plan import Deal, Iteration, Position
@@ -73,10 +73,14 @@ class Batches(Iterator[Any]):
     def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made], *, counts: bool = False) -> _Made:
         """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
         self._dispatcher.require_owner()
+        loader = self._loader
         try:
             return self._first(make, counts)
-        except ClosedError:
-            rest_if_exiting()
+        except StokerError as error:
+            if loader is not None:
+                loader._keep(copied(error))
+            if isinstance(error, ClosedError):
+                rest_if_exiting()
             raise
 
     def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:

@@ -15,6 +15,7 @@ A message says what happened, with the value, and what to do about it, in at mos
 
 from __future__ import annotations
 
+import copy
 import traceback
 
 #: Of the text of an exception that may be the cause of one of these.
@@ -105,6 +106,13 @@ def traceback_of(error: BaseException) -> tuple[str, BaseException | None]:
         head = "Traceback (most recent call last):\n"
         return "".join([head, *traceback.format_tb(error.__traceback__), _plainly(error)]), None
     return text, error if len(text) <= _CAUSE and len(text.splitlines()) <= _CAUSE_LINES else None
+
+
+def copied(error: StokerError) -> StokerError:
+    """A copy without traceback: it refers to no frame, and so to nothing that somebody waits to be let go of."""
+    other = copy.copy(error)
+    other.__cause__, other.__suppress_context__ = error.__cause__, True
+    return other
 
 
 def cause(error: BaseException) -> BaseException | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stoker.batches import Batches
 from stoker.collation import Pad
+from stoker.errors import StokerError
 from stoker.plan import Deal
 from stoker.scheduler import RETRIES
 from stoker.stations import Outline, Stations
@@ -81,6 +82,9 @@ class Loader:
             scales the weights in that batch: the mean over its rows is the mean over the examples of all trainers.
             "sum" leaves them as they are, for losses that are sums. Given to `fit` or `evaluate` itself, and not to
             several replicas, the dataset leaves the fillers out: all numbers are as without `pad_remainder`.
+        share: False lets each worker write to the arrays of source and transform, such as a buffer that the source
+            fills again for each example: it gets pages of its own where it does. What it wrote stays there, for later
+            examples of the same worker alone: `x *= 2` on an example of the source then gives other data each epoch.
 
     Raises:
         OptionError: an argument without meaning.
@@ -119,6 +123,7 @@ class Loader:
         shard_index: int = 0,
         shard_count: int = 1,
         pad_remainder: bool | Literal["sum"] = False,
+        share: bool = True,
     ) -> None:
         self._stations = Stations(
             source,
@@ -140,8 +145,10 @@ class Loader:
             shard_index=shard_index,
             shard_count=shard_count,
             pad_remainder=pad_remainder,
+            share=share,
         )
         self._dispatcher = self._stations.dispatcher
+        self._last_error: StokerError | None = None
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
         self._let_go.atexit = False  # the exit hook of `dispatch` does more: it waits
 
@@ -157,8 +164,9 @@ class Loader:
     def __iter__(self) -> Batches:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
-        The arrays are read-only and lie in shared memory, which is used again once nothing refers to
-        them or to views of them; so they may be kept, as many as one likes (beyond 16 batches they are copies).
+        The arrays are read-only (write to a copy: `array.copy()`) and lie in shared memory, which is used again once
+        nothing refers to them or to views of them; so they may be kept, as many as one likes (beyond 16 batches they
+        are copies).
         Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse ones as named tuples
         (indices, values, dense_shape).
         """
@@ -282,6 +290,25 @@ class Loader:
             [[12, 3]] 1
         """
         return self._dispatcher.stats()
+
+    @property
+    def last_error(self) -> StokerError | None:
+        """The last error that ended an iteration, or None; its `__cause__` is the user's own exception.
+
+        For `fit` and all else that TensorFlow runs, out of which comes an error of TensorFlow's with the text alone.
+
+        Example:
+            >>> with Loader([2, 1, 0], transform=lambda n: 1 // n, workers=0) as loader:
+            ...     try:
+            ...         list(loader)
+            ...     except RuntimeError:
+            ...         print(type(loader.last_error.__cause__).__name__, loader.last_error.example)
+            ZeroDivisionError 2
+        """
+        return self._last_error
+
+    def _keep(self, error: StokerError) -> None:
+        self._last_error = error
 
     def close(self) -> None:
         """End the workers, within 2 seconds.

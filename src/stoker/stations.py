@@ -75,6 +75,7 @@ class Stations:
         shard_index: int,
         shard_count: int,
         pad_remainder: bool | Literal["sum"],
+        share: bool,
     ) -> None:
         if not isinstance(verify, int | float) or not 0 <= verify <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
@@ -120,6 +121,7 @@ class Stations:
             self._skips,
             bool(seed_globals),
             self.deal.pads,
+            bool(share),
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         taken = self._taken(program, form)

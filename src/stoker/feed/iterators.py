@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from stoker.collation import Form, Pad
 from stoker.dispatch import exiting
-from stoker.errors import ClosedError, SpecError
+from stoker.errors import ClosedError, SpecError, StokerError
 from stoker.plan import Deal
 from stoker.values import STRING
 
@@ -111,6 +111,11 @@ class Iterators:
             for place in self._order
         ]
 
+    def tell(self, error: StokerError) -> StokerError:
+        """Keep an error, of which TensorFlow keeps but the text; returns what is raised in its place."""
+        self._loader._keep(error.with_traceback(None))
+        return type(error)(f"{error}\n\n(TensorFlow passes on this text alone. The error itself is `loader.last_error`.)")
+
     def end(self, number: int) -> None:
         """An iterator is at its end, or nobody has it any more."""
         self._open.pop(number).close()
@@ -129,6 +134,10 @@ class Nothing:
     """Iterators without elements, that can stand in the place of others."""
 
     most = 1
+
+    def tell(self, error: StokerError) -> StokerError:
+        """Nothing is raised."""
+        return error
 
     def begin(self) -> int:
         """Any number."""
@@ -171,7 +180,11 @@ def weak(iterators: Iterators | Nothing) -> tuple[Callable[..., Any], Callable[.
         alive = reference()
         if alive is None:
             raise StopIteration
-        return alive.pull(int(number))
+        try:
+            return alive.pull(int(number))
+        except StokerError as error:
+            told = alive.tell(error)
+        raise told from None
 
     def end(number: np.int64) -> Any:
         alive = reference()

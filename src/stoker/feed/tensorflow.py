@@ -347,11 +347,20 @@ def _counting(kind: Hashable) -> Any:
         _stoker_iteration: Iteration | None = None
 
         def __next__(self) -> Any:
-            return self._stoker_count(super().__next__())
+            return self._stoker_count(self._stoker_take(super().__next__))
 
         def get_next(self) -> Any:
-            element = super().get_next()
+            element = self._stoker_take(super().get_next)
             return self._stoker_count(element) if _tensorflow().executing_eagerly() else element
+
+        def _stoker_take(self, take: Callable[[], Any]) -> Any:
+            try:
+                return take()
+            except _tensorflow().errors.OpError as error:
+                last = self._stoker_loader.last_error
+                if last is not None and str(last) in str(error):
+                    error.__cause__ = last
+                raise
 
         def _stoker_count(self, element: Any) -> Any:
             if self._stoker_iteration is None:
