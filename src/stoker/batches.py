@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,7 @@ class Batches(Iterator[Any]):
         self._dispatcher = loader._dispatcher
         self._stream = self._dispatcher.open_stream(serialized, deal)
         self._loader: Loader | None = loader
+        self._keeper = weakref.ref(loader)
         self._pulling = threading.Lock()
         self._begun = False
         self.iteration = Iteration(Position())
@@ -73,15 +75,18 @@ class Batches(Iterator[Any]):
     def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made], *, counts: bool = False) -> _Made:
         """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
         self._dispatcher.require_owner()
-        loader = self._loader
         try:
             return self._first(make, counts)
         except StokerError as error:
-            if loader is not None:
-                loader._keep(copied(error))
+            self._tell(error)
             if isinstance(error, ClosedError):
                 rest_if_exiting()
             raise
+
+    def _tell(self, error: StokerError) -> None:
+        """Keep an error; the frames that it refers to must not hold the Loader."""
+        if (loader := self._keeper()) is not None:
+            loader._keep(copied(error))
 
     def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:
         with self._pulling:

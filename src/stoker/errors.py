@@ -6,7 +6,7 @@
     ├── ProgramError     source or transform cannot reach a worker   (also TypeError)
     ├── StateError       a saved state is damaged, or of another Loader (also ValueError)
     ├── ClosedError      the Loader was closed, or belongs to another process (also RuntimeError)
-    └── WorkerError      user code raised; names the example          (also RuntimeError)
+    └── WorkerError      user code raised; names the example          (also RuntimeError, and what it raised)
         ├── SpecError    an example cannot be batched with the others
         └── WorkerDied   workers died again and again at the same work
 
@@ -50,7 +50,8 @@ class WorkerError(StokerError, RuntimeError):
     """The user's code raised while it made an example.
 
     The message holds the user's own traceback; `__cause__` is the original exception where
-    it could be carried over from the worker and its text is short.
+    it could be carried over from the worker and its text is short. Then, where its type allows it, the error is of
+    that type as well: `except KeyError` around a loop finds a `KeyError` of the user's.
 
     Attributes:
         example: index of the example in the source, its shard or the iterable, or None when no single one is known.
@@ -113,6 +114,11 @@ def copied(error: StokerError) -> StokerError:
     other = copy.copy(error)
     other.__cause__, other.__suppress_context__ = error.__cause__, True
     return other
+
+
+def plain(error: StokerError) -> type[StokerError]:
+    """The type of ours that an error has, which may be of a type of the user's as well."""
+    return WorkerError if hasattr(type(error), "_stoker_joins") else type(error)
 
 
 def cause(error: BaseException) -> BaseException | None:

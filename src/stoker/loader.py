@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stoker.batches import Batches
 from stoker.collation import Pad
-from stoker.errors import StokerError
+from stoker.errors import StokerError, copied
 from stoker.plan import Deal
 from stoker.scheduler import RETRIES
 from stoker.stations import Outline, Stations
@@ -198,7 +198,11 @@ class Loader:
         """
         from stoker.feed.tensorflow import dataset
 
-        form = self._dispatcher.form()
+        try:
+            form = self._dispatcher.form()
+        except StokerError as error:
+            self._keep(copied(error))
+            raise
         outline = self._outline
         return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
 

@@ -22,6 +22,7 @@ assemble      examples whose sizes differ into one batch
 tensorproto   tensors as TensorFlow serialises them
 output        what is written where
 report        exceptions as messages
+kinds         errors that are of the user's own type as well
 failpoints    where tests let a worker fail
 messages      what crosses the socket
 """

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from stoker.errors import ProgramError, SourceError, SpecError, StokerError, WorkerError, summary, traceback_of
 from stoker.errors import bounded as bounded
+from stoker.worker.kinds import worker_error
 from stoker.worker.messages import Failure
 
 _HERE = str(Path(__file__).parents[1]) + os.sep
@@ -96,15 +97,15 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
         )
     if failure.kind == "source":
         return SourceError(failure.summary)
-    error: StokerError
+    cause = failure.error if failure.error is not None else _unpickled(failure)
     if failure.kind == "program":
         error = ProgramError(
             f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
         )
     else:
         told = f"{what} ({where}) raised {failure.summary}\n\n{failure.traceback}"
-        error = WorkerError(told + _advice(failure.summary), **known)
-    error.__cause__ = failure.error if failure.error is not None else _unpickled(failure)
+        return worker_error(told + _advice(failure.summary), cause, **known)
+    error.__cause__ = cause
     return error
 
 
