@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy.typing as npt
 
 from stoker.dispatch import Taker, rest_if_exiting
-from stoker.errors import ClosedError, StokerError
+from stoker.errors import ClosedError, StokerError, copied
 from stoker.feed import arrays
 from stoker.interrupts import shielded
 from stoker.plan import Deal, Iteration, Position
@@ -29,6 +30,7 @@ class Batches(Iterator[Any]):
         self._dispatcher = loader._dispatcher
         self._stream = self._dispatcher.open_stream(serialized, deal)
         self._loader: Loader | None = loader
+        self._keeper = weakref.ref(loader)
         self._pulling = threading.Lock()
         self._begun = False
         self.iteration = Iteration(Position())
@@ -75,9 +77,16 @@ class Batches(Iterator[Any]):
         self._dispatcher.require_owner()
         try:
             return self._first(make, counts)
-        except ClosedError:
-            rest_if_exiting()
+        except StokerError as error:
+            self._tell(error)
+            if isinstance(error, ClosedError):
+                rest_if_exiting()
             raise
+
+    def _tell(self, error: StokerError) -> None:
+        """Keep an error; the frames that it refers to must not hold the Loader."""
+        if (loader := self._keeper()) is not None:
+            loader._keep(copied(error))
 
     def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:
         with self._pulling:

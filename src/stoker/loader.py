@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stoker.batches import Batches
 from stoker.collation import Pad
+from stoker.errors import StokerError, copied
 from stoker.options import whole
 from stoker.plan import Deal
 from stoker.scheduler import RETRIES
@@ -78,11 +79,18 @@ class Loader:
         shard_count: how many trainers read this source. `batch_size` is that of all of them together; each gets its
             rows of every batch, so that a step sees the same examples whatever their number, which divides it.
             All take as many steps. A last batch that is not full is dealt out as evenly as can be.
-        pad_remainder: fill the last batch up, with examples of its own whose `sample_weight` is 0; the others get
-            1, or keep theirs. Examples must be (x, y) or (x, y, weight).
+        pad_remainder: fill the last batch up, so that all have as many rows: its examples are spread over it, and each
+            stands again, with `sample_weight` 0, up to the next one. They themselves get 1, or keep theirs (numbers,
+            arrays or nested ones). Examples must be (x, y) or (x, y, weight). As Keras divides by all rows, `to_tf()`
+            scales the weights in that batch: the mean over its rows is the mean over the examples of all trainers.
+            "sum" leaves them as they are, for losses that are sums. Given to `fit` or `evaluate` itself, and not to
+            several replicas, the dataset leaves the fillers out: all numbers are as without `pad_remainder`.
         batched: whether each element of the source is a batch already, which passes as it is, behind the transform;
             `batch_size` is left out then. It is known of a `keras.utils.PyDataset` (once `Sequence`), whose `len()`
             counts batches. Shuffling takes the batches in another order, and a state counts them.
+        share: False lets each worker write to the arrays of source and transform, such as a buffer that the source
+            fills again for each example: it gets pages of its own where it does. What it wrote stays there, for later
+            examples of the same worker alone: `x *= 2` on an example of the source then gives other data each epoch.
 
     Raises:
         OptionError: an argument without meaning.
@@ -120,8 +128,9 @@ class Loader:
         seed_globals: bool = True,
         shard_index: int = 0,
         shard_count: int = 1,
-        pad_remainder: bool = False,
+        pad_remainder: bool | Literal["sum"] = False,
         batched: bool = False,
+        share: bool = True,
     ) -> None:
         self._stations = Stations(
             source,
@@ -144,8 +153,10 @@ class Loader:
             shard_count=shard_count,
             pad_remainder=pad_remainder,
             batched=batched,
+            share=share,
         )
         self._dispatcher = self._stations.dispatcher
+        self._last_error: StokerError | None = None
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
         self._let_go.atexit = False  # the exit hook of `dispatch` does more: it waits
 
@@ -161,8 +172,9 @@ class Loader:
     def __iter__(self) -> Batches:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
-        The arrays are read-only and lie in shared memory, which is used again once nothing refers to
-        them or to views of them; so they may be kept, as many as one likes (beyond 16 batches they are copies).
+        The arrays are read-only (write to a copy: `array.copy()`) and lie in shared memory, which is used again once
+        nothing refers to them or to views of them; so they may be kept, as many as one likes (beyond 16 batches they
+        are copies).
         Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse ones as named tuples
         (indices, values, dense_shape).
         """
@@ -194,7 +206,11 @@ class Loader:
         """
         from stoker.feed.tensorflow import dataset
 
-        form = self._dispatcher.form()
+        try:
+            form = self._dispatcher.form()
+        except StokerError as error:
+            self._keep(copied(error))
+            raise
         outline = self._outline
         return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
 
@@ -287,6 +303,25 @@ class Loader:
             [[12, 3]] 1
         """
         return self._dispatcher.stats()
+
+    @property
+    def last_error(self) -> StokerError | None:
+        """The last error that ended an iteration, or None; its `__cause__` is the user's own exception.
+
+        For `fit` and all else that TensorFlow runs, out of which comes an error of TensorFlow's with the text alone.
+
+        Example:
+            >>> with Loader([2, 1, 0], transform=lambda n: 1 // n, workers=0) as loader:
+            ...     try:
+            ...         list(loader)
+            ...     except RuntimeError:
+            ...         print(type(loader.last_error.__cause__).__name__, loader.last_error.example)
+            ZeroDivisionError 2
+        """
+        return self._last_error
+
+    def _keep(self, error: StokerError) -> None:
+        self._last_error = error
 
     def close(self) -> None:
         """End the workers, within 2 seconds.

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import optree
@@ -98,8 +98,9 @@ class Stations:
         seed_globals: bool,
         shard_index: int,
         shard_count: int,
-        pad_remainder: bool,
+        pad_remainder: bool | Literal["sum"],
         batched: bool,
+        share: bool,
     ) -> None:
         share = real(verify)
         if share is None or not 0 <= share <= 1:
@@ -132,11 +133,16 @@ class Stations:
         self._single = batch_size is None and not self.is_batched
         self._drop, self._seed = drop_remainder, whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
-        self.deal = Deal(index, count, flag("pad_remainder", pad_remainder))
+        self.sums = isinstance(pad_remainder, str) and pad_remainder == "sum"
+        if isinstance(pad_remainder, str) and not self.sums:
+            raise OptionError(f'pad_remainder must be True, False or "sum", got {pad_remainder!r}')
+        self.deal = Deal(index, count, self.sums or flag("pad_remainder", pad_remainder))
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
         window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
-        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal)
+        self.batching = Batching(
+            size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal, pads
+        )
         self._uneven = transform is not None and mentions_marks(transform)
         self.check_deal(self.deal)
         length = self._plan.length if self._plan is not None else None
@@ -153,6 +159,7 @@ class Stations:
             self._skips,
             flag("seed_globals", seed_globals),
             self.deal.pads,
+            bool(share),
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         if isinstance(source, ArraySource) and transform is None and collation.paths and not self.deal.pads:
@@ -206,6 +213,11 @@ class Stations:
             cardinality = count // size if self._drop else -(-count // size)
         share = size // deal.count
         return Outline(share, self._single, share if whole_batches and not self.is_batched else None, cardinality)
+
+    def rest(self) -> int:
+        """Examples in the last batch of all trainers together."""
+        assert self._plan is not None
+        return self._plan.rows(self._plan.batches - 1)
 
     def state(self, position: Position) -> dict[str, Any]:
         """The dict of a position."""

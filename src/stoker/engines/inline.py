@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from stoker.locks import Lock
 from stoker.memory import Inbox, Slot
 from stoker.memory.board import unseen
 from stoker.worker.current import telling
-from stoker.worker.libraries import set_torch_seed
 from stoker.worker.messages import FormKnown, Hello, Leave, Question
 from stoker.worker.program import Program, held_by
 from stoker.worker.runner import Runner
@@ -31,9 +29,8 @@ class InlineEngine:
 
     def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
         self._held = held_by(program) if program.seeds_globals else []
-        self._keeps = program.seeds_globals
-        self._seeder = seeder = Seeder(program.seed, None, seeds_globals=program.seeds_globals, held=self._held)
-        self._seeds_torch = False
+        seeder = Seeder(program.seed, None, seeds_globals=program.seeds_globals, held=self._held)
+        self._kept = KeptState(self._held, seeder) if program.seeds_globals else contextlib.nullcontext()
         self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), passes=(KeyboardInterrupt,))
         self._pending: deque[Hello | Question | Leave] = deque([Hello()])
         self._running = threading.Lock()
@@ -69,17 +66,13 @@ class InlineEngine:
 
     def _run(self) -> None:
         task = self._pending[0]
-        if self._keeps and not self._seeds_torch and "torch" in sys.modules:
-            self._seeds_torch = True
-            with KeptState(()):
-                self._seeder.found(set_torch_seed(sys.modules["torch"]))
         answer = interruptible(self._answer, task)
         self._pending.popleft()
         if answer is not None:
             self._listener.heard(0, [answer])
 
     def _answer(self, task: Hello | Question | Leave) -> Answer | None:
-        with KeptState(self._held) if self._keeps else contextlib.nullcontext(), telling(self._runner.current):
+        with self._kept, telling(self._runner.current):
             if isinstance(task, Leave):
                 self._runner.leave(task)
                 return None

@@ -24,6 +24,7 @@ import optree
 from stoker.collation import Form
 from stoker.dispatch import AT_ONCE, Taker, close_before_others, listen_for_interrupts
 from stoker.errors import OptionError
+from stoker.feed import padded
 from stoker.feed.iterators import Iterators, Nothing, Stacks, weak
 from stoker.memory import Layout
 from stoker.plan import Deal, Iteration, Position
@@ -60,9 +61,15 @@ def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Datase
 
 
 def dataset(
-    loader: Loader, form: Form, outline: Outline, *, serialized: bool, deal: Deal | None = None
+    loader: Loader,
+    form: Form,
+    outline: Outline,
+    *,
+    serialized: bool,
+    deal: Deal | None = None,
+    sums: bool | None = None,
 ) -> tf.data.Dataset:
-    """The batches of `loader`; see `Loader.to_tf`."""
+    """The batches of `loader`; see `Loader.to_tf`. `sums`: for losses that are sums, if that is not the Loader's own."""
     tf = _tensorflow()
     close_before_others()
     listen_for_interrupts()
@@ -71,9 +78,10 @@ def dataset(
     order = _parts_of(form, _leaf_order(form.batch))
     several = ahead > _AHEAD and not outline.single and len(order) <= _FEW
     if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized:
-        iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal)
+        iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal, {})
     else:
-        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, deal)
+        scale = _scale(loader, deal, sums) if not serialized else {}
+        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, deal, scale)
     made = _elements(form, iterators, outline, ahead)
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
@@ -88,7 +96,35 @@ def dataset(
     )  # each a part of a batch
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     made = made.with_options(options)
-    return _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
+    made = _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
+    return _for_keras(made, loader, form) if deal is None and loader._stations.deal.pads and not serialized else made
+
+
+def _scale(loader: Loader, deal: Deal | None, sums: bool | None) -> dict[int, float]:
+    stations = loader._stations
+    if not stations.batching.weighs:
+        return {}
+    return padded.scale(loader, deal or stations.deal, sums=stations.sums if sums is None else sums)
+
+
+def _for_keras(made: Any, loader: Loader, form: Form) -> Any:
+    """`made`, whose last batch is filled up, giving Keras' own loops what they can count with; see `padded`."""
+
+    class Padded(type(made)):  # type: ignore[misc]  # of a class that is known only here
+        def __iter__(self) -> Any:
+            wanted = padded.of_keras_loop(loader, sys._getframe(1))
+            if wanted is None:
+                return super().__iter__()
+            if wanted not in self._stoker_others:
+                deal, sums = wanted
+                outline = loader._stations.outline(deal)
+                other = dataset(loader, form, outline, serialized=False, deal=deal, sums=sums)
+                self._stoker_others[wanted] = other
+            return iter(self._stoker_others[wanted])
+
+    made.__class__ = Padded
+    made._stoker_others = {}
+    return made
 
 
 def _elements(form: Form, iterators: Iterators | Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
@@ -313,11 +349,20 @@ def _counting(kind: Hashable) -> Any:
         _stoker_iteration: Iteration | None = None
 
         def __next__(self) -> Any:
-            return self._stoker_count(super().__next__())
+            return self._stoker_count(self._stoker_take(super().__next__))
 
         def get_next(self) -> Any:
-            element = super().get_next()
+            element = self._stoker_take(super().get_next)
             return self._stoker_count(element) if _tensorflow().executing_eagerly() else element
+
+        def _stoker_take(self, take: Callable[[], Any]) -> Any:
+            try:
+                return take()
+            except _tensorflow().errors.OpError as error:
+                last = self._stoker_loader.last_error
+                if last is not None and str(last) in str(error):
+                    error.__cause__ = last
+                raise
 
         def _stoker_count(self, element: Any) -> Any:
             if self._stoker_iteration is None:

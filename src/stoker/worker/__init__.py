@@ -14,6 +14,7 @@ digests       whether an example came out as it did before
 lanes         shards that are open, and how far each has come
 seeding       the same random numbers for an example, whichever worker makes it
 libraries     random states of libraries, and of objects
+keras_seeds   those of Keras
 current       which example is at work, for the user's code
 fitting       whether a value is the leaf that is expected
 keeping       what is kept of an example while user code runs on
@@ -22,6 +23,7 @@ assemble      examples whose sizes differ into one batch
 tensorproto   tensors as TensorFlow serialises them
 output        what is written where
 report        exceptions as messages
+kinds         errors that are of the user's own type as well
 failpoints    where tests let a worker fail
 messages      what crosses the socket
 """

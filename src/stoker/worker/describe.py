@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -100,7 +100,7 @@ class Describer:
             return
         for index in range(program.length or 0):
             made = outputs(self._reader.indexed([index], self._seeder.seeds(0, np.array([index]))))
-            yield from weighed(made, 1) if program.weighs else made
+            yield from weighed(made, repeat(True)) if program.weighs else made
 
     def _nothing(self) -> str:
         source = self._program.source

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stoker.plan import Filled
+
 #: What is longer travels as a memfd: far below the socket's default buffer of 208 KiB, so a send never waits.
 MAX_BYTES = 1 << 17
 
@@ -69,7 +71,7 @@ class Work:
         indices: of the examples in the source, of an item only the first; more than `MANY` lie in the slot's inbox.
         trial: nothing is written: the examples are made to see whether that kills the worker, or what comes out.
         digest: whether the answer tells the digest of each example.
-        counting: how many rows of the batch count, the first ones; -1 if examples get no weight.
+        filled: how the batch was filled up, if examples get a weight: those that fill it get 0.
     """
 
     task: int
@@ -83,7 +85,7 @@ class Work:
     indices: Indices
     trial: bool = False
     digest: bool = False
-    counting: int = -1
+    filled: Filled | None = None
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ Question = Describe | Work | Step | Join
 Message = Question | FormKnown | Leave | Hello | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
-_WORK = struct.Struct("<cqqiii??i??i")
+_WORK = struct.Struct("<cqqiii??i??iii")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
 _LENGTH = struct.Struct("<i")
@@ -253,9 +255,10 @@ _LENGTH = struct.Struct("<i")
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
-        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, counting):
+        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, filled):
             where = task, epoch, slot, first, rows
-            head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, counting)
+            told = (0, 0, 0) if filled is None else (filled.rows, filled.examples, filled.first)
+            head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, *told)
             return head + indices.tobytes()
         case Finished(task, seconds, dims, progress=None, digests=()):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
@@ -292,11 +295,12 @@ def decode(data: bytes) -> Message:
 def _decoded(data: bytes) -> Message:
     match data[:1]:
         case b"W":
-            _, *fields, trial, digest, counting = _WORK.unpack_from(data)
+            _, *fields, trial, digest, rows_of_all, examples, before = _WORK.unpack_from(data)
             indices = np.frombuffer(data, np.int64, offset=_WORK.size)
             task, epoch, slot, first, rows, serialized, from_inbox, count = fields
             where = task, epoch, slot, first, rows
-            return Work(*where, serialized, from_inbox, count, indices, trial, digest, counting)
+            filled = Filled(rows_of_all, examples, before) if rows_of_all else None
+            return Work(*where, serialized, from_inbox, count, indices, trial, digest, filled)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))

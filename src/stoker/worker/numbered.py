@@ -47,7 +47,7 @@ class Numbered:
         """Whether its rows are copied from arrays, and no code of the user's runs."""
         source = self._program.source
         is_plain = isinstance(source, ArraySource) and source.is_flat and self._program.transform is None
-        return is_plain and self._is_in_place(task) and not task.trial and task.counting < 0
+        return is_plain and self._is_in_place(task) and not task.trial and task.filled is None
 
     def _is_in_place(self, task: Work) -> bool:
         return self._writer.output.form.in_place and not task.serialized
@@ -80,8 +80,8 @@ class Numbered:
             made = self._reader.items(self._writer.items(task.slot, task.count, task.first), int(numbers[0]), seeds)
         else:
             made = self._reader.indexed(numbers.tolist(), seeds)
-        if task.counting >= 0:
-            made = weighed(made, task.counting - task.first)
+        if task.filled is not None:
+            made = weighed(made, task.filled.counts(task.first, task.first + task.count).tolist())
         return self._digested(made) if task.digest else made
 
     def _digested(self, made: Iterator[Any]) -> Iterator[Any]:

@@ -47,6 +47,7 @@ class Program:
         skips: whether examples that raise are left out.
         seeds_globals: whether global random states are set before each example.
         weighs: whether each example gets a `sample_weight`.
+        shares: whether its arrays are one copy for all workers, which none of them may write to.
     """
 
     source: Any
@@ -61,6 +62,7 @@ class Program:
     skips: bool = False
     seeds_globals: bool = True
     weighs: bool = False
+    shares: bool = True
 
 
 def dump(program: Program) -> Memfd:
@@ -81,7 +83,8 @@ def dump(program: Program) -> Memfd:
             "or drop it in `__getstate__`; `workers=0` runs without sending anything."
         ) from cause(error)
     place = {"path": [path for path in sys.path if isinstance(path, str)], "cwd": _cwd(), "argv": sys.argv}
-    return write_bundle([json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)])
+    parts = [json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)]
+    return write_bundle(parts, shared=program.shares)
 
 
 def takes_rng(function: Callable[..., Any] | None) -> bool:

@@ -16,7 +16,7 @@ from stoker.errors import summary
 from stoker.memory.board import EXAMPLE, NOTHING, SHARD
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import plain
-from stoker.values import Misfit, canonical
+from stoker.values import Misfit, canonical, short
 from stoker.worker.keeping import Keeper
 from stoker.worker.messages import REASON_BYTES, size
 from stoker.worker.program import Program
@@ -243,14 +243,29 @@ def _not_one_each(asked: int, came: int) -> str:
     return f"`__getitems__` was asked for {asked} examples and returned {came}; return one for each index"
 
 
-def weighed(made: Iterable[Any], counting: int) -> Iterator[Any]:
-    """The examples with a `sample_weight`: their own or 1 for the first `counting` of them, 0 for the others."""
-    for number, example in enumerate(made):
+def weighed(made: Iterable[Any], counts: Iterable[bool]) -> Iterator[Any]:
+    """The examples with a `sample_weight`: their own or 1 where they count, 0 where they fill the batch up.
+
+    Weights of their own may be nested, as for a model with several outputs.
+    """
+    for example, counting in zip(made, counts, strict=False):
         if type(example) is not tuple or len(example) not in (2, 3):
             kind = f"a tuple of {len(example)}" if type(example) is tuple else f"a {type(example).__name__}"
             raise Misfit(f"it is {kind}; pad_remainder=True adds a sample_weight to examples (x, y) or (x, y, weight)")
-        weight = example[2] if len(example) == 3 else np.float32(1)
-        yield (*example[:2], weight if number < counting else np.zeros_like(weight)[()])
+        weight = optree.tree_map(_floating, plain(example[2])) if len(example) == 3 else np.float32(1)
+        yield (*example[:2], weight if counting else optree.tree_map(_zero, weight))
+
+
+def _floating(weight: Any) -> Any:
+    """A weight that can be scaled: whole numbers become float32."""
+    array = canonical(weight)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise Misfit(f"a sample_weight of it is no number and no array of numbers: {short(weight)}")
+    return weight if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _zero(weight: Any) -> Any:
+    return np.zeros_like(canonical(weight))
 
 
 def outputs(made: Iterable[Any]) -> Iterator[Any]:
