@@ -6,9 +6,9 @@ import math
 import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from stoker.batches import Batches
+from stoker.batches import Batches, cannot_be_copied
 from stoker.collation import Pad
 from stoker.plan import Deal
 from stoker.scheduler import RETRIES
@@ -77,6 +77,13 @@ class Loader:
             All take as many steps. A last batch that is not full is dealt out as evenly as can be.
         pad_remainder: fill the last batch up, with examples of its own whose `sample_weight` is 0; the others get
             1, or keep theirs. Examples must be (x, y) or (x, y, weight).
+        worker_init: a function without parameters, called once in each worker before the source is loaded: for what
+            the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random states
+            are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
+            With `workers=0` it is called in the pulling thread, before the first example.
+        worker_env: environment variables of the workers, beside the trainer's; None removes one. Workers see no GPU
+            (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:
+            `{"CUDA_VISIBLE_DEVICES": "0"}`. It does nothing with `workers=0`.
 
     Raises:
         OptionError: an argument without meaning.
@@ -115,6 +122,8 @@ class Loader:
         shard_index: int = 0,
         shard_count: int = 1,
         pad_remainder: bool = False,
+        worker_init: Callable[[], Any] | None = None,
+        worker_env: Mapping[str, str | None] | None = None,
     ) -> None:
         self._stations = Stations(
             source,
@@ -136,6 +145,8 @@ class Loader:
             shard_index=shard_index,
             shard_count=shard_count,
             pad_remainder=pad_remainder,
+            worker_init=worker_init,
+            worker_env=worker_env,
         )
         self._dispatcher = self._stations.dispatcher
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
@@ -286,6 +297,9 @@ class Loader:
         """
         self._let_go.detach()
         self._dispatcher.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise cannot_be_copied("a Loader")
 
     def __enter__(self) -> Loader:
         return self

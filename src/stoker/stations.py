@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,8 @@ class Stations:
         shard_index: int,
         shard_count: int,
         pad_remainder: bool,
+        worker_init: Callable[[], Any] | None,
+        worker_env: Mapping[str, str | None] | None,
     ) -> None:
         if not isinstance(verify, int | float) or not 0 <= verify <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
@@ -87,6 +89,9 @@ class Stations:
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
+        if worker_init is not None and not callable(worker_init):
+            raise OptionError(f"worker_init must be a function without parameters, got {worker_init!r}")
+        self._environment = _checked_environment(worker_env)
         prefetch = None if prefetch is None else whole("prefetch", prefetch, least=1)
         limit = (
             fair_share(promised=promised()) if memory_limit is None else whole("memory_limit", memory_limit, least=1)
@@ -117,6 +122,7 @@ class Stations:
             self._skips,
             bool(seed_globals),
             self.deal.pads,
+            worker_init,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         taken = self._taken(program, form)
@@ -253,7 +259,9 @@ class Stations:
         if self.workers:
             from stoker.engines.processes import ProcessEngine
 
-            engine = ProcessEngine(dump(program), slots, inboxes, self.workers, self._timeout)
+            engine = ProcessEngine(
+                dump(program), slots, inboxes, self.workers, self._timeout, self._environment
+            )
         else:
             from stoker.engines.inline import InlineEngine
 
@@ -306,6 +314,23 @@ def whole(name: str, value: Any, *, least: int | None) -> int:
         bound = "" if least is None else f" of at least {least}"
         raise OptionError(f"{name} must be an int{bound}, got {value!r}")
     return number
+
+
+def _checked_environment(variables: Any) -> dict[str, str | None]:
+    """`worker_env`; raises `OptionError` unless it maps names to texts or None."""
+    if variables is None:
+        return {}
+    if not isinstance(variables, Mapping):
+        raise OptionError(
+            f'worker_env must be a dict of environment variables, such as {{"CUDA_VISIBLE_DEVICES": "0"}}, '
+            f"got {variables!r}"
+        )
+    for name, value in variables.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise OptionError(f"worker_env must have names of environment variables, got {name!r}")
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise OptionError(f"worker_env[{name!r}] must be a str, or None to remove the variable, got {value!r}")
+    return dict(variables)
 
 
 def _batching(batch_size: Any, collate: Any, batched: bool, drop_remainder: bool) -> tuple[int, Collation]:

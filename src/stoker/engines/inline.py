@@ -14,9 +14,11 @@ from stoker.locks import Lock
 from stoker.memory import Inbox, Slot
 from stoker.memory.board import unseen
 from stoker.worker.current import telling
+from stoker.worker.initial import initialise
 from stoker.worker.libraries import set_torch_seed
 from stoker.worker.messages import FormKnown, Hello, Leave, Question
 from stoker.worker.program import Program, held_by
+from stoker.worker.report import failure
 from stoker.worker.runner import Runner
 from stoker.worker.seeding import KeptState, Seeder
 from stoker.worker.writer import Fork
@@ -35,6 +37,7 @@ class InlineEngine:
         self._seeder = seeder = Seeder(program.seed, None, seeds_globals=program.seeds_globals, held=self._held)
         self._seeds_torch = False
         self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), passes=(KeyboardInterrupt,))
+        self._init, self._seed = program.worker_init, program.seed
         self._pending: deque[Hello | Question | Leave] = deque([Hello()])
         self._running = threading.Lock()
 
@@ -73,10 +76,27 @@ class InlineEngine:
             self._seeds_torch = True
             with KeptState(()):
                 self._seeder.found(set_torch_seed(sys.modules["torch"]))
+        if self._init is not None and not self._initialised():
+            return
         answer = interruptible(self._answer, task)
         self._pending.popleft()
         if answer is not None:
             self._listener.heard(0, [answer])
+
+    def _initialised(self) -> bool:
+        """Whether `worker_init` has been called and has not raised."""
+        init, self._init = self._init, None
+        try:
+            with KeptState(self._held) if self._keeps else contextlib.nullcontext():
+                interruptible(initialise, init, self._seed if self._keeps else None, None)
+        except KeyboardInterrupt:
+            self._init = init
+            raise
+        except BaseException as error:
+            self._pending.popleft()
+            self._listener.heard(0, [failure(-1, "init", error)])
+            return False
+        return True
 
     def _answer(self, task: Hello | Question | Leave) -> Answer | None:
         with KeptState(self._held) if self._keeps else contextlib.nullcontext(), telling(self._runner.current):

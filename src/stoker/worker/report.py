@@ -94,7 +94,10 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
     if failure.kind == "source":
         return SourceError(failure.summary)
     error: StokerError
-    if failure.kind == "program":
+    if failure.kind == "init":
+        which = f" (worker {worker})" if worker is not None else ""
+        error = WorkerError(f"worker_init{which} raised {failure.summary}\n\n{failure.traceback}", **known)
+    elif failure.kind == "program":
         error = ProgramError(
             f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
         )
