@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,9 +22,11 @@ _HEAD = struct.Struct("<qq")  # bytes of the pickle, number of buffers; then the
 def pack(value: Any) -> bytes:
     """One object as a segment: a whole number of 64 bytes. Raises whatever pickling it raises."""
     buffers: list[pickle.PickleBuffer] = []
+    by_value = type(value).__module__ not in sys.modules  # `pickle` would import it, and run a script once more
     try:
-        pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-        by_value = any(name in pickled for name in unimportable())  # a class of the user's script, perhaps
+        if not by_value:
+            pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+            by_value = any(name in pickled for name in unimportable())  # a class of the user's script, perhaps
     except Exception:  # a lambda, a class in a function: the other pickler knows how, or raises in its turn
         by_value = True
     if by_value:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader, FrozenImporter, PathFinder
+from types import FrameType
 from typing import Any
 
 #: The script: in a process that multiprocessing started with spawn or forkserver it has the second name.
@@ -14,49 +16,62 @@ _STANDARD = BuiltinImporter, FrozenImporter, PathFinder
 _seen: tuple[int, tuple[bytes, ...]] = (0, ())
 
 
-def is_importable(name: str, known: dict[str, bool] | None = None) -> bool:
-    """Whether a fresh interpreter with this one's `sys.path` finds the module `name`, in the same file.
-
-    Args:
-        name: of a module that is loaded.
-        known: answers that were given before, of this and other modules.
-    """
-    known = {} if known is None else known
-    if name not in known:
-        try:
-            known[name] = _is_importable(name, known)
-        except Exception:  # a finder of somebody's that raises: it is the worker's to say what is wrong
-            known[name] = True
-    return known[name]
-
-
 def unimportable() -> tuple[bytes, ...]:
     """The names of all loaded modules that a fresh interpreter cannot import, as they stand in a pickle."""
     global _seen
     count = len(sys.modules)
     if _seen[0] != count:
-        known: dict[str, bool] = {}
-        names = [name for name in list(sys.modules) if isinstance(name, str) and not is_importable(name, known)]
+        modules = Modules()
+        names = [name for name in list(sys.modules) if isinstance(name, str) and not modules.is_importable(name)]
         _seen = count, tuple({name.encode() for name in (*MAIN, *names)})
     return _seen[1]
 
 
-def _is_importable(name: str, known: dict[str, bool]) -> bool:
-    module = sys.modules.get(name)
-    if module is None or name in MAIN:
-        return False
-    top, _, _ = name.partition(".")
-    if top in sys.stdlib_module_names:
-        return True
-    parent, _, _ = name.rpartition(".")
-    if parent and not is_importable(parent, known):
-        return False
-    spec = getattr(module, "__spec__", None)
-    if spec is None:  # what a package in C makes when it is imported, or what nobody imported
-        return bool(parent)
-    if isinstance(spec.loader, ExtensionFileLoader):  # what is in C cannot travel by value
-        return True
-    return _is_in_place(spec, parent) or _is_found(name, spec, parent)
+class Modules:
+    """The loaded modules as they are now."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+        self._running = set(_running())
+
+    def is_importable(self, name: str) -> bool:
+        """Whether a fresh interpreter with this one's `sys.path` finds the module `name`, in the same file.
+
+        One whose own code is running now counts as a script: who imports it runs that code once more.
+        """
+        if name not in self._known:
+            try:
+                self._known[name] = self._is_importable(name)
+            except Exception:  # a finder of somebody's that raises: it is the worker's to say what is wrong
+                self._known[name] = True
+        return self._known[name]
+
+    def _is_importable(self, name: str) -> bool:
+        module = sys.modules.get(name)
+        if module is None or name in MAIN or id(vars(module)) in self._running:
+            return False
+        top, _, _ = name.partition(".")
+        if top in sys.stdlib_module_names:
+            return True
+        parent, _, _ = name.rpartition(".")
+        if parent and not self.is_importable(parent):
+            return False
+        spec = getattr(module, "__spec__", None)
+        if spec is None:  # what a package in C makes when it is imported, or what nobody imported
+            return bool(parent)
+        if isinstance(spec.loader, ExtensionFileLoader):  # what is in C cannot travel by value
+            return True
+        return _is_in_place(spec, parent) or _is_found(name, spec, parent)
+
+
+def _running() -> Iterator[int]:
+    """The global variables of the modules whose code runs at this moment, in any thread, by id."""
+    for frame in sys._current_frames().values():
+        inner: FrameType | None = frame
+        while inner is not None:
+            if inner.f_code.co_name == "<module>":
+                yield id(inner.f_globals)
+            inner = inner.f_back
 
 
 def _is_in_place(spec: Any, parent: str) -> bool:

@@ -21,7 +21,7 @@ import cloudpickle
 import numpy as np
 
 from stoker.travel import arrival
-from stoker.travel.modules import MAIN, is_importable
+from stoker.travel.modules import MAIN, Modules
 
 _CACHED = type(functools.lru_cache(len))
 _LOCKS = type(threading.Lock()), type(threading.RLock())
@@ -49,7 +49,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.sent: dict[int, Any] = {}
         self.modules: dict[str, bool] = {}  # whether it travels by value
-        self._keeps = keeps
+        self._keeps, self._loaded = keeps, Modules()
         self._fresh: dict[int, Any] = {}
         self._reducers: dict[type, Callable[[Any], Any] | None] = dict.fromkeys(_PLAIN)
 
@@ -84,7 +84,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
             return True
         found = self.modules.get(module)
         if found is None:
-            found = self.modules[module] = module in sys.modules and not is_importable(module)
+            found = self.modules[module] = module in sys.modules and not self._loaded.is_importable(module)
             if found and module not in MAIN[:1]:
                 self._give(module)
         return found
