@@ -39,7 +39,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
     """Pickles for a fresh interpreter. Used within `by_value`.
 
     Attributes:
-        sent: functions and classes that are pickled by value, by id.
+        sent: what is pickled by value and has a name: functions, classes, sentinels; by id.
         modules: names of the modules that they are of.
     """
 
@@ -167,6 +167,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         reduced = value.__reduce_ex__(5)
         if not isinstance(reduced, str):
             return reduced
+        self.sent[id(value)] = value
         return arrival.only, (_mark(value), type(value)), getattr(value, "__dict__", None) or None
 
 

@@ -51,7 +51,8 @@ def culprit(roots: dict[str, Any], error: Exception) -> tuple[str, str]:
 
 
 def _descend(path: str, value: Any, reason: str, seen: set[int], depth: int) -> tuple[str, str]:
-    for step, part in _parts(value) if depth else ():
+    whole = not depth or type(value).__module__.startswith("multiprocessing.")
+    for step, part in () if whole else _parts(value):
         if id(part) in seen:
             continue
         seen.add(id(part))
