@@ -27,7 +27,7 @@ from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource
 from stoker.sources.marks import mentions_marks
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
-from stoker.worker.program import Program, dump, takes_rng
+from stoker.worker.program import Program, dump, takes_nothing, takes_rng
 
 #: Examples that move together when they are handed out one by one.
 CHUNK = 32
@@ -89,7 +89,7 @@ class Stations:
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
-        if worker_init is not None and not callable(worker_init):
+        if worker_init is not None and not takes_nothing(worker_init):
             raise OptionError(f"worker_init must be a function without parameters, got {worker_init!r}")
         self._environment = _checked_environment(worker_env)
         prefetch = None if prefetch is None else whole("prefetch", prefetch, least=1)

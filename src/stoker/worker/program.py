@@ -101,6 +101,17 @@ def takes_rng(function: Callable[..., Any] | None) -> bool:
         return False
 
 
+def takes_nothing(function: Any) -> bool:
+    """Whether it can be called without arguments, as far as can be known."""
+    try:
+        inspect.signature(function).bind()
+    except ValueError:  # a builtin that tells nothing about its parameters
+        return True
+    except TypeError:  # it is not callable, or needs arguments
+        return False
+    return True
+
+
 def held_by(program: Program) -> list[Held]:
     """The random generators that the program's objects hold, in the order in which a worker would find them."""
     found: list[Held] = []
