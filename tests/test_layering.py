@@ -28,8 +28,9 @@ MAY = {
     "plan": {"errors"},
     "scheduler": set(),
     "sources": PURE | {"locks"},
-    "memory": PURE,
-    "worker": PURE | {"sources", "memory"},
+    "travel": set(),
+    "memory": PURE | {"travel"},
+    "worker": PURE | {"sources", "travel", "memory"},
     "engines": PURE | {"interrupts", "locks", "sources", "memory", "worker"},
 }
 

@@ -25,6 +25,7 @@ The way of a batch, and the map of this package:
     epochs      what one iteration reads: a kind of epoch for each kind of source
     journal     where training stands: which iteration is read, and how much of it was taken
     dispatch    where consumers, scheduler, engine and slots meet, under one lock
+    travel      WHAT of the user's code travels by value
     memory      WHERE a batch lies: slot, layout, lease, bundle
     worker      what runs in the child: read, seed, transform, collate, report
     engines     HOW workers run: processes, inline

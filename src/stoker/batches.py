@@ -7,12 +7,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy.typing as npt
 
 from stoker.dispatch import Taker, rest_if_exiting
-from stoker.errors import ClosedError, StokerError, copied
+from stoker.errors import ClosedError, ProgramError, StokerError, copied
 from stoker.feed import arrays
 from stoker.interrupts import shielded
 from stoker.plan import Deal, Iteration, Position
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from stoker.loader import Loader
 
 _Made = TypeVar("_Made")
+
+
+def cannot_be_copied(what: str) -> ProgramError:
+    """The error for a copy or a pickle of something that holds processes."""
+    return ProgramError(
+        f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source and "
+        "its options instead, and make the Loader there."
+    )
 
 
 class Batches(Iterator[Any]):
@@ -51,6 +59,9 @@ class Batches(Iterator[Any]):
             example = next(self._singles)
             self._took()
             return example
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise cannot_be_copied("an iterator of a Loader")
 
     def _took(self) -> None:
         """One more was taken by whoever iterates here."""

@@ -6,9 +6,9 @@ import math
 import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from stoker.batches import Batches
+from stoker.batches import Batches, cannot_be_copied
 from stoker.collation import Pad
 from stoker.errors import StokerError, copied
 from stoker.options import whole
@@ -91,6 +91,13 @@ class Loader:
         share: False lets each worker write to the arrays of source and transform, such as a buffer that the source
             fills again for each example: it gets pages of its own where it does. What it wrote stays there, for later
             examples of the same worker alone: `x *= 2` on an example of the source then gives other data each epoch.
+        worker_init: a function without parameters, called once in each worker before the source is loaded: for what
+            the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random states
+            are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
+            With `workers=0` it is called in the pulling thread, before the first example.
+        worker_env: environment variables of the workers, beside the trainer's; None removes one. Workers see no GPU
+            (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:
+            `{"CUDA_VISIBLE_DEVICES": "0"}`. It does nothing with `workers=0`.
 
     Raises:
         OptionError: an argument without meaning.
@@ -131,6 +138,8 @@ class Loader:
         pad_remainder: bool | Literal["sum"] = False,
         batched: bool = False,
         share: bool = True,
+        worker_init: Callable[[], Any] | None = None,
+        worker_env: Mapping[str, str | None] | None = None,
     ) -> None:
         self._stations = Stations(
             source,
@@ -154,6 +163,8 @@ class Loader:
             pad_remainder=pad_remainder,
             batched=batched,
             share=share,
+            worker_init=worker_init,
+            worker_env=worker_env,
         )
         self._dispatcher = self._stations.dispatcher
         self._last_error: StokerError | None = None
@@ -330,6 +341,9 @@ class Loader:
         """
         self._let_go.detach()
         self._dispatcher.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise cannot_be_copied("a Loader")
 
     def __enter__(self) -> Loader:
         return self

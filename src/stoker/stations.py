@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -37,7 +37,7 @@ from stoker.sources.marks import mentions_marks
 from stoker.spec import Kind, Leaf, Spec
 from stoker.values import STRING
 from stoker.worker.calling import called
-from stoker.worker.program import Program, dump, takes_rng
+from stoker.worker.program import Program, dump, takes_nothing, takes_rng
 
 log = logging.getLogger("stoker")
 
@@ -101,11 +101,13 @@ class Stations:
         pad_remainder: bool | Literal["sum"],
         batched: bool,
         share: bool,
+        worker_init: Callable[[], Any] | None,
+        worker_env: Mapping[str, str | None] | None,
     ) -> None:
-        share = real(verify)
-        if share is None or not 0 <= share <= 1:
+        verified = real(verify)
+        if verified is None or not 0 <= verified <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
-        self._verify = share
+        self._verify = verified
         self._retries, self._skips = whole("retries", retries, least=0), on_error == "skip"
         if on_error not in ("raise", "skip"):
             raise OptionError(f'on_error must be "raise" or "skip", got {on_error!r}')
@@ -119,6 +121,9 @@ class Stations:
         _warn_of_many(self.workers)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
+        if worker_init is not None and not takes_nothing(worker_init):
+            raise OptionError(f"worker_init must be a function without parameters, got {worker_init!r}")
+        self._environment = _checked_environment(worker_env)
         prefetch = None if prefetch is None else whole("prefetch", prefetch, least=1)
         limit = (
             fair_share(promised=promised()) if memory_limit is None else whole("memory_limit", memory_limit, least=1)
@@ -141,7 +146,7 @@ class Stations:
         self._shuffle = self._buffer if self._plan is None else shuffle
         window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
         self.batching = Batching(
-            size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal, pads
+            size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal, self.deal.pads
         )
         self._uneven = transform is not None and mentions_marks(transform)
         self.check_deal(self.deal)
@@ -159,7 +164,8 @@ class Stations:
             self._skips,
             flag("seed_globals", seed_globals),
             self.deal.pads,
-            bool(share),
+            flag("share", share),
+            worker_init,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         if isinstance(source, ArraySource) and transform is None and collation.paths and not self.deal.pads:
@@ -319,7 +325,7 @@ class Stations:
         if self.workers:
             from stoker.engines.processes import ProcessEngine
 
-            engine = ProcessEngine(dump(program), slots, inboxes, self.workers, self._timeout)
+            engine = ProcessEngine(dump(program), slots, inboxes, self.workers, self._timeout, self._environment)
         else:
             from stoker.engines.inline import InlineEngine
 
@@ -390,6 +396,23 @@ def _ready(source: Any, batch_size: Any, collate: Any, drop_remainder: bool) -> 
     if drop_remainder:
         raise OptionError(f"{why}. So drop_remainder=True has no meaning: the source says which batches there are.")
     return 1, Collation(default="asis")
+
+
+def _checked_environment(variables: Any) -> dict[str, str | None]:
+    """`worker_env`; raises `OptionError` unless it maps names to texts or None."""
+    if variables is None:
+        return {}
+    if not isinstance(variables, Mapping):
+        raise OptionError(
+            f'worker_env must be a dict of environment variables, such as {{"CUDA_VISIBLE_DEVICES": "0"}}, '
+            f"got {variables!r}"
+        )
+    for name, value in variables.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise OptionError(f"worker_env must have names of environment variables, got {name!r}")
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise OptionError(f"worker_env[{name!r}] must be a str, or None to remove the variable, got {value!r}")
+    return dict(variables)
 
 
 def _batching(batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:

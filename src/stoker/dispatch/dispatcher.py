@@ -270,7 +270,7 @@ class Dispatcher(Streams):
                         self._described = pickled
                         events.append(self._tasks.described(worker, task))
                     case Failure(task=-1):
-                        error = raisable(answer, epoch=None, batch=None, worker=worker)
+                        error = raisable(answer, epoch=None, batch=None, worker=None if self._inline else worker)
                         assert isinstance(error, StokerError)
                         self._give_up(error)
                     case Failure():

@@ -13,8 +13,10 @@ from stoker.locks import Lock
 from stoker.memory import Inbox, Slot
 from stoker.memory.board import unseen
 from stoker.worker.current import telling
+from stoker.worker.initial import initialise
 from stoker.worker.messages import FormKnown, Hello, Leave, Question
 from stoker.worker.program import Program, held_by
+from stoker.worker.report import failure
 from stoker.worker.runner import Runner
 from stoker.worker.seeding import KeptState, Seeder
 from stoker.worker.writer import Fork
@@ -32,6 +34,7 @@ class InlineEngine:
         seeder = Seeder(program.seed, None, seeds_globals=program.seeds_globals, held=self._held)
         self._kept = KeptState(self._held, seeder) if program.seeds_globals else contextlib.nullcontext()
         self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), passes=(KeyboardInterrupt,))
+        self._init, self._seed = program.worker_init, program.seed if program.seeds_globals else None
         self._pending: deque[Hello | Question | Leave] = deque([Hello()])
         self._running = threading.Lock()
 
@@ -66,10 +69,27 @@ class InlineEngine:
 
     def _run(self) -> None:
         task = self._pending[0]
+        if self._init is not None and not self._initialised():
+            return
         answer = interruptible(self._answer, task)
         self._pending.popleft()
         if answer is not None:
             self._listener.heard(0, [answer])
+
+    def _initialised(self) -> bool:
+        """Whether `worker_init` has been called and has not raised."""
+        init, self._init = self._init, None
+        try:
+            with self._kept:
+                interruptible(initialise, init, self._seed, None)
+        except KeyboardInterrupt:
+            self._init = init
+            raise
+        except BaseException as error:
+            self._pending.popleft()
+            self._listener.heard(0, [failure(-1, "init", error)])
+            return False
+        return True
 
     def _answer(self, task: Hello | Question | Leave) -> Answer | None:
         with self._kept, telling(self._runner.current):

@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stoker.engines import Death, Listener
 from stoker.engines.child import Child, end, pair
@@ -47,6 +47,7 @@ class ProcessEngine:
         inboxes: theirs.
         workers: number of processes, at least 1.
         timeout: seconds without progress after which a worker is killed, or None.
+        environment: variables that the user wants in workers, or, where they are None, not.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class ProcessEngine:
         inboxes: Sequence[Inbox],
         workers: int,
         timeout: float | None,
+        environment: Mapping[str, str | None],
     ) -> None:
-        self._program, self._workers = program, workers
+        self._program, self._workers, self._environment = program, workers, environment
         self._watch, self._oom_kills = Watch(timeout), oom_kills()
         self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
         self._children: dict[int, Child] = {}
@@ -207,7 +209,7 @@ class ProcessEngine:
             self._program.close()
 
     def _spawn(self, worker: int) -> None:
-        child = Child(worker, self._program.fd, self._memory)
+        child = Child(worker, self._program.fd, self._memory, self._environment)
         self._children[worker] = child
         self._news.register(child.channel, select.EPOLLIN)
         self._exits.register(child.pidfd, selectors.EVENT_READ, child)

@@ -2,6 +2,8 @@
 
 __main__      a worker process
 program       the user's code, and how it gets there
+lent          the trainer's tracker and key for the worker's multiprocessing
+initial       worker_init: what is called first
 unpicklable   which part of it cannot be sent
 runner        tasks: which of the stations below does what
 numbered      tasks that are rows of a batch, known beforehand

@@ -1,5 +1,6 @@
-"""A worker process, with the arguments NUMBER PARENT SOCKET BOARD PROGRAM [SLOT INBOX …]: from SOCKET on, descriptors.
+"""A worker process, with the arguments NUMBER PARENT SOCKET BOARD PROGRAM TRACKER [SLOT INBOX …].
 
+From SOCKET on they are descriptors; TRACKER is -1 when the trainer has no resource tracker of multiprocessing.
 It takes tasks from its socket until the trainer closes it, and dies with its trainer.
 """
 
@@ -20,6 +21,8 @@ from stoker.memory.board import PHASE, Phase
 from stoker.worker import STACK_SIGNAL
 from stoker.worker.current import tells_in_process
 from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.initial import initialise
+from stoker.worker.lent import Lent
 from stoker.worker.libraries import Watch, came_with_program
 from stoker.worker.messages import (
     MAX_BYTES,
@@ -35,7 +38,7 @@ from stoker.worker.messages import (
     encode,
     unbundled,
 )
-from stoker.worker.program import load
+from stoker.worker.program import Arrived
 from stoker.worker.report import failure
 from stoker.worker.runner import Runner
 from stoker.worker.seeding import Seeder, install_lazy_random
@@ -60,9 +63,9 @@ def run(arguments: list[str]) -> None:
 
 def _main(arguments: list[str]) -> bool:
     """See the module's docstring for the arguments. Returns whether it is done for, rather than dismissed."""
-    number, parent, channel_fd, board_fd, program_fd, *memory = map(int, arguments)
+    number, parent, channel_fd, board_fd, program_fd, tracker, *memory = map(int, arguments)
     _die_with(parent)
-    for fd in (channel_fd, board_fd, program_fd, *memory):
+    for fd in (channel_fd, board_fd, program_fd, *memory, *([tracker] if tracker >= 0 else [])):
         os.set_inheritable(fd, False)  # programs that user code runs have no business with them
     reach(Failpoint.SPAWN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
@@ -75,12 +78,18 @@ def _main(arguments: list[str]) -> bool:
     _guard_forks(channel)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
         slots, inboxes = [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]]
-        return _serve(number, channel, program_fd, board, slots, inboxes)
+        fds = program_fd, tracker if tracker >= 0 else None
+        return _serve(number, channel, fds, board, slots, inboxes)
     return False
 
 
 def _serve(
-    number: int, channel: socket.socket, program_fd: int, board: Board, slots: list[Slot], inboxes: list[Inbox]
+    number: int,
+    channel: socket.socket,
+    fds: tuple[int, int | None],
+    board: Board,
+    slots: list[Slot],
+    inboxes: list[Inbox],
 ) -> bool:
     """Take tasks until there are no more; whether that is because another worker must take over."""
 
@@ -90,10 +99,17 @@ def _serve(
     lazy = install_lazy_random()
     words = board.words()
     words[PHASE] = Phase.LOADING
+    kind = "program"
     try:
-        program = load(program_fd)
+        arrived = Arrived(fds[0])
+        Lent(fds[1], arrived.key)
+        if (init := arrived.worker_init()) is not None:
+            kind = "init"
+            initialise(init, arrived.seed, number)
+            kind = "program"
+        program = arrived.program()
     except BaseException as error:
-        send(failure(-1, "program", error))
+        send(failure(-1, kind, error))
         return True
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:

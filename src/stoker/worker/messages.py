@@ -222,8 +222,8 @@ class Failure:
     Attributes:
         kind: "user" for an exception of the user's, "collate" for one while examples are joined, "spec" for an
             example that cannot be batched, "source" for a source that changed, "program" for one that cannot be
-            loaded, "differs" for an example that came out differently when it was made again, "uneven" for
-            a transform that returned SKIP or Many where one example was counted on.
+            loaded, "init" for one of `worker_init`, "differs" for an example that came out differently when it was made
+            again, "uneven" for a transform that returned SKIP or Many where one example was counted on.
         summary: the exception's type and text, or what is wrong with the example.
         traceback: the user's frames, formatted; may be empty.
         example: index of the example, or None.

@@ -109,6 +109,9 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
     if failure.kind == "option":
         return OptionError(failure.summary)
     cause = failure.error if failure.error is not None else _unpickled(failure)
+    if failure.kind == "init":
+        which = f" (worker {worker})" if worker is not None else ""
+        return worker_error(f"worker_init{which} raised {failure.summary}\n\n{failure.traceback}", cause, **known)
     if failure.kind == "program":
         error = ProgramError(
             f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
