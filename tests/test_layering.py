@@ -12,7 +12,7 @@ import stoker
 
 PACKAGE = Path(stoker.__file__).parent
 ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "values", "spec", "collation", "plan", "scheduler"}
+PURE = {"errors", "casting", "values", "spec", "collation", "plan", "scheduler"}
 
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
@@ -20,8 +20,9 @@ MAY = {
     "interrupts": set(),
     "locks": {"errors", "interrupts"},
     "stats": set(),
+    "casting": set(),
     "values": set(),
-    "spec": {"values"},
+    "spec": {"casting", "values"},
     "collation": {"errors", "values", "spec"},
     "plan": {"errors"},
     "scheduler": set(),

@@ -54,8 +54,9 @@ class Loader:
             numbers or strings counts as an array.
         drop_remainder: whether the last batch is left out when it is not full.
         output_signature: nested `tf.TensorSpec`s (ragged and sparse ones too) of an *example*, as for
-            `tf.data.Dataset.from_generator`; None for sizes that vary. Without it the first examples are looked at: up
-            to 32 where sizes may differ, and those that do are None.
+            `tf.data.Dataset.from_generator`; None for sizes that vary. Numbers of another dtype are converted to the
+            one that it tells; one that this cannot hold (300 for uint8, 1.5 for int64) is an error. Without it the
+            first examples are looked at: up to 32 where sizes may differ, and those that do are None.
         workers: worker processes; None for one on each CPU that this process may use (affinity and
             cgroup quota); 0 to run the user's code in the pulling thread, for debugging.
         prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all).

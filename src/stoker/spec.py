@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from stoker.casting import is_castable
 from stoker.values import STRING, Ragged, Sparse, canonical, short
 from stoker.values import Misfit as Misfit
 
@@ -58,6 +59,7 @@ class Leaf:
         ragged_rank: ragged dimensions of a `RAGGED` leaf.
         lenient: whether Python numbers take on its dtype, and lists of numbers or strings stand for arrays.
         untold: whether it was a list without a number or string in it, which tells no dtype.
+        signed: whether `output_signature` tells it: numbers of other dtypes are converted to its own.
     """
 
     path: str
@@ -67,6 +69,7 @@ class Leaf:
     ragged_rank: int = 0
     lenient: bool = False
     untold: bool = False
+    signed: bool = False
 
     def __str__(self) -> str:
         kind = "" if self.kind in (Kind.DENSE, Kind.VARYING) else f"{self.kind.name.lower()} "
@@ -76,6 +79,11 @@ class Leaf:
     def dtype_name(self) -> str:
         """The name of the dtype, as TensorFlow has it."""
         return "string" if self.dtype == STRING else self.dtype.name
+
+    @property
+    def expected(self) -> str:
+        """What is expected, and why, for messages."""
+        return f"expected {self} as {'`output_signature` tells' if self.signed else 'in example 0'}"
 
     @property
     def is_fixed(self) -> bool:
@@ -89,9 +97,9 @@ class Leaf:
             return dataclasses.replace(told, shape=(None, *told.shape[1:]))
         kinds = {self.kind, other.kind}
         if len(self.shape) != len(other.shape) or (Kind.SPARSE in kinds and len(kinds) > 1):
-            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
+            raise Misfit(f"{_at(self.path)}it holds {other}, {self.expected}.")
         if self.dtype != other.dtype and not (self.untold or other.untold):
-            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} as in example 0.")
+            raise Misfit(f"{_at(self.path)}it holds {other}, {self.expected}. {dtype_repair(self, other)}")
         shape = tuple(one if one == two else None for one, two in zip(self.shape, other.shape, strict=True))
         kind = Kind.RAGGED if Kind.RAGGED in kinds else self.kind
         dtype, rank = (other if self.untold else self).dtype, max(self.ragged_rank, other.ragged_rank)
@@ -257,6 +265,13 @@ def _dtype(path: str, array: Any) -> np.dtype[Any]:
             f"or that cannot lie in a batch. Convert it, for example with .astype('float32')."
         )
     return native
+
+
+def dtype_repair(expected: Leaf, came: Leaf) -> str:
+    """What to do about a leaf that holds another dtype than is expected."""
+    if expected.signed or came.dtype == expected.dtype or not is_castable(came.dtype, expected.dtype):
+        return "Convert it in your code."
+    return "Convert it in your code, or tell the dtype by `output_signature`: all examples are converted to it."
 
 
 def fixed_shape(leaf: Leaf) -> tuple[int, ...]:

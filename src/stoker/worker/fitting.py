@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
-from stoker.spec import Kind, Leaf, Misfit, is_empty, leaf_of
+from stoker.casting import Unfit, cast, is_castable
+from stoker.spec import Kind, Leaf, Misfit, dtype_repair, is_empty, leaf_of
 from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
 
 
@@ -39,13 +41,17 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     else:
         try:
             hollow = is_empty(value) and (leaf.kind is Kind.RAGGED or leaf.lenient)
-            form = _nothing(leaf) if hollow else canonical(value)
+            form = _nothing(leaf) if hollow else canonical(_wide(value) if leaf.signed else value)
+            if leaf.signed:
+                form = _converted(leaf, form)
             came = leaf_of("", form)
         except Misfit as misfit:
             told = str(misfit).removeprefix("it ")
-            raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} Expected {leaf} as in example 0.")) from None
+            raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} E{leaf.expected[1:]}.")) from None
+        except Unfit as unfit:
+            raise _unfit(leaf, form, unfit.value, position) from None
         if type(value) is list and not leaf.lenient:
-            listed = Misfit(f"{at(leaf)}it holds a list, expected {leaf} as in example 0. Make an array of it.")
+            listed = Misfit(f"{at(leaf)}it holds a list, {leaf.expected}. Make an array of it.")
             raise MisfitAt(position, listed)
         if leaf.lenient and (type(value) in PYTHON_NUMBERS or type(value) is list):
             form = _as_number(leaf, form)
@@ -62,6 +68,42 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     return form
 
 
+def _wide(value: Any) -> Any:
+    """Python's int, where it needs more than 64 bits with a sign, as a number that may fit."""
+    if type(value) is not int or -(2**63) <= value < 2**63:
+        return value
+    try:
+        return np.uint64(value) if 0 <= value < 2**64 else np.float64(value)
+    except OverflowError:  # beyond all floats
+        return value
+
+
+def _converted(leaf: Leaf, form: Any) -> Any:
+    """`form` with the numbers of the dtype that the user tells; raises `Unfit`."""
+    values = _values(form)
+    if values.dtype == leaf.dtype or (values.size and not is_castable(values.dtype, leaf.dtype)):
+        return form
+    values = cast(values, leaf.dtype) if values.size else np.zeros(values.shape, leaf.dtype)
+    if isinstance(form, Ragged):
+        return Ragged(values, form.splits)
+    return form._replace(values=values) if isinstance(form, Sparse) else values
+
+
+def _unfit(leaf: Leaf, form: Any, value: Any, position: int) -> MisfitAt:
+    """The exception for an example with a value that the dtype of the signature cannot hold."""
+    came = f"{form.dtype.name} of shape {form.shape}" if isinstance(form, np.ndarray) else _values(form).dtype.name
+    misfit = Misfit(
+        f"{at(leaf)}it holds {came}, {leaf.expected}, and {value} does not fit into {leaf.dtype_name}. Round, clip or "
+        "scale it in your code, or tell a dtype that can hold it."
+    )
+    return MisfitAt(position, misfit)
+
+
+def _values(form: Any) -> Array:
+    values: Array = form.values if isinstance(form, Ragged | Sparse) else form
+    return values
+
+
 def _nothing(leaf: Leaf) -> Array | Ragged:
     """What an empty list stands for."""
     sizes = tuple(size or 0 for size in leaf.shape[1:])
@@ -73,10 +115,35 @@ def _nothing(leaf: Leaf) -> Array | Ragged:
 
 def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
     """`fitting` for the values of several examples; raises `Reused` too."""
+    if leaf.signed and (joined := alike(leaf, values)) is not None:
+        with contextlib.suppress(Unfit):  # told below, with its position
+            return list(cast(joined, leaf.dtype))
     forms = values if _are_arrays(leaf, values) else [fitting(leaf, v, position) for position, v in enumerate(values)]
     if len(forms) > 1 and type(forms[0]) is np.ndarray and forms[0].ndim:
         refuse_reused(forms)
     return forms
+
+
+def alike(leaf: Leaf, values: list[Any]) -> Array | None:
+    """The values as one array, if they are arrays or numbers of one dtype, other than the leaf's, to be converted."""
+    kind = type(values[0])
+    came = values[0].dtype if kind is np.ndarray else PYTHON_NUMBERS.get(kind)
+    if came is None and issubclass(kind, np.number | np.bool_):
+        came = np.dtype(kind)
+    if came is None or came == leaf.dtype or not is_castable(came, leaf.dtype):
+        return None
+    if kind is not np.ndarray:
+        try:
+            return np.fromiter(values, came, len(values)) if not leaf.shape and {*map(type, values)} == {kind} else None
+        except OverflowError:
+            return None
+    if not leaf.shape or any(
+        type(value) is not kind or value.dtype != came or value.shape != leaf.shape for value in values
+    ):
+        return None
+    if len(values) > 1:
+        refuse_reused(values)
+    return np.concatenate(values).reshape(len(values), *values[0].shape)
 
 
 def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
@@ -110,7 +177,7 @@ def _same(form: Array, dtype: np.dtype[Any]) -> bool:
 
 def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
     """The exception for an example that holds `came` where `leaf` is expected."""
-    repair = "Convert it in your code."
+    repair = dtype_repair(leaf, came)
     if (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
         repair = (
             "Its size was the same in the first examples: tell by `output_signature` that it varies (None)."
@@ -118,7 +185,7 @@ def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
             else "For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in "
             "`output_signature`); or resize them."
         )
-    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, expected {leaf} as in example 0. {repair}"))
+    return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, {leaf.expected}. {repair}"))
 
 
 def at(leaf: Leaf) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from stoker.casting import Unfit
 from stoker.sources import ArraySource
 from stoker.sources.map_style import changed_length
 from stoker.sources.marks import SKIP, Many
@@ -39,8 +41,9 @@ class Numbered:
         if self._is_copied(task):
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
-            self._program.source.take(task.indices, [column[rows] for column in columns])
-            return ()
+            with contextlib.suppress(Unfit):  # told below, with its example
+                self._program.source.take(task.indices, [column[rows] for column in columns])
+                return ()
         self._seeder.begin_task()
         try:
             dims = self._made(task)
@@ -52,7 +55,9 @@ class Numbered:
     def _is_copied(self, task: Work) -> bool:
         """Whether its rows are copied from arrays, and no code of the user's runs."""
         is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
-        return is_plain and self._is_in_place(task) and not task.trial and task.counting < 0
+        if not is_plain or not self._is_in_place(task) or task.trial or task.counting >= 0:
+            return False
+        return bool(self._program.source.is_like(self._writer.output.form.spec))
 
     def _is_in_place(self, task: Work) -> bool:
         return self._writer.output.form.in_place and not task.serialized
