@@ -7,7 +7,6 @@ be dropped as soon as they are made.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stoker.casting import Unfit, cast
 from stoker.spec import Leaf, Misfit, Spec, fixed_shape
 from stoker.values import PYTHON_NUMBERS
-from stoker.worker.fitting import MisfitAt, alike, fitting, refuse_reused
+from stoker.worker.fitting import MisfitAt, fitting, refuse_reused
 
 #: Examples that are written together: as many as fit into so many bytes (a core's cache), and no more than so many.
 _TOGETHER_BYTES, _TOGETHER = 1 << 20, 32
@@ -42,7 +40,10 @@ class Rows:
 
     def __init__(self, spec: Spec, columns: list[npt.NDArray[Any]]) -> None:
         self._spec = spec
-        self._writers = [_writer(leaf, column) for leaf, column in zip(spec.leaves, columns, strict=True)]
+        self._writers = [
+            _array_writer(leaf, column) if leaf.shape else _number_writer(leaf, column)
+            for leaf, column in zip(spec.leaves, columns, strict=True)
+        ]
         # A tuple of leaves, by far the commonest example, needs no flattening.
         self._flat = len(spec.leaves) if spec.is_flat_tuple() else -1
 
@@ -60,25 +61,6 @@ class Rows:
                 raise MisfitAt(position, misfit) from None
         for write, column in zip(self._writers, zip(*values, strict=True), strict=True):
             write(row, list(column))
-
-
-def _writer(leaf: Leaf, column: npt.NDArray[Any]) -> _Write:
-    write = _array_writer(leaf, column) if leaf.shape else _number_writer(leaf, column)
-    return _casting_writer(leaf, column, write) if leaf.signed else write
-
-
-def _casting_writer(leaf: Leaf, column: npt.NDArray[Any], write: _Write) -> _Write:
-    """Converts values of one other dtype all at once; hands the others, and those with a misfit, to `write`."""
-
-    def convert(row: int, values: list[Any]) -> None:
-        joined = alike(leaf, values)
-        if joined is not None:
-            with contextlib.suppress(Unfit):  # told below, with its position
-                column[row : row + len(values)] = cast(joined, leaf.dtype)
-                return
-        write(row, values)
-
-    return convert
 
 
 def _array_writer(leaf: Leaf, column: npt.NDArray[Any]) -> _Write:

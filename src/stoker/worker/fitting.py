@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
 
-from stoker.casting import Unfit, cast, is_castable
+from stoker.casting import Unfit, cast, is_castable, is_within
 from stoker.spec import Kind, Leaf, Misfit, dtype_repair, is_empty, leaf_of
 from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
 
@@ -38,26 +37,10 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
     if type(value) is np.ndarray and value.dtype == leaf.dtype and leaf.dtype != STRING and leaf.kind is Kind.DENSE:
         form: Any = value
+    elif leaf.signed and is_within(value, leaf.dtype):  # a number, as quickly as can be
+        form = leaf.dtype.type(value)
     else:
-        try:
-            hollow = is_empty(value) and (leaf.kind is Kind.RAGGED or leaf.lenient)
-            form = _nothing(leaf) if hollow else canonical(_wide(value) if leaf.signed else value)
-            if leaf.signed:
-                form = _converted(leaf, form)
-            came = leaf_of("", form)
-        except Misfit as misfit:
-            told = str(misfit).removeprefix("it ")
-            raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} E{leaf.expected[1:]}.")) from None
-        except Unfit as unfit:
-            raise _unfit(leaf, form, unfit.value, position) from None
-        if type(value) is list and not leaf.lenient:
-            listed = Misfit(f"{at(leaf)}it holds a list, {leaf.expected}. Make an array of it.")
-            raise MisfitAt(position, listed)
-        if leaf.lenient and (type(value) in PYTHON_NUMBERS or type(value) is list):
-            form = _as_number(leaf, form)
-            came = leaf_of("", form)
-        if came.dtype != leaf.dtype or (came.kind is not leaf.kind and Kind.SPARSE in (came.kind, leaf.kind)):
-            raise unexpected(leaf, came, position)
+        form = _read(leaf, value, position)
     if not isinstance(form, Ragged | Sparse):
         if len(form.shape) != len(leaf.shape) or any(
             size not in (None, its) for size, its in zip(leaf.shape, form.shape, strict=True)
@@ -65,6 +48,34 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
             raise unexpected(leaf, leaf_of(leaf.path, form), position)
         if form.dtype != leaf.dtype:  # the other byte order
             form = form.astype(leaf.dtype)
+    return form
+
+
+def _read(leaf: Leaf, value: Any, position: int) -> Any:
+    """`value` in canonical form, of the dtype and kind that are expected; raises `MisfitAt`."""
+    try:
+        if leaf.signed and leaf.kind is Kind.DENSE and (type(value) is np.ndarray or isinstance(value, np.generic)):
+            array = np.asarray(value)
+            if is_castable(array.dtype, leaf.dtype):
+                return cast(array, leaf.dtype)
+        hollow = is_empty(value) and (leaf.kind is Kind.RAGGED or leaf.lenient)
+        form = _nothing(leaf) if hollow else canonical(_wide(value) if leaf.signed else value)
+        if leaf.signed:
+            form = _converted(leaf, form)
+        came = leaf_of("", form)
+    except Misfit as misfit:
+        told = str(misfit).removeprefix("it ")
+        raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} E{leaf.expected[1:]}.")) from None
+    except Unfit as unfit:
+        raise _unfit(leaf, value, unfit.value, position) from None
+    if type(value) is list and not leaf.lenient:
+        listed = Misfit(f"{at(leaf)}it holds a list, {leaf.expected}. Make an array of it.")
+        raise MisfitAt(position, listed)
+    if leaf.lenient and (type(value) in PYTHON_NUMBERS or type(value) is list):
+        form = _as_number(leaf, form)
+        came = leaf_of("", form)
+    if came.dtype != leaf.dtype or (came.kind is not leaf.kind and Kind.SPARSE in (came.kind, leaf.kind)):
+        raise unexpected(leaf, came, position)
     return form
 
 
@@ -89,8 +100,9 @@ def _converted(leaf: Leaf, form: Any) -> Any:
     return form._replace(values=values) if isinstance(form, Sparse) else values
 
 
-def _unfit(leaf: Leaf, form: Any, value: Any, position: int) -> MisfitAt:
-    """The exception for an example with a value that the dtype of the signature cannot hold."""
+def _unfit(leaf: Leaf, came: Any, value: Any, position: int) -> MisfitAt:
+    """The exception for an example that holds `came`, with a value that the dtype of the signature cannot hold."""
+    form = canonical(_wide(came))
     came = f"{form.dtype.name} of shape {form.shape}" if isinstance(form, np.ndarray) else _values(form).dtype.name
     misfit = Misfit(
         f"{at(leaf)}it holds {came}, {leaf.expected}, and {value} does not fit into {leaf.dtype_name}. Round, clip or "
@@ -115,35 +127,10 @@ def _nothing(leaf: Leaf) -> Array | Ragged:
 
 def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
     """`fitting` for the values of several examples; raises `Reused` too."""
-    if leaf.signed and (joined := alike(leaf, values)) is not None:
-        with contextlib.suppress(Unfit):  # told below, with its position
-            return list(cast(joined, leaf.dtype))
     forms = values if _are_arrays(leaf, values) else [fitting(leaf, v, position) for position, v in enumerate(values)]
     if len(forms) > 1 and type(forms[0]) is np.ndarray and forms[0].ndim:
         refuse_reused(forms)
     return forms
-
-
-def alike(leaf: Leaf, values: list[Any]) -> Array | None:
-    """The values as one array, if they are arrays or numbers of one dtype, other than the leaf's, to be converted."""
-    kind = type(values[0])
-    came = values[0].dtype if kind is np.ndarray else PYTHON_NUMBERS.get(kind)
-    if came is None and issubclass(kind, np.number | np.bool_):
-        came = np.dtype(kind)
-    if came is None or came == leaf.dtype or not is_castable(came, leaf.dtype):
-        return None
-    if kind is not np.ndarray:
-        try:
-            return np.fromiter(values, came, len(values)) if not leaf.shape and {*map(type, values)} == {kind} else None
-        except OverflowError:
-            return None
-    if not leaf.shape or any(
-        type(value) is not kind or value.dtype != came or value.shape != leaf.shape for value in values
-    ):
-        return None
-    if len(values) > 1:
-        refuse_reused(values)
-    return np.concatenate(values).reshape(len(values), *values[0].shape)
 
 
 def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
