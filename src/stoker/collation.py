@@ -24,6 +24,10 @@ class Pad:
     to: tuple[int | None, ...] | None = None
     multiple_of: int | None = None
 
+    def size(self, place: int) -> int | None:
+        """The size that a dimension is padded to, or None."""
+        return self.to[place] if self.to is not None and place < len(self.to) else None
+
 
 def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multiple_of: int | None = None) -> Pad:
     """Collate by padding each leaf to one size, as `tf.data.Dataset.padded_batch` does.
@@ -86,7 +90,7 @@ class Collation:
         keep = {
             id(leaf)
             for leaf, accessor in zip(leaves, tree.accessors(), strict=True)
-            if type(leaf) is list and self._joins_lists(self._rule_at(accessor))
+            if type(leaf) is list and self._joins_lists(self.rule_at(accessor))
         }
         return Spec.of(example, lambda part: id(part) in keep)
 
@@ -99,9 +103,10 @@ class Collation:
                     f"collate names {path if isinstance(path, str) else list(path)}, which is no path of the "
                     f"examples; they have {', '.join(leaf.path for leaf in spec.leaves) or 'a single leaf'}."
                 )
-        return [self._rule_at(accessor) for accessor in accessors]
+        return [self.rule_at(accessor) for accessor in accessors]
 
-    def _rule_at(self, accessor: Any) -> Rule:
+    def rule_at(self, accessor: Any) -> Rule:
+        """The rule of the leaf that an accessor leads to."""
         return next((rule for path, rule in self.paths if _leads_to(path, accessor)), self.default)
 
     @staticmethod
@@ -132,8 +137,8 @@ def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
 
 
 def _padded(rule: Pad, place: int, size: int | None) -> int | None:
-    if rule.to is not None and place < len(rule.to) and rule.to[place] is not None:
-        return rule.to[place]
+    if rule.size(place) is not None:
+        return rule.size(place)
     if size is None or place == 0:  # what one pads is a sequence: its length may differ later
         return None
     return rounded(size, rule.multiple_of)

@@ -271,7 +271,7 @@ class Stations:
             engine,
             workers=self.workers,
             run=RUN if hasattr(type(program.source), "__getitems__") else 1,
-            look=LOOK if program.collation != Collation() else min(LOOK, self.batching.size),
+            look=LOOK if self._skips or program.collation != Collation() else min(LOOK, self.batching.size),
             form=form,
             retries=self._retries,
             skips=self._skips,

@@ -9,6 +9,7 @@ steps         tasks that are the next rows of a shard, counted as they come
 writer        examples into slots, and which one does harm there
 describe      what the examples look like
 reading       from the source to examples: read, seed, transform
+likeness      whether an example is like the others, where it may be left out
 digests       whether an example came out as it did before
 lanes         shards that are open, and how far each has come
 seeding       the same random numbers for an example, whichever worker makes it

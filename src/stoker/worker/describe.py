@@ -15,6 +15,7 @@ from stoker.sources import ShardedSource
 from stoker.spec import Kind, Leaf, Misfit, Spec
 from stoker.values import short
 from stoker.worker.lanes import Lanes
+from stoker.worker.likeness import Kinds
 from stoker.worker.messages import Progress
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged, outputs, weighed
@@ -22,6 +23,8 @@ from stoker.worker.seeding import Seeder
 
 #: Examples that are looked at, where sizes may differ. Of batches, fewer.
 LOOK, LOOK_BATCHES = 32, 3
+#: Of examples that may be left out, so many that are of one kind tell what all look like, where each has a fixed size.
+AGREE = 3
 
 
 class Describer:
@@ -45,6 +48,9 @@ class Describer:
         examples = self._examples(items)
         if collation.function is not None:
             return self._of_function(list(islice(examples, LOOK)))
+        if self._program.skips:
+            spec = self._commonest(examples)
+            return Form.of(spec, collation.rules(spec))
         some = list(islice(examples, 1))
         if not some:
             raise SourceChanged(self._nothing())
@@ -58,6 +64,28 @@ class Describer:
             for example in islice(examples, LOOK - 1):  # one by one: an error names the one that was read last
                 spec = spec.merged(collation.spec(example))
         return Form.of(spec, rules)
+
+    def _commonest(self, examples: Iterator[Any]) -> Spec:
+        """What most of the first examples look like; raises `Misfit` if none of them can be batched."""
+        collation = self._program.collation
+        whole, kinds = collation.default == "asis", Kinds(collation)
+        misfits: list[tuple[Misfit, int | None, int | None]] = []
+        for number, example in enumerate(examples, 1):
+            try:
+                spec = _loose(Spec.of(example), None) if whole else collation.spec(example)
+                alike = kinds.add(spec)
+                if alike == AGREE and (whole or is_stacked_in_place(spec, collation.rules(spec))):
+                    break
+            except Misfit as misfit:
+                misfits.append((misfit, self._reader.shard, self._reader.example))
+            if number >= LOOK:
+                break
+        if kinds:
+            return kinds.commonest()
+        if not misfits:
+            raise SourceChanged(self._nothing())
+        misfit, self._reader.shard, self._reader.example = misfits[0]
+        raise misfit
 
     def _of_function(self, examples: list[Any]) -> Form:
         """Two batches are made of them: a size that is the number of examples in both is that of the rows."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from stoker.casting import Unfit, cast, is_castable, is_within
+from stoker.collation import Pad
 from stoker.spec import Kind, Leaf, Misfit, dtype_repair, is_empty, leaf_of
 from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
 
@@ -173,6 +174,17 @@ def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
             "`output_signature`); or resize them."
         )
     return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, {leaf.expected}. {repair}"))
+
+
+def too_long(leaf: Leaf, rule: Pad, place: int, size: int, position: int) -> None:
+    """Raise `MisfitAt` for an example that is longer in a dimension than it may be padded to."""
+    wanted = rule.size(place)
+    if wanted is not None and size > wanted:
+        misfit = Misfit(
+            f"{at(leaf)}it has size {size} in dimension {place}, more than pad(to={wanted}). Cut it in your code, or "
+            "pad to more."
+        )
+        raise MisfitAt(position, misfit)
 
 
 def at(leaf: Leaf) -> str:

@@ -1,0 +1,117 @@
+"""Whether an example is like the others: those that are not are left out, where `on_error="skip"` says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optree
+
+from stoker.collation import Collation, Form, Pad
+from stoker.spec import Kind, Leaf, Spec, plain
+from stoker.values import Misfit, Ragged, Sparse, canonical
+from stoker.worker.fitting import MisfitAt, at, fitting, too_long
+
+#: What raises nothing when it is read.
+_SETTLED = np.ndarray, np.generic, str, bytes, int, float, complex
+
+
+def read(example: Any) -> None:
+    """Read the parts of an example once; raises what they raise then.
+
+    A truncated image may raise only now. That a part is nothing that can be batched is not told here.
+    """
+    for leaf in optree.tree_leaves(plain(example)):
+        _read(leaf)
+
+
+def _read(leaf: Any) -> Any:
+    """A part of an example as NumPy reads it, or as it is; raises what it raises then."""
+    if isinstance(leaf, _SETTLED):
+        return leaf
+    try:
+        form = canonical(leaf)
+    except Misfit as misfit:
+        if misfit.__cause__ is not None:
+            raise misfit.__cause__ from None
+        return leaf
+    return form if isinstance(form, np.ndarray) else leaf
+
+
+class Likeness:
+    """What all examples look like.
+
+    Args:
+        form: of the examples and batches.
+    """
+
+    def __init__(self, form: Form) -> None:
+        self._spec = form.spec
+        self._leaves = tuple(zip(form.spec.leaves, form.rules, strict=True))
+
+    def taken(self, example: Any) -> Any:
+        """The example, its parts read once; raises `Misfit` if it is not like the others, or what a part raises."""
+        values = list(map(_read, self._spec.flatten(example)))
+        for (leaf, rule), value in zip(self._leaves, values, strict=True):
+            try:
+                form = fitting(leaf, value, 0)
+                _check_inner(leaf, form)
+                if isinstance(rule, Pad) and isinstance(form, np.ndarray):
+                    for place, size in enumerate(form.shape):
+                        too_long(leaf, rule, place, size, 0)
+            except MisfitAt as misfit:
+                raise misfit.reason from None
+        return self._spec.unflatten(values)
+
+
+def _check_inner(leaf: Leaf, form: Any) -> None:
+    """Raise `Misfit` for sizes of a sparse or ragged value that differ where those of the others do not."""
+    if isinstance(form, Sparse):
+        sizes, expected = tuple(form.dense_shape.tolist()), leaf.shape
+    elif isinstance(form, Ragged) and leaf.kind is Kind.RAGGED and len(form.splits) == leaf.ragged_rank:
+        sizes, expected = form.values.shape[1:], leaf.shape[1 + leaf.ragged_rank :]
+    else:
+        return
+    if len(sizes) != len(expected) or any(its not in (None, size) for its, size in zip(expected, sizes, strict=True)):
+        raise Misfit(f"{at(leaf)}it holds sizes {sizes}, {leaf.expected}.")
+
+
+class Kinds:
+    """The kinds of the first examples.
+
+    Args:
+        collation: how they are joined.
+    """
+
+    def __init__(self, collation: Collation) -> None:
+        self._collation, self._kinds = collation, list[tuple[int, Spec]]()
+
+    def __bool__(self) -> bool:
+        return bool(self._kinds)
+
+    def add(self, spec: Spec) -> int:
+        """Take in what an example looks like; returns how many are of its kind."""
+        for place, (count, kind) in enumerate(self._kinds):
+            if (merged := _merged(self._collation, kind, spec)) is not None:
+                self._kinds[place] = count + 1, merged
+                return count + 1
+        self._kinds.append((1, spec))
+        return 1
+
+    def commonest(self) -> Spec:
+        """What most of them look like; of two kinds that are as common, the one that came first."""
+        return max(self._kinds, key=lambda kind: kind[0])[1]
+
+
+def _merged(collation: Collation, one: Spec, other: Spec) -> Spec | None:
+    """The spec that fits both, if there is one in which what is stacked has one size."""
+    try:
+        merged = one.merged(other)
+    except Misfit:
+        return None
+    leaves = zip(merged.tree.accessors(), one.leaves, merged.leaves, strict=True)
+    is_stacked = all(
+        collation.rule_at(accessor) != "stack" or leaf.kind is not Kind.DENSE or leaf.shape == mine.shape
+        for accessor, mine, leaf in leaves
+    )
+    return merged if is_stacked else None
