@@ -214,7 +214,7 @@ class Reader:
 def _reason(error: BaseException) -> str:
     """Why an example is left out."""
     if isinstance(error, Misfit):
-        return str(error).replace("as in example 0", "as in the others")  # it may be example 0
+        return str(error).replace("as in example 0", "as in the others").removesuffix(".")  # it may be example 0
     return summary(error)
 
 
