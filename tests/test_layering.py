@@ -12,7 +12,7 @@ import stoker
 
 PACKAGE = Path(stoker.__file__).parent
 ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "casting", "values", "spec", "collation", "plan", "scheduler"}
+PURE = {"errors", "casting", "lists", "values", "spec", "collation", "plan", "scheduler"}
 
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
@@ -21,9 +21,10 @@ MAY = {
     "locks": {"errors", "interrupts"},
     "stats": set(),
     "casting": set(),
-    "values": set(),
-    "spec": {"casting", "values"},
-    "collation": {"errors", "values", "spec"},
+    "lists": set(),
+    "values": {"lists"},
+    "spec": {"casting", "lists", "values"},
+    "collation": {"errors", "lists", "values", "spec"},
     "plan": {"errors"},
     "scheduler": set(),
     "sources": PURE | {"locks"},

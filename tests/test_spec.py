@@ -73,7 +73,7 @@ def test_what_no_tensor_can_hold_is_refused(example: Any) -> None:
         (1, np.int32(1)),
         (1, None),
         (np.zeros(2), np.zeros((2, 1))),
-        (np.zeros(2), [0.0, 0.0]),
+        (np.zeros(2), [0.0, 0.0, 0.0]),
         (np.zeros(2), np.zeros(2, np.float32)),
     ],
 )

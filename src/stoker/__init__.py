@@ -13,6 +13,7 @@ The way of a batch, and the map of this package:
     errors      the exception tree
     interrupts  Ctrl-C and other signals at a moment when nothing is half done
     locks       a lock under which no handler of a signal and no garbage collection begins
+    lists       which lists are arrays, and which are containers                    pure
     values      what may stand at a leaf, in one of three forms                     pure
     casting     numbers of one dtype as those of another                            pure
     spec        nested structure <-> flat leaves; shapes and dtypes                 pure

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import optree
 
 from stoker.errors import OptionError
-from stoker.spec import Kind, Leaf, Part, Spec, plain
+from stoker.lists import is_array, is_of_tokens, is_row
+from stoker.spec import Kind, Leaf, Part, Spec, flattened, made_plain
 from stoker.values import STRING
 
 
@@ -82,17 +82,17 @@ class Collation:
         return cls(default=_rule(collate))
 
     def spec(self, example: Any) -> Spec:
-        """Describe an example; a list of numbers or strings that is padded or ragged is one leaf."""
-        if self.function or not (self._joins_lists(self.default) or self.paths):
+        """Describe an example. Lists that are no arrays everywhere may be where sizes may differ."""
+        if self.function or (self.default in ("stack", "asis") and not self.paths):
             return Spec.of(example)
-        example = plain(example)
-        leaves, tree = optree.tree_flatten(example, is_leaf=_is_token_list)
+        example = made_plain(example)
+        leaves, tree = flattened(example, lambda part: is_row(part) or is_of_tokens(part), is_plain=True)
         keep = {
             id(leaf)
             for leaf, accessor in zip(leaves, tree.accessors(), strict=True)
-            if type(leaf) is list and self._joins_lists(self.rule_at(accessor))
+            if type(leaf) is list and self._joins(leaf, self.rule_at(accessor))
         }
-        return Spec.of(example, lambda part: id(part) in keep)
+        return Spec.of(example, lambda part: id(part) in keep or is_array(part))
 
     def rules(self, spec: Spec) -> list[Rule]:
         """The rule of each leaf; raises `OptionError` for a path that is not there."""
@@ -110,8 +110,9 @@ class Collation:
         return next((rule for path, rule in self.paths if _leads_to(path, accessor)), self.default)
 
     @staticmethod
-    def _joins_lists(rule: Rule) -> bool:
-        return rule == "ragged" or isinstance(rule, Pad)
+    def _joins(part: list[Any], rule: Rule) -> bool:
+        """Whether a list is one leaf under this rule."""
+        return rule == "ragged" or isinstance(rule, Pad) or (rule == "single" and is_row(part))
 
 
 def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
@@ -196,14 +197,6 @@ def _leads_to(path: tuple[Any, ...] | str, accessor: Any) -> bool:
     )
 
 
-def _is_token_list(part: Any) -> bool:
-    """Whether it is a list of numbers and strings, or of such lists."""
-    return type(part) is list and all(
-        isinstance(item, bool | int | float | complex | str | bytes | np.generic) or _is_token_list(item)
-        for item in part
-    )
-
-
 @dataclass(frozen=True)
 class Form:
     """What examples and batches look like: found out by a worker, or told by the user; then held by all.
@@ -261,10 +254,12 @@ class Form:
 
 def _loosened(leaf: Leaf, rule: Rule) -> Leaf:
     """What later examples may hold there: where sizes may differ, sizes that were the same so far may too."""
+    if rule in ("single", "asis"):
+        return dataclasses.replace(leaf, is_alone=True)
     if leaf.lenient or not (rule == "ragged" or isinstance(rule, Pad)):
         return leaf
     loose = len(leaf.shape) if isinstance(rule, Pad) else batch_leaf(leaf, rule, None).ragged_rank
-    return dataclasses.replace(leaf, shape=(None,) * loose + leaf.shape[loose:], lenient=True)
+    return dataclasses.replace(leaf, shape=(None,) * loose + leaf.shape[loose:], lenient=True, first=leaf.shape)
 
 
 def _serialized(leaf: Leaf, single: bool) -> Any:

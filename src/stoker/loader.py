@@ -12,7 +12,7 @@ from stoker.batches import Batches
 from stoker.collation import Pad
 from stoker.plan import Deal
 from stoker.scheduler import RETRIES
-from stoker.stations import Outline, Stations
+from stoker.stations import BATCH_SIZE, Outline, Stations
 from stoker.stats import Stats
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Loader:
             `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has `__getitems__(indices)`,
             that is asked for runs of up to 64 examples instead. It is pickled once (with cloudpickle) and lives in
             the workers; its arrays are shared by all of them, read-only.
-        batch_size: examples in a batch; None to get the examples one by one, or batches as the source makes them.
+        batch_size: examples in a batch; None to get the examples one by one. Left out where the source makes the
+            batches (`batched`).
         shuffle: True takes the examples in a new permutation of the whole source each epoch, in
             O(1) memory: a Feistel network with cycle walking (Black and Rogaway, 2002; see
             `stoker.plan.permutation`). For generators and iterables, the size of a shuffle buffer.
@@ -78,6 +79,9 @@ class Loader:
             All take as many steps. A last batch that is not full is dealt out as evenly as can be.
         pad_remainder: fill the last batch up, with examples of its own whose `sample_weight` is 0; the others get
             1, or keep theirs. Examples must be (x, y) or (x, y, weight).
+        batched: whether each element of the source is a batch already, which passes as it is, behind the transform;
+            `batch_size` is left out then. It is known of a `keras.utils.PyDataset` (once `Sequence`), whose `len()`
+            counts batches. Shuffling takes the batches in another order, and a state counts them.
 
     Raises:
         OptionError: an argument without meaning.
@@ -98,7 +102,7 @@ class Loader:
         self,
         source: Any,
         *,
-        batch_size: int | None = 32,
+        batch_size: int | None = BATCH_SIZE,
         shuffle: bool | int = False,
         seed: int = 0,
         transform: Callable[..., Any] | None = None,
@@ -116,6 +120,7 @@ class Loader:
         shard_index: int = 0,
         shard_count: int = 1,
         pad_remainder: bool = False,
+        batched: bool = False,
     ) -> None:
         self._stations = Stations(
             source,
@@ -137,6 +142,7 @@ class Loader:
             shard_index=shard_index,
             shard_count=shard_count,
             pad_remainder=pad_remainder,
+            batched=batched,
         )
         self._dispatcher = self._stations.dispatcher
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)

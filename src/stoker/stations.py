@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import optree
@@ -23,7 +23,7 @@ from stoker.memory import Inbox, Slot
 from stoker.memory.budget import fair_share
 from stoker.plan import Deal, Plan, Position, state
 from stoker.scheduler import SPARE
-from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource
+from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource, is_keras
 from stoker.sources.marks import mentions_marks
 from stoker.spec import DTYPES, Kind, Leaf, Spec, plain
 from stoker.values import STRING
@@ -31,6 +31,14 @@ from stoker.worker.program import Program, dump, takes_rng
 
 #: Examples that move together when they are handed out one by one.
 CHUNK = 32
+
+
+class _Unsaid(int):
+    """The default of an option, which can be told from the same number given by the user."""
+
+
+#: Examples in a batch where the user does not say; none where the source makes the batches.
+BATCH_SIZE: Final = _Unsaid(32)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class Stations:
         shard_index: int,
         shard_count: int,
         pad_remainder: bool,
+        batched: bool,
     ) -> None:
         if not isinstance(verify, int | float) or not 0 <= verify <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
@@ -91,9 +100,14 @@ class Stations:
         limit = (
             fair_share(promised=promised()) if memory_limit is None else whole("memory_limit", memory_limit, least=1)
         )
-        batched = isinstance(source, ShardedSource) and source.batched
-        size, collation = _batching(batch_size, collate, batched, drop_remainder)
-        self._single = batch_size is None and not batched
+        self.is_batched = bool(batched) or is_keras(source)
+        if isinstance(source, ShardedSource | IterableSource):
+            self.is_batched |= source.batched
+        if self.is_batched:
+            size, collation = _ready(source, batch_size, collate, drop_remainder)
+        else:
+            size, collation = _batching(batch_size, collate, drop_remainder)
+        self._single = batch_size is None and not self.is_batched
         self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
         self.deal = Deal(index, count, bool(pad_remainder))
@@ -131,6 +145,11 @@ class Stations:
             )
         if deal.count == 1 and not deal.pads:
             return
+        if self.is_batched:
+            raise OptionError(
+                f"{dealt} needs to cut batches, and this source makes them itself (batched=True), whole. Give a source "
+                "of examples and a batch_size, or give each trainer a source of its own."
+            )
         if self._plan is None or self._single:
             what = "batch_size=None" if self._plan is not None else "a generator or iterable"
             raise OptionError(
@@ -162,7 +181,7 @@ class Stations:
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
         share = size // deal.count
-        return Outline(share, self._single, share if whole_batches and not self._is_batched else None, cardinality)
+        return Outline(share, self._single, share if whole_batches and not self.is_batched else None, cardinality)
 
     def state(self, position: Position) -> dict[str, Any]:
         """The dict of a position."""
@@ -186,8 +205,10 @@ class Stations:
         elif isinstance(self._source, ShardedSource):
             length = "endless" if self._source.length == math.inf else self._source.length
             shards = {"shards": self._source.count, "open_shards": self._source.open_shards}
-            told = {"source": "generator", **shards, "length": length, "batched": self._source.batched}
-        size = None if self._single or self._is_batched else self.batching.size
+            told = {"source": "generator", **shards, "length": length, "batched": False}
+        if self.is_batched:
+            told["batched"] = True
+        size = None if self._single or self.is_batched else self.batching.size
         rest = {"drop_remainder": self._drop, "pad_remainder": self.deal.pads}
         return {**told, "batch_size": size, "shuffle": self._shuffle, **rest}
 
@@ -207,7 +228,6 @@ class Stations:
     def _read(self, source: Any, size: int, shuffle: bool | int, drop_remainder: bool) -> None:
         """Take in the source and its order."""
         self._source, self._map, self._plan, self._buffer = None, None, None, 0
-        self._is_batched = isinstance(source, ShardedSource) and source.batched
         if isinstance(source, ShardedSource | IterableSource):
             self._source, self._buffer = source, _buffer(shuffle)
             return
@@ -236,8 +256,15 @@ class Stations:
         rows = self.batching.size // self.deal.count
         return Taker(epochs, source, Form.of(spec, collation.rules(spec)), rows, program.memory_limit)
 
+    def _look(self, collation: Collation) -> int:
+        """Items of an iterable that a worker looks at."""
+        from stoker.worker.describe import LOOK, LOOK_BATCHES
+
+        if self.is_batched:
+            return LOOK_BATCHES
+        return LOOK if self._skips or collation != Collation() else min(LOOK, self.batching.size)
+
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
-        from stoker.worker.describe import LOOK
         from stoker.worker.reading import RUN
 
         most = max(AHEAD_MOST, self.workers + 2)
@@ -271,7 +298,7 @@ class Stations:
             engine,
             workers=self.workers,
             run=RUN if hasattr(type(program.source), "__getitems__") else 1,
-            look=LOOK if self._skips or program.collation != Collation() else min(LOOK, self.batching.size),
+            look=self._look(program.collation),
             form=form,
             retries=self._retries,
             skips=self._skips,
@@ -308,14 +335,25 @@ def whole(name: str, value: Any, *, least: int | None) -> int:
     return number
 
 
-def _batching(batch_size: Any, collate: Any, batched: bool, drop_remainder: bool) -> tuple[int, Collation]:
+def _ready(source: Any, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
+    """The same for a source whose elements are batches: each moves alone and passes as it is."""
+    why, repair = "batched=True: each element of the source is a batch", "leave batched out for a source of examples"
+    if is_keras(source):
+        kind = type(source).__name__
+        why = f"{kind} is a Keras dataset, each of whose items is a batch; len() counts batches"
+        repair = "to batch by example, give an object that is no PyDataset and returns one example"
+    if batch_size is not None and batch_size is not BATCH_SIZE:
+        raise OptionError(f"{why}. So batch_size must be left out or None, got {batch_size!r}; {repair}.")
+    if collate != "stack":
+        raise OptionError(f"{why}, and passes as it is. So collate={collate!r} has no meaning; {repair}.")
+    if drop_remainder:
+        raise OptionError(f"{why}. So drop_remainder=True has no meaning: the source says which batches there are.")
+    return 1, Collation(default="asis")
+
+
+def _batching(batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
     """Rows of what moves together, and how they are joined."""
     collation = Collation.of(collate)
-    if batched and batch_size is not None:
-        raise OptionError(
-            f"the source yields batches (batched=True), so batch_size must be None, got {batch_size!r}; leave "
-            "batched out for a generator of examples."
-        )
     if batch_size is not None:
         return whole("batch_size", batch_size, least=1), collation
     if collate != "stack":
@@ -324,7 +362,7 @@ def _batching(batch_size: Any, collate: Any, batched: bool, drop_remainder: bool
         )
     if drop_remainder:
         raise OptionError("batch_size=None makes no batches, so drop_remainder=True has no meaning.")
-    return (1, Collation(default="asis")) if batched else (CHUNK, Collation(default="single"))
+    return CHUNK, Collation(default="single")
 
 
 def _buffer(shuffle: Any) -> int:

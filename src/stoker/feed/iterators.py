@@ -134,10 +134,10 @@ def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]
         return []
     starts = itertools.accumulate(form.counts, initial=0)
     return [
-        (leaf.path, start, axis, size)
+        (leaf.path, start + (leaf.dtype == STRING), axis, size)  # of strings, the bounds have the shape
         for leaf, rule, start in zip(form.batch.leaves, form.rules, starts, strict=False)
         for axis, size in enumerate(leaf.shape)
-        if isinstance(rule, Pad) and size is not None and leaf.dtype != STRING
+        if isinstance(rule, Pad) and size is not None
     ]
 
 

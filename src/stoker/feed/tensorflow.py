@@ -49,9 +49,9 @@ def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Datase
             f"to_tf_shard() deals the batches out itself; make the Loader without shard_count={stations.deal.count}."
         )
     size, replicas = stations.batching.size, context.num_replicas_in_sync
-    if size % replicas:
-        raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
     deal = Deal(context.input_pipeline_id, pipelines, stations.deal.pads)
+    if not stations.is_batched and size % replicas:
+        raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
     stations.check_deal(deal)
     made = dataset(loader, loader._dispatcher.form(), stations.outline(deal), serialized=False, deal=deal)
     return made if replicas == pipelines else made.rebatch(size // replicas)

@@ -96,7 +96,11 @@ def from_arrays(*arrays: Any) -> ArraySource:
 def _array(path: str, value: Any) -> npt.NDArray[Any]:
     where = f"{path} of " if path else ""
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-        array: Any = value
+        try:
+            array: Any = canonical(value) if value.dtype == object else value  # numbers in it become an array of them
+        except Misfit as misfit:
+            raise SourceError(f"{where}from_arrays {misfit}") from None
+        array = value if isinstance(array, Ragged) else array
     else:
         try:
             array = np.asarray(memoryview(value)) if _is_buffer(value) else canonical(value)

@@ -11,6 +11,7 @@ from typing import Any
 
 from stoker.errors import SourceError, cause, summary
 from stoker.locks import Lock
+from stoker.sources.ready import is_keras
 
 #: Items that are skipped and yet kept, so that what batches look like is found out from the same ones.
 _IN_SIGHT = 32
@@ -19,7 +20,8 @@ _IN_SIGHT = 32
 class IterableSource:
     """See `from_iterable`."""
 
-    def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+    def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]], batched: bool = False) -> None:
+        self.batched = batched or is_keras(iterable)
         self._factory: Callable[[], Iterable[Any]] | None = None
         is_iterable = hasattr(iterable, "__iter__") or hasattr(iterable, "__getitem__")
         if is_iterable and not isinstance(iterable, type):
@@ -46,7 +48,7 @@ class IterableSource:
         return iterator
 
 
-def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> IterableSource:
+def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]], *, batched: bool = False) -> IterableSource:
     """A source of the items of an iterable, pulled in this process by one thread, a bounded number ahead.
 
     Each item is pickled and sent to a worker, where the transform runs; batches come in the iterable's
@@ -56,6 +58,7 @@ def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> Iter
     Args:
         iterable: iterated anew for each epoch; an iterator gives one epoch, and then an error. Or a function that
             makes one for each epoch.
+        batched: each item is a batch and passes as it is; the Loader's `batch_size` is left out.
 
     Raises:
         SourceError: it is no iterable.
@@ -67,7 +70,7 @@ def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> Iter
         ...     [batch.tolist() for batch in loader]
         [[0, 1], [4, 9], [16]]
     """
-    return IterableSource(iterable)
+    return IterableSource(iterable, batched)
 
 
 @dataclass(frozen=True)

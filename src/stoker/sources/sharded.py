@@ -100,7 +100,7 @@ def from_generator(
         length: examples in all shards together, if known: it makes the cardinality known, and another number is an
             error; `math.inf` for a source that never ends.
         open_shards: shards that are read in turn, a part of the order.
-        batched: each element yielded is a batch and passes as it is; for `Loader(batch_size=None)`.
+        batched: each element yielded is a batch and passes as it is; the Loader's `batch_size` is left out.
 
     Raises:
         SourceError: `fn` is a generator object, or takes no shard.

@@ -84,8 +84,8 @@ class Describer:
             return kinds.commonest()
         if not misfits:
             raise SourceChanged(self._nothing())
-        misfit, self._reader.shard, self._reader.example = misfits[0]
-        raise misfit
+        first, self._reader.shard, self._reader.example = misfits[0]
+        raise first
 
     def _of_function(self, examples: list[Any]) -> Form:
         """Two batches are made of them: a size that is the number of examples in both is that of the rows."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from stoker.casting import Unfit, cast, is_castable, is_within
 from stoker.collation import Pad
-from stoker.spec import Kind, Leaf, Misfit, dtype_repair, is_empty, leaf_of
+from stoker.spec import Kind, Leaf, Misfit, dtype_repair, empty_as, leaf_of, untold_by
 from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
 
 
@@ -36,48 +37,51 @@ def refuse_reused(values: list[Any]) -> None:
 
 def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
-    if type(value) is np.ndarray and value.dtype == leaf.dtype and leaf.dtype != STRING and leaf.kind is Kind.DENSE:
+    if _is_as_expected(leaf, value):
         form: Any = value
     elif leaf.signed and is_within(value, leaf.dtype):  # a number, as quickly as can be
-        form = leaf.dtype.type(value)
+        form = np.array(value, leaf.dtype)
     else:
-        form = _read(leaf, value, position)
-    if not isinstance(form, Ragged | Sparse):
-        if len(form.shape) != len(leaf.shape) or any(
-            size not in (None, its) for size, its in zip(leaf.shape, form.shape, strict=True)
-        ):
-            raise unexpected(leaf, leaf_of(leaf.path, form), position)
-        if form.dtype != leaf.dtype:  # the other byte order
-            form = form.astype(leaf.dtype)
+        return _read(leaf, value, position)
+    if not _has_sizes(leaf, form.shape):
+        raise unexpected(leaf, leaf_of(leaf.path, form), position)
     return form
 
 
 def _read(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, of the dtype and kind that are expected; raises `MisfitAt`."""
     try:
-        if leaf.signed and leaf.kind is Kind.DENSE and (type(value) is np.ndarray or isinstance(value, np.generic)):
-            array = np.asarray(value)
-            if is_castable(array.dtype, leaf.dtype):
-                return cast(array, leaf.dtype)
-        hollow = is_empty(value) and (leaf.kind is Kind.RAGGED or leaf.lenient)
-        form = _nothing(leaf) if hollow else canonical(_wide(value) if leaf.signed else value)
-        if leaf.signed:
-            form = _converted(leaf, form)
+        form: Any = _cast(leaf, value) if leaf.signed and leaf.kind is Kind.DENSE else None
+        if form is None:
+            form = canonical(_wide(value) if leaf.signed else value)
+            if leaf.kind is not Kind.SPARSE and untold_by(value, form):
+                form = empty_as(leaf, form)
+            form = _converted(leaf, form) if leaf.signed else form
         came = leaf_of("", form)
     except Misfit as misfit:
         told = str(misfit).removeprefix("it ")
         raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} E{leaf.expected[1:]}.")) from None
     except Unfit as unfit:
         raise _unfit(leaf, value, unfit.value, position) from None
-    if type(value) is list and not leaf.lenient:
-        listed = Misfit(f"{at(leaf)}it holds a list, {leaf.expected}. Make an array of it.")
-        raise MisfitAt(position, listed)
-    if leaf.lenient and (type(value) in PYTHON_NUMBERS or type(value) is list):
+    if type(value) is list or (leaf.lenient and type(value) in PYTHON_NUMBERS):
         form = _as_number(leaf, form)
         came = leaf_of("", form)
     if came.dtype != leaf.dtype or (came.kind is not leaf.kind and Kind.SPARSE in (came.kind, leaf.kind)):
         raise unexpected(leaf, came, position)
+    if not _has_sizes(leaf, came.shape):
+        raise unexpected(leaf, dataclasses.replace(came, path=leaf.path), position)
+    if not isinstance(form, Ragged | Sparse) and form.dtype != leaf.dtype:  # the other byte order
+        form = form.astype(leaf.dtype)
     return form
+
+
+def _cast(leaf: Leaf, value: Any) -> Array | None:
+    """An array or a number of NumPy's in the dtype that the user tells, as quickly as can be; raises `Unfit`."""
+    if (type(value) is np.ndarray and value.size) or isinstance(value, np.number | np.bool_):
+        array = np.asarray(value)
+        if is_castable(array.dtype, leaf.dtype):
+            return cast(array, leaf.dtype)
+    return None
 
 
 def _wide(value: Any) -> Any:
@@ -117,13 +121,28 @@ def _values(form: Any) -> Array:
     return values
 
 
-def _nothing(leaf: Leaf) -> Array | Ragged:
-    """What an empty list stands for."""
-    sizes = tuple(size or 0 for size in leaf.shape[1:])
-    if leaf.kind is Kind.RAGGED:
-        values = np.zeros((0, *sizes[leaf.ragged_rank :]), leaf.dtype)
-        return Ragged(values, tuple(np.zeros(1, np.int64) for _ in range(leaf.ragged_rank)))
-    return np.zeros((0, *sizes), leaf.dtype)
+def _is_as_expected(leaf: Leaf, value: Any) -> bool:
+    """Whether it is an array of this dtype and rank: by far the commonest, so it is looked at first, and quickly."""
+    if type(value) is not np.ndarray or leaf.kind is not Kind.DENSE:
+        return False
+    return value.dtype == leaf.dtype and value.ndim == len(leaf.shape) and leaf.dtype != STRING and value.dtype.isnative
+
+
+def _has_sizes(leaf: Leaf, shape: Any) -> bool:
+    """Whether a value of this shape may stand there."""
+    expected = leaf.shape
+    if leaf.kind is Kind.RAGGED:  # the rows of one are not counted
+        expected = (None, *expected[1:])
+    return len(shape) == len(expected) and all(size in (None, its) for size, its in zip(expected, shape, strict=True))
+
+
+def all_dense(leaf: Leaf, values: list[Any]) -> list[Any]:
+    """`all_fitting` where rows of differing lengths cannot stand."""
+    forms = all_fitting(leaf, values)
+    for position, form in enumerate(forms):
+        if type(form) is not np.ndarray:
+            raise unexpected(leaf, leaf_of(leaf.path, form), position)
+    return forms
 
 
 def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
@@ -166,10 +185,15 @@ def _same(form: Array, dtype: np.dtype[Any]) -> bool:
 def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
     """The exception for an example that holds `came` where `leaf` is expected."""
     repair = dtype_repair(leaf, came)
-    if (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
+    if leaf.untold:
         repair = (
-            "Its size was the same in the first examples: tell by `output_signature` that it varies (None)."
-            if leaf.lenient
+            "Nothing stood there in the first examples, so the dtype and the sizes of others were unknown: tell them "
+            "by `output_signature`."
+        )
+    elif (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
+        repair = (
+            "Its size was the same in the first ones: tell by `output_signature` that it varies (None)."
+            if leaf.lenient or leaf.is_alone
             else "For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in "
             "`output_signature`); or resize them."
         )

@@ -8,9 +8,9 @@ import numpy as np
 import optree
 
 from stoker.collation import Collation, Form, Pad
-from stoker.spec import Kind, Leaf, Spec, plain
-from stoker.values import Misfit, Ragged, Sparse, canonical
-from stoker.worker.fitting import MisfitAt, at, fitting, too_long
+from stoker.spec import Kind, Spec, plain
+from stoker.values import STRING, Misfit, canonical
+from stoker.worker.fitting import MisfitAt, fitting, too_long
 
 #: What raises nothing when it is read.
 _SETTLED = np.ndarray, np.generic, str, bytes, int, float, complex
@@ -51,29 +51,19 @@ class Likeness:
 
     def taken(self, example: Any) -> Any:
         """The example, its parts read once; raises `Misfit` if it is not like the others, or what a part raises."""
-        values = list(map(_read, self._spec.flatten(example)))
-        for (leaf, rule), value in zip(self._leaves, values, strict=True):
+        values = self._spec.flatten(example)
+        for place, ((leaf, rule), value) in enumerate(zip(self._leaves, values, strict=True)):
+            if type(value) is np.ndarray and value.shape == leaf.shape and value.dtype == leaf.dtype != STRING:
+                continue
+            values[place] = value = _read(value)
             try:
                 form = fitting(leaf, value, 0)
-                _check_inner(leaf, form)
                 if isinstance(rule, Pad) and isinstance(form, np.ndarray):
                     for place, size in enumerate(form.shape):
                         too_long(leaf, rule, place, size, 0)
             except MisfitAt as misfit:
                 raise misfit.reason from None
         return self._spec.unflatten(values)
-
-
-def _check_inner(leaf: Leaf, form: Any) -> None:
-    """Raise `Misfit` for sizes of a sparse or ragged value that differ where those of the others do not."""
-    if isinstance(form, Sparse):
-        sizes, expected = tuple(form.dense_shape.tolist()), leaf.shape
-    elif isinstance(form, Ragged) and leaf.kind is Kind.RAGGED and len(form.splits) == leaf.ragged_rank:
-        sizes, expected = form.values.shape[1:], leaf.shape[1 + leaf.ragged_rank :]
-    else:
-        return
-    if len(sizes) != len(expected) or any(its not in (None, size) for its, size in zip(expected, sizes, strict=True)):
-        raise Misfit(f"{at(leaf)}it holds sizes {sizes}, {leaf.expected}.")
 
 
 class Kinds:
