@@ -1,14 +1,15 @@
 """Nested structures and their flat leaves: the shapes and dtypes of an example, and of a batch.
 
-Pure: no I/O, no process, no TensorFlow. A structure is any nesting of dict, list, tuple, namedtuple
-and dataclass (which becomes a dict); `optree` flattens it. What may stand at a leaf: see `values`.
+Pure: no I/O, no process, no TensorFlow. A structure is any nesting of dict, list, tuple, namedtuple, and of other
+mappings and dataclasses, which become dicts; `optree` flattens it. What may stand at a leaf: see `values`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable
+from collections import UserList
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +29,11 @@ DTYPES = frozenset(
 
 Shape = tuple[int | None, ...]
 _Taken = TypeVar("_Taken")
+
+#: The commonest types of leaves, which are no containers.
+_LEAVES = frozenset([np.ndarray, int, float, bool, str, bytes, np.float32, np.float64, np.int64])
+#: Containers that need not become others.
+_KNOWN = frozenset([dict, tuple, list])
 
 _INDEX, _BYTES = np.dtype(np.int64), np.dtype(np.uint8)
 
@@ -194,14 +200,17 @@ class Spec:
         """The values at the leaves; raises `Misfit` when the structure is another."""
         if example is None:
             raise Misfit(f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} as in example 0.")
+        if type(example) not in _KNOWN and type(example) is not self.tree.type:
+            example = made_plain(example)
         try:
             return self.tree.flatten_up_to(example)
-        except Exception:  # another structure; or a container that raises when it is read
-            # Where a list was a container, one that is an array elsewhere is no leaf.
-            _, came = flattened(example, None if _has_list(self.tree) else is_array)
+        except Exception:  # another structure; containers of other types; or one that raises when it is read
+            example = made_plain(example)
             try:
-                return self.tree.flatten_up_to(plain(example))
+                return self.tree.flatten_up_to(example)
             except (ValueError, TypeError):
+                # Where a list was a container, one that is an array elsewhere is no leaf.
+                _, came = flattened(example, None if _has_list(self.tree) else is_array, is_plain=True)
                 raise Misfit(self._structure_misfit(came)) from None
 
     def _structure_misfit(self, came: optree.PyTreeSpec) -> str:
@@ -254,18 +263,23 @@ def _safely(example: Any, take: Callable[[], _Taken]) -> _Taken:
 
 
 def plain(example: Any) -> Any:
-    """The structure with dicts for dataclasses."""
-    if _is_dataclass(example):
-        return {field.name: plain(getattr(example, field.name)) for field in dataclasses.fields(example)}
-    if isinstance(example, dict | list | tuple):
-        structure: Any = example
-        return optree.tree_map(
-            lambda part: plain(part) if _is_dataclass(part) else part,
-            structure,
-            is_leaf=_is_dataclass,
-            none_is_leaf=True,
-        )
-    return example
+    """The structure with dicts for dataclasses and all mappings, lists and tuples for subclasses of these."""
+    return example if type(example) in _LEAVES else optree.tree_map(_plain_part, example, none_is_leaf=True)
+
+
+def _plain_part(part: Any) -> Any:
+    """A part that `optree` takes for a leaf, as containers that it knows."""
+    if type(part) in _LEAVES:
+        return part
+    if isinstance(part, Mapping):
+        return {key: plain(part[key]) for key in part}
+    if _is_dataclass(part):
+        return {field.name: plain(getattr(part, field.name)) for field in dataclasses.fields(part)}
+    if isinstance(part, tuple):
+        return tuple(map(plain, part))
+    if isinstance(part, list | UserList | range):
+        return list(map(plain, part))
+    return part
 
 
 def describe(path: str, value: Any) -> Leaf:

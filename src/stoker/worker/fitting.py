@@ -10,7 +10,7 @@ import numpy as np
 from stoker.casting import Unfit, cast, is_castable, is_within
 from stoker.collation import Pad
 from stoker.spec import Kind, Leaf, Misfit, dtype_repair, empty_as, leaf_of, untold_by
-from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, canonical
+from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, builtin, canonical
 
 
 class MisfitAt(Exception):
@@ -50,6 +50,7 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
 
 def _read(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, of the dtype and kind that are expected; raises `MisfitAt`."""
+    value = builtin(value)
     try:
         form: Any = _cast(leaf, value) if leaf.signed and leaf.kind is Kind.DENSE else None
         if form is None:
