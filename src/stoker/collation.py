@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import optree
 
 from stoker.errors import OptionError
@@ -23,13 +24,20 @@ class Pad:
     values: Any = None
     to: tuple[int | None, ...] | None = None
     multiple_of: int | None = None
+    truncate: bool = False
 
     def size(self, place: int) -> int | None:
         """The size that a dimension is padded to, or None."""
         return self.to[place] if self.to is not None and place < len(self.to) else None
 
 
-def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multiple_of: int | None = None) -> Pad:
+def pad(
+    values: Any = None,
+    to: int | Sequence[int | None] | None = None,
+    multiple_of: int | None = None,
+    *,
+    truncate: bool = False,
+) -> Pad:
     """Collate by padding each leaf to one size, as `tf.data.Dataset.padded_batch` does.
 
     Args:
@@ -37,19 +45,28 @@ def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multip
         to: the size of each dimension, an int for the first; None for the longest example of the batch. An
             example that is longer is an error.
         multiple_of: round the sizes that `to` leaves open up to a multiple of this.
+        truncate: cut examples that are longer than `to` says, at their end.
 
     Example:
         >>> import stoker
         >>> with stoker.Loader([[1], [2, 3]], batch_size=2, collate=stoker.pad(values=-1, to=4), workers=0) as loader:
         ...     next(iter(loader)).tolist()
         [[1, -1, -1, -1], [2, 3, -1, -1]]
+        >>> cut = stoker.pad(to=2, truncate=True)
+        >>> with stoker.Loader([[1], [2, 3, 4]], batch_size=2, collate=cut, workers=0) as loader:
+        ...     next(iter(loader)).tolist()
+        [[1, 0], [2, 3]]
     """
     sizes = None if to is None else tuple(to) if isinstance(to, Sequence) else (to,)
     if sizes is not None and not all(size is None or (type(size) is int and size >= 0) for size in sizes):
         raise OptionError(f"pad(to=…) must be sizes (ints of at least 0, or None), got {to!r}")
     if multiple_of is not None and (type(multiple_of) is not int or multiple_of < 1):
         raise OptionError(f"pad(multiple_of=…) must be an int of at least 1, got {multiple_of!r}")
-    return Pad(values, sizes, multiple_of)
+    if not isinstance(truncate, bool | np.bool_):
+        raise OptionError(f"pad(truncate=…) must be True or False, got {truncate!r}")
+    if truncate and not any(size is not None for size in sizes or ()):
+        raise OptionError(f"pad(truncate=True) cuts examples to the size that `to` tells, and it tells none: to={to!r}")
+    return Pad(values, sizes, multiple_of, bool(truncate))
 
 
 #: How one leaf is joined. "asis": it is a batch already; "single": examples are handed out one by one.

@@ -34,7 +34,7 @@ class Level(enum.IntEnum):
     LOW = 3
 
 
-class Name(str, enum.Enum):  # noqa: UP042, as before Python 3.11
+class Name(str, enum.Enum):
     CAT = "cat"
 
 

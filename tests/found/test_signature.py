@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stoker
@@ -28,6 +28,7 @@ def holds(dtype: np.dtype[Any], number: Any) -> bool:
         return not np.isfinite(number) or bool(np.isfinite(np.array(number).astype(dtype)))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS), st.data())
 def test_numbers_stay_what_they_are_or_do_not_fit(name: str, other: str, data: Any) -> None:
     came, dtype = np.dtype(name), np.dtype(other)

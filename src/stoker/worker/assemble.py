@@ -130,6 +130,8 @@ def _padded(leaf: Leaf, rule: Pad, fill: Any, values: list[Any]) -> list[Block]:
     forms = all_fitting(leaf, values)
     if any(isinstance(form, Ragged) for form in forms):
         forms = [_rectangle(form, leaf, fill) for form in forms]
+    if rule.truncate:
+        forms = [form[tuple(slice(rule.size(place)) for place in range(form.ndim))] for form in forms]
     sizes = []
     for place, dimension in enumerate(zip(*[form.shape for form in forms], strict=True)):
         wanted, longest = rule.size(place), max(dimension)

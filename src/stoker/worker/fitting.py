@@ -204,10 +204,10 @@ def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
 def too_long(leaf: Leaf, rule: Pad, place: int, size: int, position: int) -> None:
     """Raise `MisfitAt` for an example that is longer in a dimension than it may be padded to."""
     wanted = rule.size(place)
-    if wanted is not None and size > wanted:
+    if wanted is not None and size > wanted and not rule.truncate:
         misfit = Misfit(
-            f"{at(leaf)}it has size {size} in dimension {place}, more than pad(to={wanted}). Cut it in your code, or "
-            "pad to more."
+            f"{at(leaf)}it has size {size} in dimension {place}, more than pad(to={wanted}). Cut it by "
+            "pad(truncate=True) or in your code, or pad to more."
         )
         raise MisfitAt(position, misfit)
 
