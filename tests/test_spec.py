@@ -53,7 +53,9 @@ def test_the_order_of_keys_does_not_matter() -> None:
         assert [column[0] for column in columns] == [4, 5.0]
 
 
-@pytest.mark.parametrize("example", [{}, (), [], {"a": []}, None, "\udcff", {1}, np.array([object()]), 2**64, object()])
+@pytest.mark.parametrize(
+    "example", [{}, (), [{}], {"a": ()}, None, "\udcff", {1}, np.array([object()]), 2**64, object()]
+)
 def test_what_no_tensor_can_hold_is_refused(example: Any) -> None:
     with pytest.raises(Misfit):
         Spec.of(example)

@@ -263,7 +263,7 @@ class Form:
         leaves = tuple(Leaf(accessor.codify(""), (None,) * rank, STRING) for accessor in accessors)
         return Form(self.spec, self.rules, Spec(tree, leaves), False)
 
-    @property
+    @cached_property
     def single(self) -> bool:
         """Whether examples are handed out one by one."""
         return "single" in self.rules

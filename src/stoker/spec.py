@@ -103,6 +103,11 @@ class Leaf:
         """Whether every example of this leaf takes the same number of bytes."""
         return self.kind is Kind.DENSE and self.dtype != STRING and None not in self.shape
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether its dtype and sizes are a guess, because nothing stood there so far."""
+        return self.untold > 1 or (self.untold == 1 and len(self.shape) == 1)
+
     def merged(self, other: Leaf) -> Leaf:
         """The leaf that this and `other` are both; dimensions that differ become None. Raises `Misfit`."""
         kinds = {self.kind, other.kind}
@@ -184,6 +189,12 @@ class Spec:
         leaves = (mine.merged(its) for mine, its in zip(self.leaves, other.leaves, strict=True))
         return Spec(self.tree, tuple(leaves))
 
+    def widened(self, example: Any) -> Spec:
+        """The spec that fits `example` too; raises `Misfit` when its structure is another."""
+        values = self.flatten(example)
+        leaves = (leaf.merged(describe(leaf.path, value)) for leaf, value in zip(self.leaves, values, strict=True))
+        return Spec(self.tree, tuple(leaves))
+
     def unflatten(self, leaves: Iterable[Any]) -> Any:
         """Put `leaves` back into the nesting of the example."""
         return self.tree.unflatten(leaves)
@@ -253,7 +264,7 @@ def _safely(example: Any, take: Callable[[], _Taken]) -> _Taken:
     """What `take` takes of the example, whose own code may raise."""
     try:
         return take()
-    except MemoryError:
+    except (MemoryError, Misfit):
         raise
     except RecursionError:
         raise Misfit("it is nested too deeply, or contains itself.") from None
@@ -274,12 +285,19 @@ def _plain_part(part: Any) -> Any:
     if isinstance(part, Mapping):
         return {key: plain(part[key]) for key in part}
     if _is_dataclass(part):
-        return {field.name: plain(getattr(part, field.name)) for field in dataclasses.fields(part)}
+        return {field.name: plain(_value_of(part, field.name)) for field in dataclasses.fields(part)}
     if isinstance(part, tuple):
         return tuple(map(plain, part))
     if isinstance(part, list | UserList | range):
         return list(map(plain, part))
     return part
+
+
+def _value_of(record: Any, field: str) -> Any:
+    try:
+        return getattr(record, field)
+    except AttributeError:
+        raise Misfit(f"its {type(record).__name__} has no value for the field {field!r}.") from None
 
 
 def describe(path: str, value: Any) -> Leaf:

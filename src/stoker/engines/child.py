@@ -14,7 +14,7 @@ from pathlib import Path
 
 import stoker
 from stoker.engines import Answer, Stuck
-from stoker.memory import Board, above_standard
+from stoker.memory import Board, above_standard, letter
 from stoker.worker import STACK_SIGNAL
 from stoker.worker.messages import (
     MAX_BYTES,
@@ -112,7 +112,7 @@ class Child:
         """Send without waiting. A worker that is gone hears nothing; its death is told elsewhere."""
         posted, self._posted, self._posted_bytes = self._posted, [], 0
         try:
-            self.channel.send(bundled(posted))
+            letter.send(self.channel, bundled(posted), MAX_BYTES)
         except BlockingIOError:  # more than `MAX_BYTES` allows for: an error, before the worker waits for ever
             raise
         except OSError:  # it is gone, or this engine is being closed
@@ -123,15 +123,15 @@ class Child:
         answers: list[Answer] = []
         while True:
             try:
-                size = self.channel.recv_into(self._heard)
+                message = letter.receive(self.channel, self._heard)
             except BlockingIOError:
                 return answers
             except OSError:  # it ended with messages of ours unread, or this engine is being closed
-                size = 0
-            if not size:
+                message = b""
+            if not message:
                 return answers or None
             try:
-                answer = decode(self._heard[:size].tobytes())
+                answer = decode(message)
             except ValueError as error:  # user code has written to a descriptor that is not its own
                 log.warning("worker %d is killed, for it sent what is %s", self.number, str(error))
                 self.signal(signal.SIGKILL)

@@ -4,6 +4,7 @@
     memfd     shared memory without a name
     slot      one reusable cell of shared memory, and its inbox
     parcel    Python objects on their way to a worker
+    letter    messages that are too long for a socket
     board     what a worker is at
     budget    how much memory the slots may take
     pool      the trainer's own memory for batches that it makes itself

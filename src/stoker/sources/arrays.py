@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import optree
 
 from stoker.casting import cast, is_castable
 from stoker.errors import SourceError
-from stoker.spec import Misfit, Spec, leaf_of, plain
+from stoker.spec import Misfit, Spec, flattened, leaf_of
 from stoker.values import Ragged, Sparse, canonical
 
 
@@ -20,7 +19,10 @@ class ArraySource(Sequence[Any]):
     """See `from_arrays`. A map-style source, whose rows can be taken many at a time."""
 
     def __init__(self, structure: Any) -> None:
-        leaves, tree = optree.tree_flatten(plain(structure))
+        try:
+            leaves, tree = flattened(structure, None)
+        except Misfit as misfit:
+            raise SourceError(f"from_arrays needs nested arrays: {misfit}") from None
         paths = [accessor.codify("") for accessor in tree.accessors()]
         if not leaves:
             raise SourceError("from_arrays needs at least one array.")

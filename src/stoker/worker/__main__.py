@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 
-from stoker.memory import Board, Inbox, Slot
+from stoker.memory import Board, Inbox, Slot, letter
 from stoker.memory.board import PHASE, Phase
 from stoker.worker import STACK_SIGNAL
 from stoker.worker.current import tells_in_process
@@ -85,9 +85,7 @@ def _serve(
     """Take tasks until there are no more; whether that is because another worker must take over."""
 
     def send(message: Message) -> None:
-        data = encode(message)  # what is longer would be cut by the socket
-        assert len(data) <= MAX_BYTES, f"a {type(message).__name__} of {len(data):,} bytes; {MAX_BYTES:,} fit"
-        channel.send(data)
+        letter.send(channel, encode(message), MAX_BYTES)
 
     lazy = install_lazy_random()
     words = board.words()
@@ -104,7 +102,8 @@ def _serve(
     tells_in_process(runner.current)
     words[PHASE] = Phase.IDLE
     send(Hello())
-    while data := channel.recv(MAX_BYTES):
+    heard = memoryview(bytearray(MAX_BYTES))
+    while data := letter.receive(channel, heard):
         for part in unbundled(data):
             match decode(part):
                 case Work() | Step() | Join() | Describe() as question:

@@ -23,6 +23,8 @@ from stoker.worker.seeding import Seeder
 
 #: Examples that are looked at, where sizes may differ. Of batches, fewer.
 LOOK, LOOK_BATCHES = 32, 3
+#: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
+LOOK_FURTHER = 512
 #: Of examples that may be left out, so many that are of one kind tell what all look like, where each has a fixed size.
 AGREE = 3
 
@@ -61,24 +63,28 @@ class Describer:
         spec = collation.spec(first)
         rules = collation.rules(spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
-            for example in islice(examples, LOOK - 1):  # one by one: an error names the one that was read last
-                spec = spec.merged(collation.spec(example))
+            for number, example in enumerate(islice(examples, LOOK_FURTHER - 1), 2):
+                spec = spec.widened(example)  # one by one: an error names the one that was read last
+                if number >= LOOK and not any(leaf.is_unknown for leaf in spec.leaves):
+                    break
         return Form.of(spec, rules)
 
     def _commonest(self, examples: Iterator[Any]) -> Spec:
         """What most of the first examples look like; raises `Misfit` if none of them can be batched."""
         collation = self._program.collation
-        whole, kinds = collation.default == "asis", Kinds(collation)
+        whole = collation.default == "asis"
+        kinds = Kinds(collation, (lambda batch: _loose(Spec.of(batch), None)) if whole else collation.spec)
         misfits: list[tuple[Misfit, int | None, int | None]] = []
         for number, example in enumerate(examples, 1):
             try:
-                spec = _loose(Spec.of(example), None) if whole else collation.spec(example)
-                alike = kinds.add(spec)
-                if alike == AGREE and (whole or is_stacked_in_place(spec, collation.rules(spec))):
-                    break
+                if kinds.add(example) == AGREE:
+                    spec = kinds.commonest()
+                    if whole or is_stacked_in_place(spec, collation.rules(spec)):
+                        break
             except Misfit as misfit:
                 misfits.append((misfit, self._reader.shard, self._reader.example))
-            if number >= LOOK:
+            is_told = not kinds or not any(leaf.is_unknown for leaf in kinds.commonest().leaves)
+            if number >= (LOOK if is_told else LOOK_FURTHER):
                 break
         if kinds:
             return kinds.commonest()

@@ -64,7 +64,8 @@ def _read(leaf: Leaf, value: Any, position: int) -> Any:
         raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} E{leaf.expected[1:]}.")) from None
     except Unfit as unfit:
         raise _unfit(leaf, value, unfit.value, position) from None
-    if type(value) is list or (leaf.lenient and type(value) in PYTHON_NUMBERS):
+    are_loose = type(value) is list or (type(value) is np.ndarray and value.dtype == STRING)
+    if are_loose or (leaf.lenient and type(value) in PYTHON_NUMBERS):
         form = _as_number(leaf, form)
         came = leaf_of("", form)
     if came.dtype != leaf.dtype or (came.kind is not leaf.kind and Kind.SPARSE in (came.kind, leaf.kind)):
@@ -126,7 +127,9 @@ def _is_as_expected(leaf: Leaf, value: Any) -> bool:
     """Whether it is an array of this dtype and rank: by far the commonest, so it is looked at first, and quickly."""
     if type(value) is not np.ndarray or leaf.kind is not Kind.DENSE:
         return False
-    return value.dtype == leaf.dtype and value.ndim == len(leaf.shape) and leaf.dtype != STRING and value.dtype.isnative
+    if value.ndim != len(leaf.shape) or (value.ndim > 1 and not value.size):  # sizes of an empty one may give way
+        return False
+    return value.dtype == leaf.dtype and leaf.dtype != STRING and value.dtype.isnative
 
 
 def _has_sizes(leaf: Leaf, shape: Any) -> bool:
@@ -161,7 +164,7 @@ def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
     dtype, ndim, sizes = leaf.dtype, len(leaf.shape), leaf.shape
     is_free = sizes.count(None) == ndim
     for value in values:
-        if value.dtype != dtype or value.ndim != ndim:
+        if value.dtype != dtype or value.ndim != ndim or (ndim > 1 and not value.size):
             return False
         if not is_free and any(size not in (None, its) for size, its in zip(sizes, value.shape, strict=True)):
             return False

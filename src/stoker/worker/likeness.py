@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,37 +72,36 @@ class Kinds:
 
     Args:
         collation: how they are joined.
+        describe: tells what an example looks like; raises `Misfit`.
     """
 
-    def __init__(self, collation: Collation) -> None:
-        self._collation, self._kinds = collation, list[tuple[int, Spec]]()
+    def __init__(self, collation: Collation, describe: Callable[[Any], Spec]) -> None:
+        self._collation, self._describe, self._kinds = collation, describe, list[tuple[int, Spec]]()
 
     def __bool__(self) -> bool:
         return bool(self._kinds)
 
-    def add(self, spec: Spec) -> int:
-        """Take in what an example looks like; returns how many are of its kind."""
+    def add(self, example: Any) -> int:
+        """Take in an example; returns how many are of its kind. Raises `Misfit` for what cannot be batched."""
         for place, (count, kind) in enumerate(self._kinds):
-            if (merged := _merged(self._collation, kind, spec)) is not None:
-                self._kinds[place] = count + 1, merged
+            if (wider := self._widened(kind, example)) is not None:
+                self._kinds[place] = count + 1, wider
                 return count + 1
-        self._kinds.append((1, spec))
+        self._kinds.append((1, self._describe(example)))
         return 1
 
     def commonest(self) -> Spec:
         """What most of them look like; of two kinds that are as common, the one that came first."""
         return max(self._kinds, key=lambda kind: kind[0])[1]
 
-
-def _merged(collation: Collation, one: Spec, other: Spec) -> Spec | None:
-    """The spec that fits both, if there is one in which what is stacked has one size."""
-    try:
-        merged = one.merged(other)
-    except Misfit:
-        return None
-    leaves = zip(merged.tree.accessors(), one.leaves, merged.leaves, strict=True)
-    is_stacked = all(
-        collation.rule_at(accessor) != "stack" or leaf.kind is not Kind.DENSE or leaf.shape == mine.shape
-        for accessor, mine, leaf in leaves
-    )
-    return merged if is_stacked else None
+    def _widened(self, kind: Spec, example: Any) -> Spec | None:
+        """The kind that fits the example too, if there is one in which what is stacked has one size."""
+        try:
+            wider = kind.widened(example)
+        except Misfit:
+            return None
+        is_stacked = all(
+            self._collation.rule_at(accessor) != "stack" or leaf.kind is not Kind.DENSE or leaf.shape == mine.shape
+            for accessor, mine, leaf in zip(wider.tree.accessors(), kind.leaves, wider.leaves, strict=True)
+        )
+        return wider if is_stacked else None

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: No message is longer: far below the socket's default buffer of 208 KiB, so a send never waits.
+#: What is longer travels as a memfd: far below the socket's default buffer of 208 KiB, so a send never waits.
 MAX_BYTES = 1 << 17
 
 #: Indices that a message may hold.

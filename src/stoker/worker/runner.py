@@ -16,7 +16,6 @@ from stoker.worker.describe import Describer
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt
 from stoker.worker.messages import (
-    MAX_BYTES,
     Describe,
     Described,
     Failure,
@@ -27,7 +26,6 @@ from stoker.worker.messages import (
     Question,
     Step,
     Work,
-    encode,
 )
 from stoker.worker.numbered import Numbered
 from stoker.worker.program import Program
@@ -135,10 +133,7 @@ class Runner:
         collate = self._writer.collate
         describer = Describer(self._program, self._reader, self._seeder, self._words, task.without, collate)
         form = describer.form(self._writer.items(task.slot, task.items) if task.items else ())
-        described = Described(task.task, cloudpickle.dumps(form, protocol=5))
-        if len(encode(described)) > MAX_BYTES:
-            raise Misfit(f"it has {len(form.spec.leaves):,} leaves, too many to describe. Join them into arrays.")
-        return described
+        return Described(task.task, cloudpickle.dumps(form, protocol=5))
 
     def _failure(self, task: int, error: BaseException) -> Failure:
         self._fork.leave()
