@@ -64,8 +64,9 @@ class Loader:
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
         on_error: what is done about an example whose code raises, or kills its workers: "raise" tells which one it is,
-            when its batch's turn comes; "skip" leaves it out. Batches stay full; `stats` lists what was left out,
-            and a warning names it at the epoch's end. An exception of a generator itself cannot be left out.
+            when its batch's turn comes; "skip" leaves it out, and so it does with one that is unlike the others: None,
+            another structure, dtype or size. Batches stay full; `stats` lists what was left out, and a warning names
+            it at the epoch's end. An exception of a generator itself cannot be left out.
         retries: how often work is done again after a worker died at it. Then the example at fault is searched.
         timeout: seconds without progress on an example (a run of them, where `__getitems__` is asked) after which a
             worker's Python stack is logged, the worker killed and its work done again, as after a death; None to warn
