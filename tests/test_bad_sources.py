@@ -208,9 +208,9 @@ def test_what_does_not_fit_the_signature_is_told_with_path_wanted_and_got() -> N
 
     for value, signature, message in (
         (
-            FIVE,
+            FIVE + 2j,
             spec((5,), tf.float64),
-            r"at \['x'\] it holds float32 of shape \(5,\), expected float64 of shape \(5,\)",
+            r"at \['x'\] it holds complex64 of shape \(5,\), expected float64 of shape \(5,\)",
         ),
         (
             FIVE,

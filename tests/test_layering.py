@@ -12,7 +12,7 @@ import stoker
 
 PACKAGE = Path(stoker.__file__).parent
 ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "lists", "options", "values", "spec", "collation", "plan", "scheduler"}
+PURE = {"errors", "casting", "foreign", "lists", "options", "values", "spec", "collation", "plan", "scheduler"}
 
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
@@ -20,9 +20,11 @@ MAY = {
     "interrupts": set(),
     "locks": {"errors", "interrupts"},
     "stats": set(),
+    "casting": set(),
     "lists": set(),
-    "values": {"lists"},
-    "spec": {"lists", "values"},
+    "foreign": set(),
+    "values": {"foreign", "lists"},
+    "spec": {"casting", "lists", "values"},
     "options": {"errors"},
     "collation": {"errors", "lists", "options", "values", "spec"},
     "plan": {"errors"},

@@ -15,6 +15,8 @@ The way of a batch, and the map of this package:
     locks       a lock under which no handler of a signal and no garbage collection begins
     lists       which lists are arrays, and which are containers                    pure
     values      what may stand at a leaf, in one of three forms                     pure
+    casting     numbers of one dtype as those of another                            pure
+    foreign     tensors of PyTorch and sparse arrays of JAX as arrays of NumPy        pure
     spec        nested structure <-> flat leaves; shapes and dtypes                 pure
     collation   how examples become a batch: stack, pad, ragged                     pure
     sources     WHERE examples come from

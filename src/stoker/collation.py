@@ -16,7 +16,7 @@ import optree
 
 from stoker.errors import OptionError
 from stoker.lists import is_array, is_of_tokens, is_row
-from stoker.options import index, whole
+from stoker.options import flag, index, whole
 from stoker.spec import Kind, Leaf, Part, Spec, flattened, made_plain
 from stoker.values import STRING
 
@@ -28,9 +28,20 @@ class Pad:
     values: Any = None
     to: tuple[int | None, ...] | None = None
     multiple_of: int | None = None
+    truncate: bool = False
+
+    def size(self, place: int) -> int | None:
+        """The size that a dimension is padded to, or None."""
+        return self.to[place] if self.to is not None and place < len(self.to) else None
 
 
-def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multiple_of: int | None = None) -> Pad:
+def pad(
+    values: Any = None,
+    to: int | Sequence[int | None] | None = None,
+    multiple_of: int | None = None,
+    *,
+    truncate: bool = False,
+) -> Pad:
     """Collate by padding each leaf to one size, as `tf.data.Dataset.padded_batch` does.
 
     Args:
@@ -38,17 +49,25 @@ def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multip
         to: the size of each dimension, an int for the first; None for the longest example of the batch. An
             example that is longer is an error.
         multiple_of: round the sizes that `to` leaves open up to a multiple of this.
+        truncate: cut examples that are longer than `to` says, at their end.
 
     Example:
         >>> import stoker
         >>> with stoker.Loader([[1], [2, 3]], batch_size=2, collate=stoker.pad(values=-1, to=4), workers=0) as loader:
         ...     next(iter(loader)).tolist()
         [[1, -1, -1, -1], [2, 3, -1, -1]]
+        >>> cut = stoker.pad(to=2, truncate=True)
+        >>> with stoker.Loader([[1], [2, 3, 4]], batch_size=2, collate=cut, workers=0) as loader:
+        ...     next(iter(loader)).tolist()
+        [[1, 0], [2, 3]]
     """
     sizes = None if to is None else _sizes(to)
     if multiple_of is not None:
         multiple_of = whole("pad(multiple_of=…)", multiple_of, least=1)
-    return Pad(values, sizes, multiple_of)
+    truncate = flag("pad(truncate=…)", truncate)
+    if truncate and not any(size is not None for size in sizes or ()):
+        raise OptionError(f"pad(truncate=True) cuts examples to the size that `to` tells, and it tells none: to={to!r}")
+    return Pad(values, sizes, multiple_of, truncate)
 
 
 def _sizes(to: Any) -> tuple[int | None, ...]:
@@ -101,7 +120,7 @@ class Collation:
         keep = {
             id(leaf)
             for leaf, accessor in zip(leaves, tree.accessors(), strict=True)
-            if type(leaf) is list and self._joins(leaf, self._rule_at(accessor))
+            if type(leaf) is list and self._joins(leaf, self.rule_at(accessor))
         }
         return Spec.of(example, lambda part: id(part) in keep or is_array(part))
 
@@ -112,7 +131,7 @@ class Collation:
         for path, _ in self.paths:
             if path not in there:
                 raise OptionError(_no_path(path, spec))
-        rules = [self._rule_at(accessor) for accessor in accessors]
+        rules = [self.rule_at(accessor) for accessor in accessors]
         for rule in {self.default, *self._by_path.values()}:
             under = [leaf for leaf, its in zip(spec.leaves, rules, strict=True) if its == rule]
             _check_sizes(rule, under)
@@ -122,7 +141,7 @@ class Collation:
     def _by_path(self) -> dict[tuple[Any, ...] | str, Rule]:
         return dict(self.paths)
 
-    def _rule_at(self, accessor: Any) -> Rule:
+    def rule_at(self, accessor: Any) -> Rule:
         """The rule of the longest path that leads to a leaf."""
         if not self.paths:
             return self.default
@@ -157,8 +176,8 @@ def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
 
 
 def _padded(rule: Pad, place: int, size: int | None) -> int | None:
-    if rule.to is not None and place < len(rule.to) and rule.to[place] is not None:
-        return rule.to[place]
+    if rule.size(place) is not None:
+        return rule.size(place)
     if size is None or place == 0:  # what one pads is a sequence: its length may differ later
         return None
     return rounded(size, rule.multiple_of)

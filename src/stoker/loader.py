@@ -58,16 +58,18 @@ class Loader:
             pads or is ragged, a list of numbers or strings counts as an array.
         drop_remainder: whether the last batch is left out when it is not full.
         output_signature: nested `tf.TensorSpec`s (ragged and sparse ones too) of an *example*, as for
-            `tf.data.Dataset.from_generator`; None for sizes that vary. Without it the first examples are looked at: up
-            to 32 where sizes may differ, and those that do are None.
+            `tf.data.Dataset.from_generator`; None for sizes that vary. Numbers of another dtype are converted to the
+            one that it tells; one that this cannot hold (300 for uint8, 1.5 for int64) is an error. Without it the
+            first examples are looked at: up to 32 where sizes may differ, and those that do are None.
         workers: worker processes; None for one on each CPU that this process may use (affinity and
             cgroup quota); 0 to run the user's code in the pulling thread, for debugging.
         prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all).
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
         on_error: what is done about an example whose code raises, or kills its workers: "raise" tells which one it is,
-            when its batch's turn comes; "skip" leaves it out. Batches stay full; `stats` lists what was left out,
-            and a warning names it at the epoch's end. An exception of a generator itself cannot be left out.
+            when its batch's turn comes; "skip" leaves it out, and so it does with one that is unlike the others: None,
+            another structure, dtype or size. Batches stay full; `stats` lists what was left out, and a warning names
+            it at the epoch's end. An exception of a generator itself cannot be left out.
         retries: how often work is done again after a worker died at it. Then the example at fault is searched.
         timeout: seconds without progress on an example (a run of them, where `__getitems__` is asked) after which a
             worker's Python stack is logged, the worker killed and its work done again, as after a death; None to warn

@@ -1,20 +1,22 @@
 """Nested structures and their flat leaves: the shapes and dtypes of an example, and of a batch.
 
-Pure: no I/O, no process, no TensorFlow. A structure is any nesting of dict, list, tuple, namedtuple
-and dataclass (which becomes a dict); `optree` flattens it. What may stand at a leaf: see `values`.
+Pure: no I/O, no process, no TensorFlow. A structure is any nesting of dict, list, tuple, namedtuple, and of other
+mappings and dataclasses, which become dicts; `optree` flattens it. What may stand at a leaf: see `values`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable
+from collections import UserList
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import optree
 
+from stoker.casting import is_castable
 from stoker.lists import is_array
 from stoker.values import STRING, Ragged, Sparse, canonical, short
 from stoker.values import Misfit as Misfit
@@ -27,6 +29,11 @@ DTYPES = frozenset(
 
 Shape = tuple[int | None, ...]
 _Taken = TypeVar("_Taken")
+
+#: The commonest types of leaves, which are no containers.
+_LEAVES = frozenset([np.ndarray, int, float, bool, str, bytes, np.float32, np.float64, np.int64])
+#: Containers that need not become others.
+_KNOWN = frozenset([dict, tuple, list])
 
 _INDEX, _BYTES = np.dtype(np.int64), np.dtype(np.uint8)
 
@@ -64,6 +71,7 @@ class Leaf:
         first: the shape that the first examples had, where later ones may have another.
         is_alone: whether it is handed out as it is, of single examples or of whole batches.
         origin: where that is known from, for messages.
+        signed: whether `output_signature` tells it: numbers of other dtypes are converted to its own.
     """
 
     path: str
@@ -76,6 +84,7 @@ class Leaf:
     first: Shape = ()
     is_alone: bool = False
     origin: str = dataclasses.field(default="as in the first examples", compare=False)
+    signed: bool = False
 
     def __str__(self) -> str:
         kind = "" if self.kind in (Kind.DENSE, Kind.VARYING) else f"{self.kind.name.lower()} "
@@ -85,6 +94,11 @@ class Leaf:
     def dtype_name(self) -> str:
         """The name of the dtype, as TensorFlow has it."""
         return "string" if self.dtype == STRING else self.dtype.name
+
+    @property
+    def expected(self) -> str:
+        """What is expected, and why, for messages."""
+        return f"expected {self} {self.origin}"
 
     @property
     def is_fixed(self) -> bool:
@@ -109,7 +123,7 @@ class Leaf:
             or (Kind.SPARSE in kinds and len(kinds) > 1)
             or self.dtype != other.dtype
         ):
-            raise Misfit(f"{_at(self.path)}it holds {other}, expected {self} {self.origin}.")
+            raise Misfit(f"{_at(self.path)}it holds {other}, {self.expected}. {dtype_repair(self, other)}")
         shape = tuple(one if one == two else None for one, two in zip(self.shape, other.shape, strict=True))
         kind = Kind.RAGGED if Kind.RAGGED in kinds else self.kind
         rank = max(self.ragged_rank, other.ragged_rank)
@@ -202,14 +216,17 @@ class Spec:
             raise Misfit(
                 f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} {self.leaves[0].origin}."
             )
+        if type(example) not in _KNOWN and type(example) is not self.tree.type:
+            example = made_plain(example)
         try:
             return self.tree.flatten_up_to(example)
-        except Exception:  # another structure; or a container that raises when it is read
-            # Where a list was a container, one that is an array elsewhere is no leaf.
-            _, came = flattened(example, None if _has_list(self.tree) else is_array)
+        except Exception:  # another structure; containers of other types; or one that raises when it is read
+            example = made_plain(example)
             try:
-                return self.tree.flatten_up_to(plain(example))
+                return self.tree.flatten_up_to(example)
             except (ValueError, TypeError):
+                # Where a list was a container, one that is an array elsewhere is no leaf.
+                _, came = flattened(example, None if _has_list(self.tree) else is_array, is_plain=True)
                 raise Misfit(self._structure_misfit(came)) from None
 
     def _structure_misfit(self, came: optree.PyTreeSpec) -> str:
@@ -264,18 +281,23 @@ def _safely(example: Any, take: Callable[[], _Taken]) -> _Taken:
 
 
 def plain(example: Any) -> Any:
-    """The structure with dicts for dataclasses."""
-    if _is_dataclass(example):
-        return {field.name: plain(_value_of(example, field.name)) for field in dataclasses.fields(example)}
-    if isinstance(example, dict | list | tuple):
-        structure: Any = example
-        return optree.tree_map(
-            lambda part: plain(part) if _is_dataclass(part) else part,
-            structure,
-            is_leaf=_is_dataclass,
-            none_is_leaf=True,
-        )
-    return example
+    """The structure with dicts for dataclasses and all mappings, lists and tuples for subclasses of these."""
+    return example if type(example) in _LEAVES else optree.tree_map(_plain_part, example, none_is_leaf=True)
+
+
+def _plain_part(part: Any) -> Any:
+    """A part that `optree` takes for a leaf, as containers that it knows."""
+    if type(part) in _LEAVES:
+        return part
+    if isinstance(part, Mapping):
+        return {key: plain(part[key]) for key in part}
+    if _is_dataclass(part):
+        return {field.name: plain(_value_of(part, field.name)) for field in dataclasses.fields(part)}
+    if isinstance(part, tuple):
+        return tuple(map(plain, part))
+    if isinstance(part, list | UserList | range):
+        return list(map(plain, part))
+    return part
 
 
 def _value_of(record: Any, field: str) -> Any:
@@ -360,6 +382,13 @@ def _dtype(path: str, array: Any) -> np.dtype[Any]:
             f"or that cannot lie in a batch. Convert it, for example with .astype('float32')."
         )
     return native
+
+
+def dtype_repair(expected: Leaf, came: Leaf) -> str:
+    """What to do about a leaf that holds another dtype than is expected."""
+    if expected.signed or came.dtype == expected.dtype or not is_castable(came.dtype, expected.dtype):
+        return "Convert it in your code."
+    return "Convert it in your code, or tell the dtype by `output_signature`: all examples are converted to it."
 
 
 def fixed_shape(leaf: Leaf) -> tuple[int, ...]:

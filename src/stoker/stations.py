@@ -34,7 +34,7 @@ from stoker.sources import (
     is_stored,
 )
 from stoker.sources.marks import mentions_marks
-from stoker.spec import Kind, Leaf, Spec
+from stoker.spec import DTYPES, Kind, Leaf, Spec, plain
 from stoker.values import STRING
 from stoker.worker.calling import called
 from stoker.worker.program import Program, dump, takes_nothing, takes_rng
@@ -307,7 +307,7 @@ class Stations:
 
         if self.is_batched:
             return LOOK_BATCHES
-        return LOOK if collation != Collation() else min(LOOK, self.batching.size)
+        return LOOK if self._skips or collation != Collation() else min(LOOK, self.batching.size)
 
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
         from stoker.worker.reading import RUN
@@ -441,7 +441,7 @@ def _buffer(shuffle: Any) -> int:
 
 def _signed(signature: Any, collation: Collation) -> Form:
     """The form that `output_signature` tells; raises `OptionError`."""
-    specs, tree = optree.tree_flatten(signature)
+    specs, tree = optree.tree_flatten(plain(signature))
     if not specs:
         raise OptionError(f"output_signature must be nested tf.TensorSpecs, got {signature!r}")
     paths = (accessor.codify("") for accessor in tree.accessors())
@@ -460,9 +460,11 @@ def _told(path: str, told: Any) -> Leaf:
         raise OptionError(
             f"{where} must tell the number of dimensions (None for sizes that vary), got {told!r}"
         ) from None
-    dtype = STRING if dtype.kind in "OSU" else dtype
+    dtype = STRING if told.dtype.name == "string" else dtype
+    if dtype != STRING and dtype.name not in DTYPES:
+        raise OptionError(f"{where} tells the dtype {told.dtype.name}, which no batch can hold.")
     if hasattr(told, "ragged_rank"):
         kind = Kind.RAGGED if told.ragged_rank else Kind.DENSE
-        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True, origin=_SIGNED)
+        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True, signed=True, origin=_SIGNED)
     kind = Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE
-    return Leaf(path, tuple(dims), dtype, kind, lenient=True, origin=_SIGNED)
+    return Leaf(path, tuple(dims), dtype, kind, lenient=True, signed=True, origin=_SIGNED)

@@ -11,13 +11,17 @@ what they offer: `__array__`, DLPack, or the attributes of their kind.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from array import array as PackedArray
+from collections import UserList
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from stoker.foreign import Coordinates, is_jax_sparse, is_torch, of_jax_sparse, of_torch
 from stoker.lists import are_numbers, are_strings, is_number, kinds_of
 
 Array = npt.NDArray[Any]
@@ -32,6 +36,15 @@ PYTHON_NUMBERS = {
     float: np.dtype(np.float64),
     complex: np.dtype(np.complex128),
 }
+
+
+#: What is the number in an object of a subclass, whatever its own methods say.
+_NUMBERS: dict[Any, Any] = {
+    int: int.__int__,
+    float: float.__float__,
+    complex: lambda value: complex(value.real, value.imag),
+}
+_BUILTIN = frozenset([*PYTHON_NUMBERS, str, bytes, list, tuple, dict, type(None)])
 
 
 class Misfit(Exception):
@@ -99,7 +112,22 @@ def _canonical(value: Any) -> Array | Ragged | Sparse:
         return _listed(value)
     if isinstance(value, str | bytes):  # NumPy's scalars of strings, which as arrays would lose zeros at their end
         return canonical(encoded(value))
-    return _foreign(value)
+    plain = builtin(value)
+    return _foreign(value) if plain is value else canonical(plain)
+
+
+def builtin(value: Any) -> Any:
+    """A number or a list of a subclass, such as an `IntEnum`, as Python's own; a range as the list of its numbers."""
+    if isinstance(value, np.generic | np.ndarray) or type(value) in _BUILTIN:
+        return value
+    for number in (int, float, complex):
+        if isinstance(value, number):
+            return _NUMBERS[number](value)
+    if isinstance(value, list | UserList | range):
+        return list(value)
+    if isinstance(value, bytearray):
+        return bytes(value)
+    return value
 
 
 def encoded(text: Any) -> bytes:
@@ -278,6 +306,10 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
         raise Misfit("holds a masked array, whose mask would be lost. Fill it: `array.filled(0)`.")
     if isinstance(value, type):
         raise Misfit(f"holds the class {value.__name__} itself. Return an object of it, or an array.")
+    if is_torch(value):
+        return _read(value, of_torch)
+    if is_jax_sparse(value):
+        return _read(value, of_jax_sparse)
     if hasattr(value, "nested_row_splits") and hasattr(value, "flat_values"):
         return _row_split(value.flat_values, tuple(np.asarray(splits, np.int64) for splits in value.nested_row_splits))
     if hasattr(value, "dense_shape") and hasattr(value, "indices") and hasattr(value, "values"):
@@ -295,6 +327,10 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
         return _converted(np.asarray, value)
     if hasattr(value, "__dlpack__"):
         return _converted(np.from_dlpack, value)
+    if isinstance(value, memoryview | PackedArray):
+        return _converted(np.asarray, value)
+    if isinstance(value, Enum):
+        raise Misfit(f"holds {value}, which is no number. Pass its value, or make {type(value).__name__} an IntEnum.")
     if value is None:
         raise Misfit("is None. Return arrays, numbers or strings (did a `return` go missing?).")
     raise Misfit(
@@ -316,6 +352,29 @@ def _row_split(flat: Any, splits: tuple[Array, ...]) -> Ragged:
         raise Misfit("holds ragged values whose row splits do not fit them.")
     assert not isinstance(values, Ragged)
     return Ragged(values, splits)
+
+
+def _read(value: Any, read: Callable[[Any], Array | list[Any] | Coordinates]) -> Array | Ragged | Sparse:
+    """What `read` makes of a foreign value, in canonical form."""
+    try:
+        came = read(value)
+    except Exception as error:  # it lies on a GPU, or has a dtype that NumPy lacks
+        raise _unreadable(value, error) from error
+    if isinstance(came, Coordinates):
+        return _ordered(came.indices, came.values, came.shape)
+    if isinstance(came, list):
+        return _nested([canonical(row) for row in came])
+    return _array(came)
+
+
+def _nested(rows: list[Any]) -> Ragged:
+    """Arrays as rows of one ragged value, with as few ragged dimensions as they have in common."""
+    for rank in range(1, max([1, *(np.ndim(row) for row in rows)])):
+        try:
+            return join_ragged(rows, rank)
+        except Misfit:
+            """An inner dimension differs too."""
+    return join_ragged(rows, max([1, *(np.ndim(row) for row in rows)]))
 
 
 def _converted(convert: Any, value: Any) -> Array | Ragged | Sparse:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stoker.casting import cast, is_castable
 from stoker.errors import SourceError
 from stoker.sources.columns import SparseRows, columns_of
 from stoker.sources.stored import StoredRows
-from stoker.spec import Misfit, flattened, leaf_of
+from stoker.spec import Misfit, Spec, flattened, leaf_of
 from stoker.values import Ragged, Sparse, canonical
 
 
@@ -52,25 +53,27 @@ class ArraySource(Sequence[Any]):
             for array in self.arrays
         )
 
-    @property
-    def is_flat(self) -> bool:
-        """Whether all are arrays of numbers, whose rows can be copied as they are."""
-        return all(array.dtype != object for array in self.arrays)
+    def is_like(self, spec: Spec) -> bool:
+        """Whether its rows are examples of this spec, of whatever dtype that numbers may be converted to."""
+        return spec.tree == self._tree and all(
+            array.dtype != object and array.shape[1:] == leaf.shape and is_castable(array.dtype, leaf.dtype)
+            for array, leaf in zip(self.arrays, spec.leaves, strict=True)
+        )
 
     def take(self, indices: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[Any]]) -> None:
-        """Write the examples `indices` to `rows`, one array for each of ours, by one call each."""
+        """Write the examples `indices` to `rows`, one array for each of ours, by one call each; raises `Unfit`."""
         first, count = int(indices[0]), len(indices)
         in_turn = int(indices[-1]) == first + count - 1 and bool((np.diff(indices) == 1).all())
         for array, out in zip(self.arrays, rows, strict=True):
             if in_turn:
-                out[...] = array[first : first + count]
+                out[...] = cast(array[first : first + count], out.dtype)
             elif isinstance(array, StoredRows):  # what h5py takes at once must be in order
                 for place, index in enumerate(indices.tolist()):
-                    out[place] = array[index]
+                    out[place] = cast(array[index], out.dtype)
             elif array.dtype == out.dtype and array.flags.c_contiguous:
                 np.take(array, indices, axis=0, out=out, mode="clip")  # with "raise", NumPy makes a copy first
             else:
-                out[...] = array[indices]
+                out[...] = cast(array[indices], out.dtype)
 
 
 def from_arrays(*arrays: Any) -> ArraySource:

@@ -12,6 +12,7 @@ writer        examples into slots, and which one does harm there
 describe      what the examples look like
 calling       how a transform is called: with the example, or with its parts
 reading       from the source to examples: read, seed, transform
+likeness      whether an example is like the others, where it may be left out
 digests       whether an example came out as it did before
 lanes         shards that are open, and how far each has come
 seeding       the same random numbers for an example, whichever worker makes it

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from stoker.collation import Pad, Rule, batch_leaf, filler, rounded
 from stoker.spec import Kind, Leaf, Misfit, Spec, leaf_of
 from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, encoded, join_ragged, splits_of, with_splits
-from stoker.worker.fitting import MisfitAt, all_dense, all_fitting, at, fitting, unexpected
+from stoker.worker.fitting import MisfitAt, all_dense, all_fitting, at, fitting, too_long, unexpected
 from stoker.worker.tensorproto import string_tensor
 
 
@@ -130,16 +130,12 @@ def _padded(leaf: Leaf, rule: Pad, fill: Any, values: list[Any]) -> list[Block]:
     forms = all_fitting(leaf, values)
     if any(isinstance(form, Ragged) for form in forms):
         forms = [_rectangle(form, leaf, fill) for form in forms]
+    if rule.truncate:
+        forms = [form[tuple(slice(rule.size(place)) for place in range(form.ndim))] for form in forms]
     sizes = []
     for place, dimension in enumerate(zip(*[form.shape for form in forms], strict=True)):
-        wanted = rule.to[place] if rule.to is not None and place < len(rule.to) else None
-        longest = max(dimension)
-        if wanted is not None and longest > wanted:
-            misfit = Misfit(
-                f"{at(leaf)}it has size {longest} in dimension {place}, more than pad(to={wanted}). Cut it in "
-                "your code, or pad to more."
-            )
-            raise MisfitAt(dimension.index(longest), misfit)
+        wanted, longest = rule.size(place), max(dimension)
+        too_long(leaf, rule, place, longest, dimension.index(longest))
         sizes.append(wanted if wanted is not None else rounded(longest, rule.multiple_of))
     if leaf.dtype == STRING:
         whole = np.empty((len(forms), *sizes), object)

@@ -15,6 +15,7 @@ from stoker.memory.board import SHARD
 from stoker.sources import ShardedSource
 from stoker.spec import Kind, Leaf, Misfit, Spec
 from stoker.worker.lanes import Lanes
+from stoker.worker.likeness import Kinds
 from stoker.worker.messages import Progress
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader, SourceChanged, outputs, weighed
@@ -24,6 +25,8 @@ from stoker.worker.seeding import Seeder
 LOOK, LOOK_BATCHES = 32, 3
 #: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
 LOOK_FURTHER = 512
+#: Of examples that may be left out, so many that are of one kind tell what all look like, where each has a fixed size.
+AGREE = 3
 
 Made = TypeVar("Made")
 
@@ -53,6 +56,9 @@ class Describer:
         examples = self._examples(items)
         if collation.function is not None:
             return self._of_function(list(islice(examples, LOOK)))
+        if self._program.skips:
+            spec = self._commonest(examples)
+            return Form.of(spec, collation.rules(spec))
         some = list(islice(examples, 1))
         if not some:
             raise SourceChanged(self._nothing())
@@ -68,6 +74,30 @@ class Describer:
                 if number >= LOOK and not any(leaf.is_unknown for leaf in spec.leaves):
                     break
         return _suited(Form.of, spec, rules)
+
+    def _commonest(self, examples: Iterator[Any]) -> Spec:
+        """What most of the first examples look like; raises `Misfit` if none of them can be batched."""
+        collation = self._program.collation
+        whole = collation.default == "asis"
+        kinds = Kinds(collation, (lambda batch: _loose(Spec.of(batch), None)) if whole else collation.spec)
+        misfits: list[tuple[Misfit, int | None, int | None]] = []
+        for number, example in enumerate(examples, 1):
+            try:
+                if kinds.add(example) == AGREE:
+                    spec = kinds.commonest()
+                    if whole or is_stacked_in_place(spec, collation.rules(spec)):
+                        break
+            except Misfit as misfit:
+                misfits.append((misfit, self._reader.shard, self._reader.example))
+            is_told = not kinds or not any(leaf.is_unknown for leaf in kinds.commonest().leaves)
+            if number >= (LOOK if is_told else LOOK_FURTHER):
+                break
+        if kinds:
+            return kinds.commonest()
+        if not misfits:
+            raise SourceChanged(self._nothing())
+        first, self._reader.shard, self._reader.example = misfits[0]
+        raise first
 
     def _of_function(self, examples: list[Any]) -> Form:
         """Two batches are made of them: a size that is the number of examples in both is that of the rows."""

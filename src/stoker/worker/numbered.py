@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from stoker.casting import Unfit
 from stoker.sources import ArraySource
 from stoker.sources.map_style import changed_length
 from stoker.sources.marks import SKIP, Many
@@ -37,17 +39,19 @@ class Numbered:
         if self._is_copied(task):
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
-            self._program.source.take(task.indices, [column[rows] for column in columns])
-            return ()
+            with contextlib.suppress(Unfit):  # told below, with its example
+                self._program.source.take(task.indices, [column[rows] for column in columns])
+                return ()
         self._seeder.begin_task()
         dims = self._made(task)
         return self._made(task) if self._seeder.must_redo() else dims
 
     def _is_copied(self, task: Work) -> bool:
         """Whether its rows are copied from arrays, and no code of the user's runs."""
-        source = self._program.source
-        is_plain = isinstance(source, ArraySource) and source.is_flat and self._program.transform is None
-        return is_plain and self._is_in_place(task) and not task.trial and task.filled is None
+        is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
+        if not is_plain or not self._is_in_place(task) or task.trial or task.filled is not None:
+            return False
+        return bool(self._program.source.is_like(self._writer.output.form.spec))
 
     def _is_in_place(self, task: Work) -> bool:
         return self._writer.output.form.in_place and not task.serialized

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import optree
 
+from stoker.collation import Form
 from stoker.errors import summary
 from stoker.memory.board import EXAMPLE, NOTHING, SHARD
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import plain
 from stoker.values import Misfit, canonical, short
 from stoker.worker.keeping import Keeper
+from stoker.worker.likeness import Likeness, read
 from stoker.worker.messages import REASON_BYTES, size
 from stoker.worker.program import Program
 from stoker.worker.report import is_exhausted, lacks_descriptors
@@ -25,8 +27,6 @@ from stoker.worker.seeding import Seeder
 
 #: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
 RUN = 64
-#: What raises nothing when it is read.
-_SETTLED = np.ndarray, np.generic, str, bytes, int, float, complex
 #: Characters of an error that are told of a skipped example.
 _SHOWN = 200
 
@@ -46,7 +46,7 @@ class Reader:
     Attributes:
         without: examples that are left out, because they kill workers.
         exhausted: whether no file descriptor or no memory is left in this process.
-        skipped: those that raised and were left out, with what they raised, since `begin_task`.
+        skipped: those that raised or were unlike the others and were left out, with the reason, since `begin_task`.
         keeps: whether examples are still needed when the next one is made: see `stoker.worker.keeping`.
     """
 
@@ -64,6 +64,11 @@ class Reader:
         self.keeps = True
         self.skipped: list[tuple[int, str]] = []
         self._reason_bytes = 0
+        self._likeness: Likeness | None = None
+
+    def learn(self, form: Form) -> None:
+        """Take on what examples look like."""
+        self._likeness = Likeness(form)
 
     @property
     def example(self) -> int | None:
@@ -91,11 +96,11 @@ class Reader:
         self.example, self.without, self.skipped, self._reason_bytes = None, frozenset(without), [], 0
 
     def skip(self, number: int, error: BaseException) -> None:
-        """Leave out this example, which raised; raises the error where that is not wanted."""
+        """Leave out this example, which raised or is unlike the others; raises the error where that is not wanted."""
         if not self._skips or isinstance(error, KeyboardInterrupt) or lacks_descriptors(error):
             raise error
         self.exhausted = self.exhausted or is_exhausted(error)
-        reason = summary(error)[:_SHOWN]
+        reason = _reason(error)[:_SHOWN]
         self._reason_bytes += size(reason)
         self.skipped.append((number, reason if self._reason_bytes <= REASON_BYTES else ""))
 
@@ -210,18 +215,17 @@ class Reader:
         return transform(example, rng=self._seeder.rng(seed)) if self._wants_rng else transform(example)
 
     def settled(self, output: Any) -> Any:
-        """`output`, whose parts have been read once where examples may be left out.
+        """`output`, whose parts have been read once where examples may be left out; raises what they raise then.
 
-        A truncated image may raise only then, and is this example's fault. That a part is nothing that can be
-        batched is told later, of all examples alike.
+        Once it is known what examples look like, one that looks different raises `Misfit`.
         """
         if not self._settles or output is SKIP:
             return output
         if type(output) is Many:
             return Many(map(self.settled, output.examples))
-        for leaf in optree.tree_leaves(plain(output)):
-            if not isinstance(leaf, _SETTLED) and (error := _raised_by(leaf)) is not None:
-                raise error
+        if self._likeness is not None:
+            return self._likeness.taken(output)
+        read(output)
         return output
 
 
@@ -230,13 +234,11 @@ def as_is(example: Any) -> Any:
     return example
 
 
-def _raised_by(leaf: Any) -> BaseException | None:
-    """What an object raises when NumPy reads it."""
-    try:
-        canonical(leaf)
-    except Misfit as misfit:
-        return misfit.__cause__
-    return None
+def _reason(error: BaseException) -> str:
+    """Why an example is left out."""
+    if isinstance(error, Misfit):
+        return str(error).replace("as in the first examples", "as in the others").removesuffix(".")  # it may be one
+    return summary(error)
 
 
 def _not_one_each(asked: int, came: int) -> str:

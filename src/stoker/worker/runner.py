@@ -110,7 +110,9 @@ class Runner:
 
     def learn(self, known: FormKnown) -> None:
         """Take on the form that all workers write by."""
-        self._writer.output.learn(pickle.loads(known.pickled))
+        form = pickle.loads(known.pickled)
+        self._writer.output.learn(form)
+        self._reader.learn(form)
 
     def leave(self, leave: Leave) -> None:
         """Close the shards of an epoch."""
