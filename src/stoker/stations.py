@@ -104,7 +104,9 @@ class Stations:
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
         window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
-        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal, pads)
+        self.batching = Batching(
+            size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal, pads
+        )
         self._uneven = transform is not None and mentions_marks(transform)
         self.check_deal(self.deal)
         length = self._plan.length if self._plan is not None else None

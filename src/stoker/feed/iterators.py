@@ -114,7 +114,9 @@ class Iterators:
     def tell(self, error: StokerError) -> StokerError:
         """Keep an error, of which TensorFlow keeps but the text; returns what is raised in its place."""
         self._loader._keep(error.with_traceback(None))
-        return plain(error)(f"{error}\n\n(TensorFlow passes on this text alone. The error itself is `loader.last_error`.)")
+        return plain(error)(
+            f"{error}\n\n(TensorFlow passes on this text alone. The error itself is `loader.last_error`.)"
+        )
 
     def end(self, number: int) -> None:
         """An iterator is at its end, or nobody has it any more."""

@@ -25,7 +25,7 @@ def worker_error(message: str, cause: BaseException | None, **known: Any) -> Wor
         known: see `WorkerError`.
     """
     try:
-        kind = _joined(type(cause))
+        kind = WorkerError if cause is None else _joined(type(cause))
         error = kind(message, **known)
         if kind is not WorkerError:
             told = {name: getattr(cause, name) for name in _ATTRIBUTES if hasattr(cause, name)}
@@ -39,7 +39,7 @@ def worker_error(message: str, cause: BaseException | None, **known: Any) -> Wor
 
 
 @lru_cache(maxsize=256)
-def _joined(kind: type[BaseException]) -> type[WorkerError]:
+def _joined(kind: Any) -> type[WorkerError]:
     """The type of errors that are also of this kind."""
     if not issubclass(kind, Exception) or issubclass(kind, _PLAIN) or issubclass(WorkerError, kind):
         return WorkerError

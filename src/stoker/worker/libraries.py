@@ -225,6 +225,7 @@ def _state_of(value: Any) -> Any:
 
 def restore(held: Sequence[Held], states: Sequence[Any]) -> None:
     """Set their states back."""
+    value: Any
     for value, state in zip(held, states, strict=True):
         if isinstance(value, np.random.Generator):
             value.bit_generator.state = state

@@ -83,8 +83,9 @@ def dump(program: Program) -> Memfd:
             "or drop it in `__getstate__`; `workers=0` runs without sending anything."
         ) from cause(error)
     place = {"path": [path for path in sys.path if isinstance(path, str)], "cwd": _cwd(), "argv": sys.argv}
-    parts = [json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)]
-    return write_bundle(parts, shared=program.shares)
+    return write_bundle(
+        [json.dumps(place).encode(), pickled, *(buffer.raw() for buffer in buffers)], shared=program.shares
+    )
 
 
 def takes_rng(function: Callable[..., Any] | None) -> bool:

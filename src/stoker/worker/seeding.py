@@ -214,7 +214,9 @@ class KeptState:
         self._numpy = np.random.get_state()
         self._seeder.forget_libraries()
         self._ends = ExitStack()
-        self._watch = Watch(self._seeder.found, {"torch": self._torch, KERAS: self._keras}, thread=threading.get_ident())
+        self._watch = Watch(
+            self._seeder.found, {"torch": self._torch, KERAS: self._keras}, thread=threading.get_ident()
+        )
 
     def __exit__(self, *exc: object) -> None:
         self._watch.end()
