@@ -51,8 +51,7 @@ def test_an_error_of_the_users_ends_no_loop_in_silence() -> None:
         stoker.Loader(range(4), transform=raising.stops, batch_size=2, workers=0) as loader,
         pytest.raises(stoker.WorkerError, match="StopIteration"),
     ):
-        for _ in loader:
-            """It must not look like the end."""
+        list(loader)  # it must not look like the end
 
 
 @pytest.mark.parametrize("source", [raising.Scratch(), raising.Doubled()])
@@ -70,9 +69,11 @@ def test_a_buffer_of_the_sources_own_works_where_arrays_are_not_shared() -> None
 
 
 def test_a_debugger_in_a_worker_names_what_to_do() -> None:
-    with stoker.Loader(range(2), transform=raising.debugs, workers=1) as loader:
-        with pytest.raises(stoker.WorkerError, match="With workers=0 the code runs in this process"):
-            list(loader)
+    with (
+        stoker.Loader(range(2), transform=raising.debugs, workers=1) as loader,
+        pytest.raises(stoker.WorkerError, match="With workers=0 the code runs in this process"),
+    ):
+        list(loader)
 
 
 def test_the_error_behind_tensorflows_is_kept() -> None:
@@ -87,7 +88,7 @@ def test_the_error_behind_tensorflows_is_kept() -> None:
         assert info.value.__cause__ is loader.last_error
         assert isinstance(loader.last_error, KeyError)
         assert isinstance(loader.last_error.__cause__, KeyError)
-        with pytest.raises(tf.errors.UnknownError, match="loader.last_error"):
+        with pytest.raises(tf.errors.UnknownError, match=r"loader\.last_error"):
             loader.to_tf().reduce(0, lambda number, _: number)
 
 

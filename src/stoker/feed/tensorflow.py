@@ -69,7 +69,7 @@ def dataset(
     deal: Deal | None = None,
     sums: bool | None = None,
 ) -> tf.data.Dataset:
-    """The batches of `loader`; see `Loader.to_tf`. `sums`: for losses that are sums, if that is not the Loader's own."""
+    """The batches of `loader`; see `Loader.to_tf`. `sums`: whether losses are sums, where the Loader is not asked."""
     tf = _tensorflow()
     close_before_others()
     listen_for_interrupts()

@@ -23,6 +23,7 @@ from stoker.plan.permutation import mix
 MODULE = "keras.src.random.seed_generator"
 #: Numbers of generators that compiled functions draw from; those that Python draws from are counted from 0.
 _COMPILED = 1 << 20
+_compiled: list[weakref.ref[Any]] = []
 
 
 class KerasSeeds:
@@ -35,7 +36,6 @@ class KerasSeeds:
     def __init__(self, module: ModuleType) -> None:
         self._module, self._seed = module, 0
         self._set: dict[int, Any] = {}
-        self._compiled: list[weakref.ref[Any]] = []
         self._kept: list[tuple[Any, Any]] | None = None
         self._defaults = random.Random(0)
         self._is_seeded = False
@@ -44,7 +44,7 @@ class KerasSeeds:
         """The example with this seed begins."""
         self._seed, self._is_seeded = seed, False
         self._set.clear()
-        for number, reference in enumerate(self._compiled):
+        for number, reference in enumerate(_compiled):
             if (generator := reference()) is not None:
                 self._assign(generator, _COMPILED + number)
 
@@ -56,10 +56,10 @@ class KerasSeeds:
         if tf is None or tf.executing_eagerly():
             self._assign(generator, len(self._set))
             self._set[id(generator)] = generator
-        elif not any(reference() is generator for reference in self._compiled):
-            self._compiled.append(weakref.ref(generator))
+        elif not any(reference() is generator for reference in _compiled):
+            _compiled.append(weakref.ref(generator))
             with tf.init_scope():
-                self._assign(generator, _COMPILED + len(self._compiled) - 1)
+                self._assign(generator, _COMPILED + len(_compiled) - 1)
 
     def randint(self, low: int, high: int) -> int:
         """A seed for what is made without one: not drawn from `random`, which the example may draw from as well."""

@@ -5,8 +5,9 @@ They are made of exceptions for which that is safe. Their text is ours, whatever
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from stoker.errors import StokerError, WorkerError
 
@@ -25,7 +26,7 @@ def worker_error(message: str, cause: BaseException | None, **known: Any) -> Wor
         known: see `WorkerError`.
     """
     try:
-        kind = _joined(type(cause))
+        kind = WorkerError if cause is None else _joined(type(cause))
         error = kind(message, **known)
         if kind is not WorkerError:
             told = {name: getattr(cause, name) for name in _ATTRIBUTES if hasattr(cause, name)}
@@ -38,8 +39,7 @@ def worker_error(message: str, cause: BaseException | None, **known: Any) -> Wor
     return error
 
 
-@lru_cache(maxsize=256)
-def _joined(kind: type[BaseException]) -> type[WorkerError]:
+def _made(kind: type[BaseException]) -> type[WorkerError]:
     """The type of errors that are also of this kind."""
     if not issubclass(kind, Exception) or issubclass(kind, _PLAIN) or issubclass(WorkerError, kind):
         return WorkerError
@@ -53,6 +53,10 @@ def _joined(kind: type[BaseException]) -> type[WorkerError]:
         "_stoker_joins": kind,
     }
     return type(WorkerError.__name__, (WorkerError, kind), told)
+
+
+#: Of each kind there is one: `except` and pickle compare types.
+_joined = cast("Callable[[type[BaseException]], type[WorkerError]]", lru_cache(maxsize=256)(_made))
 
 
 def _reduced(error: Any) -> Any:

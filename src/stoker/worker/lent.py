@@ -8,18 +8,17 @@ what it only attaches to.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from stoker.worker.libraries import Watch
+from stoker.worker.libraries import Importing
 
 _SEGMENT = "shared_memory"
 
 
-class Lent(Watch):
+class Lent(Importing):
     """Puts it into the modules of multiprocessing as soon as they are imported.
 
     Args:
@@ -36,15 +35,10 @@ class Lent(Watch):
             "multiprocessing.resource_tracker": self._resource_tracker,
             "multiprocessing.shared_memory": self._shared_memory,
         }
-        self._names = set(self._to)
-        for name in self._to:
-            if name in sys.modules:
-                self.imported(sys.modules[name])
-        sys.meta_path.insert(0, self)
+        super().__init__(self._to)
 
     def imported(self, module: ModuleType) -> None:
         """One of the modules is there."""
-        self._names.discard(module.__name__)
         self._to[module.__name__](module)
 
     def _process(self, module: Any) -> None:

@@ -11,7 +11,9 @@ import importlib.machinery
 import random
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import dropwhile, islice
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
@@ -53,7 +55,65 @@ _LIBRARIES: dict[str, Callable[[ModuleType], SetSeed]] = {
 }
 
 
-class Watch:
+class Importing(ABC):
+    """Calls `imported` with each of some modules, once it has been loaded.
+
+    Args:
+        names: of the modules. Those that have been imported before are passed to `imported` at once.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+        for name in list(self._names):
+            if name in sys.modules:
+                self._is_there(sys.modules[name])
+        sys.meta_path.insert(0, self)
+
+    @abstractmethod
+    def imported(self, module: ModuleType) -> None:
+        """One of the modules is there."""
+
+    def end(self) -> None:
+        """Watch no longer."""
+        sys.meta_path.remove(self)
+
+    def wants(self, name: str) -> bool:
+        """Whether the loading of this module is watched."""
+        return name in self._names
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Whatever the others find, if its loading is to be watched."""
+        if not self.wants(name):
+            return None
+        finders = dropwhile(lambda finder: finder is not self, list(sys.meta_path))  # another thread may remove it
+        for finder in islice(finders, 1, None):
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = cast("Any", _Watched(spec.loader, self))
+                return spec
+        return None
+
+    def load(self, loader: Any, module: ModuleType) -> None:
+        """Load a module as `loader` does."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = loader  # as if nobody had watched
+        self.run(loader, module)
+        if module.__name__ in self._names:
+            self._is_there(module)
+
+    def run(self, loader: Any, module: ModuleType) -> None:
+        """Run the module's code."""
+        loader.exec_module(module)
+
+    def _is_there(self, module: ModuleType) -> None:
+        self._names.discard(module.__name__)
+        self.imported(module)
+
+
+class Watch(Importing):
     """Calls `found` with what sets a library's seed, when the library has been imported.
 
     Importing changes no random state: some modules draw from `random` when they are loaded, within whatever example
@@ -72,58 +132,35 @@ class Watch:
         *,
         thread: int | None = None,
     ) -> None:
-        self._found, self._libraries, self._thread = found, libraries, thread
-        self._names = set(libraries)
-        self._loading = 0
-        for name in list(self._names):
-            if name in sys.modules:
-                self._imported(sys.modules[name])
-        sys.meta_path.insert(0, self)
+        self._found, self._libraries, self._thread, self._loading = found, libraries, thread, 0
+        super().__init__(libraries)
 
-    def end(self) -> None:
-        """Watch no longer."""
-        sys.meta_path.remove(self)
+    def imported(self, module: ModuleType) -> None:
+        """A library is there."""
+        self._found(self._libraries[module.__name__](module))
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Whatever the others find, if its loading is to be watched."""
-        if self._thread not in (None, threading.get_ident()) or (self._loading and name not in self._names):
-            return None
-        for finder in sys.meta_path:
-            spec = None if isinstance(finder, Watch) else finder.find_spec(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = cast("Any", _Watched(spec.loader, self))
-                return spec
-        return None
+    def wants(self, name: str) -> bool:
+        """All modules, as any may draw random numbers; within one that is being loaded, the libraries."""
+        return self._thread in (None, threading.get_ident()) and (not self._loading or name in self._names)
 
-    def load(self, loader: Any, module: ModuleType) -> None:
-        """Load a module as `loader` does."""
-        if module.__spec__ is not None:
-            module.__spec__.loader = module.__loader__ = loader  # as if nobody had watched
+    def run(self, loader: Any, module: ModuleType) -> None:
+        """Run its code, and put the random states back."""
         numpys = sys.modules.get("numpy.random") if module.__name__ != "numpy.random" else None
         states = random.getstate(), numpys and numpys.get_state()
         self._loading += 1
         try:
-            loader.exec_module(module)
+            super().run(loader, module)
         finally:
             self._loading -= 1
             random.setstate(states[0])
             if numpys is not None:
                 numpys.set_state(states[1])
-        if module.__name__ in self._names:
-            self._imported(module)
-
-    def _imported(self, module: ModuleType) -> None:
-        self._names.discard(module.__name__)
-        self._found(self._libraries[module.__name__](module))
 
 
 class _Watched:
     """The loader of a module that is watched."""
 
-    def __init__(self, loader: Any, watch: Watch) -> None:
+    def __init__(self, loader: Any, watch: Importing) -> None:
         self._loader, self._watch = loader, watch
 
     def __getattr__(self, name: str) -> Any:
@@ -225,6 +262,7 @@ def _state_of(value: Any) -> Any:
 
 def restore(held: Sequence[Held], states: Sequence[Any]) -> None:
     """Set their states back."""
+    value: Any
     for value, state in zip(held, states, strict=True):
         if isinstance(value, np.random.Generator):
             value.bit_generator.state = state

@@ -90,8 +90,9 @@ def dump(program: Program) -> Memfd:
         "key": _key(),
         "seed": program.seed if program.seeds_globals else None,
     }
-    written = [json.dumps(place).encode(), rest, pickled, *(buffer.raw() for buffer in buffers)]
-    return write_bundle(written, shared=program.shares)
+    return write_bundle(
+        [json.dumps(place).encode(), rest, pickled, *(buffer.raw() for buffer in buffers)], shared=program.shares
+    )
 
 
 def takes_rng(function: Callable[..., Any] | None) -> bool:

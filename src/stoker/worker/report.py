@@ -127,10 +127,10 @@ def _advice(summary: str) -> str:
     """What to do about some exceptions that user code meets here and not elsewhere."""
     if _READ_ONLY.match(summary):
         return (
-            "\n\nThe arrays of the source and the transform are one copy, which all workers share, so none may write to "
-            "them: each example must come out the same whoever makes it. Write to a new array (`x = x * 2` instead of "
-            "`x *= 2`, or `x = x.copy()`), make buffers where they are filled, or let each worker have arrays of its "
-            "own with share=False."
+            "\n\nThe arrays of the source and the transform are one copy, which all workers share, so none may write "
+            "to them: each example must come out the same whoever makes it. Write to a new array (`x = x * 2` "
+            "instead of `x *= 2`, or `x = x.copy()`), make buffers where they are filled, or let each worker have "
+            "arrays of its own with share=False."
         )
     if summary.startswith("bdb.BdbQuit"):
         return (

@@ -209,21 +209,18 @@ class KeptState:
         self._libraries: dict[str, Any] = {}
 
     def __enter__(self) -> None:
-        self._states = states_of(self._held)
-        self._random = random.getstate()
-        self._numpy = np.random.get_state()
-        self._seeder.forget_libraries()
-        self._ends = ExitStack()
-        self._watch = Watch(
-            self._seeder.found, {"torch": self._torch, KERAS: self._keras}, thread=threading.get_ident()
-        )
+        with ExitStack() as ends:
+            ends.callback(restore, self._held, states_of(self._held))
+            ends.callback(random.setstate, random.getstate())
+            ends.callback(np.random.set_state, np.random.get_state())
+            self._seeder.forget_libraries()
+            self._ends = ends
+            libraries = {"torch": self._torch, KERAS: self._keras}
+            ends.callback(Watch(self._seeder.found, libraries, thread=threading.get_ident()).end)
+            self._ends = ends.pop_all()
 
     def __exit__(self, *exc: object) -> None:
-        self._watch.end()
         self._ends.close()
-        random.setstate(self._random)
-        np.random.set_state(self._numpy)
-        restore(self._held, self._states)
 
     def _torch(self, module: ModuleType) -> SetSeed:
         self._ends.callback(module.default_generator.set_state, module.default_generator.get_state())
