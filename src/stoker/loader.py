@@ -78,8 +78,8 @@ class Loader:
         pad_remainder: fill the last batch up, with examples of its own whose `sample_weight` is 0; the others get
             1, or keep theirs. Examples must be (x, y) or (x, y, weight).
         worker_init: a function without parameters, called once in each worker before the source is loaded: for what
-            the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random states
-            are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
+            the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random
+            states are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
             With `workers=0` it is called in the pulling thread, before the first example.
         worker_env: environment variables of the workers, beside the trainer's; None removes one. Workers see no GPU
             (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:

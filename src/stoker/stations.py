@@ -259,9 +259,7 @@ class Stations:
         if self.workers:
             from stoker.engines.processes import ProcessEngine
 
-            engine = ProcessEngine(
-                dump(program), slots, inboxes, self.workers, self._timeout, self._environment
-            )
+            engine = ProcessEngine(dump(program), slots, inboxes, self.workers, self._timeout, self._environment)
         else:
             from stoker.engines.inline import InlineEngine
 

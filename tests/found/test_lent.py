@@ -1,4 +1,4 @@
-"""Nothing of the user's is cleaned up by a worker; what multiprocessing shares with its own processes reaches workers."""
+"""Nothing of the user's is cleaned up by a worker; what multiprocessing shares with its processes reaches workers."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def test_proxies_of_a_manager_and_the_manager_itself_can_be_sent(tmp_path: Path)
     ]
 
 
-@pytest.mark.parametrize("name", ["Value", "Array", "Event", "Lock", "Queue", "Semaphore", "Condition", "RawValue", "Pipe"])
+@pytest.mark.parametrize(
+    "name", ["Value", "Array", "Event", "Lock", "Queue", "Semaphore", "Condition", "RawValue", "Pipe"]
+)
 def test_what_can_only_be_inherited_is_refused_with_the_repair(name: str) -> None:
     make = getattr(multiprocessing.get_context("fork"), name)
     arguments = {"Value": ("i", 1), "Array": ("i", [1]), "RawValue": ("i",)}.get(name, ())

@@ -15,7 +15,7 @@ import stoker
 
 #: What scripts and notebooks hold that pickles by a name, or is asked for by one.
 CODE = '''
-import contextvars, functools, multiprocessing, pickle, threading
+import __main__, contextvars, functools, multiprocessing, pickle, threading
 import numpy as np
 import stoker
 
@@ -76,6 +76,7 @@ class Source:
         assert handle() is handle() is same_handle()
         assert self.missing is MISSING and pickle.loads(pickle.dumps(MISSING)) is MISSING
         local.value = i
+        assert __main__.triple is triple and __main__.Record.__name__ == "Record"
         with lock:
             (record,) = pickle.loads(PICKLED)
         with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -136,7 +137,7 @@ def test_it_works_in_a_notebook(tmp_path: Path) -> None:
     assert notebook.cells[1].outputs[0].text == f"{EXPECTED}\n"
 
 
-SMALL = '''
+SMALL = """
 import stoker
 from helper import half
 
@@ -152,7 +153,7 @@ def doubled(x):
 def batches():
     with stoker.Loader(Source(), transform=doubled, workers=1) as loader:
         return [batch.tolist() for batch in loader]
-'''
+"""
 
 
 def test_modules_that_a_fresh_interpreter_cannot_import_travel_by_value(tmp_path: Path) -> None:

@@ -72,9 +72,7 @@ class Child:
     The calling thread must live as long as the worker is wanted: the kernel kills it with that thread.
     """
 
-    def __init__(
-        self, number: int, program: int, memory: Sequence[int], environment: Mapping[str, str | None]
-    ) -> None:
+    def __init__(self, number: int, program: int, memory: Sequence[int], environment: Mapping[str, str | None]) -> None:
         self.number = number
         self.told = False  # the spec
         self.ended = False

@@ -1,4 +1,4 @@
-"""Which modules a fresh interpreter cannot import: the script, a notebook, what was made by `exec` or found elsewhere."""
+"""Which modules a fresh interpreter cannot import: the script, a notebook, what `exec` made, what lies elsewhere."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def _is_found(name: str, spec: Any, parent: str) -> bool:
         return True
     found = PathFinder.find_spec(name, path)
     if found is not None:
-        return found.origin == spec.origin or os.path.realpath(found.origin or "") == os.path.realpath(spec.origin or "")
+        return found.origin == spec.origin or os.path.realpath(found.origin or "") == os.path.realpath(
+            spec.origin or ""
+        )
     others = [finder for finder in sys.meta_path if finder not in _STANDARD]
     return any(_lives_on(finder) and finder.find_spec(name, path) is not None for finder in others)
 

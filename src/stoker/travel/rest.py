@@ -35,7 +35,9 @@ def rest_of(sent: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Pickle of the other functions and classes of the same modules."""
     known = {id(value): (module, name) for module, values in sent.items() for name, value in values.items()}
     found = {
-        module: {name: value for name, value in _variables(module) if _is_defined(value, module) and id(value) not in known}
+        module: {
+            name: value for name, value in _variables(module) if _is_defined(value, module) and id(value) not in known
+        }
         for module in sent
     }
     try:

@@ -21,6 +21,8 @@ from stoker.memory.board import PHASE, Phase
 from stoker.worker import STACK_SIGNAL
 from stoker.worker.current import tells_in_process
 from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.initial import initialise
+from stoker.worker.lent import Lent
 from stoker.worker.libraries import Watch, came_with_program
 from stoker.worker.messages import (
     MAX_BYTES,
@@ -36,8 +38,6 @@ from stoker.worker.messages import (
     encode,
     unbundled,
 )
-from stoker.worker.initial import initialise
-from stoker.worker.lent import Lent
 from stoker.worker.program import Arrived
 from stoker.worker.report import failure
 from stoker.worker.runner import Runner
@@ -110,6 +110,7 @@ def _serve(
             initialise(init, arrived.seed, number)
             kind = "program"
         program = arrived.program()
+        del arrived  # it refers to all that came
     except BaseException as error:
         send(failure(-1, kind, error))
         return True
