@@ -26,8 +26,8 @@ _Made = TypeVar("_Made")
 def cannot_be_copied(what: str) -> ProgramError:
     """The error for a copy or a pickle of something that holds processes."""
     return ProgramError(
-        f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source and "
-        "its options instead, and make the Loader there."
+        f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source "
+        "and its options instead, and make the Loader there."
     )
 
 

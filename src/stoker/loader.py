@@ -94,8 +94,8 @@ class Loader:
             fills again for each example: it gets pages of its own where it does. What it wrote stays there, for later
             examples of the same worker alone: `x *= 2` on an example of the source then gives other data each epoch.
         worker_init: a function without parameters, called once in each worker before the source is loaded: for what
-            the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random states
-            are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
+            the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random
+            states are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
             With `workers=0` it is called in the pulling thread, before the first example.
         worker_env: environment variables of the workers, beside the trainer's; None removes one. Workers see no GPU
             (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:

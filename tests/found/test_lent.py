@@ -1,4 +1,4 @@
-"""Nothing of the user's is cleaned up by a worker; what multiprocessing shares with its own processes reaches workers."""
+"""Nothing of the user's is cleaned up by a worker; what multiprocessing shares with its processes reaches workers."""
 
 from __future__ import annotations
 

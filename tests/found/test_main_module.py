@@ -15,7 +15,7 @@ import stoker
 
 #: What scripts and notebooks hold that pickles by a name, or is asked for by one.
 CODE = '''
-import contextvars, functools, multiprocessing, pickle, threading
+import __main__, contextvars, functools, multiprocessing, pickle, threading
 import numpy as np
 import stoker
 
@@ -76,6 +76,7 @@ class Source:
         assert handle() is handle() is same_handle()
         assert self.missing is MISSING and pickle.loads(pickle.dumps(MISSING)) is MISSING
         local.value = i
+        assert __main__.triple is triple and __main__.Record.__name__ == "Record"
         with lock:
             (record,) = pickle.loads(PICKLED)
         with multiprocessing.get_context("fork").Pool(1) as pool:

@@ -146,7 +146,7 @@ def test_a_loader_and_its_iterator_say_what_to_send_instead(copies: Any) -> None
     with stoker.Loader([1, 2], workers=0) as loader:
         for value in (loader, iter(loader)):
             with pytest.raises(
-                stoker.ProgramError, match="cannot be pickled or copied.* Send its source and its options instead"
+                stoker.ProgramError, match=r"cannot be pickled or copied.* Send its source and its options instead"
             ):
                 copies(value)
         with pytest.raises(stoker.ProgramError, match=r"source\.handle.*make the Loader there\. `workers=0`"):

@@ -14,7 +14,7 @@ import gc
 import io
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -47,12 +47,12 @@ class Namesake(ModuleType):
         return rest[name]
 
 
-def settle(sent: Mapping[str, Mapping[str, Any]], rest: bytes | memoryview) -> None:
-    """Let the names of modules that cannot be imported be found in this process.
+def stand_in(names: Collection[str], rest: bytes | memoryview) -> None:
+    """Let modules that cannot be imported be found in this process.
 
     Args:
-        sent: what came with the program, by module and name.
-        rest: pickle of the other definitions, likewise.
+        names: theirs.
+        rest: pickle of the definitions that do not come with the program, by module and name.
     """
 
     @functools.cache
@@ -60,12 +60,16 @@ def settle(sent: Mapping[str, Mapping[str, Any]], rest: bytes | memoryview) -> N
         found: dict[str, dict[str, Any]] = pickle.loads(rest)
         return found
 
+    for name in names:
+        sys.modules[name] = Namesake(name, lambda name=name: others().get(name, {}))  # type: ignore[misc]
+    if MAIN[1] in names:  # multiprocessing has started the trainer: there both are one module
+        sys.modules[MAIN[0]] = sys.modules[MAIN[1]]
+
+
+def settle(sent: Mapping[str, Mapping[str, Any]]) -> None:
+    """What came with the program has a name in these modules; by module and name."""
     for name, values in sent.items():
-        module = sys.modules[name] = Namesake(name, lambda name=name: others().get(name, {}))  # type: ignore[misc]
-        vars(module).update(values)
-    main = next((sys.modules[name] for name in reversed(MAIN) if name in sent), None)
-    if main is not None:
-        sys.modules["__main__"] = main
+        vars(sys.modules[name]).update(values)
 
 
 def sent(module: str, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Which modules a fresh interpreter cannot import: the script, a notebook, what was made by `exec` or found elsewhere."""
+"""Which modules a fresh interpreter cannot import: the script, a notebook, what `exec` made, what lies elsewhere."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import gc
+import importlib
 import io
 import pickle
 import sys
@@ -104,7 +105,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
             if not _given[name] and name in cloudpickle.list_registry_pickle_by_value():
                 return  # the user's own wish, and his to end
             _given[name] += 1
-            if _given[name] == 1 and (module := sys.modules[name]).__name__ == name:
+            module = sys.modules.get(name)
+            if _given[name] == 1 and module is not None and module.__name__ == name:
                 cloudpickle.register_pickle_by_value(module)
 
     @staticmethod
@@ -121,11 +123,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         """How objects of this type are pickled; None for cloudpickle's way."""
         if (reduce := self._by_type().get(threading.local if issubclass(kind, threading.local) else kind)) is not None:
             return reduce
+        if kind in self.dispatch_table:
+            return None
         names = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
         for name, reduce in _BY_NAME.items():
             if name in names:
                 return reduce
-        if self.travels(kind.__module__) and kind.__reduce__ is not object.__reduce__:
+        if self.travels(kind.__module__) and getattr(kind, "__reduce__", None) is not object.__reduce__:
             return self._named
         if self._keeps and isinstance(getattr(kind, "__del__", None), types.FunctionType):
             return _kept
@@ -153,9 +157,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         return arrival.cached, (_mark(value), value.__wrapped__, value.cache_parameters()), state
 
     def _module(self, value: Any) -> Any:
-        self.travels(value.__name__)
-        if value.__name__ in MAIN and value is sys.modules.get(value.__name__):
-            return sys.modules.__getitem__, (value.__name__,)
+        if self.travels(value.__name__) and value.__name__ in MAIN:
+            return importlib.import_module, (value.__name__,)
         return NotImplemented
 
     def _lock(self, value: Any) -> Any:

@@ -108,6 +108,7 @@ def _serve(
             initialise(init, arrived.seed, number)
             kind = "program"
         program = arrived.program()
+        del arrived  # it refers to all that came
     except BaseException as error:
         send(failure(-1, kind, error))
         return True

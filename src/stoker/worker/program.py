@@ -24,7 +24,7 @@ import numpy as np
 from stoker.collation import Collation
 from stoker.errors import ProgramError, cause
 from stoker.memory import Memfd, open_bundle, write_bundle
-from stoker.travel.arrival import settle
+from stoker.travel.arrival import settle, stand_in
 from stoker.worker.libraries import came_with_program, is_held, reduced
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def dump(program: Program) -> Memfd:
     """Write the program to shared memory. Raises `ProgramError`."""
     buffers: list[pickle.PickleBuffer] = []
     try:
-        pickled, rest = _pickled(program, buffers)
+        pickled, rest, modules = _pickled(program, buffers)
     except Exception as error:
         from stoker.worker.unpicklable import refusal
 
@@ -87,6 +87,7 @@ def dump(program: Program) -> Memfd:
         "path": [path for path in sys.path if isinstance(path, str)],
         "cwd": _cwd(),
         "argv": sys.argv,
+        "modules": modules,
         "key": _key(),
         "seed": program.seed if program.seeds_globals else None,
     }
@@ -126,8 +127,8 @@ def held_by(program: Program) -> list[Held]:
 
 def _pickled(
     program: Program, buffers: list[pickle.PickleBuffer], held: list[Held] | None = None
-) -> tuple[bytes, bytes]:
-    """Three pickles in a row, and the rest of the user's definitions.
+) -> tuple[bytes, bytes, list[str]]:
+    """Three pickles in a row, the rest of the user's definitions, and the modules that these are of.
 
     The three share their objects: `worker_init`, the program, and what of it has a name in modules that a worker
     cannot import.
@@ -148,11 +149,11 @@ def _pickled(
         pickler.dump(program.worker_init)
         pickler.dump(program)
         if held is not None:
-            return b"", b""
+            return b"", b"", []
         pickler.travels("__main__")
         sent = sent_of(pickler)
         pickler.dump(sent)
-    return file.getvalue(), rest_of(sent)
+    return file.getvalue(), rest_of(sent), list(sent)
 
 
 def _mapped_file(array: np.memmap[Any, Any]) -> Any:
@@ -175,7 +176,7 @@ class Arrived:
     """
 
     def __init__(self, fd: int) -> None:
-        place, self._rest, pickled, *buffers = open_bundle(fd)
+        place, rest, pickled, *buffers = open_bundle(fd)
         where = json.loads(bytes(place))
         sys.path[:], sys.argv[:] = where["path"], where["argv"]
         if where["cwd"] is not None:
@@ -184,6 +185,7 @@ class Arrived:
         self.seed: int | None = where["seed"]
         self._pickles = pickle.Unpickler(io.BytesIO(pickled), buffers=buffers)
         came_with_program.clear()
+        stand_in(where["modules"], rest)
 
     def worker_init(self) -> Callable[[], Any] | None:
         """What is called first."""
@@ -194,7 +196,7 @@ class Arrived:
         """The program."""
         program = self._pickles.load()
         assert isinstance(program, Program)
-        settle(self._pickles.load(), self._rest)
+        settle(self._pickles.load())
         return program
 
 

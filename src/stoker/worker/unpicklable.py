@@ -22,7 +22,7 @@ def refusal(roots: dict[str, Any], error: Exception) -> str:
         path, reason = culprit(roots, error)
     except Exception:  # an attribute of the user's that raises when it is looked at: tell what is known
         path, reason = "source or transform", summary(error)
-    return f"{path} cannot be sent to a worker process: {reason}. {_repair(reason)}"
+    return f"{path} cannot be sent to a worker process: {reason.rstrip('.')}. {_repair(reason)}"
 
 
 def _repair(reason: str) -> str:
