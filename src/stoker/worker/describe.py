@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stoker.collation import Form, is_stacked_in_place
+from stoker.collation import Form, Rule, is_stacked_in_place
+from stoker.errors import OptionError
 from stoker.memory.board import SHARD
 from stoker.sources import ShardedSource
 from stoker.spec import Kind, Leaf, Misfit, Spec
@@ -23,7 +24,7 @@ from stoker.worker.seeding import Seeder
 #: Examples that are looked at, where sizes may differ. Of batches, fewer.
 LOOK, LOOK_BATCHES = 32, 3
 #: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
-LOOK_FURTHER = 512
+LOOK_FURTHER = 256
 
 
 class Describer:
@@ -55,13 +56,19 @@ class Describer:
             specs = [Spec.of(batch) for batch in (first, *islice(examples, LOOK_BATCHES - 1))]
             return Form.of(_loose(_merged(specs), None), ["asis"] * len(specs[0].leaves))
         spec = collation.spec(first)
-        rules = collation.rules(spec)
+        try:
+            rules = collation.rules(spec)
+        except OptionError as error:  # the user's words, and no exception of ours within them
+            raise Misfit(str(error)) from None
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             for number, example in enumerate(islice(examples, LOOK_FURTHER - 1), 2):
                 spec = spec.widened(example)  # one by one: an error names the one that was read last
-                if number >= LOOK and not any(leaf.is_unknown for leaf in spec.leaves):
+                if number >= LOOK and not any(map(_is_unknown, spec.leaves, rules)):
                     break
-        return Form.of(spec, rules)
+        try:
+            return Form.of(spec, rules)
+        except OptionError as error:
+            raise Misfit(str(error)) from None
 
     def _of_function(self, examples: list[Any]) -> Form:
         """Two batches are made of them: a size that is the number of examples in both is that of the rows."""
@@ -105,6 +112,11 @@ class Describer:
         if self._program.transform is None:
             return f"{what}. Check its paths or filters."
         return f"{what}, or the transform returned stoker.SKIP for all of them. Check paths and filters."
+
+
+def _is_unknown(leaf: Leaf, rule: Rule) -> bool:
+    """Whether nothing stood there so far, where something may stand later."""
+    return leaf.untold > 0 and rule != "stack"
 
 
 def _merged(specs: list[Spec]) -> Spec:
