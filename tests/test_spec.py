@@ -38,7 +38,7 @@ def test_any_structure_is_written_and_read_back(example: Any) -> None:
     Rows(spec, columns).write(1, [example, copy.deepcopy(example)])
     for row in (1, 2):
         again = spec.unflatten(column[row] for column in columns)
-        assert repr(spec.tree) == repr(Spec.of(again).tree)
+        assert repr(spec.tree) == repr(Spec.of(again, lambda part: False).tree)
         assert all(
             np.array_equal(one, other)
             for one, other in zip(spec.tree.flatten_up_to(again), spec.tree.flatten_up_to(example), strict=True)

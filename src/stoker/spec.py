@@ -105,11 +105,6 @@ class Leaf:
         """Whether every example of this leaf takes the same number of bytes."""
         return self.kind is Kind.DENSE and self.dtype != STRING and None not in self.shape
 
-    @property
-    def is_unknown(self) -> bool:
-        """Whether its dtype and sizes are a guess, because nothing stood there so far."""
-        return self.untold > 1 or (self.untold == 1 and len(self.shape) == 1)
-
     def merged(self, other: Leaf) -> Leaf:
         """The leaf that this and `other` are both; dimensions that differ become None. Raises `Misfit`."""
         kinds = {self.kind, other.kind}
@@ -195,8 +190,8 @@ class Spec:
     def widened(self, example: Any) -> Spec:
         """The spec that fits `example` too; raises `Misfit` when its structure is another."""
         values = self.flatten(example)
-        leaves = (leaf.merged(describe(leaf.path, value)) for leaf, value in zip(self.leaves, values, strict=True))
-        return Spec(self.tree, tuple(leaves))
+        leaves = tuple(leaf.merged(_described_as(leaf, value)) for leaf, value in zip(self.leaves, values, strict=True))
+        return Spec(self.tree, leaves)
 
     def unflatten(self, leaves: Iterable[Any]) -> Any:
         """Put `leaves` back into the nesting of the example."""
@@ -315,6 +310,14 @@ def describe(path: str, value: Any) -> Leaf:
         raise Misfit(f"{_at(path)}it {misfit}") from None
     leaf, untold = leaf_of(path, form), untold_by(value, form)
     return dataclasses.replace(leaf, untold=untold) if untold else leaf
+
+
+def _described_as(leaf: Leaf, value: Any) -> Leaf:
+    """The `Leaf` that `value` is; whole numbers in a list stand for floats where others hold floats."""
+    its = describe(leaf.path, value)
+    if type(value) is list and its.dtype.kind == "i" and leaf.dtype.kind in "fc":
+        return dataclasses.replace(its, dtype=leaf.dtype)
+    return its
 
 
 def untold_by(value: Any, form: Any) -> int:

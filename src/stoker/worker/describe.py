@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stoker.collation import Form, is_stacked_in_place
+from stoker.collation import Form, Rule, is_stacked_in_place
 from stoker.errors import OptionError
 from stoker.memory.board import SHARD
 from stoker.sources import ShardedSource
@@ -24,7 +24,7 @@ from stoker.worker.seeding import Seeder
 #: Examples that are looked at, where sizes may differ. Of batches, fewer.
 LOOK, LOOK_BATCHES = 32, 3
 #: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
-LOOK_FURTHER = 512
+LOOK_FURTHER = 256
 #: Of examples that may be left out, so many that are of one kind tell what all look like, where each has a fixed size.
 AGREE = 3
 
@@ -71,7 +71,7 @@ class Describer:
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             for number, example in enumerate(islice(examples, LOOK_FURTHER - 1), 2):
                 spec = spec.widened(example)  # one by one: an error names the one that was read last
-                if number >= LOOK and not any(leaf.is_unknown for leaf in spec.leaves):
+                if number >= LOOK and not any(map(_is_unknown, spec.leaves, rules)):
                     break
         return _suited(Form.of, spec, rules)
 
@@ -89,7 +89,7 @@ class Describer:
                         break
             except Misfit as misfit:
                 misfits.append((misfit, self._reader.shard, self._reader.example))
-            is_told = not kinds or not any(leaf.is_unknown for leaf in kinds.commonest().leaves)
+            is_told = not kinds or not any(leaf.untold for leaf in kinds.commonest().leaves)
             if number >= (LOOK if is_told else LOOK_FURTHER):
                 break
         if kinds:
@@ -150,6 +150,11 @@ def _suited(make: Callable[..., Made], *args: Any) -> Made:
         return make(*args)
     except OptionError as error:
         raise Unsuited(str(error)) from None
+
+
+def _is_unknown(leaf: Leaf, rule: Rule) -> bool:
+    """Whether nothing stood there so far, where something may stand later."""
+    return leaf.untold > 0 and rule != "stack"
 
 
 def _merged(specs: list[Spec]) -> Spec:
