@@ -164,6 +164,8 @@ class Dispatcher(Streams):
             self.form()
         error: BaseException | None = None
         with self._changed:
+            if stream not in self._epochs:
+                self._step()  # iterations that were dropped are closed before the next begins
             self._begin(stream)
             outcome = self._wait(stream)
             if isinstance(outcome, Deliver):
