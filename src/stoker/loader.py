@@ -186,7 +186,7 @@ class Loader:
         """
         from stoker.feed.tensorflow import dataset
 
-        form = self._dispatcher.form()
+        form = self._dispatcher.form(apart=True)
         outline = self._outline
         return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
 
@@ -207,8 +207,8 @@ class Loader:
     def _outline(self) -> Outline:
         return self._stations.outline()
 
-    def _batches(self, serialized: bool = False, deal: Deal | None = None) -> Batches:
-        return Batches(self, serialized, deal)
+    def _batches(self, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False) -> Batches:
+        return Batches(self, serialized, deal, apart=apart)
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Where training stands: a small dict that JSON can hold, for `load_state_dict`, here or in another process.

@@ -26,7 +26,7 @@ from stoker.dispatch.streams import AT_ONCE, MakeEpoch, Streams
 from stoker.dispatch.tasks import Tasks
 from stoker.dispatch.telling import Told, error_of, warning_of
 from stoker.dispatch.unheeded import is_unheeded
-from stoker.engines import Answer, Death, Engine, Stuck
+from stoker.engines import APART, HERE, Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.errors import StokerError
@@ -63,6 +63,7 @@ from stoker.worker.messages import (
     FormKnown,
     Hello,
     Leave,
+    Question,
 )
 from stoker.worker.report import raisable
 
@@ -123,6 +124,7 @@ class Dispatcher(Streams):
             ahead=not self._inline,
             retries=retries,
             skips=skips,
+            bound=self._bound if self._inline else None,
         )
         self._events: list[Event] = []  # that follow from commands
         self._dropped: deque[int] = deque()
@@ -135,8 +137,8 @@ class Dispatcher(Streams):
         close_at_exit(self)
 
     # ── consumers, from any thread ───────────────────────────────────────────────────────────
-    def form(self) -> Form:
-        """What batches look like; finds it out at the first call."""
+    def form(self, *, apart: bool = False) -> Form:
+        """What batches look like; finds it out at the first call. `apart`: as for `open_stream`."""
         with self._changed:
             self._check()
             if not self._started:
@@ -151,8 +153,8 @@ class Dispatcher(Streams):
                 self._check()
                 if self._probe.attempt is None:
                     attempt = self._probe.attempt = Attempt()
-                    self._ask_for_form()
-                self._engine.idle(self._changed)
+                    self._ask_for_form(apart)
+                (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
 
     def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
@@ -161,7 +163,7 @@ class Dispatcher(Streams):
         Raises StopIteration at the epoch's end.
         """
         if self._form is None:
-            self.form()
+            self.form(apart=stream in self._apart)
         error: BaseException | None = None
         with self._changed:
             if stream not in self._epochs:
@@ -319,12 +321,16 @@ class Dispatcher(Streams):
         while not outbox.outcomes:
             if is_unheeded():
                 raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
-            self._engine.idle(self._changed)
+            (self._engine.stand_by if stream in self._apart else self._engine.idle)(self._changed)
             self._check()
             if self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
         outbox.asked = False
         return outbox.outcomes.popleft()
+
+    def _bound(self, stream: int) -> int:
+        """Whose the stream's tasks are, where there are no workers to choose from."""
+        return APART if stream in self._apart else HERE
 
     def _next_epoch(self) -> Epoch:
         return self._probe.take_epoch() or super()._next_epoch()
@@ -338,8 +344,9 @@ class Dispatcher(Streams):
             self._events.append(Fed(number, epoch.arrived(items), ended))
         return epoch.stream(number)
 
-    def _ask_for_form(self) -> None:
+    def _ask_for_form(self, apart: bool) -> None:
         """Ask what batches look like; of an iterable, once its first items are there."""
+        (self._apart.add if apart else self._apart.discard)(_PROBE)
         self._probe.begin(super()._next_epoch)
         while not self._probe.is_ready():
             self._check()
@@ -449,9 +456,10 @@ class Dispatcher(Streams):
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks.note(worker, task)
         if task.stream == _PROBE:
-            self._engine.submit(worker, self._probe.question(task.id, task.slot, self._shelf.put))
+            question: Question = self._probe.question(task.id, task.slot, self._shelf.put)
         else:
-            self._engine.submit(worker, self._tasks.question(task, opens))
+            question = self._tasks.question(task, opens)
+        self._engine.submit(worker, question)
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""

@@ -53,7 +53,7 @@ class Iterators:
     def begin(self) -> int:
         """The number of a new iterator; its epoch begins with its first pull."""
         number = next(self._numbers)
-        self._open[number] = self._loader._batches(self._serialized, self._deal)
+        self._open[number] = self._loader._batches(self._serialized, self._deal, apart=True)
         return number
 
     def pull(self, number: int) -> list[Any]:

@@ -53,7 +53,7 @@ def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Datase
         raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
     deal = Deal(context.input_pipeline_id, pipelines, stations.deal.pads)
     stations.check_deal(deal)
-    made = dataset(loader, loader._dispatcher.form(), stations.outline(deal), serialized=False, deal=deal)
+    made = dataset(loader, loader._dispatcher.form(apart=True), stations.outline(deal), serialized=False, deal=deal)
     return made if replicas == pipelines else made.rebatch(size // replicas)
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from stoker.memory.refused import wanted
 
 _PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts
-_opened: list[mmap.mmap] = []
+_opened: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
@@ -50,7 +51,7 @@ def open_bundle(fd: int) -> list[memoryview]:
     """Map the parts that `write_bundle` wrote, read-only and without copying them."""
     # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd. Unwritten, its pages are shared.
     pages = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-    _opened.append(pages)
+    _opened.add(pages)
     view = memoryview(pages)
     length = int.from_bytes(view[:_HEAD], "little")
     start = -(-(_HEAD + length) // PAGE) * PAGE

@@ -2,8 +2,10 @@
 
 __main__      a worker process
 program       the user's code, and how it gets there
+snapshot      copies of it in the trainer's process
 unpicklable   which part of it cannot be sent
 runner        tasks: which of the stations below does what
+turns         the source as each epoch finds it
 numbered      tasks that are rows of a batch, known beforehand
 steps         tasks that are the next rows of a shard, counted as they come
 writer        examples into slots, and which one does harm there

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import traceback
+from functools import partial
 
 from stoker.memory import Board, Inbox, Slot
 from stoker.memory.board import PHASE, Phase
@@ -29,16 +30,18 @@ from stoker.worker.messages import (
     Join,
     Leave,
     Message,
+    Renew,
     Step,
     Work,
     decode,
     encode,
     unbundled,
 )
-from stoker.worker.program import load
+from stoker.worker.program import load, load_again
 from stoker.worker.report import failure
 from stoker.worker.runner import Runner
 from stoker.worker.seeding import Seeder, install_lazy_random
+from stoker.worker.turns import Turns
 from stoker.worker.writer import Fork
 
 _PR_SET_PDEATHSIG = 1
@@ -100,7 +103,8 @@ def _serve(
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:
         Watch(seeder.found)
-    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, worker=number)
+    turns = Turns(program, list(came_with_program), partial(load_again, program_fd), seeder)
+    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, turns=turns, worker=number)
     tells_in_process(runner.current)
     words[PHASE] = Phase.IDLE
     send(Hello())
@@ -118,6 +122,8 @@ def _serve(
                     runner.learn(known)
                 case Leave() as leave:
                     runner.leave(leave)
+                case Renew() as renew:
+                    runner.renew(renew)
                 case other:
                     raise AssertionError(f"the trainer sent {other}")
     reach(Failpoint.SHUTDOWN)

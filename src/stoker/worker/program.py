@@ -109,7 +109,7 @@ def _pickled(program: Program, buffers: list[pickle.PickleBuffer], held: list[He
         def reducer_override(self, value: Any) -> Any:
             if held is not None and is_held(value):
                 held.append(value)
-            found = _mapped_file(value) if isinstance(value, np.memmap) else reduced(value)
+            found = mapped_file(value) if isinstance(value, np.memmap) else reduced(value)
             return found or super().reducer_override(value)
 
     file = io.BytesIO()
@@ -117,7 +117,7 @@ def _pickled(program: Program, buffers: list[pickle.PickleBuffer], held: list[He
     return file.getvalue()
 
 
-def _mapped_file(array: np.memmap[Any, Any]) -> Any:
+def mapped_file(array: np.memmap[Any, Any]) -> Any:
     """How a worker maps the file that `array` maps, if it is the whole of it, in order."""
     mapped = isinstance(array.base, mmap.mmap) and array.filename is not None
     if not mapped or not (array.flags.c_contiguous or array.flags.f_contiguous):
@@ -137,6 +137,15 @@ def load(fd: int) -> Program:
     program = pickle.loads(pickled, buffers=buffers)
     assert isinstance(program, Program)
     return program
+
+
+def load_again(fd: int) -> tuple[Program, list[Held]]:
+    """Another copy of the program that this worker has loaded, and the random generators that its objects hold."""
+    _, pickled, *buffers = open_bundle(fd)
+    came_with_program.clear()
+    program = pickle.loads(pickled, buffers=buffers)
+    assert isinstance(program, Program)
+    return program, list(came_with_program)
 
 
 def _cwd() -> str | None:

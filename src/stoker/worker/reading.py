@@ -65,6 +65,11 @@ class Reader:
         self.skipped: list[tuple[int, str]] = []
         self._reason_bytes = 0
 
+    def use(self, program: Program) -> None:
+        """From now on read this copy of the program."""
+        self._source, self._transform = program.source, program.transform
+        self.keep = Keeper((program.source, program.transform)).keep
+
     @property
     def example(self) -> int | None:
         """The example at work."""
