@@ -269,6 +269,33 @@ class Loader:
 
         return trackable(self)
 
+    def update(self, **attributes: Any) -> None:
+        """Give the source new values of attributes, in all workers, from the next epoch that begins.
+
+        Workers have the source as it was when the Loader was made: `dataset.level = 2` is not seen by them,
+        `loader.update(level=2)` is. `on_epoch_end`, where the source has it, is called after it. An iteration
+        under way, and the object that was given to the Loader, keep what they have. `state_dict()` does not
+        hold it: call it again when training goes on.
+
+        Raises:
+            OptionError: the source has no such attribute, or is no object with attributes; or the values are large.
+            ProgramError: a value cannot be pickled.
+
+        Example:
+            >>> class Curriculum:
+            ...     level = 1
+            ...     def __len__(self):
+            ...         return 2
+            ...     def __getitem__(self, index):
+            ...         return index * self.level
+            >>> with Loader(Curriculum(), batch_size=2, workers=0) as loader:
+            ...     easy = [batch.tolist() for batch in loader]
+            ...     loader.update(level=5)
+            ...     easy, [batch.tolist() for batch in loader]
+            ([[0, 1]], [[0, 5]])
+        """
+        self._stations.update(attributes)
+
     def stats(self) -> Stats:
         """Deaths of workers, and examples that were left out, since the Loader was made.
 

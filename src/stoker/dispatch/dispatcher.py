@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from stoker.dispatch.streams import AT_ONCE, MakeEpoch, Streams
 from stoker.dispatch.tasks import Tasks
 from stoker.dispatch.telling import Told, error_of, warning_of
 from stoker.dispatch.unheeded import is_unheeded
+from stoker.dispatch.updates import Updates
 from stoker.engines import APART, HERE, Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
@@ -95,6 +96,7 @@ class Dispatcher(Streams):
         retries: how often a task is done again after a worker died at it.
         skips: whether examples that raise or kill workers are left out.
         verify: the share of tasks that are done twice, to see whether the same comes out.
+        turns: whether the source changes itself when an epoch begins.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class Dispatcher(Streams):
         retries: int,
         skips: bool,
         verify: float,
+        turns: bool = False,
     ) -> None:
         super().__init__(make_epoch)
+        self._turns, self._updates = turns, Updates(folds=not turns)
         self._skips, self._ledger = skips, Ledger()
         self._shelf, self._engine = shelf, engine
         self._inline, self._probe = workers == 0, Probe(look)
@@ -220,6 +224,12 @@ class Dispatcher(Streams):
             self._journal.go_to(position)
             if epoch is not None:
                 epoch.close()
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._check()
+            self._updates.add(values)
+            self._turns = True
 
     def stats(self) -> Stats:
         """What happened so far."""
@@ -333,7 +343,10 @@ class Dispatcher(Streams):
         return APART if stream in self._apart else HERE
 
     def _next_epoch(self) -> Epoch:
-        return self._probe.take_epoch() or super()._next_epoch()
+        epoch = self._probe.take_epoch() or super()._next_epoch()
+        if (renew := self._updates.renewal(epoch.number)) is not None:
+            self._engine.renew(renew)
+        return epoch
 
     def _open_stream(self, number: int) -> Stream:
         if number == _PROBE:
@@ -347,6 +360,8 @@ class Dispatcher(Streams):
     def _ask_for_form(self, apart: bool) -> None:
         """Ask what batches look like; of an iterable, once its first items are there."""
         (self._apart.add if apart else self._apart.discard)(_PROBE)
+        if (renew := self._updates.glimpse()) is not None:
+            self._engine.renew(renew)
         self._probe.begin(super()._next_epoch)
         while not self._probe.is_ready():
             self._check()
@@ -371,7 +386,7 @@ class Dispatcher(Streams):
             self._inquest.forget(stream)
             self._ledger.epoch_ended(epoch.number, self._changed.later)
             epoch.close()
-            if epoch.has_shards and not self._closed:
+            if (epoch.has_shards or self._turns) and not self._closed:
                 self._engine.leave(Leave(epoch.number))
 
     def _tell(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,6 +89,10 @@ class Streams(ABC):
         """What was taken so far, held still."""
         with self._changed:
             yield self._journal
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """The source has these attributes in all epochs that begin from now on."""
+        raise AssertionError("this source has none")
 
     def go_to(self, position: Position) -> None:
         """The next stream that begins does so there."""

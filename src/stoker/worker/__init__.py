@@ -3,6 +3,7 @@
 __main__      a worker process
 program       the user's code, and how it gets there
 snapshot      copies of it in the trainer's process
+changes       whether the user's objects have changed since
 unpicklable   which part of it cannot be sent
 runner        tasks: which of the stations below does what
 turns         the source as each epoch finds it

@@ -48,7 +48,7 @@ class Snapshot:
     def copy(self) -> tuple[Program, list[Held]]:
         """One more copy, and the random generators that its objects hold."""
         program = self._program if self._bundle is None else self._loaded(self._bundle)
-        return program, held_by(program) if program.seeds_globals else []
+        return program, held_by(program)
 
     def close(self) -> None:
         """No more copies are made."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stoker.plan.permutation import mix
-from stoker.worker.libraries import seed_held
+from stoker.worker.libraries import restore, seed_held, states_of
 from stoker.worker.messages import Renew
 from stoker.worker.program import Program
 from stoker.worker.reading import SourceChanged
@@ -158,7 +158,7 @@ class Turns:
         import numpy.random
 
         keeps = not its.program.seeds_globals
-        states = (random.getstate(), numpy.random.get_state()) if keeps else None
+        states = (random.getstate(), numpy.random.get_state(), states_of(its.held)) if keeps else None
         self._seeder.begin(seed)
         random.seed(seed)
         numpy.random.seed(seed & 0xFFFFFFFF)
@@ -170,6 +170,12 @@ class Turns:
             if states is not None:
                 random.setstate(states[0])
                 numpy.random.set_state(states[1])
+                restore(its.held, states[2])
+
+
+def has_turns(source: Any) -> bool:
+    """Whether a source changes itself when an epoch begins."""
+    return has_hook(source, "on_epoch_begin") or has_hook(source, "on_epoch_end")
 
 
 def has_hook(source: Any, name: str) -> bool:
