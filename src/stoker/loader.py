@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+def _as_it_is(method: Any) -> Any:
+    """`method`, which TensorFlow's AutoGraph does not rewrite when a function of the user's calls it."""
+    method.autograph_info__ = {}
+    return method
+
+
 class Loader:
     """Runs a source in many processes and hands over its batches, which lie in shared memory.
 
@@ -165,6 +171,7 @@ class Loader:
         """The `tf.TensorSpec` (ragged, sparse) of each leaf, nested as `to_tf().element_spec`. Needs TensorFlow."""
         return self.to_tf().element_spec
 
+    @_as_it_is
     def to_tf(self, serialized: bool = False) -> tf.data.Dataset:
         """A `tf.data.Dataset` of the batches, without copying them; each iteration of it is the next epoch.
 
@@ -190,6 +197,7 @@ class Loader:
         outline = self._outline
         return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
 
+    @_as_it_is
     def to_tf_shard(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """The part of `to_tf()` that one of several trainers reads, in batches for one replica each.
 

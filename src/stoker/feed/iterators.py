@@ -150,7 +150,10 @@ def weak(iterators: Iterators | Nothing) -> tuple[Callable[..., Any], Callable[.
 
     def begin() -> Any:
         alive = reference()
-        assert alive is not None, "an iterator was made over a dataset that is gone"
+        if alive is None:
+            raise ClosedError(
+                "the dataset that to_tf() returned is gone, while another one still reads it. Keep a reference to it."
+            )
         return np.int64(alive.begin())
 
     def pull(number: np.int64) -> list[npt.NDArray[Any]]:

@@ -147,6 +147,10 @@ def _batches(form: Form, iterators: Iterators | Nothing, rows: int | None) -> tf
         variant = tf.data.experimental.to_variant(parted)
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators, parted  # datasets derived from it, and their iterators, keep them
+    if not tf.executing_eagerly():
+        # It is made within a function, of `flat_map` say, which outlives the dataset: its graph keeps them.
+        graph = tf.compat.v1.get_default_graph()
+        graph._stoker = [*getattr(graph, "_stoker", ()), iterators]
     return made
 
 
