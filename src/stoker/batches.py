@@ -34,9 +34,11 @@ def cannot_be_copied(what: str) -> ProgramError:
 class Batches(Iterator[Any]):
     """One iteration of a Loader. It keeps the Loader alive; dropping it gives its slots back."""
 
-    def __init__(self, loader: Loader, serialized: bool = False, deal: Deal | None = None) -> None:
+    def __init__(
+        self, loader: Loader, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False
+    ) -> None:
         self._dispatcher = loader._dispatcher
-        self._stream = self._dispatcher.open_stream(serialized, deal)
+        self._stream = self._dispatcher.open_stream(serialized, deal, apart=apart)
         self._loader: Loader | None = loader
         self._keeper = weakref.ref(loader)
         self._pulling = threading.Lock()

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+def _as_it_is(method: Any) -> Any:
+    """`method`, which TensorFlow's AutoGraph does not rewrite when a function of the user's calls it."""
+    method.autograph_info__ = {}
+    return method
+
+
 class Loader:
     """Runs a source in many processes and hands over its batches, which lie in shared memory.
 
@@ -198,6 +204,7 @@ class Loader:
         """The `tf.TensorSpec` (ragged, sparse) of each leaf, nested as `to_tf().element_spec`. Needs TensorFlow."""
         return self.to_tf().element_spec
 
+    @_as_it_is
     def to_tf(self, serialized: bool = False) -> tf.data.Dataset:
         """A `tf.data.Dataset` of the batches, without copying them; each iteration of it is the next epoch.
 
@@ -220,13 +227,14 @@ class Loader:
         from stoker.feed.tensorflow import dataset
 
         try:
-            form = self._dispatcher.form()
+            form = self._dispatcher.form(apart=True)
         except StokerError as error:
             self._keep(copied(error))
             raise
         outline = self._outline
         return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
 
+    @_as_it_is
     def to_tf_shard(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """The part of `to_tf()` that one of several trainers reads, in batches for one replica each.
 
@@ -244,8 +252,8 @@ class Loader:
     def _outline(self) -> Outline:
         return self._stations.outline()
 
-    def _batches(self, serialized: bool = False, deal: Deal | None = None) -> Batches:
-        return Batches(self, serialized, deal)
+    def _batches(self, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False) -> Batches:
+        return Batches(self, serialized, deal, apart=apart)
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Where training stands: a small dict that JSON can hold, for `load_state_dict`, here or in another process.
@@ -306,6 +314,33 @@ class Loader:
         from stoker.feed.trackable import trackable
 
         return trackable(self)
+
+    def update(self, **attributes: Any) -> None:
+        """Give the source new values of attributes, in all workers, from the next epoch that begins.
+
+        Workers have the source as it was when the Loader was made: `dataset.level = 2` is not seen by them,
+        `loader.update(level=2)` is. `on_epoch_end`, where the source has it, is called after it. An iteration
+        under way, and the object that was given to the Loader, keep what they have. `state_dict()` does not
+        hold it: call it again when training goes on.
+
+        Raises:
+            OptionError: the source has no such attribute, or is no object with attributes; or the values are large.
+            ProgramError: a value cannot be pickled.
+
+        Example:
+            >>> class Curriculum:
+            ...     level = 1
+            ...     def __len__(self):
+            ...         return 2
+            ...     def __getitem__(self, index):
+            ...         return index * self.level
+            >>> with Loader(Curriculum(), batch_size=2, workers=0) as loader:
+            ...     easy = [batch.tolist() for batch in loader]
+            ...     loader.update(level=5)
+            ...     easy, [batch.tolist() for batch in loader]
+            ([[0, 1]], [[0, 5]])
+        """
+        self._stations.update(attributes)
 
     def stats(self) -> Stats:
         """Deaths of workers, and examples that were left out, since the Loader was made.

@@ -37,7 +37,9 @@ from stoker.sources.marks import mentions_marks
 from stoker.spec import DTYPES, Kind, Leaf, Spec, plain
 from stoker.values import STRING
 from stoker.worker.calling import called
+from stoker.worker.changes import Changes
 from stoker.worker.program import Program, dump, takes_nothing, takes_rng
+from stoker.worker.snapshot import Snapshot
 
 log = logging.getLogger("stoker")
 
@@ -170,6 +172,10 @@ class Stations:
         form = None if output_signature is None else _signed(output_signature, collation)
         if isinstance(source, ArraySource) and transform is None and collation.paths and not self.deal.pads:
             collation.rules(collation.spec(source[0]))
+        self._changes: Changes | None = Changes(
+            {"source": program.source, "transform": transform} if transform is not None else {"source": program.source},
+            code=self.workers > 0,
+        )
         taken = self._taken(program, form)
         self.dispatcher: Streams = taken or self._dispatcher(program, prefetch, form)
 
@@ -254,10 +260,34 @@ class Stations:
         rest = {"drop_remainder": self._drop, "pad_remainder": self.deal.pads}
         return {**told, "batch_size": size, "shuffle": self._shuffle, **rest}
 
+    def update(self, values: Mapping[str, Any]) -> None:
+        """See `Loader.update`."""
+        names = self._map.names if self._map is not None and not self._is_arrays else frozenset[str]()
+        if not names:
+            kind = "a generator or iterable" if self._map is None else "a list, or arrays,"
+            raise OptionError(
+                f"update() sets attributes of a source that is an object of a class of yours, and {kind} has none. "
+                "Make a new Loader; or ask `stoker.current().epoch` in your code; or read what changes from a file."
+            )
+        if unknown := sorted(set(values) - names):
+            raise OptionError(
+                f"the source has no attribute {', '.join(map(repr, unknown))} that update() could set; it has "
+                f"{', '.join(sorted(name for name in names if not name.startswith('_')))}."
+            )
+        if values:
+            self.dispatcher.update(values)
+            self._changes = None  # the user knows
+
     def check(self) -> None:
-        """Raise `SourceError` when a map-style source is not what it was."""
+        """Raise `SourceError` when a map-style source has another length; warn where it is seen to have changed."""
         if self._map is not None:
             self._map.check()
+        if self._changes is not None and (name := self._changes.found()) is not None:
+            log.warning(
+                "the %s has changed since the Loader was made, and its batches do not show that: it is read as it was "
+                "then. Give new values by `loader.update(attribute=value)`, or make a new Loader.",
+                name,
+            )
 
     def _count(self) -> float | None:
         """Examples of an epoch."""
@@ -280,7 +310,7 @@ class Stations:
         for rows in source.arrays if isinstance(source, ArraySource) else [source]:
             if self.workers and isinstance(rows, StoredRows):
                 rows.check()
-        self._map = MapSource(source, keep=self.workers == 0)
+        self._map, self._is_arrays = MapSource(source), isinstance(source, ArraySource)
         self._plan = Plan(self._map.length, size, shuffle, self._seed, drop_remainder)
         if not self._plan.batches:
             raise OptionError(
@@ -299,6 +329,9 @@ class Stations:
         spec = collation.spec(source[0])
         epochs = _Epochs(None, self._plan, self.batching, False)
         rows = self.batching.size // self.deal.count
+        snapshot = Snapshot(program)  # what the trainer writes to the arrays later is not seen, as in workers
+        source = snapshot.copy()[0].source
+        snapshot.close()
         return Taker(epochs, source, Form.of(spec, collation.rules(spec)), rows, program.memory_limit)
 
     def _look(self, collation: Collation) -> int:
@@ -311,6 +344,7 @@ class Stations:
 
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
         from stoker.worker.reading import RUN
+        from stoker.worker.turns import has_turns
 
         most = max(AHEAD_MOST, self.workers + 2)
         ahead = prefetch or (min(most, max(2, self._plan.batches)) if self._plan is not None else most)
@@ -348,6 +382,7 @@ class Stations:
             retries=self._retries,
             skips=self._skips,
             verify=self._verify,
+            turns=has_turns(program.source),
         )
 
 

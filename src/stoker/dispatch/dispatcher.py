@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ from stoker.dispatch.streams import AT_ONCE, MakeEpoch, Streams
 from stoker.dispatch.tasks import Tasks
 from stoker.dispatch.telling import Told, error_of, warning_of
 from stoker.dispatch.unheeded import is_unheeded
-from stoker.engines import Answer, Death, Engine, Stuck
+from stoker.dispatch.updates import Updates
+from stoker.engines import APART, HERE, Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.errors import StokerError
@@ -63,6 +64,7 @@ from stoker.worker.messages import (
     FormKnown,
     Hello,
     Leave,
+    Question,
 )
 from stoker.worker.report import raisable
 
@@ -94,6 +96,7 @@ class Dispatcher(Streams):
         retries: how often a task is done again after a worker died at it.
         skips: whether examples that raise or kill workers are left out.
         verify: the share of tasks that are done twice, to see whether the same comes out.
+        turns: whether the source changes itself when an epoch begins.
     """
 
     def __init__(
@@ -109,8 +112,10 @@ class Dispatcher(Streams):
         retries: int,
         skips: bool,
         verify: float,
+        turns: bool = False,
     ) -> None:
         super().__init__(make_epoch)
+        self._turns, self._updates = turns, Updates(folds=not turns)
         self._skips, self._ledger = skips, Ledger()
         self._shelf, self._engine = shelf, engine
         self._inline, self._probe = workers == 0, Probe(look)
@@ -123,6 +128,7 @@ class Dispatcher(Streams):
             ahead=not self._inline,
             retries=retries,
             skips=skips,
+            bound=self._bound if self._inline else None,
         )
         self._events: list[Event] = []  # that follow from commands
         self._dropped: deque[int] = deque()
@@ -135,8 +141,8 @@ class Dispatcher(Streams):
         close_at_exit(self)
 
     # ── consumers, from any thread ───────────────────────────────────────────────────────────
-    def form(self) -> Form:
-        """What batches look like; finds it out at the first call."""
+    def form(self, *, apart: bool = False) -> Form:
+        """What batches look like; finds it out at the first call. `apart`: as for `open_stream`."""
         with self._changed:
             self._check()
             if not self._started:
@@ -151,8 +157,8 @@ class Dispatcher(Streams):
                 self._check()
                 if self._probe.attempt is None:
                     attempt = self._probe.attempt = Attempt()
-                    self._ask_for_form()
-                self._engine.idle(self._changed)
+                    self._ask_for_form(apart)
+                (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
 
     def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
@@ -161,9 +167,11 @@ class Dispatcher(Streams):
         Raises StopIteration at the epoch's end.
         """
         if self._form is None:
-            self.form()
+            self.form(apart=stream in self._apart)
         error: BaseException | None = None
         with self._changed:
+            if stream not in self._epochs:
+                self._step()  # iterations that were dropped are closed before the next begins
             self._begin(stream)
             outcome = self._wait(stream)
             if isinstance(outcome, Deliver):
@@ -216,6 +224,12 @@ class Dispatcher(Streams):
             self._journal.go_to(position)
             if epoch is not None:
                 epoch.close()
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._check()
+            self._updates.add(values)
+            self._turns = True
 
     def stats(self) -> Stats:
         """What happened so far."""
@@ -317,15 +331,22 @@ class Dispatcher(Streams):
         while not outbox.outcomes:
             if is_unheeded():
                 raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
-            self._engine.idle(self._changed)
+            (self._engine.stand_by if stream in self._apart else self._engine.idle)(self._changed)
             self._check()
             if self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
         outbox.asked = False
         return outbox.outcomes.popleft()
 
+    def _bound(self, stream: int) -> int:
+        """Whose the stream's tasks are, where there are no workers to choose from."""
+        return APART if stream in self._apart else HERE
+
     def _next_epoch(self) -> Epoch:
-        return self._probe.take_epoch() or super()._next_epoch()
+        epoch = self._probe.take_epoch() or super()._next_epoch()
+        if (renew := self._updates.renewal(epoch.number)) is not None:
+            self._engine.renew(renew)
+        return epoch
 
     def _open_stream(self, number: int) -> Stream:
         if number == _PROBE:
@@ -336,8 +357,11 @@ class Dispatcher(Streams):
             self._events.append(Fed(number, epoch.arrived(items), ended))
         return epoch.stream(number)
 
-    def _ask_for_form(self) -> None:
+    def _ask_for_form(self, apart: bool) -> None:
         """Ask what batches look like; of an iterable, once its first items are there."""
+        (self._apart.add if apart else self._apart.discard)(_PROBE)
+        if (renew := self._updates.glimpse()) is not None:
+            self._engine.renew(renew)
         self._probe.begin(super()._next_epoch)
         while not self._probe.is_ready():
             self._check()
@@ -362,7 +386,7 @@ class Dispatcher(Streams):
             self._inquest.forget(stream)
             self._ledger.epoch_ended(epoch.number, self._changed.later)
             epoch.close()
-            if epoch.has_shards and not self._closed:
+            if (epoch.has_shards or self._turns) and not self._closed:
                 self._engine.leave(Leave(epoch.number))
 
     def _tell(self) -> None:
@@ -447,9 +471,10 @@ class Dispatcher(Streams):
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks.note(worker, task)
         if task.stream == _PROBE:
-            self._engine.submit(worker, self._probe.question(task.id, task.slot, self._shelf.put))
+            question: Question = self._probe.question(task.id, task.slot, self._shelf.put)
         else:
-            self._engine.submit(worker, self._tasks.question(task, opens))
+            question = self._tasks.question(task, opens)
+        self._engine.submit(worker, question)
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""

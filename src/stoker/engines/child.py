@@ -25,6 +25,7 @@ from stoker.worker.messages import (
     Hello,
     Leave,
     Question,
+    Renew,
     bundled,
     decode,
     encode,
@@ -75,6 +76,7 @@ class Child:
     def __init__(self, number: int, program: int, memory: Sequence[int], environment: Mapping[str, str | None]) -> None:
         self.number = number
         self.told = False  # the spec
+        self.renewed = False  # whether it is told what `Loader.update` gives
         self.ended = False
         self._posted: list[bytes] = []
         self._posted_bytes = 0
@@ -110,7 +112,7 @@ class Child:
             raise
         log.debug("worker %d started, pid %d", number, self.process.pid)
 
-    def post(self, message: Question | FormKnown | Leave) -> None:
+    def post(self, message: Question | FormKnown | Leave | Renew) -> None:
         """Send with the next `flush`."""
         data = encode(message)
         if self._posted and self._posted_bytes + len(data) > MAX_BYTES // 2:

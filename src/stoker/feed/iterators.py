@@ -62,7 +62,7 @@ class Iterators:
     def begin(self) -> int:
         """The number of a new iterator; its epoch begins with its first pull."""
         number = next(self._numbers)
-        self._open[number] = self._loader._batches(self._serialized, self._deal)
+        self._open[number] = self._loader._batches(self._serialized, self._deal, apart=True)
         return number
 
     def pull(self, number: int) -> list[Any]:
@@ -175,7 +175,10 @@ def weak(iterators: Iterators | Nothing) -> tuple[Callable[..., Any], Callable[.
 
     def begin() -> Any:
         alive = reference()
-        assert alive is not None, "an iterator was made over a dataset that is gone"
+        if alive is None:
+            raise ClosedError(
+                "the dataset that to_tf() returned is gone, while another one still reads it. Keep a reference to it."
+            )
         return np.int64(alive.begin())
 
     def pull(number: np.int64) -> list[npt.NDArray[Any]]:

@@ -56,7 +56,7 @@ def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Datase
     if not stations.is_batched and size % replicas:
         raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
     stations.check_deal(deal)
-    made = dataset(loader, loader._dispatcher.form(), stations.outline(deal), serialized=False, deal=deal)
+    made = dataset(loader, loader._dispatcher.form(apart=True), stations.outline(deal), serialized=False, deal=deal)
     return made if replicas == pipelines else made.rebatch(size // replicas)
 
 
@@ -185,6 +185,10 @@ def _batches(form: Form, iterators: Iterators | Nothing, rows: int | None) -> tf
         variant = tf.data.experimental.to_variant(parted)
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators, parted  # datasets derived from it, and their iterators, keep them
+    if not tf.executing_eagerly():
+        # It is made within a function, of `flat_map` say, which outlives the dataset: its graph keeps them.
+        graph = tf.compat.v1.get_default_graph()
+        graph._stoker = [*getattr(graph, "_stoker", ()), iterators]
     return made
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from stoker.memory.refused import wanted
 
 _PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts
-_opened: list[mmap.mmap] = []
+_opened: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 def write_bundle(parts: Sequence[bytes | memoryview], *, shared: bool = True) -> Memfd:
@@ -58,7 +59,7 @@ def open_bundle(fd: int) -> list[memoryview]:
     shared, table = json.loads(pages[_HEAD : _HEAD + length])
     if not shared:
         pages = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    _opened.append(pages)
+    _opened.add(pages)
     view = memoryview(pages)
     start = -(-(_HEAD + length) // PAGE) * PAGE
     return [view[start + at : start + at + size] for at, size in table]

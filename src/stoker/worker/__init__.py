@@ -4,8 +4,11 @@ __main__      a worker process
 program       the user's code, and how it gets there
 lent          the trainer's tracker and key for the worker's multiprocessing
 initial       worker_init: what is called first
+snapshot      copies of it in the trainer's process
+changes       whether the user's objects have changed since
 unpicklable   which part of it cannot be sent
 runner        tasks: which of the stations below does what
+turns         the source as each epoch finds it
 numbered      tasks that are rows of a batch, known beforehand
 steps         tasks that are the next rows of a shard, counted as they come
 writer        examples into slots, and which one does harm there

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import traceback
+from functools import partial
 
 from stoker.memory import Board, Inbox, Slot, letter
 from stoker.memory.board import PHASE, Phase
@@ -32,16 +33,18 @@ from stoker.worker.messages import (
     Join,
     Leave,
     Message,
+    Renew,
     Step,
     Work,
     decode,
     encode,
     unbundled,
 )
-from stoker.worker.program import Arrived
+from stoker.worker.program import Arrived, load_again
 from stoker.worker.report import failure
 from stoker.worker.runner import Runner
 from stoker.worker.seeding import Seeder, install_lazy_random
+from stoker.worker.turns import Turns
 from stoker.worker.writer import Fork
 
 _PR_SET_PDEATHSIG = 1
@@ -115,7 +118,8 @@ def _serve(
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:
         Watch(seeder.found)
-    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, worker=number)
+    turns = Turns(program, list(came_with_program), partial(load_again, fds[0]), seeder)
+    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, turns=turns, worker=number)
     tells_in_process(runner.current)
     words[PHASE] = Phase.IDLE
     send(Hello())
@@ -134,6 +138,8 @@ def _serve(
                     runner.learn(known)
                 case Leave() as leave:
                     runner.leave(leave)
+                case Renew() as renew:
+                    runner.renew(renew)
                 case other:
                     raise AssertionError(f"the trainer sent {other}")
     reach(Failpoint.SHUTDOWN)

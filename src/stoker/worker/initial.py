@@ -15,6 +15,10 @@ from stoker.worker.libraries import SetSeed, Watch
 _WORD = 0x1217
 
 
+class InitRaised(Exception):
+    """`worker_init` raised; the cause of this is what."""
+
+
 def initialise(init: Callable[[], Any], seed: int | None, worker: int | None) -> None:
     """Call it, with all random states set from the Loader's seed: alike in each worker.
 

@@ -4,7 +4,7 @@ The socket keeps message boundaries (SOCK_SEQPACKET), so a message arrives whole
 sender dies in the middle, not at all. Batches never cross it: they lie in slots, and what examples
 a worker is to be given lies in a slot's inbox.
 
-    trainer → worker   Describe, FormKnown, Work (rows of a batch), Step (a shard's next rows), Join, Leave
+    trainer → worker   Describe, FormKnown, Renew, Work (rows of a batch), Step (a shard's next rows), Join, Leave
     worker → trainer   Hello, Described, Finished, Failure
 """
 
@@ -173,6 +173,14 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class Renew:
+    """What `Loader.update` gave, before an epoch for which it counts: the pickled updates, from the first one on."""
+
+    epoch: int
+    pickled: bytes
+
+
+@dataclass(frozen=True)
 class Hello:
     """The program is loaded and the worker waits for tasks."""
 
@@ -243,7 +251,7 @@ class Failure:
 
 
 Question = Describe | Work | Step | Join
-Message = Question | FormKnown | Leave | Hello | Described | Finished | Failure
+Message = Question | FormKnown | Leave | Renew | Hello | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
 _WORK = struct.Struct("<cqqiii??i??iii")
@@ -276,6 +284,8 @@ def encode(message: Message) -> bytes:
             return b"S" + pickled
         case Leave(epoch):
             return _TASK.pack(b"L", epoch)
+        case Renew(epoch, pickled):
+            return _TASK.pack(b"R", epoch) + pickled
         case Hello():
             return b"H"
         case Failure(pickled=pickled):
@@ -319,6 +329,8 @@ def _decoded(data: bytes) -> Message:
             return FormKnown(data[1:])
         case b"L":
             return Leave(_TASK.unpack(data)[1])
+        case b"R":
+            return Renew(_TASK.unpack_from(data)[1], data[_TASK.size :])
         case b"H":
             return Hello()
         case b"X":

@@ -31,6 +31,10 @@ class Numbered:
         self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
         self._epoch = -1
 
+    def use(self, program: Program) -> None:
+        """From now on read this copy of the program."""
+        self._program = program
+
     def do(self, task: Work) -> tuple[int, ...]:
         """Make its rows; returns the shapes of the parts of the batch, where these are not as planned."""
         if task.epoch != self._epoch:

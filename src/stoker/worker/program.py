@@ -140,7 +140,7 @@ def _pickled(
         def reducer_override(self, value: Any) -> Any:
             if held is not None and is_held(value):
                 held.append(value)
-            found = _mapped_file(value) if isinstance(value, np.memmap) else reduced(value)
+            found = mapped_file(value) if isinstance(value, np.memmap) else reduced(value)
             return found or super().reducer_override(value)
 
     file = io.BytesIO()
@@ -156,7 +156,7 @@ def _pickled(
     return file.getvalue(), rest_of(sent), list(sent)
 
 
-def _mapped_file(array: np.memmap[Any, Any]) -> Any:
+def mapped_file(array: np.memmap[Any, Any]) -> Any:
     """How a worker maps the file that `array` maps, if it is the whole of it, in order."""
     mapped = isinstance(array.base, mmap.mmap) and array.filename is not None
     if not mapped or not (array.flags.c_contiguous or array.flags.f_contiguous):
@@ -205,6 +205,17 @@ def _key() -> str | None:
     if "multiprocessing.managers" not in sys.modules:
         return None
     return bytes(sys.modules["multiprocessing.process"].current_process().authkey).hex()
+
+
+def load_again(fd: int) -> tuple[Program, list[Held]]:
+    """Another copy of the program that this worker has loaded, and the random generators that its objects hold."""
+    _, _, pickled, *buffers = open_bundle(fd)
+    pickles = pickle.Unpickler(io.BytesIO(pickled), buffers=buffers)
+    came_with_program.clear()
+    pickles.load()  # worker_init, which has been called
+    program = pickles.load()
+    assert isinstance(program, Program)
+    return program, list(came_with_program)
 
 
 def _cwd() -> str | None:

@@ -70,6 +70,11 @@ class Reader:
         """Take on what examples look like."""
         self._likeness = Likeness(form)
 
+    def use(self, program: Program) -> None:
+        """From now on read this copy of the program."""
+        self._source, self._transform = program.source, program.transform
+        self.keep = Keeper((program.source, program.transform)).keep
+
     @property
     def example(self) -> int | None:
         """The example at work."""

@@ -24,6 +24,7 @@ from stoker.worker.messages import (
     Join,
     Leave,
     Question,
+    Renew,
     Step,
     Work,
 )
@@ -33,6 +34,7 @@ from stoker.worker.reading import Reader, SourceChanged
 from stoker.worker.report import bounded, failure, is_exhausted
 from stoker.worker.seeding import Seeder
 from stoker.worker.steps import Steps
+from stoker.worker.turns import Turns
 from stoker.worker.writer import Fork, Uneven, Writer
 
 
@@ -48,6 +50,7 @@ class Runner:
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `Failure`.
         worker: number of this worker process.
+        turns: the copies of the program, of which this is the first.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Runner:
         words: memoryview,
         *,
         fork: Fork,
+        turns: Turns,
         passes: tuple[type[BaseException], ...] = (),
         worker: int | None = None,
     ) -> None:
@@ -71,6 +75,8 @@ class Runner:
         self._numbered = Numbered(program, reader, writer, seeder)
         self._steps = Steps(program, reader, writer, seeder, words, passes)
         self._epoch: int | None = None
+        self._turns, self._used = turns, program
+        self._turned: int | None = None  # the epoch whose program is used
 
     def answer(self, question: Question) -> Described | Finished | Failure:
         """Do a task and tell how it went."""
@@ -117,6 +123,17 @@ class Runner:
     def leave(self, leave: Leave) -> None:
         """Close the shards of an epoch."""
         self._steps.lanes.leave(leave.epoch)
+        self._turned = None
+        self._turns.leave(leave.epoch)
+
+    def leave_all(self) -> None:
+        """Close the shards of all epochs."""
+        self._steps.lanes.leave_all()
+
+    def renew(self, renew: Renew) -> None:
+        """The source has other attributes from this epoch on."""
+        self._turned = None
+        self._turns.renew(renew)
 
     def _reach(self, question: Question) -> None:
         reach(Failpoint.CLAIM)
@@ -124,10 +141,24 @@ class Runner:
             if self._epoch is not None:
                 reach(Failpoint.TURN)
             self._epoch = question.epoch
+        epoch = 0 if isinstance(question, Describe) else question.epoch
+        if epoch != self._turned:
+            self._turn_to(epoch)
+            self._turned = epoch if not isinstance(question, Describe) else None
+
+    def _turn_to(self, epoch: int) -> None:
+        """Use the program as this epoch finds it."""
+        program, held = self._turns.reach(epoch)
+        if program is not self._used:
+            for user in (self._reader, self._writer, self._numbered):
+                user.use(program)
+            self._seeder.hold(held)
+            self._used = program
 
     def _describe(self, task: Describe) -> Described:
         import cloudpickle
 
+        self._turns.leave(0)  # it is not read yet
         if not isinstance(self._program.source, ShardedSource):
             self._reader.without = frozenset(number for _, number in task.without)
         collate = self._writer.collate

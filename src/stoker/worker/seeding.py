@@ -144,6 +144,10 @@ class Seeder:
         """They are told of anew."""
         self._libraries.clear()
 
+    def hold(self, held: Sequence[Held]) -> None:
+        """From now on set these generators, of the user's objects."""
+        self._held = list(held)
+
     def begin_task(self) -> None:
         """Note NumPy's global state."""
         if self._globals and self._numpy is None and self._watched is None and "numpy.random" in sys.modules:

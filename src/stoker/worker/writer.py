@@ -80,6 +80,10 @@ class Writer:
         self.careful = False
         self.digests = Digests()
 
+    def use(self, program: Program) -> None:
+        """From now on the user's function is that of this copy of the program."""
+        self._function = program.collation.function
+
     @property
     def has_function(self) -> bool:
         """Whether a function of the user's makes batches of examples."""
