@@ -35,7 +35,9 @@ structures: st.SearchStrategy[Any] = st.recursive(
 def test_any_structure_is_written_and_read_back(example: Any) -> None:
     spec = Spec.of(example)
     columns: list[Any] = [np.zeros((3, *leaf.shape), leaf.dtype) for leaf in spec.leaves]
-    Rows(spec, columns).write(1, [example, copy.deepcopy(example)])
+    rows = Rows(spec, columns)
+    for row, written in enumerate((example, copy.deepcopy(example)), 1):
+        rows.write(row, written)
     for row in (1, 2):
         again = spec.unflatten(column[row] for column in columns)
         assert repr(spec.tree) == repr(Spec.of(again, lambda part: False).tree)
