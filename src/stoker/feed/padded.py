@@ -38,7 +38,7 @@ def scale(loader: Loader, deal: Deal, *, sums: bool) -> dict[int, float]:
 
 def of_keras_loop(loader: Loader, frame: Any) -> tuple[Deal, bool] | None:
     """What the loop of Keras that makes an iterator in this frame gets, if it is one: which rows, and whether sums."""
-    if not frame.f_globals.get("__name__", "").startswith("keras.") or _is_distributed():
+    if not frame.f_globals.get("__name__", "").startswith(("keras.", "tf_keras.")) or _is_distributed():
         return None
     stations = loader._stations
     deal, whole = stations.deal, stations.rest()
