@@ -64,7 +64,9 @@ class Loader:
             to 32 where sizes may differ, and those that do are None.
         workers: worker processes; None for one on each CPU that this process may use (affinity and
             cgroup quota); 0 to run the user's code in the pulling thread, for debugging.
-        prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all).
+        prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all). With 1, what was
+            taken is followed by one batch in all, also behind `to_tf()`, which prefetches no more: for simulations
+            and replay buffers, whose examples should be fresh.
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
         on_error: what is done about an example whose code raises, or kills its workers: "raise" tells which one it is,

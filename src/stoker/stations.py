@@ -104,8 +104,11 @@ class Stations:
         self.deal = Deal(index, count, bool(pad_remainder))
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
-        window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
-        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal)
+        bounded = prefetch == 1
+        window = 1 if bounded else max(4, min(AHEAD_MOST, 2 * self.workers + 2))
+        self.batching = Batching(
+            size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal, bounded
+        )
         self._uneven = transform is not None and mentions_marks(transform)
         self.check_deal(self.deal)
         length = self._plan.length if self._plan is not None else None

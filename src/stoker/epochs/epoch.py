@@ -32,6 +32,7 @@ class Batching:
         window: parts of a source that are made side by side when their sizes are not known beforehand.
         single: whether examples are handed out one by one.
         deal: which rows of each batch are this trainer's.
+        bounded: whether only one batch is made ahead, in all, so that examples are fresh.
     """
 
     size: int
@@ -41,6 +42,7 @@ class Batching:
     window: int
     single: bool = False
     deal: Deal = ALL
+    bounded: bool = False
 
 
 class Epoch(ABC):
