@@ -28,8 +28,7 @@ class OneAtATime:
         self.is_open = True
         self.opened.append(threading.get_ident())
         try:
-            for number in range(104):
-                yield number
+            yield from range(104)
         finally:
             time.sleep(0.02)
             self.is_open = False
@@ -66,9 +65,7 @@ class UntilItGoes(OneAtATime):
 @pytest.mark.parametrize("by", [lambda it: it, lambda it: lambda: it], ids=["itself", "factory"])
 def test_the_next_iteration_begins_when_the_last_is_closed(kind: Any, by: Any, workers: int, shuffle: int) -> None:
     source = kind()
-    with stoker.Loader(
-        stoker.from_iterable(by(source)), batch_size=8, workers=workers, shuffle=shuffle
-    ) as loader:
+    with stoker.Loader(stoker.from_iterable(by(source)), batch_size=8, workers=workers, shuffle=shuffle) as loader:
         for _ in range(3):
             next(iter(loader))
         batches = iter(loader)

@@ -46,11 +46,7 @@ class Updates:
         except Exception as error:
             raise ProgramError(f"a value given to update() cannot be pickled: {summary(error)}") from cause(error)
         entry = _Entry(self._count, frozenset(values), pickled)
-        others = [
-            one
-            for one in self._entries
-            if not (one.names <= entry.names and (self._folds or one.since is None))
-        ]
+        others = [one for one in self._entries if not (one.names <= entry.names and (self._folds or one.since is None))]
         size = sum(len(one.pickled) for one in (*others, entry))
         if size > _MOST:
             raise OptionError(
