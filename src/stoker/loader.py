@@ -41,7 +41,8 @@ class Loader:
         source: any object with `__len__` and `__getitem__(index)`, index an int from 0; or what
             `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has `__getitems__(indices)`,
             that is asked for runs of up to 64 examples instead. It is pickled once (with cloudpickle) and lives in
-            the workers; its arrays are shared by all of them, read-only.
+            the workers as it was then; its arrays are shared by all of them, read-only. `on_epoch_end()`, if it
+            has that, is called before each epoch but the first, in all workers alike; see also `update`.
         batch_size: examples in a batch; None to get the examples one by one, or batches as the source makes them.
         shuffle: True takes the examples in a new permutation of the whole source each epoch, in
             O(1) memory: a Feistel network with cycle walking (Black and Rogaway, 2002; see
@@ -63,7 +64,8 @@ class Loader:
             `tf.data.Dataset.from_generator`; None for sizes that vary. Without it the first examples are looked at: up
             to 32 where sizes may differ, and those that do are None.
         workers: worker processes; None for one on each CPU that this process may use (affinity and
-            cgroup quota); 0 to run the user's code in the pulling thread, for debugging.
+            cgroup quota); 0 to run the user's code in the pulling thread, for debugging (behind
+            `to_tf()`, in one thread of the Loader's own); the source is a copy there too, functions are not.
         prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all). With 1, what was
             taken is followed by one batch in all, also behind `to_tf()`, which prefetches no more: for simulations
             and replay buffers, whose examples should be fresh.

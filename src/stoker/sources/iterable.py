@@ -94,7 +94,8 @@ def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> Iter
     """A source of the items of an iterable, pulled in this process by one thread, a bounded number ahead.
 
     Each item is pickled and sent to a worker, where the transform runs; batches come in the iterable's
-    order. An iteration that is closed, or that nobody refers to, lets go of its iterator before the next one begins. For what cannot be split or pickled: a database cursor, a socket, `range(10**12)`, another
+    order. An iteration that is closed, or that nobody refers to, lets go of its iterator before the next one begins.
+    For what cannot be split or pickled: a database cursor, a socket, `range(10**12)`, another
     `tf.data.Dataset` (`dataset.as_numpy_iterator`). Its exceptions are raised as they are, in their turn.
 
     Args:
