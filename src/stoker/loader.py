@@ -43,7 +43,9 @@ class Loader:
         source: any object with `__len__` and `__getitem__(index)`, index an int from 0; an array in an HDF5 or zarr
             file; or what `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has
             `__getitems__(indices)`, that is asked for runs of up to 64 examples instead. It is pickled once (with
-            cloudpickle) and lives in the workers; its arrays are shared by all of them, read-only.
+            cloudpickle) and lives in the workers as it was then; its arrays are shared by all of them, read-only.
+            `on_epoch_end()`, if it has that, is called before each epoch but the first, in all workers alike; see
+            also `update`.
         batch_size: examples in a batch; None to get the examples one by one. Left out where the source makes the
             batches (`batched`).
         shuffle: True takes the examples in a new permutation of the whole source each epoch, in
@@ -68,8 +70,11 @@ class Loader:
             one that it tells; one that this cannot hold (300 for uint8, 1.5 for int64) is an error. Without it the
             first examples are looked at: up to 32 where sizes may differ, and those that do are None.
         workers: worker processes; None for one on each CPU that this process may use (affinity and
-            cgroup quota); 0 to run the user's code in the pulling thread, for debugging.
-        prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all).
+            cgroup quota); 0 to run the user's code in the pulling thread, for debugging (behind
+            `to_tf()`, in one thread of the Loader's own); the source is a copy there too, functions are not.
+        prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all). With 1, what was
+            taken is followed by one batch in all, also behind `to_tf()`, which prefetches no more: for simulations
+            and replay buffers, whose examples should be fresh.
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
         on_error: what is done about an example whose code raises, or kills its workers: "raise" tells which one it is,

@@ -146,9 +146,18 @@ class Stations:
         self.deal = Deal(index, count, self.sums or flag("pad_remainder", pad_remainder))
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
-        window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
+        bounded = prefetch == 1
+        window = 1 if bounded else max(4, min(AHEAD_MOST, 2 * self.workers + 2))
         self.batching = Batching(
-            size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal, self.deal.pads
+            size,
+            not drop_remainder,
+            self._seed,
+            self._buffer,
+            window,
+            self._single,
+            self.deal,
+            weighs=self.deal.pads,
+            bounded=bounded,
         )
         self._uneven = transform is not None and mentions_marks(transform)
         self.check_deal(self.deal)

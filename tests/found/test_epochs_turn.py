@@ -152,7 +152,7 @@ def test_update_gives_all_workers_a_value_from_the_next_epoch_on(workers: int) -
         state = loader.state_dict()
         loader.load_state_dict({**state, "epoch": 0, "batches": 0})
         assert numbers(loader) == [15] * 8
-        with pytest.raises(OptionError, match="no attribute 'lvel'.*items, level, lock"):
+        with pytest.raises(OptionError, match=r"no attribute 'lvel'.*items, level, lock"):
             loader.update(lvel=1)
         with pytest.raises(OptionError, match="60,000 bytes"):
             loader.update(level=bytes(100_000))

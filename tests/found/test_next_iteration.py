@@ -28,8 +28,7 @@ class OneAtATime:
         self.is_open = True
         self.opened.append(threading.get_ident())
         try:
-            for number in range(104):
-                yield number
+            yield from range(104)
         finally:
             time.sleep(0.02)
             self.is_open = False

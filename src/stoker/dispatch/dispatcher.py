@@ -196,7 +196,8 @@ class Dispatcher(Streams):
 
     def _ready(self, stream: int, first: Deliver) -> list[Deliver]:
         """Small batches that are ready behind the one that was pulled."""
-        count = 0 if self._inline or not self._shelf.is_small(first) else self._scheduler.ready(stream, AT_ONCE - 1)
+        may = not self._inline and not self._shelf.is_bounded and self._shelf.is_small(first)
+        count = self._scheduler.ready(stream, AT_ONCE - 1) if may else 0
         if not count:
             return []
         self._step(*[Pulled(stream)] * count)

@@ -62,6 +62,7 @@ class Shelf:
     ) -> None:
         self._slots, self._inboxes, self._batch_size = slots, inboxes, batch_size
         self._workers, self._prefetch, self._limit = workers, prefetch, memory_limit
+        self.is_bounded = prefetch == 1  # one batch is made ahead, in all
         self.ahead = len(slots) - LEASES - SPARE  # slots in which batches may be made
         self._leases = Leases()
         self._layout: Layout | None = None

@@ -33,6 +33,7 @@ class Batching:
         single: whether examples are handed out one by one.
         deal: which rows of each batch are this trainer's.
         weighs: whether each example gets a `sample_weight`.
+        bounded: whether only one batch is made ahead, in all, so that examples are fresh.
     """
 
     size: int
@@ -43,6 +44,7 @@ class Batching:
     single: bool = False
     deal: Deal = ALL
     weighs: bool = False
+    bounded: bool = False
 
 
 class Epoch(ABC):

@@ -75,9 +75,11 @@ def dataset(
     listen_for_interrupts()
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
+    if loader._stations.batching.bounded:
+        ahead = 0
     order = _parts_of(form, _leaf_order(form.batch))
     several = ahead > _AHEAD and not outline.single and len(order) <= _FEW
-    if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized:
+    if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized and ahead:
         iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal, {})
     else:
         scale = _scale(loader, deal, sums) if not serialized else {}
@@ -128,13 +130,14 @@ def _for_keras(made: Any, loader: Loader, form: Form) -> Any:
 
 
 def _elements(form: Form, iterators: Iterators | Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
-    """What is handed out: batches, `ahead` of them prefetched, or examples one by one."""
-    made = _batches(form, iterators, outline.static_rows).prefetch(ahead)
+    """What is handed out: batches, `ahead` of them (or none) prefetched, or examples one by one."""
+    made = _batches(form, iterators, outline.static_rows)
+    made = made.prefetch(ahead) if ahead else made
     if outline.single:
         made = made.unbatch()
         if any(leaf.kind is Kind.VARYING for leaf in form.batch.leaves):
             made = made.map(_native(partial(_example, form)))
-        made = made.prefetch(outline.size)
+        made = made.prefetch(outline.size) if ahead else made
     return made
 
 
