@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,8 @@ _HERE = str(Path(__file__).parents[1]) + os.sep
 #: Of a traceback. With 6 bytes for each character (as JSON has it) a `Failure` fits into a message.
 _LINES, _CHARACTERS = 32, 10_000
 _PICKLE = 32_000
+#: What an error says that was raised for want of a GPU.
+_GPU = re.compile(r"\b(CUDA|cuda|GPUs?|ROCm)\b")
 
 
 def failure(
@@ -93,16 +96,20 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
         )
     if failure.kind == "source":
         return SourceError(failure.summary)
+    text = failure.traceback
+    if worker is not None and _GPU.search(failure.summary):
+        text += (
+            '\n\nWorkers see no GPU unless it is asked for: worker_env={"CUDA_VISIBLE_DEVICES": "0"}. Else keep arrays '
+            "and models of the source and the transform on the CPU."
+        )
     error: StokerError
     if failure.kind == "init":
         which = f" (worker {worker})" if worker is not None else ""
-        error = WorkerError(f"worker_init{which} raised {failure.summary}\n\n{failure.traceback}", **known)
+        error = WorkerError(f"worker_init{which} raised {failure.summary}\n\n{text}", **known)
     elif failure.kind == "program":
-        error = ProgramError(
-            f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
-        )
+        error = ProgramError(f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{text}")
     else:
-        error = WorkerError(f"{what} ({where}) raised {failure.summary}\n\n{failure.traceback}", **known)
+        error = WorkerError(f"{what} ({where}) raised {failure.summary}\n\n{text}", **known)
     error.__cause__ = failure.error if failure.error is not None else _unpickled(failure)
     return error
 
