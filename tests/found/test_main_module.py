@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
 
 import stoker
 
@@ -183,6 +184,17 @@ def test_modules_that_a_fresh_interpreter_cannot_import_travel_by_value(tmp_path
     (inner / "test_it.py").write_text(SMALL + "def test_it():\n    assert batches() == [[0, 1]]\n")
     options = "-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={tmp_path}"
     assert "1 passed" in run("-m", "pytest", *options, inner / "test_it.py", cwd=tmp_path)[-1]
+
+
+def test_functions_of_torchscript_are_sent() -> None:
+    torch = pytest.importorskip("torch")
+    scripted = torch.jit.script(plus_one)
+    with stoker.Loader([1.0, 2.0], transform=lambda x: scripted(torch.tensor(x)), workers=1) as loader:
+        assert [batch.tolist() for batch in loader] == [[2.0, 3.0]]
+
+
+def plus_one(x):  # type: ignore[no-untyped-def]  # TorchScript reads the annotations, and wants types that it knows
+    return x + 1
 
 
 def test_nothing_of_cloudpickle_is_left_changed() -> None:

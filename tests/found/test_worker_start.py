@@ -41,6 +41,18 @@ def test_workers_see_no_gpu_unless_worker_env_says_so(monkeypatch: pytest.Monkey
     assert dict(os.environ) == before
 
 
+def wants_a_gpu(_: Any) -> int:
+    raise RuntimeError("No CUDA GPUs are available")
+
+
+def test_an_error_for_want_of_a_gpu_names_worker_env() -> None:
+    with (
+        stoker.Loader([0], transform=wants_a_gpu, workers=1) as loader,
+        pytest.raises(stoker.WorkerError, match=r'(?s)No CUDA GPUs.*worker_env=\{"CUDA_VISIBLE_DEVICES": "0"\}'),
+    ):
+        list(loader)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

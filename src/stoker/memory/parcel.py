@@ -26,7 +26,10 @@ def pack(value: Any) -> bytes:
     try:
         if not by_value:
             pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-            by_value = any(name in pickled for name in unimportable())  # a class of the user's script, perhaps
+            for name in unimportable():
+                if name in pickled:  # a class of the user's script, perhaps
+                    by_value = True
+                    break
     except Exception:  # a lambda, a class in a function: the other pickler knows how, or raises in its turn
         by_value = True
     if by_value:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader, FrozenImporter, PathFinder
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 #: The script: in a process that multiprocessing started with spawn or forkserver it has the second name.
@@ -23,8 +23,17 @@ def unimportable() -> tuple[bytes, ...]:
     if _seen[0] != count:
         modules = Modules()
         names = [name for name in list(sys.modules) if isinstance(name, str) and not modules.is_importable(name)]
-        _seen = count, tuple({name.encode() for name in (*MAIN, *names)})
+        others = {name.encode() for name in names if name not in MAIN}
+        _seen = count, (b"main__", *others)  # both names of the script in one search
     return _seen[1]
+
+
+def _defines(name: str) -> bool:
+    """Whether the module has functions or classes written in Python."""
+    return any(
+        isinstance(value, FunctionType) or (isinstance(value, type) and "__weakref__" in vars(value))
+        for value in list(vars(sys.modules[name]).values())
+    )
 
 
 class Modules:
@@ -57,8 +66,8 @@ class Modules:
         if parent and not self.is_importable(parent):
             return False
         spec = getattr(module, "__spec__", None)
-        if spec is None:  # what a package in C makes when it is imported, or what nobody imported
-            return bool(parent)
+        if spec is None:  # what C code makes when it is imported, or what nobody imported
+            return bool(parent) or not _defines(name)
         if isinstance(spec.loader, ExtensionFileLoader):  # what is in C cannot travel by value
             return True
         return _is_in_place(spec, parent) or _is_found(name, spec, parent)

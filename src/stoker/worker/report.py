@@ -29,6 +29,8 @@ _LINES, _CHARACTERS = 32, 10_000
 _PICKLE = 32_000
 #: What NumPy, and code that takes buffers, raise about arrays that must not be written to.
 _READ_ONLY = re.compile(r"(Value|Buffer|Type|Runtime)Error: .*(read-?only|WRITEABLE)", re.DOTALL)
+#: What an error says that was raised for want of a GPU.
+_GPU = re.compile(r"\b(CUDA|cuda|GPUs?|ROCm)\b")
 
 
 def failure(
@@ -109,22 +111,24 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
     if failure.kind == "option":
         return OptionError(failure.summary)
     cause = failure.error if failure.error is not None else _unpickled(failure)
+    text = failure.traceback + _advice(failure.summary, worker)
     if failure.kind == "init":
         which = f" (worker {worker})" if worker is not None else ""
-        return worker_error(f"worker_init{which} raised {failure.summary}\n\n{failure.traceback}", cause, **known)
+        return worker_error(f"worker_init{which} raised {failure.summary}\n\n{text}", cause, **known)
     if failure.kind == "program":
-        error = ProgramError(
-            f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
-        )
-    else:
-        told = f"{what} ({where}) raised {failure.summary}\n\n{failure.traceback}"
-        return worker_error(told + _advice(failure.summary), cause, **known)
-    error.__cause__ = cause
-    return error
+        error = ProgramError(f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{text}")
+        error.__cause__ = cause
+        return error
+    return worker_error(f"{what} ({where}) raised {failure.summary}\n\n{text}", cause, **known)
 
 
-def _advice(summary: str) -> str:
+def _advice(summary: str, worker: int | None) -> str:
     """What to do about some exceptions that user code meets here and not elsewhere."""
+    if worker is not None and _GPU.search(summary):
+        return (
+            '\n\nWorkers see no GPU unless it is asked for: worker_env={"CUDA_VISIBLE_DEVICES": "0"}. Else keep arrays '
+            "and models of the source and the transform on the CPU."
+        )
     if _READ_ONLY.match(summary):
         return (
             "\n\nThe arrays of the source and the transform are one copy, which all workers share, so none may write "
