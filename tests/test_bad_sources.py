@@ -70,8 +70,8 @@ def test_options_without_meaning_are_refused(how: str, options: dict[str, Any], 
 
 
 def test_a_source_of_batches_has_no_batch_size() -> None:
-    with pytest.raises(stoker.OptionError, match=r"batched=True.*batch_size must be None, got 32"):
-        stoker.Loader(stoker.from_generator(plain_shard, 2, batched=True))
+    with pytest.raises(stoker.OptionError, match=r"batched=True.*batch_size must be left out or None, got 32"):
+        stoker.Loader(stoker.from_generator(plain_shard, 2, batched=True), batch_size=32)
 
 
 # ── told when it is read ─────────────────────────────────────────────────────────────────────
@@ -208,9 +208,9 @@ def test_what_does_not_fit_the_signature_is_told_with_path_wanted_and_got() -> N
 
     for value, signature, message in (
         (
-            FIVE,
+            FIVE + 2j,
             spec((5,), tf.float64),
-            r"at \['x'\] it holds float32 of shape \(5,\), expected float64 of shape \(5,\)",
+            r"at \['x'\] it holds complex64 of shape \(5,\), expected float64 of shape \(5,\)",
         ),
         (
             FIVE,

@@ -12,7 +12,7 @@ import stoker
 
 PACKAGE = Path(stoker.__file__).parent
 ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "values", "spec", "collation", "plan", "scheduler"}
+PURE = {"errors", "casting", "foreign", "lists", "options", "values", "spec", "collation", "plan", "scheduler"}
 
 #: What a room may import of the others; rooms that are not here join the others and may import all.
 MAY = {
@@ -20,14 +20,19 @@ MAY = {
     "interrupts": set(),
     "locks": {"errors", "interrupts"},
     "stats": set(),
-    "values": set(),
-    "spec": {"values"},
-    "collation": {"errors", "values", "spec"},
+    "casting": set(),
+    "lists": set(),
+    "foreign": set(),
+    "values": {"foreign", "lists"},
+    "spec": {"casting", "lists", "values"},
+    "options": {"errors"},
+    "collation": {"errors", "lists", "options", "values", "spec"},
     "plan": {"errors"},
     "scheduler": set(),
     "sources": PURE | {"locks"},
-    "memory": PURE,
-    "worker": PURE | {"sources", "memory"},
+    "travel": set(),
+    "memory": PURE | {"travel"},
+    "worker": PURE | {"sources", "travel", "memory"},
     "engines": PURE | {"interrupts", "locks", "sources", "memory", "worker"},
 }
 

@@ -224,8 +224,8 @@ def test_loaders_that_live_side_by_side_share_what_is_free() -> None:
 
 def test_the_warning_about_little_memory_says_what_is_true(caplog: pytest.LogCaptureFixture) -> None:
     for prefetch, says in (
-        (1, "1 made ahead; of those that are kept, all but "),
-        (16, "made ahead instead of 16, and "),
+        (1, "bytes: of the batches that your code holds at a time, those beyond the first "),
+        (16, "instead of 16 are made ahead, so training may wait for data; and of the batches"),
     ):
         caplog.clear()
         with stoker.Loader(
@@ -238,3 +238,15 @@ def test_the_warning_about_little_memory_says_what_is_true(caplog: pytest.LogCap
         ) as loader:
             list(loader)
         assert [says in record.message for record in caplog.records] == [True]
+        enough = int(caplog.records[0].message.split("give memory_limit=")[1].split()[0])
+        caplog.clear()
+        with stoker.Loader(
+            np.zeros((100, 100_000), np.uint8),
+            transform=lambda row: row,
+            batch_size=10,
+            workers=1,
+            memory_limit=enough,
+            prefetch=prefetch,
+        ) as loader:
+            list(loader)
+        assert not caplog.records, "what is advised is enough"

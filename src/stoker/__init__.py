@@ -13,16 +13,21 @@ The way of a batch, and the map of this package:
     errors      the exception tree
     interrupts  Ctrl-C and other signals at a moment when nothing is half done
     locks       a lock under which no handler of a signal and no garbage collection begins
+    lists       which lists are arrays, and which are containers                    pure
     values      what may stand at a leaf, in one of three forms                     pure
+    casting     numbers of one dtype as those of another                            pure
+    foreign     tensors of PyTorch and sparse arrays of JAX as arrays of NumPy        pure
     spec        nested structure <-> flat leaves; shapes and dtypes                 pure
     collation   how examples become a batch: stack, pad, ragged                     pure
     sources     WHERE examples come from
     plan        WHICH examples make WHICH batch, in which order                     pure
     scheduler   WHO does what next: events in, commands out                         pure
+    options     the value of one option, checked: numbers of Python and NumPy alike      pure
     stations    options, checked, and the stations that follow from them
     epochs      what one iteration reads: a kind of epoch for each kind of source
     journal     where training stands: which iteration is read, and how much of it was taken
     dispatch    where consumers, scheduler, engine and slots meet, under one lock
+    travel      WHAT of the user's code travels by value
     memory      WHERE a batch lies: slot, layout, lease, bundle
     worker      what runs in the child: read, seed, transform, collate, report
     engines     HOW workers run: processes, inline

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy.typing as npt
 
 from stoker.dispatch import Taker, rest_if_exiting
-from stoker.errors import ClosedError, StokerError
+from stoker.errors import ClosedError, ProgramError, StokerError, copied
 from stoker.feed import arrays
 from stoker.interrupts import shielded
 from stoker.plan import Deal, Iteration, Position
@@ -22,13 +23,24 @@ if TYPE_CHECKING:
 _Made = TypeVar("_Made")
 
 
+def cannot_be_copied(what: str) -> ProgramError:
+    """The error for a copy or a pickle of something that holds processes."""
+    return ProgramError(
+        f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source "
+        "and its options instead, and make the Loader there."
+    )
+
+
 class Batches(Iterator[Any]):
     """One iteration of a Loader. It keeps the Loader alive; dropping it gives its slots back."""
 
-    def __init__(self, loader: Loader, serialized: bool = False, deal: Deal | None = None) -> None:
+    def __init__(
+        self, loader: Loader, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False
+    ) -> None:
         self._dispatcher = loader._dispatcher
-        self._stream = self._dispatcher.open_stream(serialized, deal)
+        self._stream = self._dispatcher.open_stream(serialized, deal, apart=apart)
         self._loader: Loader | None = loader
+        self._keeper = weakref.ref(loader)
         self._pulling = threading.Lock()
         self._begun = False
         self.iteration = Iteration(Position())
@@ -49,6 +61,9 @@ class Batches(Iterator[Any]):
             example = next(self._singles)
             self._took()
             return example
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise cannot_be_copied("an iterator of a Loader")
 
     def _took(self) -> None:
         """One more was taken by whoever iterates here."""
@@ -75,9 +90,16 @@ class Batches(Iterator[Any]):
         self._dispatcher.require_owner()
         try:
             return self._first(make, counts)
-        except ClosedError:
-            rest_if_exiting()
+        except StokerError as error:
+            self._tell(error)
+            if isinstance(error, ClosedError):
+                rest_if_exiting()
             raise
+
+    def _tell(self, error: StokerError) -> None:
+        """Keep an error; the frames that it refers to must not hold the Loader."""
+        if (loader := self._keeper()) is not None:
+            loader._keep(copied(error))
 
     def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:
         with self._pulling:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -12,7 +15,9 @@ import numpy as np
 import optree
 
 from stoker.errors import OptionError
-from stoker.spec import Kind, Leaf, Part, Spec, plain
+from stoker.lists import is_array, is_of_tokens, is_row
+from stoker.options import flag, index, whole
+from stoker.spec import Kind, Leaf, Part, Spec, flattened, made_plain
 from stoker.values import STRING
 
 
@@ -23,9 +28,20 @@ class Pad:
     values: Any = None
     to: tuple[int | None, ...] | None = None
     multiple_of: int | None = None
+    truncate: bool = False
+
+    def size(self, place: int) -> int | None:
+        """The size that a dimension is padded to, or None."""
+        return self.to[place] if self.to is not None and place < len(self.to) else None
 
 
-def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multiple_of: int | None = None) -> Pad:
+def pad(
+    values: Any = None,
+    to: int | Sequence[int | None] | None = None,
+    multiple_of: int | None = None,
+    *,
+    truncate: bool = False,
+) -> Pad:
     """Collate by padding each leaf to one size, as `tf.data.Dataset.padded_batch` does.
 
     Args:
@@ -33,23 +49,41 @@ def pad(values: Any = None, to: int | Sequence[int | None] | None = None, multip
         to: the size of each dimension, an int for the first; None for the longest example of the batch. An
             example that is longer is an error.
         multiple_of: round the sizes that `to` leaves open up to a multiple of this.
+        truncate: cut examples that are longer than `to` says, at their end.
 
     Example:
         >>> import stoker
         >>> with stoker.Loader([[1], [2, 3]], batch_size=2, collate=stoker.pad(values=-1, to=4), workers=0) as loader:
         ...     next(iter(loader)).tolist()
         [[1, -1, -1, -1], [2, 3, -1, -1]]
+        >>> cut = stoker.pad(to=2, truncate=True)
+        >>> with stoker.Loader([[1], [2, 3, 4]], batch_size=2, collate=cut, workers=0) as loader:
+        ...     next(iter(loader)).tolist()
+        [[1, 0], [2, 3]]
     """
-    sizes = None if to is None else tuple(to) if isinstance(to, Sequence) else (to,)
-    if sizes is not None and not all(size is None or (type(size) is int and size >= 0) for size in sizes):
+    sizes = None if to is None else _sizes(to)
+    if multiple_of is not None:
+        multiple_of = whole("pad(multiple_of=…)", multiple_of, least=1)
+    truncate = flag("pad(truncate=…)", truncate)
+    if truncate and not any(size is not None for size in sizes or ()):
+        raise OptionError(f"pad(truncate=True) cuts examples to the size that `to` tells, and it tells none: to={to!r}")
+    return Pad(values, sizes, multiple_of, truncate)
+
+
+def _sizes(to: Any) -> tuple[int | None, ...]:
+    """What `pad(to=…)` says; raises `OptionError`."""
+    given = tuple(to) if isinstance(to, Sequence | np.ndarray) and np.ndim(to) else (to,)
+    sizes = tuple(map(index, given))
+    if any(came is not None and (size is None or size < 0) for came, size in zip(given, sizes, strict=True)):
         raise OptionError(f"pad(to=…) must be sizes (ints of at least 0, or None), got {to!r}")
-    if multiple_of is not None and (type(multiple_of) is not int or multiple_of < 1):
-        raise OptionError(f"pad(multiple_of=…) must be an int of at least 1, got {multiple_of!r}")
-    return Pad(values, sizes, multiple_of)
+    return sizes
 
 
 #: How one leaf is joined. "asis": it is a batch already; "single": examples are handed out one by one.
 Rule = Pad | Literal["stack", "ragged", "asis", "single"]
+
+#: Paths that are listed, and searched for one that is meant, where a path does not exist.
+_SHOWN, _SEARCHED = 20, 1000
 
 _NAMES: dict[str, Rule] = {"stack": "stack", "ragged": "ragged", "pad": Pad()}
 
@@ -78,35 +112,45 @@ class Collation:
         return cls(default=_rule(collate))
 
     def spec(self, example: Any) -> Spec:
-        """Describe an example; a list of numbers or strings that is padded or ragged is one leaf."""
-        if self.function or not (self._joins_lists(self.default) or self.paths):
+        """Describe an example. Lists that are no arrays everywhere may be where sizes may differ."""
+        if self.function or (self.default in ("stack", "asis") and not self.paths):
             return Spec.of(example)
-        example = plain(example)
-        leaves, tree = optree.tree_flatten(example, is_leaf=_is_token_list)
+        example = made_plain(example)
+        leaves, tree = flattened(example, lambda part: is_row(part) or is_of_tokens(part), is_plain=True)
         keep = {
             id(leaf)
             for leaf, accessor in zip(leaves, tree.accessors(), strict=True)
-            if type(leaf) is list and self._joins_lists(self._rule_at(accessor))
+            if type(leaf) is list and self._joins(leaf, self.rule_at(accessor))
         }
-        return Spec.of(example, lambda part: id(part) in keep)
+        return Spec.of(example, lambda part: id(part) in keep or is_array(part))
 
     def rules(self, spec: Spec) -> list[Rule]:
-        """The rule of each leaf; raises `OptionError` for a path that is not there."""
+        """The rule of each leaf; raises `OptionError` for a path, or a size of `pad(to=…)`, that is not there."""
         accessors = spec.tree.accessors()
+        there = {name for accessor in accessors for name in _names(accessor)} if self.paths else set()
         for path, _ in self.paths:
-            if not any(_leads_to(path, accessor) for accessor in accessors):
-                raise OptionError(
-                    f"collate names {path if isinstance(path, str) else list(path)}, which is no path of the "
-                    f"examples; they have {', '.join(leaf.path for leaf in spec.leaves) or 'a single leaf'}."
-                )
-        return [self._rule_at(accessor) for accessor in accessors]
+            if path not in there:
+                raise OptionError(_no_path(path, spec))
+        rules = [self.rule_at(accessor) for accessor in accessors]
+        for rule in {self.default, *self._by_path.values()}:
+            under = [leaf for leaf, its in zip(spec.leaves, rules, strict=True) if its == rule]
+            _check_sizes(rule, under)
+        return rules
 
-    def _rule_at(self, accessor: Any) -> Rule:
-        return next((rule for path, rule in self.paths if _leads_to(path, accessor)), self.default)
+    @cached_property
+    def _by_path(self) -> dict[tuple[Any, ...] | str, Rule]:
+        return dict(self.paths)
+
+    def rule_at(self, accessor: Any) -> Rule:
+        """The rule of the longest path that leads to a leaf."""
+        if not self.paths:
+            return self.default
+        return next((self._by_path[name] for name in _names(accessor) if name in self._by_path), self.default)
 
     @staticmethod
-    def _joins_lists(rule: Rule) -> bool:
-        return rule == "ragged" or isinstance(rule, Pad)
+    def _joins(part: list[Any], rule: Rule) -> bool:
+        """Whether a list is one leaf under this rule."""
+        return rule == "ragged" or isinstance(rule, Pad) or (rule == "single" and is_row(part))
 
 
 def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
@@ -132,8 +176,8 @@ def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
 
 
 def _padded(rule: Pad, place: int, size: int | None) -> int | None:
-    if rule.to is not None and place < len(rule.to) and rule.to[place] is not None:
-        return rule.to[place]
+    if rule.size(place) is not None:
+        return rule.size(place)
     if size is None or place == 0:  # what one pads is a sequence: its length may differ later
         return None
     return rounded(size, rule.multiple_of)
@@ -182,21 +226,43 @@ def _path(key: Any) -> tuple[Any, ...] | str:
     return key if isinstance(key, tuple) else (key,)
 
 
-def _leads_to(path: tuple[Any, ...] | str, accessor: Any) -> bool:
-    if isinstance(path, str):
-        return str(accessor.codify("")).startswith(path)
-    return len(path) <= len(accessor) and all(
-        key == entry.entry or key == getattr(entry, "field", entry.entry)
-        for key, entry in zip(path, accessor, strict=False)
-    )
+def _names(accessor: Any) -> Iterator[tuple[Any, ...] | str]:
+    """What a user may call a leaf, or what it stands in, the longest path first."""
+    for depth in range(len(accessor), -1, -1):
+        start = accessor[:depth]
+        yield from itertools.product(*({entry.entry, getattr(entry, "field", entry.entry)} for entry in start))
+        yield start.codify("")
+        if depth == 1 and isinstance(start[0].entry, str):
+            yield start[0].entry  # a key that looks like a path
 
 
-def _is_token_list(part: Any) -> bool:
-    """Whether it is a list of numbers and strings, or of such lists."""
-    return type(part) is list and all(
-        isinstance(item, bool | int | float | complex | str | bytes | np.generic) or _is_token_list(item)
-        for item in part
-    )
+def _no_path(path: tuple[Any, ...] | str, spec: Spec) -> str:
+    """The sentence about a path that does not exist."""
+    paths = [leaf.path for leaf in spec.leaves]
+    told = path if isinstance(path, str) else str(list(path))
+    shown = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else "")
+    text = f"collate names {told}, which is no path of the examples; they have {shown or 'a single leaf'}."
+    words = {_words(its): its for its in paths[:_SEARCHED]}
+    is_name = any(character.isalpha() for character in told)  # of numbers, the nearest is another
+    close = difflib.get_close_matches(_words(told), words, n=1) if is_name else []
+    return f"{text} Did you mean {words[close[0]]}?" if close else text
+
+
+def _words(path: str) -> str:
+    """The keys in a path, however they are written."""
+    return " ".join(re.findall(r"[\w-]+", path))
+
+
+def _check_sizes(rule: Rule, leaves: list[Leaf]) -> None:
+    """Raise `OptionError` if a rule tells sizes of dimensions that none of its leaves has."""
+    if not isinstance(rule, Pad) or rule.to is None or not leaves:
+        return
+    most = max(leaves, key=lambda leaf: len(leaf.shape))
+    if not any(leaf.untold for leaf in leaves) and len(most.shape) < len(rule.to):
+        raise OptionError(
+            f"pad(to={rule.to}) tells sizes of {len(rule.to)} dimensions, and {most.path or 'an example'} has "
+            f"{len(most.shape)}: {most}."
+        )
 
 
 @dataclass(frozen=True)
@@ -248,7 +314,7 @@ class Form:
         leaves = tuple(Leaf(accessor.codify(""), (None,) * rank, STRING) for accessor in accessors)
         return Form(self.spec, self.rules, Spec(tree, leaves), False)
 
-    @property
+    @cached_property
     def single(self) -> bool:
         """Whether examples are handed out one by one."""
         return "single" in self.rules
@@ -256,14 +322,16 @@ class Form:
 
 def _loosened(leaf: Leaf, rule: Rule) -> Leaf:
     """What later examples may hold there: where sizes may differ, sizes that were the same so far may too."""
-    if leaf.lenient:
-        return leaf
-    if rule == "asis":  # whoever made the batch knows its sizes; only TensorFlow must be told which never differ
-        return dataclasses.replace(leaf, shape=(None,) * len(leaf.shape))
-    if not (rule == "ragged" or isinstance(rule, Pad)):
+    if rule in ("single", "asis"):
+        alone = dataclasses.replace(leaf, is_alone=True)
+        if rule == "single" or leaf.lenient:
+            return alone
+        # Whoever made the batch knows its sizes; only TensorFlow must be told which never differ.
+        return dataclasses.replace(alone, shape=(None,) * len(leaf.shape), first=leaf.shape)
+    if leaf.lenient or not (rule == "ragged" or isinstance(rule, Pad)):
         return leaf
     loose = len(leaf.shape) if isinstance(rule, Pad) else batch_leaf(leaf, rule, None).ragged_rank
-    return dataclasses.replace(leaf, shape=(None,) * loose + leaf.shape[loose:], lenient=True)
+    return dataclasses.replace(leaf, shape=(None,) * loose + leaf.shape[loose:], lenient=True, first=leaf.shape)
 
 
 def _serialized(leaf: Leaf, single: bool) -> Any:

@@ -6,7 +6,7 @@
     ├── ProgramError     source or transform cannot reach a worker   (also TypeError)
     ├── StateError       a saved state is damaged, or of another Loader (also ValueError)
     ├── ClosedError      the Loader was closed, or belongs to another process (also RuntimeError)
-    └── WorkerError      user code raised; names the example          (also RuntimeError)
+    └── WorkerError      user code raised; names the example          (also RuntimeError, and what it raised)
         ├── SpecError    an example cannot be batched with the others
         └── WorkerDied   workers died again and again at the same work
 
@@ -15,6 +15,7 @@ A message says what happened, with the value, and what to do about it, in at mos
 
 from __future__ import annotations
 
+import copy
 import traceback
 
 #: Of the text of an exception that may be the cause of one of these.
@@ -49,7 +50,8 @@ class WorkerError(StokerError, RuntimeError):
     """The user's code raised while it made an example.
 
     The message holds the user's own traceback; `__cause__` is the original exception where
-    it could be carried over from the worker and its text is short.
+    it could be carried over from the worker and its text is short. Then, where its type allows it, the error is of
+    that type as well: `except KeyError` around a loop finds a `KeyError` of the user's.
 
     Attributes:
         example: index of the example in the source, its shard or the iterable, or None when no single one is known.
@@ -105,6 +107,18 @@ def traceback_of(error: BaseException) -> tuple[str, BaseException | None]:
         head = "Traceback (most recent call last):\n"
         return "".join([head, *traceback.format_tb(error.__traceback__), _plainly(error)]), None
     return text, error if len(text) <= _CAUSE and len(text.splitlines()) <= _CAUSE_LINES else None
+
+
+def copied(error: StokerError) -> StokerError:
+    """A copy without traceback: it refers to no frame, and so to nothing that somebody waits to be let go of."""
+    other = copy.copy(error)
+    other.__cause__, other.__suppress_context__ = error.__cause__, True
+    return other
+
+
+def plain(error: StokerError) -> type[StokerError]:
+    """The type of ours that an error has, which may be of a type of the user's as well."""
+    return WorkerError if hasattr(type(error), "_stoker_joins") else type(error)
 
 
 def cause(error: BaseException) -> BaseException | None:

@@ -6,17 +6,25 @@ import math
 import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from stoker.batches import Batches
+from stoker.batches import Batches, cannot_be_copied
 from stoker.collation import Pad
+from stoker.errors import StokerError, copied
+from stoker.options import whole
 from stoker.plan import Deal
 from stoker.scheduler import RETRIES
-from stoker.stations import Outline, Stations
+from stoker.stations import BATCH_SIZE, Outline, Stations
 from stoker.stats import Stats
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+def _as_it_is(method: Any) -> Any:
+    """`method`, which TensorFlow's AutoGraph does not rewrite when a function of the user's calls it."""
+    method.autograph_info__ = {}
+    return method
 
 
 class Loader:
@@ -32,11 +40,14 @@ class Loader:
     in a container.
 
     Args:
-        source: any object with `__len__` and `__getitem__(index)`, index an int from 0; or what
-            `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has `__getitems__(indices)`,
-            that is asked for runs of up to 64 examples instead. It is pickled once (with cloudpickle) and lives in
-            the workers; its arrays are shared by all of them, read-only.
-        batch_size: examples in a batch; None to get the examples one by one, or batches as the source makes them.
+        source: any object with `__len__` and `__getitem__(index)`, index an int from 0; an array in an HDF5 or zarr
+            file; or what `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has
+            `__getitems__(indices)`, that is asked for runs of up to 64 examples instead. It is pickled once (with
+            cloudpickle) and lives in the workers as it was then; its arrays are shared by all of them, read-only.
+            `on_epoch_end()`, if it has that, is called before each epoch but the first, in all workers alike; see
+            also `update`.
+        batch_size: examples in a batch; None to get the examples one by one. Left out where the source makes the
+            batches (`batched`).
         shuffle: True takes the examples in a new permutation of the whole source each epoch, in
             O(1) memory: a Feistel network with cycle walking (Black and Rogaway, 2002; see
             `stoker.plan.permutation`). For generators and iterables, the size of a shuffle buffer.
@@ -45,26 +56,33 @@ class Loader:
             are PyTorch's and TensorFlow's states where the user's code has imported these, and generators
             that its objects hold (`np.random.Generator`, `RandomState`, `random.Random`).
         transform: called with each example in the worker; gets a `numpy.random.Generator` as `rng` if
-            it has a parameter of that name. Returns the example that goes into the batch, or `stoker.SKIP`, or
-            `stoker.Many(examples)`.
+            it has a parameter of that name. Where it needs two arguments or more, an example that is a tuple of as
+            many parts is taken apart, as by `tf.data.Dataset.map`: `lambda x, y: (x / 255, y)`. Returns the
+            example that goes into the batch, or `stoker.SKIP`, or `stoker.Many(examples)`.
         collate: how examples become a batch: "stack" (all of one shape), "pad" or `stoker.pad(...)`, "ragged"
-            (`tf.RaggedTensor`); or a dict of these by path, such as `{"ids": "pad", ("meta", 0): "ragged"}`,
-            the others being stacked; or a function of a list of examples that returns a batch, in the worker; it gets
-            an `rng` of the batch's own if it has a parameter of that name. Where it pads or is ragged, a list of
-            numbers or strings counts as an array.
+            (`tf.RaggedTensor`); or a dict of these by path, such as `{"ids": "pad", ("meta", 0): "ragged"}`, of which
+            the longest counts, the others being stacked; or a function of a list of examples that returns a
+            batch, in the worker; it gets an `rng` of the batch's own if it has a parameter of that name. Where it
+            pads or is ragged, a list of numbers or strings counts as an array.
         drop_remainder: whether the last batch is left out when it is not full.
         output_signature: nested `tf.TensorSpec`s (ragged and sparse ones too) of an *example*, as for
-            `tf.data.Dataset.from_generator`; None for sizes that vary. Without it the first examples are looked at:
-            those of the first batch, at least 8, where sizes may differ, and those that do are None. For a collate
-            function it tells of a batch; without it the first two are looked at, and any may have other rows.
+            `tf.data.Dataset.from_generator`; None for sizes that vary. Numbers of another dtype are converted to the
+            one that it tells; one that this cannot hold (300 for uint8, 1.5 for int64) is an error. Without it the
+            first examples are looked at: those of the first batch, at least 8, where sizes may differ, and those that
+            do are None. For a collate function it tells of a batch; without it the first two are looked at, and any
+            may have other rows.
         workers: worker processes; None for one on each CPU that this process may use (affinity and
-            cgroup quota); 0 to run the user's code in the pulling thread, for debugging.
-        prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all).
+            cgroup quota); 0 to run the user's code in the pulling thread, for debugging (behind
+            `to_tf()`, in one thread of the Loader's own); the source is a copy there too, functions are not.
+        prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all). With 1, what was
+            taken is followed by one batch in all, also behind `to_tf()`, which prefetches no more: for simulations
+            and replay buffers, whose examples should be fresh.
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
         on_error: what is done about an example whose code raises, or kills its workers: "raise" tells which one it is,
-            when its batch's turn comes; "skip" leaves it out. Batches stay full; `stats` lists what was left out,
-            and a warning names it at the epoch's end. An exception of a generator itself cannot be left out.
+            when its batch's turn comes; "skip" leaves it out, and so it does with one that is unlike the others: None,
+            another structure, dtype or size. Batches stay full; `stats` lists what was left out, and a warning names
+            it at the epoch's end. An exception of a generator itself cannot be left out.
         retries: how often work is done again after a worker died at it. Then the example at fault is searched.
         timeout: seconds without progress on an example (a run of them, where `__getitems__` is asked) after which a
             worker's Python stack is logged, the worker killed and its work done again, as after a death; None to warn
@@ -76,8 +94,25 @@ class Loader:
         shard_count: how many trainers read this source. `batch_size` is that of all of them together; each gets its
             rows of every batch, so that a step sees the same examples whatever their number, which divides it.
             All take as many steps. A last batch that is not full is dealt out as evenly as can be.
-        pad_remainder: fill the last batch up, with examples of its own whose `sample_weight` is 0; the others get
-            1, or keep theirs. Examples must be (x, y) or (x, y, weight).
+        pad_remainder: fill the last batch up, so that all have as many rows: its examples are spread over it, and each
+            stands again, with `sample_weight` 0, up to the next one. They themselves get 1, or keep theirs (numbers,
+            arrays or nested ones). Examples must be (x, y) or (x, y, weight). As Keras divides by all rows, `to_tf()`
+            scales the weights in that batch: the mean over its rows is the mean over the examples of all trainers.
+            "sum" leaves them as they are, for losses that are sums. Given to `fit` or `evaluate` itself, and not to
+            several replicas, the dataset leaves the fillers out: all numbers are as without `pad_remainder`.
+        batched: whether each element of the source is a batch already, which passes as it is, behind the transform;
+            `batch_size` is left out then. It is known of a `keras.utils.PyDataset` (once `Sequence`), whose `len()`
+            counts batches. Shuffling takes the batches in another order, and a state counts them.
+        share: False lets each worker write to the arrays of source and transform, such as a buffer that the source
+            fills again for each example: it gets pages of its own where it does. What it wrote stays there, for later
+            examples of the same worker alone: `x *= 2` on an example of the source then gives other data each epoch.
+        worker_init: a function without parameters, called once in each worker before the source is loaded: for what
+            the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random
+            states are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
+            With `workers=0` it is called in the pulling thread, before the first example.
+        worker_env: environment variables of the workers, beside the trainer's; None removes one. Workers see no GPU
+            (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:
+            `{"CUDA_VISIBLE_DEVICES": "0"}`. It does nothing with `workers=0`.
 
     Raises:
         OptionError: an argument without meaning.
@@ -98,7 +133,7 @@ class Loader:
         self,
         source: Any,
         *,
-        batch_size: int | None = 32,
+        batch_size: int | None = BATCH_SIZE,
         shuffle: bool | int = False,
         seed: int = 0,
         transform: Callable[..., Any] | None = None,
@@ -115,7 +150,11 @@ class Loader:
         seed_globals: bool = True,
         shard_index: int = 0,
         shard_count: int = 1,
-        pad_remainder: bool = False,
+        pad_remainder: bool | Literal["sum"] = False,
+        batched: bool = False,
+        share: bool = True,
+        worker_init: Callable[[], Any] | None = None,
+        worker_env: Mapping[str, str | None] | None = None,
     ) -> None:
         self._stations = Stations(
             source,
@@ -137,8 +176,13 @@ class Loader:
             shard_index=shard_index,
             shard_count=shard_count,
             pad_remainder=pad_remainder,
+            batched=batched,
+            share=share,
+            worker_init=worker_init,
+            worker_env=worker_env,
         )
         self._dispatcher = self._stations.dispatcher
+        self._last_error: StokerError | None = None
         self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
         self._let_go.atexit = False  # the exit hook of `dispatch` does more: it waits
 
@@ -154,8 +198,9 @@ class Loader:
     def __iter__(self) -> Batches:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
-        The arrays are read-only and lie in shared memory, which is used again once nothing refers to
-        them or to views of them; so they may be kept, as many as one likes (beyond 16 batches they are copies).
+        The arrays are read-only (write to a copy: `array.copy()`) and lie in shared memory, which is used again once
+        nothing refers to them or to views of them; so they may be kept, as many as one likes (beyond 16 batches they
+        are copies).
         Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse ones as named tuples
         (indices, values, dense_shape).
         """
@@ -166,6 +211,7 @@ class Loader:
         """The `tf.TensorSpec` (ragged, sparse) of each leaf, nested as `to_tf().element_spec`. Needs TensorFlow."""
         return self.to_tf().element_spec
 
+    @_as_it_is
     def to_tf(self, serialized: bool = False) -> tf.data.Dataset:
         """A `tf.data.Dataset` of the batches, without copying them; each iteration of it is the next epoch.
 
@@ -187,10 +233,15 @@ class Loader:
         """
         from stoker.feed.tensorflow import dataset
 
-        form = self._dispatcher.form()
+        try:
+            form = self._dispatcher.form(apart=True)
+        except StokerError as error:
+            self._keep(copied(error))
+            raise
         outline = self._outline
         return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
 
+    @_as_it_is
     def to_tf_shard(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """The part of `to_tf()` that one of several trainers reads, in batches for one replica each.
 
@@ -208,8 +259,8 @@ class Loader:
     def _outline(self) -> Outline:
         return self._stations.outline()
 
-    def _batches(self, serialized: bool = False, deal: Deal | None = None) -> Batches:
-        return Batches(self, serialized, deal)
+    def _batches(self, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False) -> Batches:
+        return Batches(self, serialized, deal, apart=apart)
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Where training stands: a small dict that JSON can hold, for `load_state_dict`, here or in another process.
@@ -241,6 +292,7 @@ class Loader:
 
     def _state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
         """The state; `rolls` tells whether the end of an epoch is the start of the next one."""
+        consumed = None if consumed is None else whole("consumed", consumed, least=None)
         with self._dispatcher.journal() as journal:
             return self._stations.state(journal.position(consumed, self._outline.cardinality, rolls=rolls))
 
@@ -270,6 +322,33 @@ class Loader:
 
         return trackable(self)
 
+    def update(self, **attributes: Any) -> None:
+        """Give the source new values of attributes, in all workers, from the next epoch that begins.
+
+        Workers have the source as it was when the Loader was made: `dataset.level = 2` is not seen by them,
+        `loader.update(level=2)` is. `on_epoch_end`, where the source has it, is called after it. An iteration
+        under way, and the object that was given to the Loader, keep what they have. `state_dict()` does not
+        hold it: call it again when training goes on.
+
+        Raises:
+            OptionError: the source has no such attribute, or is no object with attributes; or the values are large.
+            ProgramError: a value cannot be pickled.
+
+        Example:
+            >>> class Curriculum:
+            ...     level = 1
+            ...     def __len__(self):
+            ...         return 2
+            ...     def __getitem__(self, index):
+            ...         return index * self.level
+            >>> with Loader(Curriculum(), batch_size=2, workers=0) as loader:
+            ...     easy = [batch.tolist() for batch in loader]
+            ...     loader.update(level=5)
+            ...     easy, [batch.tolist() for batch in loader]
+            ([[0, 1]], [[0, 5]])
+        """
+        self._stations.update(attributes)
+
     def stats(self) -> Stats:
         """Deaths of workers, and examples that were left out, since the Loader was made.
 
@@ -280,6 +359,25 @@ class Loader:
         """
         return self._dispatcher.stats()
 
+    @property
+    def last_error(self) -> StokerError | None:
+        """The last error that ended an iteration, or None; its `__cause__` is the user's own exception.
+
+        For `fit` and all else that TensorFlow runs, out of which comes an error of TensorFlow's with the text alone.
+
+        Example:
+            >>> with Loader([2, 1, 0], transform=lambda n: 1 // n, workers=0) as loader:
+            ...     try:
+            ...         list(loader)
+            ...     except RuntimeError:
+            ...         print(type(loader.last_error.__cause__).__name__, loader.last_error.example)
+            ZeroDivisionError 2
+        """
+        return self._last_error
+
+    def _keep(self, error: StokerError) -> None:
+        self._last_error = error
+
     def close(self) -> None:
         """End the workers, within 2 seconds.
 
@@ -287,6 +385,9 @@ class Loader:
         """
         self._let_go.detach()
         self._dispatcher.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise cannot_be_copied("a Loader")
 
     def __enter__(self) -> Loader:
         return self

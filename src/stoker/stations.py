@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import optree
@@ -23,16 +23,42 @@ from stoker.epochs.saved import Saved
 from stoker.errors import OptionError, StateError
 from stoker.memory import Inbox, Slot, Store
 from stoker.memory.budget import fair_share
+from stoker.options import flag, is_flag, real, whole
 from stoker.plan import Deal, Plan, Position, state
 from stoker.scheduler import SPARE
-from stoker.sources import ArraySource, IterableSource, MapSource, ShardedSource
+from stoker.sources import (
+    ArraySource,
+    IterableSource,
+    MapSource,
+    ShardedSource,
+    StoredRows,
+    is_keras,
+    is_stored,
+)
 from stoker.sources.marks import mentions_marks
-from stoker.spec import Kind, Leaf, Spec
+from stoker.spec import DTYPES, Kind, Leaf, Spec, plain
 from stoker.values import STRING
-from stoker.worker.program import Program, dump, takes_rng
+from stoker.worker.calling import called
+from stoker.worker.changes import Changes
+from stoker.worker.program import Program, dump, takes_nothing, takes_rng
+from stoker.worker.snapshot import Snapshot
+
+log = logging.getLogger("stoker")
 
 #: Examples that move together when they are handed out one by one.
 CHUNK = 32
+
+#: Workers that are too many: more than so many, and more than so many a CPU.
+_MANY, _A_CPU = 8, 4
+_SIGNED = "as output_signature says"
+
+
+class _Unsaid(int):
+    """The default of an option, which can be told from the same number given by the user."""
+
+
+#: Examples in a batch where the user does not say; none where the source makes the batches.
+BATCH_SIZE: Final = _Unsaid(32)
 
 
 @dataclass(frozen=True)
@@ -76,40 +102,72 @@ class Stations:
         seed_globals: bool,
         shard_index: int,
         shard_count: int,
-        pad_remainder: bool,
+        pad_remainder: bool | Literal["sum"],
+        batched: bool,
+        share: bool,
+        worker_init: Callable[[], Any] | None,
+        worker_env: Mapping[str, str | None] | None,
     ) -> None:
-        if not isinstance(verify, int | float) or not 0 <= verify <= 1:
+        verified = real(verify)
+        if verified is None or not 0 <= verified <= 1:
             raise OptionError(f"verify must be a share between 0 and 1, got {verify!r}")
-        self._verify = verify
-        self._retries, self._skips, self._timeout = whole("retries", retries, least=0), on_error == "skip", timeout
+        self._verify = verified
+        self._retries, self._skips = whole("retries", retries, least=0), on_error == "skip"
         if on_error not in ("raise", "skip"):
             raise OptionError(f'on_error must be "raise" or "skip", got {on_error!r}')
-        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        self._timeout = None if timeout is None else real(timeout)
+        if timeout is not None and not (self._timeout is not None and 0 < self._timeout < math.inf):
             raise OptionError(f"timeout must be a number of seconds above 0, or None, got {timeout!r}")
+        drop_remainder = flag("drop_remainder", drop_remainder)
+        shuffle = bool(shuffle) if is_flag(shuffle) else shuffle
+        source = StoredRows(source) if is_stored(source) else source
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=0)
+        _warn_of_many(self.workers)
         if transform is not None and not callable(transform):
             raise OptionError(f"transform must be callable, got {transform!r}")
+        if worker_init is not None and not takes_nothing(worker_init):
+            raise OptionError(f"worker_init must be a function without parameters, got {worker_init!r}")
+        self._environment = _checked_environment(worker_env)
         prefetch = None if prefetch is None else whole("prefetch", prefetch, least=1)
         limit = (
             fair_share(promised=promised()) if memory_limit is None else whole("memory_limit", memory_limit, least=1)
         )
-        batched = isinstance(source, ShardedSource) and source.batched
-        size, collation = _batching(batch_size, collate, batched, drop_remainder)
-        self._single = batch_size is None and not batched
+        self.is_batched = flag("batched", batched) or is_keras(source)
+        if isinstance(source, ShardedSource | IterableSource):
+            self.is_batched |= source.batched
+        if self.is_batched:
+            size, collation = _ready(source, batch_size, collate, drop_remainder)
+        else:
+            size, collation = _batching(batch_size, collate, drop_remainder)
+        self._single = batch_size is None and not self.is_batched
         self._has_function = collation.function is not None
-        self._drop, self._seed = bool(drop_remainder), whole("seed", seed, least=None)
+        self._drop, self._seed = drop_remainder, whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
-        self.deal = Deal(index, count, bool(pad_remainder))
+        self.sums = isinstance(pad_remainder, str) and pad_remainder == "sum"
+        if isinstance(pad_remainder, str) and not self.sums:
+            raise OptionError(f'pad_remainder must be True, False or "sum", got {pad_remainder!r}')
+        self.deal = Deal(index, count, self.sums or flag("pad_remainder", pad_remainder))
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
-        window = max(4, min(AHEAD_MOST, 2 * self.workers + 2))
-        self.batching = Batching(size, not drop_remainder, self._seed, self._buffer, window, self._single, self.deal)
+        bounded = prefetch == 1
+        window = 1 if bounded else max(4, min(AHEAD_MOST, 2 * self.workers + 2))
+        self.batching = Batching(
+            size,
+            not drop_remainder,
+            self._seed,
+            self._buffer,
+            window,
+            self._single,
+            self.deal,
+            weighs=self.deal.pads,
+            bounded=bounded,
+        )
         self._uneven = transform is not None and mentions_marks(transform)
         self.check_deal(self.deal)
         length = self._plan.length if self._plan is not None else None
         program = Program(
             None if isinstance(source, IterableSource) else source,
-            transform,
+            called(transform),
             takes_rng(transform),
             self._seed,
             length,
@@ -118,11 +176,19 @@ class Stations:
             self._buffer if isinstance(source, ShardedSource) else 0,
             limit,
             self._skips,
-            bool(seed_globals),
+            flag("seed_globals", seed_globals),
             self.deal.pads,
             not drop_remainder,
+            flag("share", share),
+            worker_init,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
+        if isinstance(source, ArraySource) and transform is None and collation.paths and not self.deal.pads:
+            collation.rules(collation.spec(source[0]))
+        self._changes: Changes | None = Changes(
+            {"source": program.source, "transform": transform} if transform is not None else {"source": program.source},
+            code=self.workers > 0,
+        )
         taken = self._taken(program, form)
         self.dispatcher: Streams = taken or self._dispatcher(program, prefetch, form)
 
@@ -135,6 +201,11 @@ class Stations:
             )
         if deal.count == 1 and not deal.pads:
             return
+        if self.is_batched:
+            raise OptionError(
+                f"{dealt} needs to cut batches, and this source makes them itself (batched=True), whole. Give a source "
+                "of examples and a batch_size, or give each trainer a source of its own."
+            )
         if self._plan is None or self._single:
             what = "batch_size=None" if self._plan is not None else "a generator or iterable"
             raise OptionError(
@@ -166,8 +237,13 @@ class Stations:
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
         share = size // deal.count
-        is_told = whole_batches and not (self._is_batched or self._has_function)  # else others decide on the rows
+        is_told = whole_batches and not (self.is_batched or self._has_function)  # else others decide on the rows
         return Outline(share, self._single, share if is_told else None, cardinality)
+
+    def rest(self) -> int:
+        """Examples in the last batch of all trainers together."""
+        assert self._plan is not None
+        return self._plan.rows(self._plan.batches - 1)
 
     def state(self, position: Position) -> dict[str, Any]:
         """The dict of a position."""
@@ -191,15 +267,41 @@ class Stations:
         elif isinstance(self._source, ShardedSource):
             length = "endless" if self._source.length == math.inf else self._source.length
             shards = {"shards": self._source.count, "open_shards": self._source.open_shards}
-            told = {"source": "generator", **shards, "length": length, "batched": self._source.batched}
-        size = None if self._single or self._is_batched else self.batching.size
+            told = {"source": "generator", **shards, "length": length, "batched": False}
+        if self.is_batched:
+            told["batched"] = True
+        size = None if self._single or self.is_batched else self.batching.size
         rest = {"drop_remainder": self._drop, "pad_remainder": self.deal.pads}
         return {**told, "batch_size": size, "shuffle": self._shuffle, **rest}
 
+    def update(self, values: Mapping[str, Any]) -> None:
+        """See `Loader.update`."""
+        names = self._map.names if self._map is not None and not self._is_arrays else frozenset[str]()
+        if not names:
+            kind = "a generator or iterable" if self._map is None else "a list, or arrays,"
+            raise OptionError(
+                f"update() sets attributes of a source that is an object of a class of yours, and {kind} has none. "
+                "Make a new Loader; or ask `stoker.current().epoch` in your code; or read what changes from a file."
+            )
+        if unknown := sorted(set(values) - names):
+            raise OptionError(
+                f"the source has no attribute {', '.join(map(repr, unknown))} that update() could set; it has "
+                f"{', '.join(sorted(name for name in names if not name.startswith('_')))}."
+            )
+        if values:
+            self.dispatcher.update(values)
+            self._changes = None  # the user knows
+
     def check(self) -> None:
-        """Raise `SourceError` when a map-style source is not what it was."""
+        """Raise `SourceError` when a map-style source has another length; warn where it is seen to have changed."""
         if self._map is not None:
             self._map.check()
+        if self._changes is not None and (name := self._changes.found()) is not None:
+            log.warning(
+                "the %s has changed since the Loader was made, and its batches do not show that: it is read as it was "
+                "then. Give new values by `loader.update(attribute=value)`, or make a new Loader.",
+                name,
+            )
 
     def _count(self) -> float | None:
         """Examples of an epoch."""
@@ -207,12 +309,11 @@ class Stations:
             return None
         if self._plan is not None:
             return self._plan.length
-        return self._source.length if isinstance(self._source, ShardedSource) else None
+        return None if self._source is None else self._source.length
 
     def _read(self, source: Any, size: int, shuffle: bool | int, drop_remainder: bool) -> None:
         """Take in the source and its order."""
         self._source, self._map, self._plan, self._buffer = None, None, None, 0
-        self._is_batched = isinstance(source, ShardedSource) and source.batched
         if isinstance(source, ShardedSource | IterableSource):
             self._source, self._buffer = source, _buffer(shuffle)
             return
@@ -220,8 +321,11 @@ class Stations:
             raise OptionError(
                 f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
             )
-        self._map = MapSource(source, keep=self.workers == 0)
-        self._plan = Plan(self._map.length, size, shuffle, self._seed, bool(drop_remainder))
+        for rows in source.arrays if isinstance(source, ArraySource) else [source]:
+            if self.workers and isinstance(rows, StoredRows):
+                rows.check()
+        self._map, self._is_arrays = MapSource(source), isinstance(source, ArraySource)
+        self._plan = Plan(self._map.length, size, shuffle, self._seed, drop_remainder)
         if not self._plan.batches:
             raise OptionError(
                 f"drop_remainder=True with batch_size {size} leaves no batch of {self._plan.length} examples; "
@@ -239,10 +343,14 @@ class Stations:
         spec = collation.spec(source[0])
         epochs = _Epochs(None, self._plan, self.batching, False)
         rows = self.batching.size // self.deal.count
+        snapshot = Snapshot(program)  # what the trainer writes to the arrays later is not seen, as in workers
+        source = snapshot.copy()[0].source
+        snapshot.close()
         return Taker(epochs, source, Form.of(spec, collation.rules(spec)), rows, program.memory_limit)
 
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
         from stoker.worker.reading import RUN
+        from stoker.worker.turns import has_turns
 
         most = max(AHEAD_MOST, self.workers + 2)
         ahead = prefetch or (min(most, max(2, self._plan.batches)) if self._plan is not None else most)
@@ -258,7 +366,8 @@ class Stations:
         if self.workers:
             from stoker.engines.processes import ProcessEngine
 
-            engine = ProcessEngine(dump(program), slots + early[0], inboxes + early[1], self.workers, self._timeout)
+            memory = slots + early[0], inboxes + early[1]
+            engine = ProcessEngine(dump(program), *memory, self.workers, self._timeout, self._environment)
         else:
             from stoker.engines.inline import InlineEngine
 
@@ -283,6 +392,7 @@ class Stations:
             retries=self._retries,
             skips=self._skips,
             verify=self._verify,
+            turns=has_turns(program.source),
         )
 
     def _look(self, program: Program, run: int) -> Look:
@@ -291,9 +401,9 @@ class Stations:
 
         collation, calls = program.collation, program.collation.function is not None
         default, memory = collation.default, program.memory_limit // 4
-        one = not calls and default == "stack" and not collation.paths
+        one = not calls and default == "stack" and not collation.paths and not self._skips
         batches = LOOK_CALLS if calls else LOOK_BATCHES if default == "asis" else 1
-        least, most = (0, sys.maxsize) if calls else (LEAST, MOST)
+        least, most = (0, sys.maxsize) if calls else (0 if default == "asis" else LEAST, MOST)
         its = collation, 1 if self._skips else run, self._skips, memory
         return Look(one, batches, least, most, *its)
 
@@ -315,26 +425,56 @@ class _Epochs:
         return ItemEpoch(begin, self.batching, self.source, tell, uneven=self.uneven)
 
 
-def whole(name: str, value: Any, *, least: int | None) -> int:
-    """`value` as an int; raises `OptionError` unless it is a whole number of at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or (least is not None and number < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise OptionError(f"{name} must be an int{bound}, got {value!r}")
-    return number
+def _warn_of_many(workers: int) -> None:
+    """Tell of workers that are many more than the CPUs."""
+    if workers > _MANY and workers > _A_CPU * (cpus := usable_cpus()):
+        log.warning(
+            "workers=%d on %d CPU%s: each is a process with its own copy of the libraries that your code imports, and "
+            "they take turns, so that examples come no faster. Leave workers out for one on each CPU (%d). More are of "
+            "use only to code that waits for disks or servers.",
+            workers,
+            cpus,
+            "" if cpus == 1 else "s",
+            cpus,
+        )
 
 
-def _batching(batch_size: Any, collate: Any, batched: bool, drop_remainder: bool) -> tuple[int, Collation]:
+def _ready(source: Any, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
+    """The same for a source whose elements are batches: each moves alone and passes as it is."""
+    why, repair = "batched=True: each element of the source is a batch", "leave batched out for a source of examples"
+    if is_keras(source):
+        kind = type(source).__name__
+        why = f"{kind} is a Keras dataset, each of whose items is a batch; len() counts batches"
+        repair = "to batch by example, give an object that is no PyDataset and returns one example"
+    if batch_size is not None and batch_size is not BATCH_SIZE:
+        raise OptionError(f"{why}. So batch_size must be left out or None, got {batch_size!r}; {repair}.")
+    if collate != "stack":
+        raise OptionError(f"{why}, and passes as it is. So collate={collate!r} has no meaning; {repair}.")
+    if drop_remainder:
+        raise OptionError(f"{why}. So drop_remainder=True has no meaning: the source says which batches there are.")
+    return 1, Collation(default="asis")
+
+
+def _checked_environment(variables: Any) -> dict[str, str | None]:
+    """`worker_env`; raises `OptionError` unless it maps names to texts or None."""
+    if variables is None:
+        return {}
+    if not isinstance(variables, Mapping):
+        raise OptionError(
+            f'worker_env must be a dict of environment variables, such as {{"CUDA_VISIBLE_DEVICES": "0"}}, '
+            f"got {variables!r}"
+        )
+    for name, value in variables.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise OptionError(f"worker_env must have names of environment variables, got {name!r}")
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise OptionError(f"worker_env[{name!r}] must be a str, or None to remove the variable, got {value!r}")
+    return dict(variables)
+
+
+def _batching(batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
     """Rows of what moves together, and how they are joined."""
     collation = Collation.of(collate)
-    if batched and batch_size is not None:
-        raise OptionError(
-            f"the source yields batches (batched=True), so batch_size must be None, got {batch_size!r}; leave "
-            "batched out for a generator of examples."
-        )
     if batch_size is not None:
         return whole("batch_size", batch_size, least=1), collation
     if collate != "stack":
@@ -343,7 +483,7 @@ def _batching(batch_size: Any, collate: Any, batched: bool, drop_remainder: bool
         )
     if drop_remainder:
         raise OptionError("batch_size=None makes no batches, so drop_remainder=True has no meaning.")
-    return (1, Collation(default="asis")) if batched else (CHUNK, Collation(default="single"))
+    return CHUNK, Collation(default="single")
 
 
 def _buffer(shuffle: Any) -> int:
@@ -358,7 +498,7 @@ def _buffer(shuffle: Any) -> int:
 
 def _signed(signature: Any, collation: Collation) -> Form:
     """The form that `output_signature` tells; raises `OptionError`."""
-    specs, tree = optree.tree_flatten(signature)
+    specs, tree = optree.tree_flatten(plain(signature))
     if not specs:
         raise OptionError(f"output_signature must be nested tf.TensorSpecs, got {signature!r}")
     paths = (accessor.codify("") for accessor in tree.accessors())
@@ -377,9 +517,11 @@ def _told(path: str, told: Any) -> Leaf:
         raise OptionError(
             f"{where} must tell the number of dimensions (None for sizes that vary), got {told!r}"
         ) from None
-    dtype = STRING if dtype.kind in "OSU" else dtype
+    dtype = STRING if told.dtype.name == "string" else dtype
+    if dtype != STRING and dtype.name not in DTYPES:
+        raise OptionError(f"{where} tells the dtype {told.dtype.name}, which no batch can hold.")
     if hasattr(told, "ragged_rank"):
         kind = Kind.RAGGED if told.ragged_rank else Kind.DENSE
-        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True)
+        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True, signed=True, origin=_SIGNED)
     kind = Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE
-    return Leaf(path, tuple(dims), dtype, kind, lenient=True)
+    return Leaf(path, tuple(dims), dtype, kind, lenient=True, signed=True, origin=_SIGNED)

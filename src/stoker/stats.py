@@ -13,7 +13,8 @@ class Skipped:
         epoch: counted from 0.
         shard: of a generator source, else None.
         example: its index in the source, its shard or the iterable.
-        reason: what it raised, or how the workers died at it; empty where hundreds were left out at once.
+        reason: what it raised, how it was unlike the others, or how the workers died at it; empty where hundreds were
+            left out at once.
     """
 
     epoch: int

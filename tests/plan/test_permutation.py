@@ -24,7 +24,7 @@ def test_random_permutations_are_bijections(n: int, key: int) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(10**6, 2**62), st.integers(), st.data())
+@given(st.integers(10**6, 2**63 - 1), st.integers(), st.data())
 def test_huge_permutations_keep_positions_apart_and_within_bounds(n: int, key: int, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, n - 1000))
     found = Permutation(n, key)(np.arange(start, start + 1000))
@@ -72,7 +72,7 @@ def test_neighbours_of_large_permutations_are_uncorrelated(n: int) -> None:
     assert (one == other).sum() < 10
 
 
-@pytest.mark.parametrize("n", [0, -1, 2**62 + 1])
+@pytest.mark.parametrize("n", [0, -1, 2**63])
 def test_sizes_without_a_permutation_are_refused(n: int) -> None:
     with pytest.raises(ValueError, match=str(n)):
         Permutation(n, 0)

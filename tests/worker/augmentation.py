@@ -78,3 +78,9 @@ def asked_in_shard(shard: stoker.Shard) -> Iterator[Any]:
     for _ in range(2):
         now = stoker.current()
         yield np.array([now.shard, now.example])
+
+
+def after_an_import(example: Any) -> Any:
+    import drawing_when_imported  # type: ignore[import-not-found]  # a test writes it
+
+    return np.array([random.random(), drawing_when_imported.NUMBER > 0])

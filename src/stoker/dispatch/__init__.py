@@ -4,6 +4,7 @@ streams      what consumers are served with, whoever makes the batches
 dispatcher   takes in every event, and does what the scheduler says
 taker        batches of arrays in memory, made without workers
 probe        what batches look like, asked before the first one is made
+updates      what `Loader.update` gave, and from which epoch on
 shelf        which batch lies how in which slot, and how much memory that takes
 tasks        tasks as questions for workers, and their answers as what the scheduler is told
 inquest      which example is at fault

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,7 +25,8 @@ from stoker.dispatch.streams import AT_ONCE, MakeEpoch, Streams
 from stoker.dispatch.tasks import Tasks
 from stoker.dispatch.telling import Told, error_of, warning_of
 from stoker.dispatch.unheeded import is_unheeded
-from stoker.engines import Answer, Death, Engine, Stuck
+from stoker.dispatch.updates import Updates
+from stoker.engines import APART, HERE, Answer, Death, Engine, Stuck
 from stoker.engines.deaths import died_at_start
 from stoker.epochs import Epoch, ItemEpoch
 from stoker.errors import OptionError, SpecError, StokerError
@@ -65,6 +66,7 @@ from stoker.worker.messages import (
     Leave,
     Made,
     Opened,
+    Question,
 )
 from stoker.worker.report import raisable
 
@@ -96,6 +98,7 @@ class Dispatcher(Streams):
         retries: how often a task is done again after a worker died at it.
         skips: whether examples that raise or kill workers are left out.
         verify: the share of tasks that are done twice, to see whether the same comes out.
+        turns: whether the source changes itself when an epoch begins.
     """
 
     def __init__(
@@ -111,8 +114,10 @@ class Dispatcher(Streams):
         retries: int,
         skips: bool,
         verify: float,
+        turns: bool = False,
     ) -> None:
         super().__init__(make_epoch)
+        self._turns, self._updates = turns, Updates(folds=not turns)
         self._skips, self._ledger = skips, Ledger()
         self._shelf, self._engine = shelf, engine
         self._inline, self._probe = workers == 0, probe
@@ -125,6 +130,7 @@ class Dispatcher(Streams):
             ahead=not self._inline,
             retries=retries,
             skips=skips,
+            bound=self._bound if self._inline else None,
         )
         self._events: list[Event] = []  # that follow from commands
         self._dropped: deque[int] = deque()
@@ -137,8 +143,8 @@ class Dispatcher(Streams):
         close_at_exit(self)
 
     # ── consumers, from any thread ───────────────────────────────────────────────────────────
-    def form(self) -> Form:
-        """What batches look like; finds it out at the first call."""
+    def form(self, *, apart: bool = False) -> Form:
+        """What batches look like; finds it out at the first call. `apart`: as for `open_stream`."""
         with self._changed:
             self._check()
             if not self._started:
@@ -153,8 +159,8 @@ class Dispatcher(Streams):
                 self._check()
                 if self._probe.attempt is None:
                     attempt = self._probe.attempt = Attempt()
-                    self._ask_for_form()
-                self._engine.idle(self._changed)
+                    self._ask_for_form(apart)
+                (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
 
     def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
@@ -163,9 +169,11 @@ class Dispatcher(Streams):
         Raises StopIteration at the epoch's end.
         """
         if self._form is None:
-            self.form()
+            self.form(apart=stream in self._apart)
         error: BaseException | None = None
         with self._changed:
+            if stream not in self._epochs:
+                self._step()  # iterations that were dropped are closed before the next begins
             self._begin(stream)
             outcome = self._wait(stream)
             if isinstance(outcome, Deliver):
@@ -190,7 +198,8 @@ class Dispatcher(Streams):
 
     def _ready(self, stream: int, first: Deliver) -> list[Deliver]:
         """Small batches that are ready behind the one that was pulled."""
-        count = 0 if self._inline or not self._shelf.is_small(first) else self._scheduler.ready(stream, AT_ONCE - 1)
+        may = not self._inline and not self._shelf.is_bounded and self._shelf.is_small(first)
+        count = self._scheduler.ready(stream, AT_ONCE - 1) if may else 0
         if not count:
             return []
         self._step(*[Pulled(stream)] * count)
@@ -218,8 +227,15 @@ class Dispatcher(Streams):
             self._journal.go_to(position)
             if epoch is not None:
                 self._probe.drop(epoch)
-                if epoch.has_shards:
+                if epoch.has_shards or self._turns:
                     self._engine.leave(Leave(epoch.number))
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._check()
+            self._updates.add(values)
+            self._probe.outdate()
+            self._turns = True
 
     def stats(self) -> Stats:
         """What happened so far."""
@@ -283,7 +299,7 @@ class Dispatcher(Streams):
                         self._probe.described(answer)
                         events.append(self._tasks.probed(worker, number)[1])
                     case Failure(task=-1):
-                        error = raisable(answer, epoch=None, batch=None, worker=worker)
+                        error = raisable(answer, epoch=None, batch=None, worker=None if self._inline else worker)
                         assert isinstance(error, StokerError)
                         self._give_up(error)
                     case Failure():
@@ -331,15 +347,22 @@ class Dispatcher(Streams):
         while not outbox.outcomes:
             if is_unheeded():
                 raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
-            self._engine.idle(self._changed)
+            (self._engine.stand_by if stream in self._apart else self._engine.idle)(self._changed)
             self._check()
             if self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
         outbox.asked = False
         return outbox.outcomes.popleft()
 
+    def _bound(self, stream: int) -> int:
+        """Whose the stream's tasks are, where there are no workers to choose from."""
+        return APART if stream in self._apart else HERE
+
     def _next_epoch(self) -> Epoch:
-        return self._probe.take_epoch() or super()._next_epoch()
+        epoch = self._probe.take_epoch() or super()._next_epoch()
+        if (renew := self._updates.renewal(epoch.number)) is not None:
+            self._engine.renew(renew)
+        return epoch
 
     def _open_stream(self, number: int) -> Stream:
         if number == _PROBE:
@@ -349,11 +372,16 @@ class Dispatcher(Streams):
         if isinstance(epoch, ItemEpoch):
             items, ended = epoch.puller.pulled, epoch.puller.ended is not None
             self._events.append(Fed(number, epoch.arrived(items), ended))
+        if self._inline and self._probe.abandon(self._bound(number)):
+            self._engine.leave(Leave(epoch.number))
         return epoch.stream(number)
 
-    def _ask_for_form(self) -> None:
+    def _ask_for_form(self, apart: bool) -> None:
         """Ask what batches look like; of an iterable, once its first items are there."""
-        self._probe.begin(super()._next_epoch)
+        (self._apart.add if apart else self._apart.discard)(_PROBE)
+        epoch = self._probe.begin(super()._next_epoch)
+        if (renew := self._updates.glimpse(epoch.number)) is not None:
+            self._engine.renew(renew)
         while not self._probe.is_ready():
             self._check()
             self._changed.wait(0.1)
@@ -378,7 +406,7 @@ class Dispatcher(Streams):
             self._ledger.epoch_ended(epoch.number, self._changed.later)
             self._probe.is_past(epoch)
             epoch.close()
-            if epoch.has_shards and not self._closed:
+            if (epoch.has_shards or self._turns) and not self._closed:
                 self._engine.leave(Leave(epoch.number))
 
     def _tell(self) -> None:
@@ -463,6 +491,9 @@ class Dispatcher(Streams):
     def _end_round(self) -> None:
         """Some were made, or looked at: go on until it is known what batches look like."""
         try:
+            if self._probe.wants_more():
+                self._tell()
+                return
             if not self._probe.is_known():
                 self._events.append(Pulled(_PROBE))
                 return
@@ -481,9 +512,10 @@ class Dispatcher(Streams):
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks.note(worker, task)
         if task.stream == _PROBE:
-            self._engine.submit(worker, self._probe.question(task))
+            question: Question = self._probe.question(task)
         else:
-            self._engine.submit(worker, self._tasks.question(task, opens))
+            question = self._tasks.question(task, opens)
+        self._engine.submit(worker, question)
 
     def _learn(self, form: Form) -> None:
         """The form of the batches is known: give the slots their size, and tell all workers."""

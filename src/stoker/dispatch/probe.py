@@ -18,8 +18,8 @@ from stoker.epochs import Early, Epoch, ItemEpoch, Looked, ShardEpoch
 from stoker.memory import Inbox, Phase, Place, Store
 from stoker.memory.store import NOTES
 from stoker.scheduler.messages import Rows, Task, Trial
-from stoker.spec import Spec
-from stoker.worker.describe import merged
+from stoker.spec import Misfit, Spec
+from stoker.worker.describe import LOOK_FURTHER, leaves_open, merged
 from stoker.worker.messages import MAKE, Describe, Described, Made, Make, Open, Opened, Progress
 
 #: Examples that are looked at where sizes may differ: at least, if there are so many, and at most. (Of a collate
@@ -87,13 +87,17 @@ class Probe:
         self._specs: dict[int, list[tuple[Spec, int]]] = {}  # of what they gave
         self._owners: dict[int, int] = {}  # workers that have them open
         self.form: Form | None = None
+        self._describes = look.skips and look.collation.function is None  # whether no shards are opened
+        self._is_open = False  # whether what was looked at leaves something open
+        self._is_stale = False  # whether the epoch will not be what it is now
         self.draws = False  # whether the user's code draws from NumPy's global state
 
-    def begin(self, new_epoch: Callable[[], Epoch]) -> None:
-        """Start to pull the items that are looked at."""
+    def begin(self, new_epoch: Callable[[], Epoch]) -> Epoch:
+        """Start to pull the items that are looked at; returns the epoch whose they are."""
         self._epoch = self._epoch or new_epoch()
         if isinstance(self._epoch, ItemEpoch):
             self._epoch.puller.want(self._epoch.puller.skipped + self._wanted())
+        return self._epoch
 
     def _wanted(self) -> int:
         """How many examples are looked at, if there are so many."""
@@ -158,6 +162,8 @@ class Probe:
         """The shards that are opened in this round, by their place among the first ones."""
         assert self._epoch is not None
         assert isinstance(self._epoch, ShardEpoch)
+        if self._describes:
+            return []
         if not self._shards:
             self._shards = self._epoch.first_shards()
         waiting = [place for place in range(len(self._shards)) if place not in self._specs]
@@ -185,7 +191,14 @@ class Probe:
                     break
             if count < self._look.least and not all_opened:
                 return False
-            spec = merged(specs)
+            try:
+                spec = merged(specs)
+            except Misfit:  # one by one, which tells the example
+                self._describes = True
+                return False
+            if leaves_open(spec, rules):
+                self._describes = all_opened
+                return False
         self.form = Form.of(spec, rules)
         return True
 
@@ -248,7 +261,8 @@ class Probe:
         note = pickle.dumps((numbers, places, sizes))
         self._store.put(NOTES, note)
         rows = self._looked.rows or (len(numbers),)
-        return Describe(task, self._epoch.number, len(note), rows, self._one, tuple(self.without))
+        further = self._wanted() < LOOK_FURTHER and self._may_look_further()
+        return Describe(task, self._epoch.number, len(note), rows, self._one, further, tuple(self.without))
 
     def made(self, task: Task, answer: Made) -> None:
         """A worker has made examples."""
@@ -262,16 +276,24 @@ class Probe:
 
     def described(self, answer: Described) -> None:
         """A worker has looked at them."""
-        self._one = self._one and bool(answer.pickled)
         if not answer.pickled:
+            self._is_open = not self._one
+            self._one = False
             return
         self.form = pickle.loads(answer.pickled)
-        if self._epoch is not None and self._looked is not None:
+        if self._is_stale:
+            self._store.empty()
+        elif self._epoch is not None and self._looked is not None:
             self._epoch.early = self._early(self._looked, answer.collated)
+
+    def wants_more(self) -> bool:
+        """Whether what was looked at leaves something open: more of it must be there. Whoever waits asks again."""
+        is_open, self._is_open = self._is_open, False
+        return is_open and self.look_further()
 
     def is_known(self) -> bool:
         """Whether it is known now, at the end of a round, what batches look like; raises `Misfit`."""
-        return self.form is not None or (bool(self._shards) and self._is_enough())
+        return self.form is not None or (bool(self._shards) and not self._describes and self._is_enough())
 
     def _early(self, looked: Looked, collated: tuple[int, ...]) -> Early:
         """What the epoch's batches are made of."""
@@ -285,12 +307,15 @@ class Probe:
 
     def look_further(self) -> bool:
         """No example was found: whether there is more to look at. Whoever waits asks again."""
-        epoch = self._epoch
-        if epoch is None or self._looked is None or len(self._looked.numbers) < self._wanted():
+        if not self._may_look_further():
             return False
         self._batches, self._most = 2 * self._batches, 2 * self._most
         self.attempt = None
         return True
+
+    def _may_look_further(self) -> bool:
+        """Whether there may be more than is looked at."""
+        return self._epoch is not None and self._looked is not None and len(self._looked.numbers) >= self._wanted()
 
     def leave_out(self, place: Place) -> bool:
         """Look at other examples than the one that a worker died at, if it is known. Whoever waits asks again."""
@@ -315,6 +340,8 @@ class Probe:
         self._shards, self._specs, self.form = [], {}, None
         self._owners.clear()
         self._store.empty()
+        self._is_open = self._is_stale = False
+        self._describes = self._look.skips and self._look.collation.function is None
 
     # ── the epoch that was looked at ─────────────────────────────────────────────────────────
     def give_epoch(self, epoch: Epoch) -> None:
@@ -327,6 +354,19 @@ class Probe:
         if epoch is not None:
             epoch.opened(self._owners)
         return epoch
+
+    def outdate(self) -> None:
+        """The epoch will not be what it is now, if it was looked at already: its examples are made again."""
+        self._is_stale = self._epoch is not None
+        if self._epoch is not None and self.form is not None:
+            self.is_past(self._epoch)
+
+    def abandon(self, worker: int) -> bool:
+        """The epoch is read by this worker alone; returns whether others have shards of it open."""
+        others = [shard for shard, owner in self._owners.items() if owner != worker]
+        for shard in others:
+            del self._owners[shard]
+        return bool(others)
 
     def drop(self, epoch: Epoch) -> None:
         """Nobody reads the epoch that was looked at."""

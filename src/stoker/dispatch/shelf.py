@@ -62,6 +62,7 @@ class Shelf:
     ) -> None:
         self._slots, self._inboxes, self._batch_size = slots, inboxes, batch_size
         self._workers, self._prefetch, self._limit = workers, prefetch, memory_limit
+        self.is_bounded = prefetch == 1  # one batch is made ahead, in all
         self.ahead = len(slots) - LEASES - SPARE  # slots in which batches may be made
         self._leases = Leases()
         self._layout: Layout | None = None
@@ -99,17 +100,22 @@ class Shelf:
         if fit >= ahead + SPARE + LEASES:
             return Sized(ahead)
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
-        made = f"{fewer} made ahead instead of {ahead}, and" if fewer < ahead else f"{fewer} made ahead;"
+        kept = max(0, fit - SPARE - fewer)
+        slower = f"only {fewer} instead of {ahead} are made ahead, so training may wait for data; and "
         later(
             log.warning,
-            "memory_limit=%s holds %d batches of %s bytes: %s of those that are kept, all but %d are copied.",
+            "memory_limit=%s holds %d batches of %s bytes: %sof the batches that your code holds at a time, %s copied "
+            "into memory of their own, which takes time. No batch is lost. For full speed give memory_limit=%s or "
+            "more, or a smaller batch_size%s.",
             f"{self._limit:,}",
             fit,
             f"{layout.nbytes:,}",
-            made,
-            max(0, fit - SPARE - fewer),
+            slower if fewer < ahead else "",
+            f"those beyond the first {kept} are" if kept else "each is",
+            f"{layout.nbytes * (ahead + SPARE + LEASES):_}",
+            " or prefetch" if ahead > 1 else "",
         )
-        return Sized(fewer, leases=max(0, fit - SPARE - fewer))
+        return Sized(fewer, leases=kept)
 
     def wrote(self, slot: int, form: Form, dims: tuple[int, ...], free: Callable[[], list[int]]) -> list[Sized]:
         """A worker wrote a batch with these shapes, none for one as planned; `free` slots may be emptied."""

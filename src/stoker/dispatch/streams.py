@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,20 +34,29 @@ class Streams(ABC):
         self._epochs: dict[int, Epoch] = {}
         self._serialized: set[int] = set()
         self._deals: dict[int, Deal] = {}
+        self._apart: set[int] = set()
         self._streams, self._made_epochs = 0, 0
         self._journal = Journal()
         self._closed = False
         self._broken: StokerError | None = None
         self.uneven = False  # a transform returned SKIP or Many
 
-    def open_stream(self, serialized: bool = False, deal: Deal | None = None) -> int:
-        """A number for a new stream; its epoch begins at its first pull. `deal`: which rows of each batch it has."""
+    def open_stream(self, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False) -> int:
+        """A number for a new stream; its epoch begins at its first pull.
+
+        Args:
+            serialized: whether each component is delivered as a serialised tensor.
+            deal: which rows of each batch it has.
+            apart: whether TensorFlow pulls it: its threads run no code of the user's.
+        """
         with self._changed:
             self._streams += 1
             if serialized:
                 self._serialized.add(self._streams)
             if deal is not None:
                 self._deals[self._streams] = deal
+            if apart:
+                self._apart.add(self._streams)
             return self._streams
 
     def require_owner(self) -> None:
@@ -55,8 +64,8 @@ class Streams(ABC):
         self._changed.require_owner()
 
     @abstractmethod
-    def form(self) -> Form:
-        """What batches look like."""
+    def form(self, *, apart: bool = False) -> Form:
+        """What batches look like. `apart`: as for `open_stream`."""
 
     @abstractmethod
     def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
@@ -80,6 +89,10 @@ class Streams(ABC):
         """What was taken so far, held still."""
         with self._changed:
             yield self._journal
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """The source has these attributes in all epochs that begin from now on."""
+        raise AssertionError("this source has none")
 
     def go_to(self, position: Position) -> None:
         """The next stream that begins does so there."""
@@ -141,4 +154,5 @@ class Streams(ABC):
         """Nobody reads this stream any more; returns what it read."""
         self._serialized.discard(stream)
         self._deals.pop(stream, None)
+        self._apart.discard(stream)
         return self._epochs.pop(stream, None)

@@ -53,7 +53,7 @@ class Taker(Streams):
         self._dropped: deque[int] = deque()
         close_at_exit(self)
 
-    def form(self) -> Form:
+    def form(self, *, apart: bool = False) -> Form:
         with self._changed:
             self._check()
             return self._form

@@ -4,7 +4,8 @@ processes   fresh interpreters, watched by one thread
 child       one worker process: start, talk, end
 watch       which workers make no progress
 deaths      how the death of workers is told to the user
-inline      no worker: the pulling thread runs the user's code
+inline      no worker: the pulling thread runs the user's code, or one beside TensorFlow's
+hands       what runs it there: a copy of the program
 cpus        how many CPUs this process may use
 files       how many files this process may open
 """
@@ -17,7 +18,21 @@ from typing import Protocol
 
 from stoker.locks import Lock
 from stoker.memory import Place
-from stoker.worker.messages import Described, Failure, Finished, FormKnown, Hello, Leave, Made, Opened, Question
+from stoker.worker.messages import (
+    Described,
+    Failure,
+    Finished,
+    FormKnown,
+    Hello,
+    Leave,
+    Made,
+    Opened,
+    Question,
+    Renew,
+)
+
+#: The workers of the inline engine: the thread that pulls, and one for what TensorFlow's threads pull.
+HERE, APART = 0, 1
 
 Answer = Hello | Made | Opened | Described | Finished | Failure
 
@@ -99,11 +114,17 @@ class Engine(Protocol):
     def leave(self, leave: Leave) -> None:
         """Let every worker close the shards of an epoch that nobody reads any more."""
 
+    def renew(self, renew: Renew) -> None:
+        """Let every worker, also those to come, know what `Loader.update` gave, before its next task."""
+
     def respawn(self, worker: int) -> None:
         """Start a new process in the place of one that died. Called from within `Listener.died`."""
 
     def idle(self, changed: Lock) -> None:
         """What a pulling thread does while its batch is not ready: at most 0.1 s, or a task; `changed` is held."""
+
+    def stand_by(self, changed: Lock) -> None:
+        """`idle` for a thread that must run no code of the user's."""
 
     def nudge(self) -> None:
         """Wake the thread that is in `idle`, if it is another one: what it waits for may be there."""

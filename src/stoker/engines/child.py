@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import stoker
 from stoker.engines import Answer, Stuck
-from stoker.memory import Board, above_standard
+from stoker.memory import Board, above_standard, letter
 from stoker.worker import STACK_SIGNAL
 from stoker.worker.messages import (
     MAX_BYTES,
@@ -27,6 +27,7 @@ from stoker.worker.messages import (
     Made,
     Opened,
     Question,
+    Renew,
     bundled,
     decode,
     encode,
@@ -52,6 +53,14 @@ _ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 #: glibc keeps freed memory instead of giving it back to the kernel: user code makes and drops an image an example, and
 #: faulting its pages in anew costs more than decoding it. 32 MiB is the largest threshold that glibc takes.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
+#: The accelerators are the trainer's: a worker that saw them would take memory there. "-1" is what CUDA, ROCm,
+#: TensorFlow, PyTorch and JAX all take for none.
+_NO_GPU = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "HIP_VISIBLE_DEVICES": "-1",
+    "ROCR_VISIBLE_DEVICES": "-1",
+    "JAX_PLATFORMS": "cpu",  # or JAX takes a TPU, and complains about a GPU that it does not see
+}
 
 
 class Child:
@@ -61,13 +70,15 @@ class Child:
         number: the worker's number.
         program: descriptor of the program's bundle.
         memory: descriptors of the slots, each followed by that of its inbox.
+        environment: variables that the user wants in workers, or, where they are None, not.
 
     The calling thread must live as long as the worker is wanted: the kernel kills it with that thread.
     """
 
-    def __init__(self, number: int, program: int, memory: Sequence[int]) -> None:
+    def __init__(self, number: int, program: int, memory: Sequence[int], environment: Mapping[str, str | None]) -> None:
         self.number = number
         self.told = False  # the spec
+        self.renewed = False  # whether it is told what `Loader.update` gives
         self.ended = False
         self._posted: list[bytes] = []
         self._posted_bytes = 0
@@ -78,13 +89,14 @@ class Child:
         self.board = Board.fresh()
         self.channel, theirs = pair(socket.SOCK_SEQPACKET)
         with theirs:
-            inherited = [theirs.fileno(), self.board.fd, program, *memory]
+            tracker = resource_tracker()
+            inherited = [theirs.fileno(), self.board.fd, program, tracker, *memory]
             try:
                 self.process = subprocess.Popen(
                     [sys.executable, "-c", _START, "stoker.worker", *map(str, [number, os.getpid(), *inherited])],
-                    pass_fds=inherited,
+                    pass_fds=[fd for fd in inherited if fd >= 0],
                     stdin=subprocess.DEVNULL,
-                    env=_environment(),
+                    env=_environment(environment),
                     start_new_session=True,  # Ctrl-C in the trainer's terminal is the trainer's to handle
                 )
             except BaseException:
@@ -102,7 +114,7 @@ class Child:
             raise
         log.debug("worker %d started, pid %d", number, self.process.pid)
 
-    def post(self, message: Question | FormKnown | Leave) -> None:
+    def post(self, message: Question | FormKnown | Leave | Renew) -> None:
         """Send with the next `flush`."""
         data = encode(message)
         if self._posted and self._posted_bytes + len(data) > MAX_BYTES // 2:
@@ -114,7 +126,7 @@ class Child:
         """Send without waiting. A worker that is gone hears nothing; its death is told elsewhere."""
         posted, self._posted, self._posted_bytes = self._posted, [], 0
         try:
-            self.channel.send(bundled(posted))
+            letter.send(self.channel, bundled(posted), MAX_BYTES)
         except BlockingIOError:  # more than `MAX_BYTES` allows for: an error, before the worker waits for ever
             raise
         except OSError:  # it is gone, or this engine is being closed
@@ -125,15 +137,15 @@ class Child:
         answers: list[Answer] = []
         while True:
             try:
-                size = self.channel.recv_into(self._heard)
+                message = letter.receive(self.channel, self._heard)
             except BlockingIOError:
                 return answers
             except OSError:  # it ended with messages of ours unread, or this engine is being closed
-                size = 0
-            if not size:
+                message = b""
+            if not message:
                 return answers or None
             try:
-                answer = decode(self._heard[:size].tobytes())
+                answer = decode(message)
             except ValueError as error:  # user code has written to a descriptor that is not its own
                 log.warning("worker %d is killed, for it sent what is %s", self.number, str(error))
                 self.signal(signal.SIGKILL)
@@ -225,9 +237,23 @@ def _state(pid: int) -> str:
         return ""
 
 
-def _environment() -> dict[str, str]:
-    """The trainer's environment, and where a worker finds its own modules: see `_START`."""
+def resource_tracker() -> int:
+    """Descriptor of the resource tracker of multiprocessing in this process, or -1 when it has none."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    if module is None:
+        return -1
+    if "multiprocessing.shared_memory" in sys.modules:  # workers may make segments, which outlive them
+        fd: int | None = module.getfd()
+    else:
+        fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
+    return -1 if fd is None else fd
+
+
+def _environment(asked: Mapping[str, str | None]) -> dict[str, str]:
+    """The trainer's environment with what the user asks for, and where a worker finds its own modules: see `_START`."""
     home, standard = str(Path(stoker.__file__).parents[1]), str(Path(os.__file__).parent)
     paths = [standard, str(Path(standard, "lib-dynload")), home, *sys.path]
     path = "\n".join(path for path in paths if path and isinstance(path, str))
-    return {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ, "STOKER_PATH": path}
+    no_gpu = {} if asked.keys() & _NO_GPU.keys() else _NO_GPU
+    wanted = {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ, **no_gpu, **asked, "STOKER_PATH": path}
+    return {name: value for name, value in wanted.items() if value is not None}

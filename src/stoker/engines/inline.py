@@ -1,57 +1,66 @@
-"""No worker: the thread that pulls runs the user's code, so that a breakpoint in it works."""
+"""No worker: the thread that pulls runs the user's code, so that a breakpoint in it works.
+
+TensorFlow pulls from threads that come and go, and code that belongs to a thread (a database's handle, a
+`threading.local`) would break there. What it pulls is made in one thread of the engine's own, from a copy of
+the program of its own.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
 
-from stoker.engines import Answer, Listener
+from stoker.engines import APART, HERE, Listener
+from stoker.engines.hands import Apart, Hand, Order, unmade
 from stoker.interrupts import interruptible
 from stoker.locks import Lock
 from stoker.memory import Inbox, Slot
-from stoker.memory.board import unseen
-from stoker.worker.current import telling
-from stoker.worker.libraries import set_torch_seed
-from stoker.worker.messages import FormKnown, Hello, Leave, Question
-from stoker.worker.program import Program, held_by
-from stoker.worker.runner import Runner
-from stoker.worker.seeding import KeptState, Seeder
-from stoker.worker.writer import Fork
+from stoker.worker.messages import FormKnown, Hello, Leave, Question, Renew
+from stoker.worker.program import Program
+from stoker.worker.snapshot import Snapshot
+
+#: Seconds that the end waits for the example that is being made.
+_GRACE = 1.0
 
 
 class InlineEngine:
-    """Makes each batch when it is pulled, in the pulling thread, by the code that workers run.
+    """Makes each batch when it is pulled, by the code that workers run.
 
-    The user's objects are used as they are: nothing is pickled. Ctrl-C passes through; the task
+    The source is a copy, as in a worker; functions are the user's own. Ctrl-C passes through; the task
     that it interrupted is done again at the next pull.
     """
 
     def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
-        self._held = held_by(program) if program.seeds_globals else []
-        self._keeps = program.seeds_globals
-        self._seeder = seeder = Seeder(program.seed, None, seeds_globals=program.seeds_globals, held=self._held)
-        self._seeds_torch = False
-        self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), passes=(KeyboardInterrupt,))
-        self._pending: deque[Hello | Question | Leave] = deque([Hello()])
+        self._snapshot, self._slots, self._inboxes = Snapshot(program), slots, inboxes
+        self._here: Hand | None = None
+        self._apart: Apart | None = None
+        self._known: FormKnown | None = None
+        self._renewals: dict[int, Renew] = {}
+        self._pending: deque[Order] = deque([Hello()])
         self._running = threading.Lock()
+        self._stopping = False
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
 
     def submit(self, worker: int, message: Question) -> None:
-        self._pending.append(message)
+        self._put(message, apart=worker == APART)
 
     def flush(self) -> None:
         """Nothing is sent."""
 
     def tell(self, known: FormKnown) -> None:
-        self._runner.learn(known)
+        self._known = known
+        self._put_to_all(known)
 
     def leave(self, leave: Leave) -> None:
-        self._pending.append(leave)
+        self._renewals.pop(leave.epoch, None)
+        self._put_to_all(leave)
+
+    def renew(self, renew: Renew) -> None:
+        self._renewals[renew.epoch] = renew
+        self._put_to_all(renew)
 
     def respawn(self, worker: int) -> None:
         raise AssertionError("the inline engine has no worker that could die")
@@ -62,34 +71,82 @@ class InlineEngine:
             return
         changed.without(self._run_next)
 
-    def _run_next(self) -> None:
-        with self._running:
-            if self._pending:
-                self._run()
-
-    def _run(self) -> None:
-        task = self._pending[0]
-        if self._keeps and not self._seeds_torch and "torch" in sys.modules:
-            self._seeds_torch = True
-            with KeptState(()):
-                self._seeder.found(set_torch_seed(sys.modules["torch"]))
-        answer = interruptible(self._answer, task)
-        self._pending.popleft()
-        if answer is not None:
-            self._listener.heard(0, [answer])
-
-    def _answer(self, task: Hello | Question | Leave) -> Answer | None:
-        with KeptState(self._held) if self._keeps else contextlib.nullcontext(), telling(self._runner.current):
-            if isinstance(task, Leave):
-                self._runner.leave(task)
-                return None
-            return task if isinstance(task, Hello) else self._runner.answer(task)
+    def stand_by(self, changed: Lock) -> None:
+        if self._pending and isinstance(self._pending[0], Hello):
+            changed.without(self._greet)
+        else:
+            changed.wait(0.1)
 
     def nudge(self) -> None:
         """Threads that wait here wait for `changed` alone."""
 
     def request_stop(self) -> None:
-        """There is nothing to stop."""
+        self._stopping = True
+        if self._apart is not None:
+            self._apart.request_stop()
 
     def stop(self) -> None:
-        """There is nothing to stop."""
+        self.request_stop()
+        if self._apart is not None:
+            self._apart.stop(_GRACE)
+        here = self._here
+        if here is not None and here.thread == threading.get_ident() and self._running.acquire(blocking=False):
+            try:
+                here.close()
+            finally:
+                self._running.release()
+        self._snapshot.close()
+
+    def _put(self, order: Order, *, apart: bool) -> None:
+        if not apart:
+            self._pending.append(order)
+            return
+        if self._apart is None and not self._stopping:
+            self._apart = Apart(lambda: self._make(()), self._running, self._listener)
+            for known in self._so_far():
+                self._apart.put(known)
+        if self._apart is not None:
+            self._apart.put(order)
+
+    def _put_to_all(self, order: Order) -> None:
+        """To those that are there; the others learn of it when they are made."""
+        if self._here is not None:
+            self._pending.append(order)
+        if self._apart is not None:
+            self._apart.put(order)
+
+    def _so_far(self) -> list[Order]:
+        """What a hand that is made now must know."""
+        return [*([] if self._known is None else [self._known]), *self._renewals.values()]
+
+    def _make(self, passes: tuple[type[BaseException], ...]) -> Hand:
+        return Hand(self._snapshot, self._slots, self._inboxes, passes)
+
+    def _greet(self) -> None:
+        """Nothing is to be started: tasks may come."""
+        with self._running:
+            if self._pending and isinstance(order := self._pending[0], Hello):
+                self._pending.popleft()
+                self._listener.heard(HERE, [order])
+                self._listener.heard(APART, [order])
+
+    def _run_next(self) -> None:
+        self._greet()
+        with self._running:
+            if self._pending:
+                self._run(self._pending[0])
+
+    def _run(self, order: Order) -> None:
+        """Here, in the thread that pulls."""
+        if self._here is None:
+            try:
+                self._here = interruptible(self._make, (KeyboardInterrupt,))
+            except Exception as error:
+                self._listener.heard(HERE, [unmade(error)])
+                return
+            for one in self._so_far():  # read last: what is told from now on is put behind the order
+                self._here.do(one)
+        answer = interruptible(self._here.do, order)
+        self._pending.popleft()
+        if answer is not None:
+            self._listener.heard(HERE, [answer])

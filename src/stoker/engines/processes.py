@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stoker.engines import Death, Listener
 from stoker.engines.child import Child, end, pair
@@ -28,7 +28,7 @@ from stoker.interrupts import interruptible
 from stoker.locks import Lock
 from stoker.memory import Inbox, Memfd, Slot, wanted
 from stoker.memory.budget import oom_kills
-from stoker.worker.messages import FormKnown, Leave, Question
+from stoker.worker.messages import FormKnown, Leave, Question, Renew
 
 #: Seconds after which a message is read at the latest: while no thread waits for a batch, and when one did.
 _TICK, _TICK_LED = 0.002, 0.02
@@ -47,6 +47,7 @@ class ProcessEngine:
         inboxes: theirs.
         workers: number of processes, at least 1.
         timeout: seconds without progress after which a worker is killed, or None.
+        environment: variables that the user wants in workers, or, where they are None, not.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class ProcessEngine:
         inboxes: Sequence[Inbox],
         workers: int,
         timeout: float | None,
+        environment: Mapping[str, str | None],
     ) -> None:
-        self._program, self._workers = program, workers
+        self._program, self._workers, self._environment = program, workers, environment
         self._watch, self._oom_kills = Watch(timeout), oom_kills()
         self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
         self._children: dict[int, Child] = {}
@@ -66,6 +68,7 @@ class ProcessEngine:
         self._failed_starts: Counter[int] = Counter()  # in a row
         self._due: dict[int, float] = {}  # worker: when it is started again
         self._known: FormKnown | None = None
+        self._renewals: dict[int, Renew] = {}  # by epoch
         self._asleep = False  # the supervisor, without a time at which it wakes: no worker owes an answer
         self._reading = Lock()  # to read a socket and to tell what it said is one act
         self._leader: int | None = None  # the thread that waits for a batch and listens
@@ -87,6 +90,10 @@ class ProcessEngine:
 
     def submit(self, worker: int, message: Question) -> None:
         child = self._children[worker]
+        if not child.renewed:
+            child.renewed = True
+            for renew in self._renewals.values():
+                child.post(renew)
         if self._known is not None and not child.told:
             child.told = True
             child.post(self._known)
@@ -102,9 +109,17 @@ class ProcessEngine:
         self._posted.clear()
 
     def leave(self, leave: Leave) -> None:
+        self._renewals.pop(leave.epoch, None)
         for child in list(self._children.values()):
             if child.told:
                 child.post(leave)
+                self._posted[child.number] = child
+
+    def renew(self, renew: Renew) -> None:
+        self._renewals[renew.epoch] = renew
+        for child in list(self._children.values()):
+            if child.renewed:
+                child.post(renew)
                 self._posted[child.number] = child
 
     def tell(self, known: FormKnown) -> None:
@@ -130,6 +145,9 @@ class ProcessEngine:
         finally:
             self._leader = None
             changed.notify_all()  # one of those that follow may lead now
+
+    def stand_by(self, changed: Lock) -> None:
+        self.idle(changed)
 
     def nudge(self) -> None:
         if self._leader not in (None, threading.get_ident()):
@@ -207,7 +225,7 @@ class ProcessEngine:
             self._program.close()
 
     def _spawn(self, worker: int) -> None:
-        child = Child(worker, self._program.fd, self._memory)
+        child = Child(worker, self._program.fd, self._memory, self._environment)
         self._children[worker] = child
         self._news.register(child.channel, select.EPOLLIN)
         self._exits.register(child.pidfd, selectors.EVENT_READ, child)

@@ -34,6 +34,8 @@ class Batching:
         window: parts of a source that are made side by side when their sizes are not known beforehand.
         single: whether examples are handed out one by one.
         deal: which rows of each batch are this trainer's.
+        weighs: whether each example gets a `sample_weight`.
+        bounded: whether only one batch is made ahead, in all, so that examples are fresh.
     """
 
     size: int
@@ -43,6 +45,8 @@ class Batching:
     window: int
     single: bool = False
     deal: Deal = ALL
+    weighs: bool = False
+    bounded: bool = False
 
 
 @dataclass(frozen=True)

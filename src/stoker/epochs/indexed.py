@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.epochs.epoch import Batching, Epoch, Looked, of_part, told
-from stoker.plan import Plan, Position
+from stoker.plan import Filled, Plan, Position
 from stoker.scheduler import RowsStream, Stream
 from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
 from stoker.worker.messages import Opening, Question, Step, Work
@@ -69,11 +69,8 @@ class IndexEpoch(Epoch):
 
     def rows(self, task: Task, rows: Rows | Trial) -> Question:
         where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
-        counting = -1
-        if self.deal.pads:
-            whole = self._whole(rows.batch)
-            counting = max(0, whole - self.deal.span(whole, self._batching.size)[0])
-        return Work(*where, False, rows.count, self.indices(rows), isinstance(rows, Trial), counting=counting)
+        filled = self._filled(rows) if self._batching.weighs else None
+        return Work(*where, False, rows.count, self.indices(rows), isinstance(rows, Trial), filled=filled)
 
     def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
         if opening is None:
@@ -93,12 +90,17 @@ class IndexEpoch(Epoch):
         return work.first + int(found[0]) if len(found) else None
 
     def indices(self, rows: Rows | Trial) -> npt.NDArray[np.int64]:
-        """The examples that stand in these rows; those that fill a batch up are taken from its start again."""
-        start, whole = self._base + rows.batch * self._batching.size, self._whole(rows.batch)
-        first = self.deal.span(whole, self._batching.size)[0] + rows.first
-        if first + rows.count <= whole:
-            return self._order.indices(start + first, start + first + rows.count)
-        return self._order.indices(start, start + whole)[np.arange(first, first + rows.count) % whole]
+        """The examples that stand in these rows."""
+        start, filled = self._base + rows.batch * self._batching.size, self._filled(rows)
+        first, stop = rows.first, rows.first + rows.count
+        if filled.rows == filled.examples:
+            start += filled.first
+            return self._order.indices(start + first, start + stop)
+        return self._order.indices(start, start + filled.examples)[filled.places(first, stop)]
+
+    def _filled(self, rows: Rows | Trial) -> Filled:
+        whole, size = self._whole(rows.batch), self._batching.size
+        return Filled(size if self.deal.pads else whole, whole, self.deal.span(whole, size)[0])
 
     def examples(self, work: Rows | Trial | Stride | Joint) -> str:
         if isinstance(work, Rows | Trial):

@@ -39,6 +39,7 @@ class ItemEpoch(Epoch):
         self._again: deque[bytes] = deque()  # taken once, and to be read as parts now
         self._open: dict[int, list[bytes]] = {}  # parts
         self._parts_taken, self._taken = self._first, skip
+        self._delivered = 0
         self._want()
         self.puller.want(self._base + (max(self._needed, default=-1) + 1) * batching.size)
 
@@ -81,8 +82,11 @@ class ItemEpoch(Epoch):
 
     def delivered(self) -> None:
         """A numbered batch was delivered: its items are needed no more."""
+        self._delivered += 1
         if self._loaded:
             self._loaded.popleft()
+        if self._batching.bounded:
+            self._want()
 
     def rows(self, task: Task, rows: Rows | Trial) -> Question:
         start = np.array([self.example(rows, rows.first)], np.int64)
@@ -134,8 +138,14 @@ class ItemEpoch(Epoch):
         return again + new
 
     def _want(self) -> None:
-        """Let two batches' items be pulled ahead."""
-        self.puller.want(self._taken + 2 * self._batching.size)
+        """Let two batches' items be pulled ahead; where that is bounded, those of the one that is made."""
+        size = self._batching.size
+        if not self._batching.bounded:
+            self.puller.want(self._taken + 2 * size)
+        elif self.uneven:
+            self.puller.want(self._taken + size)
+        else:
+            self.puller.want(self._base + (self._delivered + 1) * size)
 
 
 def _start_pulling(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from stoker.collation import Form, Pad, Rule
 from stoker.dispatch import exiting
-from stoker.errors import ClosedError, SpecError
+from stoker.errors import ClosedError, SpecError, StokerError, plain
 from stoker.plan import Deal
 from stoker.spec import Kind, Leaf
 from stoker.values import STRING
@@ -35,14 +35,23 @@ class Iterators:
         serialized: whether each component is a serialised tensor.
         most: batches that a pull gives at most; TensorFlow wants the arrays of as many each time.
         deal: which rows of each batch are handed out; None for the Loader's own.
+        scale: what the values of some leaves, by number, are multiplied with in the last batch.
     """
 
     def __init__(
-        self, loader: Loader, form: Form, order: list[int], serialized: bool, most: int, deal: Deal | None
+        self,
+        loader: Loader,
+        form: Form,
+        order: list[int],
+        serialized: bool,
+        most: int,
+        deal: Deal | None,
+        scale: Mapping[int, float],
     ) -> None:
         self._loader, self._serialized, self.most, self._deal = loader, serialized, most, deal
         self._order = order
-        starts = itertools.accumulate(form.counts, initial=0)
+        starts = list(itertools.accumulate(form.counts, initial=0))
+        self._scale = {starts[number]: factor for number, factor in scale.items()}
         self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
         cardinality = loader._outline.cardinality
         self._counted = cardinality is not None
@@ -54,7 +63,7 @@ class Iterators:
     def begin(self) -> int:
         """The number of a new iterator; its epoch begins with its first pull."""
         number = next(self._numbers)
-        self._open[number] = self._loader._batches(self._serialized, self._deal)
+        self._open[number] = self._loader._batches(self._serialized, self._deal, apart=True)
         return number
 
     def pull(self, number: int) -> list[Any]:
@@ -65,6 +74,11 @@ class Iterators:
                 "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
                 "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
             )
+        if self._scale and self._open[number].is_last(self._cardinality):
+            batches[-1] = [
+                leaf * leaf.dtype.type(self._scale[part]) if part in self._scale else leaf
+                for part, leaf in enumerate(batches[-1])
+            ]
         handed = list(map(self._handed_over, batches))
         handed += [handed[-1]] * (self.most - len(handed))
         return [np.int64(len(batches)), *itertools.chain.from_iterable(handed)]
@@ -98,6 +112,13 @@ class Iterators:
             for place in self._order
         ]
 
+    def tell(self, error: StokerError) -> StokerError:
+        """Keep an error, of which TensorFlow keeps but the text; returns what is raised in its place."""
+        self._loader._keep(error.with_traceback(None))
+        return plain(error)(
+            f"{error}\n\n(TensorFlow passes on this text alone. The error itself is `loader.last_error`.)"
+        )
+
     def end(self, number: int) -> None:
         """An iterator is at its end, or nobody has it any more."""
         self._open.pop(number).close()
@@ -117,6 +138,10 @@ class Nothing:
 
     most = 1
 
+    def tell(self, error: StokerError) -> StokerError:
+        """Nothing is raised."""
+        return error
+
     def begin(self) -> int:
         """Any number."""
         return 0
@@ -135,10 +160,10 @@ def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]
         return []
     starts = itertools.accumulate(form.counts, initial=0)
     return [
-        (leaf.path, start, axis, size)
+        (leaf.path, start + (leaf.dtype == STRING), axis, size)  # of strings, the bounds have the shape
         for leaf, rule, start in zip(form.batch.leaves, form.rules, starts, strict=False)
         for axis, size in enumerate(leaf.shape)
-        if _may_differ(leaf, rule) and size is not None and leaf.dtype != STRING
+        if _may_differ(leaf, rule) and size is not None
     ]
 
 
@@ -155,14 +180,21 @@ def weak(iterators: Iterators | Nothing) -> tuple[Callable[..., Any], Callable[.
 
     def begin() -> Any:
         alive = reference()
-        assert alive is not None, "an iterator was made over a dataset that is gone"
+        if alive is None:
+            raise ClosedError(
+                "the dataset that to_tf() returned is gone, while another one still reads it. Keep a reference to it."
+            )
         return np.int64(alive.begin())
 
     def pull(number: np.int64) -> list[npt.NDArray[Any]]:
         alive = reference()
         if alive is None:
             raise StopIteration
-        return alive.pull(int(number))
+        try:
+            return alive.pull(int(number))
+        except StokerError as error:
+            told = alive.tell(error)
+        raise told from None
 
     def end(number: np.int64) -> Any:
         alive = reference()

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from stoker.errors import OptionError, StateError
+from stoker.errors import StateError
 from stoker.feed.checkpoint import Checkpoint, randomness, restore_randomness
+from stoker.options import whole
 
 if TYPE_CHECKING:
     from stoker.loader import Loader
@@ -65,8 +66,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     def __init__(self, loader: Loader, path: str | Path, save_every: int | None = 100, *, strict: bool = True) -> None:
         super().__init__()
-        if save_every is not None and (type(save_every) is not int or save_every < 1):
-            raise OptionError(f"save_every must be a number of steps from 1, or None, got {save_every!r}")
+        save_every = None if save_every is None else whole("save_every", save_every, least=1)
         self._loader, self._save_every, self._strict = loader, save_every, strict
         path = Path(path)
         self._file = Checkpoint(path / "resume.stoker" if path.is_dir() else path)

@@ -24,6 +24,7 @@ import optree
 from stoker.collation import Form
 from stoker.dispatch import AT_ONCE, Taker, close_before_others, listen_for_interrupts
 from stoker.errors import OptionError
+from stoker.feed import padded
 from stoker.feed.iterators import Iterators, Nothing, Stacks, weak
 from stoker.memory import Layout
 from stoker.plan import Deal, Iteration, Position
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 #: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
 _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
+#: Arrays of a batch up to which several batches may come in one pull. A graph of very many takes TensorFlow long.
+_FEW = 64
 
 
 def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -49,29 +52,38 @@ def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Datase
             f"to_tf_shard() deals the batches out itself; make the Loader without shard_count={stations.deal.count}."
         )
     size, replicas = stations.batching.size, context.num_replicas_in_sync
-    if size % replicas:
-        raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
     deal = Deal(context.input_pipeline_id, pipelines, stations.deal.pads)
+    if not stations.is_batched and size % replicas:
+        raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
     stations.check_deal(deal)
-    made = dataset(loader, loader._dispatcher.form(), stations.outline(deal), serialized=False, deal=deal)
+    made = dataset(loader, loader._dispatcher.form(apart=True), stations.outline(deal), serialized=False, deal=deal)
     return made if replicas == pipelines else made.rebatch(size // replicas)
 
 
 def dataset(
-    loader: Loader, form: Form, outline: Outline, *, serialized: bool, deal: Deal | None = None
+    loader: Loader,
+    form: Form,
+    outline: Outline,
+    *,
+    serialized: bool,
+    deal: Deal | None = None,
+    sums: bool | None = None,
 ) -> tf.data.Dataset:
-    """The batches of `loader`; see `Loader.to_tf`."""
+    """The batches of `loader`; see `Loader.to_tf`. `sums`: whether losses are sums, where the Loader is not asked."""
     tf = _tensorflow()
     close_before_others()
     listen_for_interrupts()
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
-    several = ahead > _AHEAD and not outline.single
+    if loader._stations.batching.bounded:
+        ahead = 0
     order = _parts_of(form, _leaf_order(form.batch))
-    if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized:
-        iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal)
+    several = ahead > _AHEAD and not outline.single and len(order) <= _FEW
+    if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized and ahead:
+        iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal, {})
     else:
-        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, deal)
+        scale = _scale(loader, deal, sums) if not serialized else {}
+        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, deal, scale)
     made = _elements(form, iterators, outline, ahead)
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
@@ -86,17 +98,46 @@ def dataset(
     )  # each a part of a batch
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     made = made.with_options(options)
-    return _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
+    made = _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
+    return _for_keras(made, loader, form) if deal is None and loader._stations.deal.pads and not serialized else made
+
+
+def _scale(loader: Loader, deal: Deal | None, sums: bool | None) -> dict[int, float]:
+    stations = loader._stations
+    if not stations.batching.weighs:
+        return {}
+    return padded.scale(loader, deal or stations.deal, sums=stations.sums if sums is None else sums)
+
+
+def _for_keras(made: Any, loader: Loader, form: Form) -> Any:
+    """`made`, whose last batch is filled up, giving Keras' own loops what they can count with; see `padded`."""
+
+    class Padded(type(made)):  # type: ignore[misc]  # of a class that is known only here
+        def __iter__(self) -> Any:
+            wanted = padded.of_keras_loop(loader, sys._getframe(1))
+            if wanted is None:
+                return super().__iter__()
+            if wanted not in self._stoker_others:
+                deal, sums = wanted
+                outline = loader._stations.outline(deal)
+                other = dataset(loader, form, outline, serialized=False, deal=deal, sums=sums)
+                self._stoker_others[wanted] = other
+            return iter(self._stoker_others[wanted])
+
+    made.__class__ = Padded
+    made._stoker_others = {}
+    return made
 
 
 def _elements(form: Form, iterators: Iterators | Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
-    """What is handed out: batches, `ahead` of them prefetched, or examples one by one."""
-    made = _batches(form, iterators, outline.static_rows).prefetch(ahead)
+    """What is handed out: batches, `ahead` of them (or none) prefetched, or examples one by one."""
+    made = _batches(form, iterators, outline.static_rows)
+    made = made.prefetch(ahead) if ahead else made
     if outline.single:
         made = made.unbatch()
         if any(leaf.kind is Kind.VARYING for leaf in form.batch.leaves):
             made = made.map(_native(partial(_example, form)))
-        made = made.prefetch(outline.size)
+        made = made.prefetch(outline.size) if ahead else made
     return made
 
 
@@ -147,6 +188,10 @@ def _batches(form: Form, iterators: Iterators | Nothing, rows: int | None) -> tf
         variant = tf.data.experimental.to_variant(parted)
     made = tf.data.experimental.from_variant(variant, nested)
     made._stoker = iterators, parted  # datasets derived from it, and their iterators, keep them
+    if not tf.executing_eagerly():
+        # It is made within a function, of `flat_map` say, which outlives the dataset: its graph keeps them.
+        graph = tf.compat.v1.get_default_graph()
+        graph._stoker = [*getattr(graph, "_stoker", ()), iterators]
     return made
 
 
@@ -311,11 +356,20 @@ def _counting(kind: Hashable) -> Any:
         _stoker_iteration: Iteration | None = None
 
         def __next__(self) -> Any:
-            return self._stoker_count(super().__next__())
+            return self._stoker_count(self._stoker_take(super().__next__))
 
         def get_next(self) -> Any:
-            element = super().get_next()
+            element = self._stoker_take(super().get_next)
             return self._stoker_count(element) if _tensorflow().executing_eagerly() else element
+
+        def _stoker_take(self, take: Callable[[], Any]) -> Any:
+            try:
+                return take()
+            except _tensorflow().errors.OpError as error:
+                last = self._stoker_loader.last_error
+                if last is not None and str(last) in str(error):
+                    error.__cause__ = last
+                raise
 
         def _stoker_count(self, element: Any) -> Any:
             if self._stoker_iteration is None:

@@ -5,6 +5,7 @@
     slot      one reusable cell of shared memory, and its inbox
     parcel    Python objects on their way to a worker
     store     single examples that were made before it was known what batches look like
+    letter    messages that are too long for a socket
     board     what a worker is at
     budget    how much memory the slots may take
     pool      the trainer's own memory for batches that it makes itself

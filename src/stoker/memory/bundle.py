@@ -6,6 +6,7 @@ import fcntl
 import json
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +19,17 @@ from stoker.memory.refused import wanted
 
 _PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts
-_opened: list[mmap.mmap] = []
+_opened: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
-def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
+def write_bundle(parts: Sequence[bytes | memoryview], *, shared: bool = True) -> Memfd:
     """Write `parts` to new shared memory.
 
     Small parts start at a multiple of 64. A large array is moved: see `adopt`.
+
+    Args:
+        parts: what is written.
+        shared: whether nobody may write to them; else whoever maps them may, and gets pages of its own where it does.
     """
     views = [memoryview(part).cast("B") for part in parts]
     adopted = [is_adoptable(view) for view in views]
@@ -34,7 +39,7 @@ def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
             offset += (address(view) - offset) % PAGE
         table.append((offset, view.nbytes))
         offset = align(offset + view.nbytes)
-    head = json.dumps(table).encode()
+    head = json.dumps([shared, table]).encode()
     start = -(-(_HEAD + len(head)) // PAGE) * PAGE
     memory = Memfd.create("program")
     with wanted("shared memory for the source and the transform", start + offset):
@@ -47,14 +52,17 @@ def write_bundle(parts: Sequence[bytes | memoryview]) -> Memfd:
 
 
 def open_bundle(fd: int) -> list[memoryview]:
-    """Map the parts that `write_bundle` wrote, read-only and without copying them."""
+    """Map the parts that `write_bundle` wrote, without copying them."""
     # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd. Unwritten, its pages are shared.
     pages = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-    _opened.append(pages)
+    length = int.from_bytes(pages[:_HEAD], "little")
+    shared, table = json.loads(pages[_HEAD : _HEAD + length])
+    if not shared:
+        pages = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    _opened.add(pages)
     view = memoryview(pages)
-    length = int.from_bytes(view[:_HEAD], "little")
     start = -(-(_HEAD + length) // PAGE) * PAGE
-    return [view[start + at : start + at + size] for at, size in json.loads(bytes(view[_HEAD : _HEAD + length]))]
+    return [view[start + at : start + at + size] for at, size in table]
 
 
 def is_bundled(array: Any) -> bool:

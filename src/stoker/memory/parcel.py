@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import pickle
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from stoker.memory.layout import align
+from stoker.travel.modules import unimportable
 
 _HEAD = struct.Struct("<qq")  # bytes of the pickle, number of buffers; then the size of each
 
@@ -20,16 +22,21 @@ _HEAD = struct.Struct("<qq")  # bytes of the pickle, number of buffers; then the
 def pack(value: Any) -> bytes:
     """One object as a segment: a whole number of 64 bytes. Raises whatever pickling it raises."""
     buffers: list[pickle.PickleBuffer] = []
+    by_value = type(value).__module__ not in sys.modules  # `pickle` would import it, and run a script once more
     try:
-        pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-        by_value = b"__main__" in pickled  # a class of the user's script, which the worker does not import
-    except Exception:  # a lambda, a class in a function: cloudpickle knows how, or raises in its turn
+        if not by_value:
+            pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+            for name in unimportable():
+                if name in pickled:  # a class of the user's script, perhaps
+                    by_value = True
+                    break
+    except Exception:  # a lambda, a class in a function: the other pickler knows how, or raises in its turn
         by_value = True
     if by_value:
-        import cloudpickle
+        from stoker.travel.pickler import dumps
 
         buffers.clear()
-        pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        pickled = dumps(value, buffers.append)
     views = [buffer.raw() for buffer in buffers]
     sizes = [view.nbytes for view in views]
     head = _HEAD.pack(len(pickled), len(views)) + struct.pack(f"<{len(sizes)}q", *sizes)

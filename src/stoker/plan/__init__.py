@@ -8,9 +8,9 @@ state         how far training has come
 """
 
 from stoker.plan.batches import Order, Plan
-from stoker.plan.deal import ALL, Deal
+from stoker.plan.deal import ALL, Deal, Filled
 from stoker.plan.permutation import Permutation, mix
 from stoker.plan.shuffle import shuffled
 from stoker.plan.state import Iteration, Position
 
-__all__ = ["ALL", "Deal", "Iteration", "Order", "Permutation", "Plan", "Position", "mix", "shuffled"]
+__all__ = ["ALL", "Deal", "Filled", "Iteration", "Order", "Permutation", "Plan", "Position", "mix", "shuffled"]

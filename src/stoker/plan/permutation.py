@@ -56,7 +56,7 @@ class Permutation:
     """A pseudorandom permutation of 0 … n-1, in O(1) memory and O(1) time a position.
 
     Args:
-        n: number of positions, 1 … 2**62.
+        n: number of positions, 1 … 2**63 - 1: the largest `len()`.
         key: any integer; another key gives another, unrelated permutation.
 
     Example:
@@ -68,8 +68,8 @@ class Permutation:
     """
 
     def __init__(self, n: int, key: int) -> None:
-        if not 1 <= n <= 2**62:
-            raise ValueError(f"a permutation needs 1 <= n <= 2**62, got {n}")
+        if not 1 <= n < 2**63:
+            raise ValueError(f"a permutation needs 1 <= n < 2**63, got {n}")
         self.n = n
         self._left = math.isqrt(n - 1) + 1
         self._right = -(-n // self._left)

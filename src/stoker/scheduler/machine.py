@@ -81,6 +81,7 @@ class Scheduler:
         ahead: whether batches are made before they are pulled.
         retries: how often a task is done again after a worker died at it.
         skips: whether examples that kill workers are left out.
+        bound: which worker makes all of a stream; None where any may.
     """
 
     def __init__(
@@ -94,8 +95,9 @@ class Scheduler:
         ahead: bool = True,
         retries: int = RETRIES,
         skips: bool = False,
+        bound: Callable[[int], int] | None = None,
     ) -> None:
-        self._skips = skips
+        self._skips, self._bound = skips, bound
         self._open_stream, self._run, self._ahead, self._whole = open_stream, run, ahead, False
         self._slots, self._leases, self._workers = slots, leases, workers
         self._total = slots + leases + SPARE
@@ -393,12 +395,12 @@ class Scheduler:
             entry = self._todo.popleft()
             shard = None if is_apart(entry.task.work) else entry.batch.shard
             is_late = shard is not None and (shard in behind or shard.on_trial)
-            depth = 1 if entry.batch.spread else self._depth
-            worker = None if is_late else self._worker_for(shard, entry.made_by, depth)
+            worker = None if is_late else self._worker_for(entry, shard)
             if worker is None:
                 waiting.append(entry)
                 if shard is not None:
                     behind.add(shard)
+                if shard is not None or self._bound is not None:
                     continue
                 break
             opens = shard is not None and shard.owner is None
@@ -409,12 +411,16 @@ class Scheduler:
             out.append(Submit(worker, entry.task, opens))
         self._todo.extendleft(reversed(waiting))
 
-    def _worker_for(self, shard: Shard | None, but: int | None, depth: int) -> int | None:
+    def _worker_for(self, entry: Held, shard: Shard | None) -> int | None:
         """The worker that takes the next task, or None while that one holds enough.
 
         A shard stays with the worker that has it open. A new one goes to the worker that has the
         fewest, and none gets more than its part of them, also while the others are still starting.
         """
+        but, depth = entry.made_by, 1 if entry.batch.spread else self._depth
+        if self._bound is not None:
+            worker = self._bound(entry.task.stream)
+            return worker if worker in self._up and len(self._up[worker]) < depth else None
         if shard is None and but is not None and self._workers > 1 and list(self._up) == [but]:
             return None
         if shard is None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import optree
 
+from stoker.casting import cast, is_castable
 from stoker.errors import SourceError
-from stoker.spec import Misfit, leaf_of, plain
+from stoker.sources.columns import SparseRows, columns_of
+from stoker.sources.stored import StoredRows
+from stoker.spec import Misfit, Spec, flattened, leaf_of
 from stoker.values import Ragged, Sparse, canonical
 
 
@@ -19,7 +21,10 @@ class ArraySource(Sequence[Any]):
     """See `from_arrays`. A map-style source, whose rows can be taken many at a time."""
 
     def __init__(self, structure: Any) -> None:
-        leaves, tree = optree.tree_flatten(plain(structure))
+        try:
+            leaves, tree = flattened(columns_of(structure), None)
+        except Misfit as misfit:
+            raise SourceError(f"from_arrays needs nested arrays: {misfit}") from None
         paths = [accessor.codify("") for accessor in tree.accessors()]
         if not leaves:
             raise SourceError("from_arrays needs at least one array.")
@@ -39,7 +44,8 @@ class ArraySource(Sequence[Any]):
     def is_in_memory(self) -> bool:
         """Whether the rows of all are plain memory: no strings, no strides, and no file that is mapped."""
         return all(
-            array.flags.c_contiguous
+            isinstance(array, np.ndarray)
+            and array.flags.c_contiguous
             and array.dtype.isnative
             and array.dtype.kind in "biufcV"
             and leaf_of("", canonical(array[:1])).dtype == array.dtype
@@ -47,17 +53,27 @@ class ArraySource(Sequence[Any]):
             for array in self.arrays
         )
 
+    def is_like(self, spec: Spec) -> bool:
+        """Whether its rows are examples of this spec, of whatever dtype that numbers may be converted to."""
+        return spec.tree == self._tree and all(
+            array.dtype != object and array.shape[1:] == leaf.shape and is_castable(array.dtype, leaf.dtype)
+            for array, leaf in zip(self.arrays, spec.leaves, strict=True)
+        )
+
     def take(self, indices: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[Any]]) -> None:
-        """Write the examples `indices` to `rows`, one array for each of ours, by one call each."""
+        """Write the examples `indices` to `rows`, one array for each of ours, by one call each; raises `Unfit`."""
         first, count = int(indices[0]), len(indices)
         in_turn = int(indices[-1]) == first + count - 1 and bool((np.diff(indices) == 1).all())
         for array, out in zip(self.arrays, rows, strict=True):
             if in_turn:
-                out[...] = array[first : first + count]
+                out[...] = cast(array[first : first + count], out.dtype)
+            elif isinstance(array, StoredRows):  # what h5py takes at once must be in order
+                for place, index in enumerate(indices.tolist()):
+                    out[place] = cast(array[index], out.dtype)
             elif array.dtype == out.dtype and array.flags.c_contiguous:
                 np.take(array, indices, axis=0, out=out, mode="clip")  # with "raise", NumPy makes a copy first
             else:
-                out[...] = array[indices]
+                out[...] = cast(array[indices], out.dtype)
 
 
 def from_arrays(*arrays: Any) -> ArraySource:
@@ -68,8 +84,11 @@ def from_arrays(*arrays: Any) -> ArraySource:
 
     Args:
         arrays: one nested structure of arrays, or several, whose rows become tuples: NumPy arrays,
-            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), and anything else
-            that speaks DLPack or the buffer protocol. All have the same first dimension, the number of examples.
+            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), lists of numbers
+            or strings, ranges, sparse matrices of SciPy's, and anything else that speaks DLPack or the buffer protocol.
+            Arrays of h5py and zarr stay in their files and are read row by row.
+            A table (a DataFrame, an Arrow table) becomes a dict of its columns. All have the same first dimension,
+            the number of examples.
 
     Raises:
         SourceError: the arrays differ in their numbers of rows, or one is no array.
@@ -85,18 +104,24 @@ def from_arrays(*arrays: Any) -> ArraySource:
     return ArraySource(arrays[0] if len(arrays) == 1 else arrays)
 
 
-def _array(path: str, value: Any) -> npt.NDArray[Any]:
+def _array(path: str, value: Any) -> Any:
     where = f"{path} of " if path else ""
+    if isinstance(value, SparseRows | StoredRows):
+        return value
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-        array: Any = value
+        try:
+            array: Any = canonical(value) if value.dtype == object else value  # numbers in it become an array of them
+        except Misfit as misfit:
+            raise SourceError(f"{where}from_arrays {misfit}") from None
+        array = value if isinstance(array, Ragged) else array
     else:
         try:
             array = np.asarray(memoryview(value)) if _is_buffer(value) else canonical(value)
         except Misfit as misfit:
             raise SourceError(f"{where}from_arrays {misfit}") from None
-    if isinstance(array, Ragged | Sparse) or not array.ndim:
-        raise SourceError(f"{where}from_arrays has no rows: it is {leaf_of(path, array)}. Pass arrays.")
     try:
+        if isinstance(array, Ragged | Sparse) or not array.ndim:
+            raise SourceError(f"{where}from_arrays has no rows: it is {leaf_of('', array)}. Pass arrays.")
         leaf_of(path, canonical(array[:1]))
     except Misfit as misfit:
         raise SourceError(f"{where}from_arrays: {misfit}") from None

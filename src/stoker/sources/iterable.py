@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,15 +15,27 @@ from typing import Any
 
 from stoker.errors import SourceError, cause, summary
 from stoker.locks import Lock
+from stoker.options import length_of
+from stoker.sources.ready import is_keras
+
+log = logging.getLogger("stoker")
 
 #: Items that are skipped and yet kept, so that what batches look like is found out from the same ones.
 _IN_SIGHT = 32
+#: Seconds that an iteration waits for the item at which one before it, that is closed, still is.
+_PATIENCE = 60.0
 
 
 class IterableSource:
     """See `from_iterable`."""
 
-    def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+    def __init__(
+        self,
+        iterable: Iterable[Any] | Callable[[], Iterable[Any]],
+        length: float | None = None,
+        batched: bool = False,
+    ) -> None:
+        self._length, self.batched = length_of(length), batched or is_keras(iterable)
         self._factory: Callable[[], Iterable[Any]] | None = None
         is_iterable = hasattr(iterable, "__iter__") or hasattr(iterable, "__getitem__")
         if is_iterable and not isinstance(iterable, type):
@@ -30,35 +46,121 @@ class IterableSource:
             raise SourceError(
                 f"from_iterable needs an iterable or a function that returns one, got a {type(iterable).__name__}."
             )
-        self._last: Any = None
+        self._last: Callable[[], Any] = lambda: None
+        self._pullers: list[Puller] = []  # that have an iterator of it, or wait for one
 
     def open(self) -> Iterator[Any]:
         """An iterator for the next epoch; raises `SourceError` when the last one cannot be had again."""
         iterator = iter(self._factory() if self._factory is not None else self._iterable)
-        if iterator is self._last:
+        if iterator is self._last():
             what = f"this {type(iterator).__name__}"
             raise SourceError(
                 f"{what} can be iterated only once, and its epoch is over. Pass a function that makes a new one, "
                 "`from_iterable(lambda: ...)`, or make a new Loader."
             )
         once = self._factory is not None or iterator is self._iterable
-        self._last = iterator if once else None
-        return iterator
+        self._last = _weak(iterator) if once else lambda: None
+        length = self.length
+        return iterator if length is None else _counted(iterator, length, self._whose_length())
+
+    @property
+    def length(self) -> float | None:
+        """Items of an epoch, as `length=` says, or else `len()` of the iterable; None when nobody knows."""
+        if self._length is not None or self._factory is not None or not hasattr(type(self._iterable), "__len__"):
+            return self._length
+        try:
+            return len(self._iterable)
+        except Exception:  # many have the method and know no length: a dataset that is filtered, or never ends
+            return None
+
+    def _whose_length(self) -> str:
+        if self._length is not None:
+            return "was said to give length={}"
+        return f"is a {type(self._iterable).__name__} whose len() is {{}}"
+
+    def enter(self, puller: Puller) -> list[Puller]:
+        """A puller is going to read it; returns those before it that have not let go of their iterators."""
+        earlier = list(self._pullers)
+        self._pullers.append(puller)
+        return earlier
+
+    def leave(self, puller: Puller) -> None:
+        """A puller has let go of its iterator."""
+        self._pullers.remove(puller)
+
+    def explained(self, error: BaseException, *, shared: bool) -> BaseException:
+        """What is raised for an error that came before the first item; `shared`: an earlier iteration is still open."""
+        if isinstance(error, Exception) and not isinstance(error, SourceError) and "thread" in str(error).lower():
+            made = "connect in" if self._factory is not None else "pass"
+            told = SourceError(
+                f"the iterable belongs to the thread that made it, and stoker pulls its items in another one "
+                f"({summary(error)}). Let it be made there: {made} a function that makes all of it, "
+                "`from_iterable(lambda: sqlite3.connect(path).execute(query))`."
+            )
+            told.__cause__ = cause(error)
+            return told
+        if shared and hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(
+                "An earlier iteration of this iterable is still open. If it can be iterated only once at a time, let "
+                "go of that one before, or call its `close()`."
+            )
+        return error
 
 
-def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> IterableSource:
+def _weak(iterator: Any) -> Callable[[], Any]:
+    """What gives the iterator while somebody has it: what it holds must go before the next one is made."""
+    try:
+        return weakref.ref(iterator)
+    except TypeError:  # of built-in types, which hold nothing of the kind
+        return lambda: iterator
+
+
+def _counted(items: Iterator[Any], length: float, says: str) -> Iterator[Any]:
+    """The items; raises `SourceError` when there are more or fewer, before the last one is given away."""
+    count = 0
+    try:
+        for count, item in enumerate(items, 1):
+            if count > length or (count == length and next(items, items) is not items):
+                raise _wrong_length(says, f"{length:,}", f"more than {length:,}")
+            yield item
+        if count != length:
+            told = "math.inf" if length == math.inf else f"{length:,}"
+            raise _wrong_length(says, told, f"{count:,} items")
+    finally:
+        if isinstance(items, Generator):
+            items.close()
+
+
+def _wrong_length(says: str, told: str, came: str) -> SourceError:
+    repair = (
+        "Correct `length`, or leave it out: the cardinality is unknown then."
+        if "length=" in says
+        else "Correct its `__len__`, or give `length=`; or pass `lambda: iterable`, whose length nobody knows."
+    )
+    return SourceError(f"the iterable {says.format(told)}, and gives {came}. {repair}")
+
+
+def from_iterable(
+    iterable: Iterable[Any] | Callable[[], Iterable[Any]], length: float | None = None, *, batched: bool = False
+) -> IterableSource:
     """A source of the items of an iterable, pulled in this process by one thread, a bounded number ahead.
 
     Each item is pickled and sent to a worker, where the transform runs; batches come in the iterable's
-    order. For what cannot be split or pickled: a database cursor, a socket, `range(10**12)`, another
+    order. An iteration that is closed, or to which nothing refers, lets go of its iterator before the next one
+    begins. For what cannot be split or pickled: a database cursor, a socket, `range(10**12)`, another
     `tf.data.Dataset` (`dataset.as_numpy_iterator`). Its exceptions are raised as they are, in their turn.
 
     Args:
         iterable: iterated anew for each epoch; an iterator gives one epoch, and then an error. Or a function that
-            makes one for each epoch.
+            makes one for each epoch, in the thread that pulls: for what belongs to the thread that made it,
+            such as `lambda: sqlite3.connect(path).execute(query)`.
+        length: items of an epoch, if known: it makes the cardinality known, and another number is an error;
+            `math.inf` for an iterable that never ends. None for the iterable's own `len()`, where it has one.
+        batched: each item is a batch and passes as it is; the Loader's `batch_size` is left out.
 
     Raises:
         SourceError: it is no iterable.
+        OptionError: `length` is no number of items.
 
     Example:
         >>> import stoker
@@ -67,7 +169,7 @@ def from_iterable(iterable: Iterable[Any] | Callable[[], Iterable[Any]]) -> Iter
         ...     [batch.tolist() for batch in loader]
         [[0, 1], [4, 9], [16]]
     """
-    return IterableSource(iterable)
+    return IterableSource(iterable, length, batched)
 
 
 @dataclass(frozen=True)
@@ -107,8 +209,13 @@ class Puller:
         self._closed = False
         self.pulled = skip
         self.ended: Ended | None = None
+        self._earlier = source.enter(self)
         self._thread = threading.Thread(target=self._run, name="stoker-puller", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            source.leave(self)
+            raise
 
     def want(self, count: int) -> None:
         """Pull until so many items have been pulled in all."""
@@ -145,28 +252,57 @@ class Puller:
             self._thread.join(wait)
 
     def _run(self) -> None:
-        count = self.skipped
+        shared = False
         try:
-            items: Iterator[Any] = self._source.open() if self._shuffle is None else self._shuffle(self._segments())
-            try:
-                self._leave_behind(items)
-                while self._is_wanted(count):
-                    try:
-                        item = next(items)
-                    except StopIteration:
-                        break
-                    self._items.append(self._item(item, count))
-                    self.pulled = count = count + 1
-                    if count == self._wanted or count % self._every == 0:
-                        self._tell(count, False)
-            finally:
-                if isinstance(items, Generator):
-                    items.close()  # here: what it holds may belong to this thread, such as a database's cursor
+            shared = self._let_others_end()
+            self._pull()
             self.ended = Ended(None)
         except BaseException as error:  # the user's own: it is raised where the batch is pulled
-            self.ended = Ended(error)
+            came = self.pulled > self.skipped or self._behind
+            self.ended = Ended(error if came else self._source.explained(error, shared=shared))
+        self._source.leave(self)
         if not self._closed:
-            self._tell(count, True)
+            self._tell(self.pulled, True)
+
+    def _let_others_end(self) -> bool:
+        """Wait until the iterators of closed iterations are gone; whether one that is not closed is there."""
+        until, others = time.monotonic() + _PATIENCE, self._earlier
+        self._earlier = []
+        for other in others:
+            if other.is_done():
+                other._thread.join(max(0.0, until - time.monotonic()))
+        if any(other.is_done() and other._thread.is_alive() for other in others):
+            log.warning(
+                "an iteration of an iterable that is closed has been at its next item for %.0f s; the next iteration "
+                "begins beside it.",
+                _PATIENCE,
+            )
+        return any(not other.is_done() for other in others)
+
+    def is_done(self) -> bool:
+        """Whether it pulls no more, or no more than the item that is being made."""
+        return self._closed or self.ended is not None
+
+    def _pull(self) -> None:
+        if self._closed:
+            return
+        count = self.skipped
+        items: Iterator[Any] = self._source.open() if self._shuffle is None else self._shuffle(self._segments())
+        try:
+            self._leave_behind(items)
+            while self._is_wanted(count):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    break
+                self._items.append(self._item(item, count))
+                self.pulled = count = count + 1
+                if count == self._wanted or count % self._every == 0:
+                    self._tell(count, False)
+        finally:
+            if isinstance(items, Generator):
+                items.close()  # here: what it holds may belong to this thread, such as a database's cursor
+            del items  # an error that is raised refers to this frame
 
     def _leave_behind(self, items: Iterator[Any]) -> None:
         number = 0

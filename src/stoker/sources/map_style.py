@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from stoker.errors import SourceError, cause, summary
+from stoker.sources.mistaken import mistaken
 
 
 class MapSource:
@@ -19,20 +20,24 @@ class MapSource:
 
     Args:
         source: the user's object.
-        keep: whether it is used in this process and must be kept.
+
+    Attributes:
+        names: of its attributes, for `Loader.update`.
 
     Raises:
         SourceError: it is not map-style, or empty.
     """
 
-    def __init__(self, source: Any, *, keep: bool) -> None:
-        _check_methods(source)
+    def __init__(self, source: Any) -> None:
+        if (told := mistaken(source)) is not None:
+            raise SourceError(told)
         self.length = _length(source)
         if self.length < 1:
             raise SourceError(
                 f"the source is empty: len() of this {type(source).__name__} is 0. Check its paths or filters."
             )
-        self._get: Callable[[], Any] = _reference(source, keep)
+        self._get: Callable[[], Any] = _reference(source)
+        self.names: frozenset[str] = frozenset(_names(source))
 
     def check(self) -> None:
         """Raise `SourceError` when the length is not what it was."""
@@ -49,31 +54,21 @@ def changed_length(was: int, now: int) -> str:
     )
 
 
-def _reference(source: Any, keep: bool) -> Callable[[], Any]:
-    if not keep:
-        try:
-            return weakref.ref(source)
-        except TypeError:  # a list, a tuple: they have no weak references
-            pass
-    return lambda: source
+def _reference(source: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(source)
+    except TypeError:  # a list, a tuple: they have no weak references
+        return lambda: source
 
 
-def _check_methods(source: Any) -> None:
-    kind = type(source).__name__
-    if isinstance(source, type):
-        raise SourceError(
-            f"the source is the class {source.__name__} itself; pass an object, `{source.__name__}(...)`."
-        )
-    if isinstance(source, dict | set | frozenset | str | bytes):
-        raise SourceError(
-            f"a {kind} is not a source of examples; pass a list of them, or an object with `__getitem__`."
-        )
-    for method, repair in (
-        ("__len__", "give it a length: stoker reads sources by index, 0 … len-1"),
-        ("__getitem__", "give it `__getitem__(self, index)`, which returns one example"),
-    ):
-        if not hasattr(type(source), method):
-            raise SourceError(f"the source, a {kind}, has no `{method}`; {repair}.")
+def _names(source: Any) -> Iterable[str]:
+    """Attributes that can be set; of a list, say, there are none."""
+    if not hasattr(source, "__dict__") and not hasattr(type(source), "__slots__"):
+        return ()
+    try:
+        return [name for name in dir(source) if not name.startswith("__")]
+    except Exception:  # a `__dir__` of the user's
+        return list(vars(source))
 
 
 def _length(source: Any) -> int:

@@ -37,6 +37,8 @@ class Many:
     """
 
     def __init__(self, examples: Iterable[Any]) -> None:
+        if not isinstance(examples, Iterable):
+            raise TypeError(f"stoker.Many takes a list or a generator of examples, got a {type(examples).__name__}")
         self.examples = examples
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stoker.errors import OptionError, SourceError
+from stoker.options import flag, length_of, whole
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def from_generator(
         length: examples in all shards together, if known: it makes the cardinality known, and another number is an
             error; `math.inf` for a source that never ends.
         open_shards: shards that are read in turn, a part of the order.
-        batched: each element yielded is a batch and passes as it is; for `Loader(batch_size=None)`.
+        batched: each element yielded is a batch and passes as it is; the Loader's `batch_size` is left out.
 
     Raises:
         SourceError: `fn` is a generator object, or takes no shard.
@@ -118,9 +118,8 @@ def from_generator(
     """
     _check_function(fn)
     count, items = _counted(shards)
-    if type(open_shards) is not int or open_shards < 1:
-        raise OptionError(f"open_shards must be an int of at least 1, got {open_shards!r}")
-    return ShardedSource(fn, count, items, _checked_length(length), open_shards, bool(batched))
+    open_shards = whole("open_shards", open_shards, least=1)
+    return ShardedSource(fn, count, items, length_of(length), open_shards, flag("batched", batched))
 
 
 def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:
@@ -138,18 +137,6 @@ def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:
     if count < 1 or isinstance(shards, bool):
         raise OptionError(f"shards must be at least 1, got {shards!r}: there would be nothing to read.")
     return count, items
-
-
-def _checked_length(length: Any) -> float | None:
-    if length is None or length == math.inf:
-        return None if length is None else math.inf
-    try:
-        whole = operator.index(length)
-    except TypeError:
-        whole = -1
-    if whole < 0 or isinstance(length, bool):
-        raise OptionError(f"length must be the number of examples, math.inf or None, got {length!r}")
-    return whole
 
 
 def _check_function(fn: Any) -> None:

@@ -1,5 +1,6 @@
-"""A worker process, with the arguments NUMBER PARENT SOCKET BOARD PROGRAM [SLOT INBOX …]: from SOCKET on, descriptors.
+"""A worker process, with the arguments NUMBER PARENT SOCKET BOARD PROGRAM TRACKER [SLOT INBOX …].
 
+From SOCKET on they are descriptors; TRACKER is -1 when the trainer has no resource tracker of multiprocessing.
 It takes tasks from its socket until the trainer closes it, and dies with its trainer.
 """
 
@@ -14,12 +15,15 @@ import socket
 import sys
 import threading
 import traceback
+from functools import partial
 
-from stoker.memory import Board, Inbox, Slot
+from stoker.memory import Board, Inbox, Slot, letter
 from stoker.memory.board import PHASE, Phase
 from stoker.worker import STACK_SIGNAL
 from stoker.worker.current import tells_in_process
 from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.initial import initialise
+from stoker.worker.lent import Lent
 from stoker.worker.libraries import Watch, came_with_program
 from stoker.worker.messages import (
     MAX_BYTES,
@@ -31,16 +35,18 @@ from stoker.worker.messages import (
     Make,
     Message,
     Open,
+    Renew,
     Step,
     Work,
     decode,
     encode,
     unbundled,
 )
-from stoker.worker.program import load
+from stoker.worker.program import Arrived, load_again
 from stoker.worker.report import failure
 from stoker.worker.runner import Runner
 from stoker.worker.seeding import Seeder, install_lazy_random
+from stoker.worker.turns import Turns
 from stoker.worker.writer import Fork
 
 _PR_SET_PDEATHSIG = 1
@@ -62,9 +68,9 @@ def run(arguments: list[str]) -> None:
 
 def _main(arguments: list[str]) -> bool:
     """See the module's docstring for the arguments. Returns whether it is done for, rather than dismissed."""
-    number, parent, channel_fd, board_fd, program_fd, *memory = map(int, arguments)
+    number, parent, channel_fd, board_fd, program_fd, tracker, *memory = map(int, arguments)
     _die_with(parent)
-    for fd in (channel_fd, board_fd, program_fd, *memory):
+    for fd in (channel_fd, board_fd, program_fd, *memory, *([tracker] if tracker >= 0 else [])):
         os.set_inheritable(fd, False)  # programs that user code runs have no business with them
     reach(Failpoint.SPAWN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
@@ -77,36 +83,50 @@ def _main(arguments: list[str]) -> bool:
     _guard_forks(channel)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
         slots, inboxes = [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]]
-        return _serve(number, channel, program_fd, board, slots, inboxes)
+        fds = program_fd, tracker if tracker >= 0 else None
+        return _serve(number, channel, fds, board, slots, inboxes)
     return False
 
 
 def _serve(
-    number: int, channel: socket.socket, program_fd: int, board: Board, slots: list[Slot], inboxes: list[Inbox]
+    number: int,
+    channel: socket.socket,
+    fds: tuple[int, int | None],
+    board: Board,
+    slots: list[Slot],
+    inboxes: list[Inbox],
 ) -> bool:
     """Take tasks until there are no more; whether that is because another worker must take over."""
 
     def send(message: Message) -> None:
-        data = encode(message)  # what is longer would be cut by the socket
-        assert len(data) <= MAX_BYTES, f"a {type(message).__name__} of {len(data):,} bytes; {MAX_BYTES:,} fit"
-        channel.send(data)
+        letter.send(channel, encode(message), MAX_BYTES)
 
     lazy = install_lazy_random()
     words = board.words()
     words[PHASE] = Phase.LOADING
+    kind = "program"
     try:
-        program = load(program_fd)
+        arrived = Arrived(fds[0])
+        Lent(fds[1], arrived.key)
+        if (init := arrived.worker_init()) is not None:
+            kind = "init"
+            initialise(init, arrived.seed, number)
+            kind = "program"
+        program = arrived.program()
+        del arrived  # it refers to all that came
     except BaseException as error:
-        send(failure(-1, "program", error))
+        send(failure(-1, kind, error))
         return True
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:
         Watch(seeder.found)
-    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, worker=number)
+    turns = Turns(program, list(came_with_program), partial(load_again, fds[0]), seeder)
+    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, turns=turns, worker=number)
     tells_in_process(runner.current)
     words[PHASE] = Phase.IDLE
     send(Hello())
-    while data := channel.recv(MAX_BYTES):
+    heard = memoryview(bytearray(MAX_BYTES))
+    while data := letter.receive(channel, heard):
         for part in unbundled(data):
             match decode(part):
                 case Work() | Step() | Join() | Make() | Open() | Describe() as question:
@@ -120,6 +140,8 @@ def _serve(
                     runner.learn(known)
                 case Leave() as leave:
                     runner.leave(leave)
+                case Renew() as renew:
+                    runner.renew(renew)
                 case other:
                     raise AssertionError(f"the trainer sent {other}")
     reach(Failpoint.SHUTDOWN)

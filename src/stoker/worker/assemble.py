@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from stoker.collation import Pad, Rule, batch_leaf, filler, rounded
 from stoker.spec import Kind, Leaf, Misfit, Spec, leaf_of
-from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, encoded, join_ragged, splits_of
-from stoker.worker.fitting import MisfitAt, all_fitting, at, fitting, unexpected
+from stoker.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, encoded, join_ragged, splits_of, with_splits
+from stoker.worker.fitting import MisfitAt, all_dense, all_fitting, at, fitting, too_long, unexpected
 from stoker.worker.tensorproto import string_tensor
 
 
@@ -80,7 +80,7 @@ _Join = Callable[[list[Any]], list[Block]]
 def _join(leaf: Leaf, rule: Rule) -> _Join:
     """How the values of one leaf become blocks."""
     if rule == "asis":
-        return lambda values: _as_is(fitting(leaf, values[0], 0))
+        return lambda values: _as_is(_of_batch(leaf, fitting(leaf, values[0], 0)))
     if leaf.kind is Kind.SPARSE:
         return partial(_sparse, leaf)
     if isinstance(rule, Pad):
@@ -107,7 +107,7 @@ def _stacked(leaf: Leaf, values: list[Any]) -> list[Block]:
             return [_copy(np.fromiter(values, leaf.dtype, len(values)))]
         except OverflowError:
             pass  # told by what follows, with its position
-    arrays = all_fitting(leaf, values)
+    arrays = all_dense(leaf, values)
     first = arrays[0].shape
     for position, array in enumerate(arrays):
         if array.shape != first:
@@ -130,16 +130,12 @@ def _padded(leaf: Leaf, rule: Pad, fill: Any, values: list[Any]) -> list[Block]:
     forms = all_fitting(leaf, values)
     if any(isinstance(form, Ragged) for form in forms):
         forms = [_rectangle(form, leaf, fill) for form in forms]
+    if rule.truncate:
+        forms = [form[tuple(slice(rule.size(place)) for place in range(form.ndim))] for form in forms]
     sizes = []
     for place, dimension in enumerate(zip(*[form.shape for form in forms], strict=True)):
-        wanted = rule.to[place] if rule.to is not None and place < len(rule.to) else None
-        longest = max(dimension)
-        if wanted is not None and longest > wanted:
-            misfit = Misfit(
-                f"{at(leaf)}it has size {longest} in dimension {place}, more than pad(to={wanted}). Cut it in "
-                "your code, or pad to more."
-            )
-            raise MisfitAt(dimension.index(longest), misfit)
+        wanted, longest = rule.size(place), max(dimension)
+        too_long(leaf, rule, place, longest, dimension.index(longest))
         sizes.append(wanted if wanted is not None else rounded(longest, rule.multiple_of))
     if leaf.dtype == STRING:
         whole = np.empty((len(forms), *sizes), object)
@@ -167,7 +163,7 @@ def _rectangle(form: Any, leaf: Leaf, fill: Any) -> Array:
     rows = []
     for start, stop in itertools.pairwise(splits.tolist()):
         rows.append(_rectangle(_cut(inner, start, stop), leaf, fill))
-    shapes = [row.shape for row in rows] or [(0,) * (len(leaf.shape) - 1)]
+    shapes = [row.shape for row in rows] or [(0,) * len(form.splits) + form.values.shape[1:]]
     sizes = [max(sizes) for sizes in zip(*shapes, strict=True)]
     whole = np.empty((len(rows), *sizes), leaf.dtype)
     _pad_into(rows, fill, whole)
@@ -222,10 +218,24 @@ def _sparse(leaf: Leaf, values: list[Any]) -> list[Block]:
 
 
 def _varying(leaf: Leaf, values: list[Any]) -> list[Block]:
-    forms = all_fitting(leaf, values)
+    forms = all_dense(leaf, values)
     flat = np.concatenate([form.reshape(-1) for form in forms])
     shapes = np.array([form.shape for form in forms], np.int64)
     return [*_value_blocks(flat), _copy(splits_of([form.size for form in forms])), _copy(shapes)]
+
+
+def _of_batch(leaf: Leaf, form: Any) -> Any:
+    """The value of a whole batch, as the others of its leaf lie in memory."""
+    if leaf.kind is Kind.RAGGED:
+        levels = leaf.ragged_rank
+        if not isinstance(form, Ragged) or len(form.splits) < levels:
+            values, splits = with_splits(form, levels)
+            form = Ragged(values, tuple(splits))
+        if len(form.splits) > levels:
+            raise unexpected(leaf, leaf_of(leaf.path, form), 0)
+    elif leaf.kind is Kind.DENSE and isinstance(form, Ragged):
+        raise unexpected(leaf, leaf_of(leaf.path, form), 0)
+    return form
 
 
 def _as_is(form: Any) -> list[Block]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from stoker.spec import Leaf, Misfit, Spec, fixed_shape
 from stoker.values import PYTHON_NUMBERS
 from stoker.worker.fitting import MisfitAt, fitting
+
+#: Rows of a batch of which a view is kept each: to make it anew takes as long as to write a hundred floats.
+_VIEWS = 1024
 
 
 class Rows:
@@ -39,24 +42,30 @@ class Rows:
                 values = self._spec.flatten(example)
             except Misfit as misfit:
                 raise MisfitAt(position, misfit) from None
-        for (column, shape, dtype, number, scalar, leaf), value in zip(self._columns, values, strict=True):
+        for (rows, shape, dtype, number, scalar, leaf), value in zip(self._columns, values):  # noqa: B905  (quicker)
             kind = type(value)
-            if kind is np.ndarray:
+            if kind is ndarray:
                 if value.shape == shape and ((came := value.dtype) is dtype or came == dtype):
-                    column[row] = value
+                    rows[row][...] = value
                     continue
             elif kind is number or kind is scalar:
                 try:
-                    column[row] = value
+                    rows[row] = value
                 except OverflowError:
                     fitting(leaf, value, position)
                     raise
                 continue
-            column[row] = fitting(leaf, value, position)
+            fitted = fitting(leaf, value, position)
+            if leaf.shape:
+                rows[row][...] = fitted
+            else:
+                rows[row] = fitted
 
 
 def _column(leaf: Leaf, column: npt.NDArray[Any]) -> tuple[Any, ...]:
-    """Where a leaf is written to, and what is written without a closer look: arrays, and numbers where it is one."""
-    scalar = None if leaf.shape else leaf.dtype.type
-    number = next((number for number, dtype in PYTHON_NUMBERS.items() if dtype == leaf.dtype and not leaf.shape), None)
-    return column, fixed_shape(leaf), leaf.dtype, number, scalar, leaf
+    """Where a leaf is written to, and what is written without a closer look: arrays, or numbers where it is one."""
+    if leaf.shape:
+        rows = list(column) if len(column) <= _VIEWS else column
+        return rows, fixed_shape(leaf), leaf.dtype, None, None, leaf
+    number = next((number for number, dtype in PYTHON_NUMBERS.items() if dtype == leaf.dtype), None)
+    return column, None, leaf.dtype, number, leaf.dtype.type, leaf

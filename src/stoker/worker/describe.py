@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, repeat
+from typing import Any, TypeVar
 
 import numpy as np
 
-from stoker.collation import Form, is_stacked_in_place
+from stoker.collation import Form, Rule, is_stacked_in_place
+from stoker.errors import OptionError
 from stoker.memory import Phase, Store
 from stoker.memory.board import PHASE, SHARD
 from stoker.memory.store import NOTES
 from stoker.sources import ShardedSource
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import Kind, Leaf, Misfit, Spec
-from stoker.values import short
 from stoker.worker.lanes import Lanes
+from stoker.worker.likeness import Kinds
 from stoker.worker.making import Maker
 from stoker.worker.messages import Describe, Progress
 from stoker.worker.program import Program
@@ -30,6 +32,16 @@ from stoker.worker.writer import Writer
 LOOK, LOOK_BATCHES = 32, 3
 #: Batches that a collate function is tried on.
 LOOK_CALLS = 2
+#: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
+LOOK_FURTHER = 256
+#: Of examples that may be left out, so many that are of one kind tell what all look like, where each has a fixed size.
+AGREE = 3
+
+Suited = TypeVar("Suited")
+
+
+class Unsuited(Exception):
+    """An option does not suit the examples."""
 
 
 class Describer:
@@ -67,6 +79,9 @@ class Describer:
         if collation.function is not None:
             return self._of_function(task)
         examples = outputs(self._made(task))
+        if self._program.skips:
+            spec = self._commonest(task, examples)
+            return (None if spec is None else _suited(Form.of, spec, _suited(collation.rules, spec))), ()
         some = list(islice(examples, 1))
         if not some:
             if task.one:
@@ -77,13 +92,48 @@ class Describer:
             specs = [Spec.of(batch) for batch in (first, *examples)]
             return Form.of(loose(merged(specs), scalars=False), ["asis"] * len(specs[0].leaves)), ()
         spec = collation.spec(first)
-        rules = collation.rules(spec)
+        rules = _suited(collation.rules, spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             if task.one:
                 return None, ()
-            for example in examples:  # one by one: an error names the one that was read last
-                spec = spec.merged(collation.spec(example))
-        return Form.of(spec, rules), ()
+            enough = LOOK if isinstance(self._program.source, ShardedSource) else sys.maxsize
+            for number, example in enumerate(examples, 2):
+                spec = spec.widened(example)  # one by one: an error names the one that was read last
+                if number >= LOOK_FURTHER or (number >= enough and not leaves_open(spec, rules)):
+                    break
+            if task.further and leaves_open(spec, rules):
+                return None, ()
+        return _suited(Form.of, spec, rules), ()
+
+    def _commonest(self, task: Describe, examples: Iterator[Any]) -> Spec | None:
+        """What most of the first examples look like; raises `Misfit` if none of them can be batched.
+
+        None where more of them must be looked at.
+        """
+        collation = self._program.collation
+        whole = collation.default == "asis"
+        kinds = Kinds(collation, (lambda batch: loose(Spec.of(batch), scalars=False)) if whole else collation.spec)
+        misfits: list[tuple[Misfit, int | None, int | None]] = []
+        is_told = False
+        for number, example in enumerate(examples, 1):
+            try:
+                if kinds.add(example) == AGREE:
+                    spec = kinds.commonest()
+                    if whole or is_stacked_in_place(spec, collation.rules(spec)):
+                        return spec
+            except Misfit as misfit:
+                misfits.append((misfit, self._reader.shard, self._reader.example))
+            is_told = not kinds or not any(leaf.untold for leaf in kinds.commonest().leaves)
+            if number >= (LOOK if is_told else LOOK_FURTHER):
+                break
+        if task.further and not (kinds and is_told):
+            return None
+        if kinds:
+            return kinds.commonest()
+        if not misfits:
+            raise SourceChanged(self._nothing())
+        first, self._reader.shard, self._reader.example = misfits[0]
+        raise first
 
     def _of_function(self, task: Describe) -> tuple[Form, tuple[int, ...]]:
         """Of batches as the function gets them: it may take no others, and how many rows it makes only it knows."""
@@ -116,7 +166,7 @@ class Describer:
         if isinstance(self._program.source, ShardedSource):
             return self._of_shards(task)
         made = self._numbered(task)
-        return weighed(made, len(self._noted(task)[0])) if self._program.weighs else made
+        return weighed(made, repeat(True)) if self._program.weighs else made
 
     def _noted(self, task: Describe) -> tuple[list[int], list[int], list[int]]:
         """Numbers, places and sizes of the examples that are looked at."""
@@ -136,13 +186,13 @@ class Describer:
         source: ShardedSource = self._program.source
         self._seeder.seed_all()
         lanes = Lanes(self._program, self._reader, self._seeder, self._words)
-        seen, most = 0, LOOK_BATCHES if self._program.collation.default == "asis" else LOOK
+        seen, most = 0, LOOK_BATCHES if self._program.collation.default == "asis" else LOOK_FURTHER
         if self._writer.has_function:
             most = LOOK_CALLS * self._program.batch_size
         for shard in range(source.count):
             self._words[SHARD] = shard
             without = frozenset(number for its, number in task.without if its == shard)
-            lane = lanes.shard(0, shard, Progress(), without, keeps=True)
+            lane = lanes.shard(task.epoch, shard, Progress(), without, keeps=True)
             some: list[Any] = []
             while seen < most and lane.take(1, 1, some.append):
                 seen += 1
@@ -161,6 +211,19 @@ class Describer:
         return f"{what}, or the transform returned stoker.SKIP for all of them. Check paths and filters."
 
 
+def _suited(make: Callable[..., Suited], *args: Any) -> Suited:
+    """What `make` returns; raises `Unsuited` for an option that does not suit the examples."""
+    try:
+        return make(*args)
+    except OptionError as error:
+        raise Unsuited(str(error)) from None
+
+
+def leaves_open(spec: Spec, rules: Sequence[Rule]) -> bool:
+    """Whether nothing stood somewhere so far, where something may stand later."""
+    return any(leaf.untold > 0 and rule != "stack" for leaf, rule in zip(spec.leaves, rules, strict=True))
+
+
 def merged(specs: list[Spec]) -> Spec:
     """The spec that fits all of them; raises `Misfit`."""
     spec = specs[0]
@@ -172,16 +235,18 @@ def merged(specs: list[Spec]) -> Spec:
 def loose(spec: Spec, *, scalars: bool) -> Spec:
     """The spec of a batch without the size of its first dimension, of which later batches may have any.
 
-    `scalars`: it may have no dimension at all.
+    `scalars`: a function of the user's made it: it may have no dimension at all.
     """
+    origin = "as collate made of the first examples" if scalars else "as in the first batches"
 
     def loosened(leaf: Leaf) -> Leaf:
+        leaf = dataclasses.replace(leaf, origin=origin)
         if leaf.shape:
             return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))
         if scalars and leaf.kind is Kind.DENSE:
             return leaf
         raise Misfit(
-            f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: {short(leaf)}"
+            f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: it holds {leaf}"
         )
 
     return Spec(spec.tree, tuple(map(loosened, spec.leaves)))

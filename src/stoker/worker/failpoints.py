@@ -30,6 +30,11 @@ if "STOKER_FAILPOINT" in os.environ:
     _WHERE, _HOW, _ONCE = os.environ["STOKER_FAILPOINT"].split(":", 2)
 
 
+def is_armed() -> bool:
+    """Whether a test lets workers fail."""
+    return bool(_WHERE)
+
+
 def reach(place: Failpoint) -> None:
     """Fail, if this is the place and nobody has failed here before."""
     if not _WHERE or place.value != _WHERE:

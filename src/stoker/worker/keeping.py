@@ -51,47 +51,45 @@ class Keeper:
 
         Call it with the result of a call, `keep(read(index))`: a variable would count as somebody who refers to it.
         """
-        holder = (example,)
-        del example
-        for one in holder:
-            return self._part(one, True)
+        return self._kept(example, _counts.whole)
 
-    def _part(self, value: Any, ours: bool) -> Any:
-        """A part of an example. `ours`: nobody else refers to the container that it stands in."""
+    def _kept(self, value: Any, most: int) -> Any:
+        """The example, or a part of it; `most`: its reference count if nobody else refers to it, 0 if somebody may."""
         kind = type(value)
+        if kind is np.ndarray:
+            if value.nbytes < _SMALL and not value.dtype.hasobject:
+                return value.copy()
+            return value if getrefcount(value) <= most and _is_safe(value) else self._copied(value)
+        if kind is tuple:
+            inner = _counts.part if getrefcount(value) <= most else 0
+            return tuple([part if type(part) in _FROZEN else self._kept(part, inner) for part in value])
+        if kind is dict:
+            inner, named = _counts.part if getrefcount(value) <= most else 0, {}
+            for key in value:  # items() would count as one more who refers to the values
+                part = value[key]
+                named[key] = part if type(part) in _FROZEN else self._kept(part, inner)
+            return named
         if kind in _FROZEN:
             return value
-        ours = ours and getrefcount(value) <= _counts.part and not (kind is np.ndarray and getweakrefcount(value))
-        if kind is np.ndarray:
-            return value if _is_safe(value, ours) else self._copied_array(value)
-        if kind is tuple:
-            parts = [self._part(part, ours) for part in value]
-            return value if _same(parts, value) else tuple(parts)
-        if kind is dict:
-            named = {key: self._part(part, ours) for key, part in value.items()}
-            return value if ours and _same(named.values(), value.values()) else named
         if kind is list:
-            parts = [self._part(part, ours) for part in value]
-            return value if ours and _same(parts, value) else parts
-        return self._other(value, ours)
+            inner = _counts.part if getrefcount(value) <= most else 0
+            return [part if type(part) in _FROZEN else self._kept(part, inner) for part in value]
+        return self._other(value)
 
-    def _other(self, value: Any, ours: bool) -> Any:
-        """A rarer object."""
+    def _other(self, value: Any) -> Any:
+        """A rarer object, which others may refer to."""
         kind = type(value)
-        if kind is Many:
-            return Many(self._part(value.examples, False)) if isinstance(value.examples, list | tuple) else value
-        if isinstance(value, enum.Enum | str | bytes | int | float | complex) or _is_frozen_elsewhere(kind):
-            return value
-        if isinstance(value, np.generic) and not isinstance(value, np.void):  # of other libraries' dtypes
-            return value
-        if isinstance(value, tuple) and hasattr(kind, "_make"):
-            parts = [self._part(part, ours) for part in value]
-            return value if _same(parts, value) else kind._make(parts)
-        if dataclasses.is_dataclass(kind):
-            return self._dataclass(value, ours)
-        if isinstance(value, np.ndarray):
-            return self._copied_array(value)
         home = kind.__module__.partition(".")[0]
+        if isinstance(value, enum.Enum | str | bytes | int | float | complex) or _is_frozen(kind, home):
+            return value
+        if kind is Many:
+            return Many(self._kept(value.examples, 0)) if isinstance(value.examples, list | tuple) else value
+        if isinstance(value, np.ndarray):
+            return self._copied(value)
+        if isinstance(value, tuple) and hasattr(kind, "_make"):
+            return kind._make([self._kept(part, 0) for part in value])
+        if dataclasses.is_dataclass(kind):
+            return self._dataclass(value)
         if home == "torch" and hasattr(value, "detach"):
             return value.detach().clone()
         if home == "PIL" and hasattr(value, "copy"):
@@ -101,46 +99,40 @@ class Keeper:
         except Exception:  # an open file, a connection: there is one of it, and whoever made it knows that
             return value
 
-    def _dataclass(self, value: Any, ours: bool) -> Any:
-        names = [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
-        old = [getattr(value, name) for name in names]
-        new = [self._part(part, False) for part in old]
-        if ours and _same(new, old):
-            return value
+    def _dataclass(self, value: Any) -> Any:
         copied = copy.copy(value)
-        for name, part in zip(names, new, strict=True):
-            object.__setattr__(copied, name, part)  # it may be frozen
+        for field in dataclasses.fields(value):
+            if hasattr(value, field.name):
+                part = self._kept(getattr(value, field.name), 0)
+                object.__setattr__(copied, field.name, part)  # it may be frozen
         return copied
 
-    def _copied_array(self, array: Any) -> Any:
-        """Its own memory; of an array of objects, the objects too."""
-        copied = array.copy()
-        if copied.dtype == object:
+    def _copied(self, array: Any) -> Any:
+        """An array with memory of its own; of an array of objects, the objects too."""
+        if array.dtype == object:
+            copied = array.copy()
             flat = copied.reshape(-1)
             for place, part in enumerate(flat.tolist()):
-                flat[place] = self._part(part, False)
-        elif copied.dtype.hasobject:
-            return copy.deepcopy(array, dict(self._memo))
-        return copied
+                flat[place] = self._kept(part, 0)
+            return copied
+        return copy.deepcopy(array, dict(self._memo)) if array.dtype.hasobject else array.copy()
 
 
-def _same(parts: Iterable[Any], others: Iterable[Any]) -> bool:
-    return all(part is other for part, other in zip(parts, others, strict=True))
+def _is_frozen(kind: type, home: str) -> bool:
+    """Whether objects of a type that comes from the module `home` cannot be written to."""
+    is_scalar = issubclass(kind, np.generic) and not issubclass(kind, np.void)  # of ml_dtypes, say
+    return is_scalar or kind.__name__ in _FROZEN_ELSEWHERE.get(home, ())
 
 
-def _is_frozen_elsewhere(kind: type) -> bool:
-    return kind.__name__ in _FROZEN_ELSEWHERE.get(kind.__module__.partition(".")[0], ())
-
-
-def _is_safe(array: Any, ours: bool) -> bool:
-    """Whether nobody can write to an array's memory; `ours`: nobody else refers to the array itself."""
-    if array.nbytes < _SMALL or array.dtype.hasobject:
+def _is_safe(array: Any) -> bool:
+    """Whether nobody can write to the memory of an array to which nobody else refers."""
+    if array.dtype.hasobject or getweakrefcount(array):
         return False
     if array.flags.owndata:
-        return ours
+        return True
     base = array.base
     if type(base) is np.ndarray and base.flags.owndata:
-        return ours and getrefcount(base) <= _counts.base and not getweakrefcount(base)
+        return getrefcount(base) <= _counts.base and not getweakrefcount(base)
     return not array.flags.writeable and is_bundled(array)
 
 
@@ -149,46 +141,51 @@ class _Counts:
     """Reference counts of what nobody else refers to, where `Keeper` looks at them.
 
     They differ between versions of Python, so they are measured. 0 means that they prove nothing.
+
+    Attributes:
+        whole: of an example.
+        part: of a part of it.
+        base: of the array that another one is a view of.
     """
 
+    whole: int = 0
     part: int = 0
     base: int = 0
 
+    def measure(self) -> None:
+        """Find the least counts with which fresh arrays are kept as they are, and shared ones are not."""
+        keep, held = Keeper().keep, list[Any]()
+
+        def array() -> Any:
+            return np.empty(_SMALL, np.uint8)
+
+        def shared() -> Any:
+            held.append(array())
+            return held[-1]
+
+        def is_kept(make: Callable[[], Any], wrap: Callable[[Any], Any]) -> bool:
+            made = list[int]()
+
+            def fresh() -> Any:
+                array = make()
+                made.append(id(array))
+                return wrap(array)
+
+            kept = keep(fresh())
+            return id(kept if isinstance(kept, np.ndarray) else kept["a"]) == made[0]
+
+        def find(name: str, own: Callable[[], Any], others: Callable[[], Any], wrap: Callable[[Any], Any]) -> None:
+            for count in range(1, 12):
+                setattr(self, name, count)
+                if is_kept(own, wrap):
+                    break
+            if is_kept(others, wrap) or not is_kept(own, wrap):
+                setattr(self, name, 0)
+
+        find("whole", array, shared, lambda made: made)
+        find("part", array, shared, lambda made: {"a": made})
+        find("base", lambda: array()[:], lambda: shared()[:], lambda made: made)
+
 
 _counts = _Counts()
-
-
-def _measure() -> None:
-    """Find the least counts with which fresh arrays are kept as they are, and make sure that shared ones are not."""
-    keep, held = Keeper().keep, list[Any]()
-
-    def array() -> Any:
-        return np.empty(_SMALL, np.uint8)
-
-    def shared() -> Any:
-        held.append(array())
-        return held[-1]
-
-    def is_kept(make: Callable[[], Any]) -> bool:
-        made = list[int]()
-
-        def fresh() -> Any:
-            array = make()
-            made.append(id(array))
-            return array, 0
-
-        return id(keep(fresh())[0]) == made[0]
-
-    def trust(name: str, own: Callable[[], Any], others: Callable[[], Any]) -> None:
-        for count in range(1, 12):
-            setattr(_counts, name, count)
-            if is_kept(own):
-                break
-        if is_kept(others) or not is_kept(own):
-            setattr(_counts, name, 0)
-
-    trust("part", array, shared)
-    trust("base", lambda: array()[:], lambda: shared()[:])
-
-
-_measure()
+_counts.measure()

@@ -319,6 +319,11 @@ class Lanes:
         for of, shard in [key for key in self._open if key[0] == epoch]:
             self.close(of, shard)
 
+    def leave_all(self) -> None:
+        """Close all shards."""
+        for epoch, shard in list(self._open):
+            self.close(epoch, shard)
+
     def _transform(self, keep: Callable[[Any], Any]) -> Callable[[Any, int], Any] | None:
         transform = self._program.transform
         if transform is None and not self._program.skips:

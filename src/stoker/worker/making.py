@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def partly(
     made: Indices,
     count: int,
     read: Callable[[list[int]], Iterator[Any]],
-    at: Callable[[int], None],
+    earlier: Callable[[int, Callable[[], Any]], Any],
 ) -> Iterator[Any]:
     """`count` outputs of the user's code, of which some were made before: see `NOTHING_MADE`.
 
@@ -106,13 +107,12 @@ def partly(
         made: which they are.
         count: how many there are in all.
         read: makes the others.
-        at: called with the row that is taken from the store.
+        earlier: gives what is loaded from the store, by its row.
     """
     known = {row: (place, size) for row, place, size in made.tolist()}
     others = read([row for row in range(count) if row not in known])
     for row in range(count):
         if row in known:
-            at(row)
-            yield store.get(*known[row])
+            yield earlier(row, partial(store.get, *known[row]))
         else:
             yield next(others)

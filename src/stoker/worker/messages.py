@@ -4,7 +4,8 @@ The socket keeps message boundaries (SOCK_SEQPACKET), so a message arrives whole
 sender dies in the middle, not at all. Batches never cross it: they lie in slots, and what examples
 a worker is to be given lies in a slot's inbox.
 
-    trainer → worker   Make, Open, Describe, FormKnown, Work (rows of a batch), Step (a shard's next rows), Join, Leave
+    trainer → worker   Make, Open, Describe, FormKnown, Renew, Work (rows of a batch), Step (a shard's next rows),
+                       Join, Leave
     worker → trainer   Hello, Made, Opened, Described, Finished, Failure
 """
 
@@ -18,7 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: No message is longer: far below the socket's default buffer of 208 KiB, so a send never waits.
+from stoker.plan import Filled
+
+#: What is longer travels as a memfd: far below the socket's default buffer of 208 KiB, so a send never waits.
 MAX_BYTES = 1 << 17
 
 #: Indices that a message may hold, and examples that a `Make` may tell of.
@@ -85,6 +88,7 @@ class Describe:
             at, their places in the store, and the bytes that each takes there, 0 for one that must be made.
         rows: of the batches that they make.
         one: whether one example may be enough.
+        further: whether others can be looked at, where these leave something open.
         without: examples that are left out, each with the shard that it is counted in, or -1.
     """
 
@@ -93,6 +97,7 @@ class Describe:
     note: int = 0
     rows: tuple[int, ...] = ()
     one: bool = False
+    further: bool = False
     without: tuple[tuple[int, int], ...] = ()
 
 
@@ -119,7 +124,7 @@ class Work:
         indices: of the examples in the source, of an item only the first; more than `MANY` lie in the slot's inbox.
         trial: nothing is written: the examples are made to see whether that kills the worker, or what comes out.
         digest: whether the answer tells the digest of each example.
-        counting: how many rows of the batch count, the first ones; -1 if examples get no weight.
+        filled: how the batch was filled up, if examples get a weight: those that fill it get 0.
         made: what was made before: see `NOTHING_MADE`.
     """
 
@@ -134,7 +139,7 @@ class Work:
     indices: Indices
     trial: bool = False
     digest: bool = False
-    counting: int = -1
+    filled: Filled | None = None
     made: Indices = field(default_factory=lambda: NOTHING_MADE)
 
 
@@ -225,6 +230,14 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class Renew:
+    """What `Loader.update` gave, before an epoch for which it counts: the pickled updates, from the first one on."""
+
+    epoch: int
+    pickled: bytes
+
+
+@dataclass(frozen=True)
 class Hello:
     """The program is loaded and the worker waits for tasks."""
 
@@ -301,8 +314,8 @@ class Failure:
     Attributes:
         kind: "user" for an exception of the user's, "collate" for one while examples are joined, "spec" for an
             example that cannot be batched, "source" for a source that changed, "program" for one that cannot be
-            loaded, "differs" for an example that came out differently when it was made again, "uneven" for
-            a transform that returned SKIP or Many where one example was counted on.
+            loaded, "init" for one of `worker_init`, "differs" for an example that came out differently when it was made
+            again, "uneven" for a transform that returned SKIP or Many where one example was counted on.
         summary: the exception's type and text, or what is wrong with the example.
         traceback: the user's frames, formatted; may be empty.
         example: index of the example, or None.
@@ -322,10 +335,10 @@ class Failure:
 
 
 Question = Make | Open | Describe | Work | Step | Join
-Message = Question | FormKnown | Leave | Hello | Made | Opened | Described | Finished | Failure
+Message = Question | FormKnown | Leave | Renew | Hello | Made | Opened | Described | Finished | Failure
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
-_WORK = struct.Struct("<cqqiii??i??ii")
+_WORK = struct.Struct("<cqqiii??i??iiii")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
 _LENGTH = struct.Struct("<i")
@@ -334,9 +347,10 @@ _LENGTH = struct.Struct("<i")
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
-        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, counting):
-            where, made = (task, epoch, slot, first, rows), message.made
-            head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, counting, len(made))
+        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, filled, made):
+            where = task, epoch, slot, first, rows
+            told = (0, 0, 0) if filled is None else (filled.rows, filled.examples, filled.first)
+            head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, *told, len(made))
             return head + made.tobytes() + indices.tobytes()
         case Finished(task, seconds, dims, progress=None, digests=()):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
@@ -363,6 +377,8 @@ def encode(message: Message) -> bytes:
             return (b"N" if draws else b"S") + pickled
         case Leave(epoch):
             return _TASK.pack(b"L", epoch)
+        case Renew(epoch, pickled):
+            return _TASK.pack(b"R", epoch) + pickled
         case Hello():
             return b"H"
         case Failure(pickled=pickled):
@@ -382,11 +398,12 @@ def decode(data: bytes) -> Message:
 def _decoded(data: bytes) -> Message:
     match data[:1]:
         case b"W":
-            _, *fields, trial, digest, counting, earlier = _WORK.unpack_from(data)
+            _, *fields, trial, digest, rows_of_all, examples, before, earlier = _WORK.unpack_from(data)
             made, indices = _made(data, earlier, _WORK.size)
             task, epoch, slot, first, rows, serialized, from_inbox, count = fields
             where = task, epoch, slot, first, rows
-            return Work(*where, serialized, from_inbox, count, indices, trial, digest, counting, made)
+            filled = Filled(rows_of_all, examples, before) if rows_of_all else None
+            return Work(*where, serialized, from_inbox, count, indices, trial, digest, filled, made)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
             return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
@@ -415,6 +432,8 @@ def _decoded(data: bytes) -> Message:
             return FormKnown(data[1:], data[:1] == b"N")
         case b"L":
             return Leave(_TASK.unpack(data)[1])
+        case b"R":
+            return Renew(_TASK.unpack_from(data)[1], data[_TASK.size :])
         case b"H":
             return Hello()
         case b"X":

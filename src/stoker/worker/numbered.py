@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from stoker.casting import Unfit
 from stoker.memory import Store
 from stoker.sources import ArraySource
 from stoker.sources.map_style import changed_length
@@ -33,6 +35,10 @@ class Numbered:
         self._store = store
         self._epoch = -1
 
+    def use(self, program: Program) -> None:
+        """From now on read this copy of the program."""
+        self._program = program
+
     def do(self, task: Work) -> tuple[int, ...]:
         """Make its rows; returns the shapes of the parts of the batch, where these are not as planned."""
         if task.epoch != self._epoch:
@@ -41,8 +47,9 @@ class Numbered:
         if self._is_copied(task):
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
-            self._program.source.take(task.indices, [column[rows] for column in columns])
-            return ()
+            with contextlib.suppress(Unfit):  # told below, with its example
+                self._program.source.take(task.indices, [column[rows] for column in columns])
+                return ()
         self._seeder.begin_task()
         dims = self._made(task)
         return self._made(task) if self._seeder.must_redo() else dims
@@ -50,7 +57,9 @@ class Numbered:
     def _is_copied(self, task: Work) -> bool:
         """Whether its rows are copied from arrays, and no code of the user's runs."""
         is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
-        return is_plain and self._is_in_place(task) and not task.trial and task.counting < 0
+        if not is_plain or not self._is_in_place(task) or task.trial or task.filled is not None:
+            return False
+        return bool(self._program.source.is_like(self._writer.output.form.spec))
 
     def _is_in_place(self, task: Work) -> bool:
         return self._writer.output.form.in_place and not task.serialized
@@ -87,8 +96,8 @@ class Numbered:
             made = self._reader.items(self._writer.items(task.slot, task.count, task.first), int(numbers[0]), seeds)
         else:
             made = self._reader.indexed(numbers.tolist(), seeds)
-        if task.counting >= 0:
-            made = weighed(made, task.counting - task.first)
+        if task.filled is not None:
+            made = weighed(made, task.filled.counts(task.first, task.first + task.count).tolist())
         return self._digested(made) if task.digest else made
 
     def _partly(self, task: Work, numbers: list[int], seeds: list[int]) -> Iterator[Any]:
@@ -100,7 +109,7 @@ class Numbered:
             items = list(self._writer.items(task.slot, task.count, task.first))
             return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
 
-        return partly(self._store, task.made, task.count, read, self._reader.at(numbers))
+        return partly(self._store, task.made, task.count, read, self._reader.earlier(numbers))
 
     def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
         for example in made:

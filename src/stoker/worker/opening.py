@@ -118,7 +118,7 @@ class Opener:
         if collation.default == "single" or not is_stacked_in_place(spec, collation.rules(spec)):
             for example, number in zip(ahead.examples[1:], ahead.numbers[1:], strict=False):
                 self._reader.example = number
-                spec = spec.merged(collation.spec(example))
+                spec = spec.widened(example)
         return spec, len(ahead.examples)
 
     def _told(self, task: Open, specs: list[tuple[Spec, int]]) -> int:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import optree
 
+from stoker.collation import Form
 from stoker.errors import summary
 from stoker.memory.board import EXAMPLE, NOTHING, SHARD
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import plain
-from stoker.values import Misfit, canonical
+from stoker.values import Misfit, canonical, short
 from stoker.worker.keeping import Keeper
+from stoker.worker.likeness import Likeness, read
 from stoker.worker.messages import REASON_BYTES, size
 from stoker.worker.program import Program
 from stoker.worker.report import is_exhausted, lacks_descriptors
@@ -25,8 +27,6 @@ from stoker.worker.seeding import Seeder
 
 #: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
 RUN = 64
-#: What raises nothing when it is read.
-_SETTLED = np.ndarray, np.generic, str, bytes, int, float, complex
 #: Characters of an error that are told of a skipped example.
 _SHOWN = 200
 
@@ -46,7 +46,7 @@ class Reader:
     Attributes:
         without: examples that are left out, because they kill workers.
         exhausted: whether no file descriptor or no memory is left in this process.
-        skipped: those that raised and were left out, with what they raised, since `begin_task`.
+        skipped: those that raised or were unlike the others and were left out, with the reason, since `begin_task`.
         keeps: whether examples are still needed when the next one is made: see `stoker.worker.keeping`.
     """
 
@@ -64,6 +64,16 @@ class Reader:
         self.keeps = True
         self.skipped: list[tuple[int, str]] = []
         self._reason_bytes = 0
+        self._likeness: Likeness | None = None
+
+    def learn(self, form: Form) -> None:
+        """Take on what examples look like."""
+        self._likeness = Likeness(form)
+
+    def use(self, program: Program) -> None:
+        """From now on read this copy of the program."""
+        self._source, self._transform = program.source, program.transform
+        self.keep = Keeper((program.source, program.transform)).keep
 
     @property
     def example(self) -> int | None:
@@ -91,11 +101,11 @@ class Reader:
         self.example, self.without, self.skipped, self._reason_bytes = None, frozenset(without), [], 0
 
     def skip(self, number: int, error: BaseException) -> None:
-        """Leave out this example, which raised; raises the error where that is not wanted."""
+        """Leave out this example, which raised or is unlike the others; raises the error where that is not wanted."""
         if not self._skips or isinstance(error, KeyboardInterrupt) or lacks_descriptors(error):
             raise error
         self.exhausted = self.exhausted or is_exhausted(error)
-        reason = summary(error)[:_SHOWN]
+        reason = _reason(error)[:_SHOWN]
         self._reason_bytes += size(reason)
         self.skipped.append((number, reason if self._reason_bytes <= REASON_BYTES else ""))
 
@@ -212,31 +222,38 @@ class Reader:
         for row, item in zip(rows, items, strict=True):
             yield from self.items([item], numbers[row], [seeds[row]])
 
-    def at(self, numbers: Sequence[int]) -> Callable[[int], None]:
-        """What notes that an example is at work, by its row in a run that has these numbers."""
+    def earlier(self, numbers: Sequence[int]) -> Callable[[int, Callable[[], Any]], Any]:
+        """What gives an output that was made before, by its row in a run that has these numbers, and what loads it."""
 
-        def note(row: int) -> None:
-            self.example = int(numbers[row])
+        def taken(row: int, load: Callable[[], Any]) -> Any:
+            self.example = number = int(numbers[row])
+            output = load()
+            if self._settles:
+                try:
+                    return self.settled(output)
+                except BaseException as error:
+                    self.skip(number, error)
+                    return SKIP
+            return output
 
-        return note
+        return taken
 
     def transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
         """What the transform returns for an example."""
         return transform(example, rng=self._seeder.rng(seed)) if self._wants_rng else transform(example)
 
     def settled(self, output: Any) -> Any:
-        """`output`, whose parts have been read once where examples may be left out.
+        """`output`, whose parts have been read once where examples may be left out; raises what they raise then.
 
-        A truncated image may raise only then, and is this example's fault. That a part is nothing that can be
-        batched is told later, of all examples alike.
+        Once it is known what examples look like, one that looks different raises `Misfit`.
         """
         if not self._settles or output is SKIP:
             return output
         if type(output) is Many:
             return Many(map(self.settled, output.examples))
-        for leaf in optree.tree_leaves(plain(output)):
-            if not isinstance(leaf, _SETTLED) and (error := _raised_by(leaf)) is not None:
-                raise error
+        if self._likeness is not None:
+            return self._likeness.taken(output)
+        read(output)
         return output
 
 
@@ -245,27 +262,40 @@ def as_is(example: Any) -> Any:
     return example
 
 
-def _raised_by(leaf: Any) -> BaseException | None:
-    """What an object raises when NumPy reads it."""
-    try:
-        canonical(leaf)
-    except Misfit as misfit:
-        return misfit.__cause__
-    return None
+def _reason(error: BaseException) -> str:
+    """Why an example is left out."""
+    if isinstance(error, Misfit):
+        return str(error).replace("as in the first examples", "as in the others").removesuffix(".")  # it may be one
+    return summary(error)
 
 
 def _not_one_each(asked: int, came: int) -> str:
     return f"`__getitems__` was asked for {asked} examples and returned {came}; return one for each index"
 
 
-def weighed(made: Iterable[Any], counting: int) -> Iterator[Any]:
-    """The examples with a `sample_weight`: their own or 1 for the first `counting` of them, 0 for the others."""
-    for number, example in enumerate(made):
+def weighed(made: Iterable[Any], counts: Iterable[bool]) -> Iterator[Any]:
+    """The examples with a `sample_weight`: their own or 1 where they count, 0 where they fill the batch up.
+
+    Weights of their own may be nested, as for a model with several outputs.
+    """
+    for example, counting in zip(made, counts, strict=False):
         if type(example) is not tuple or len(example) not in (2, 3):
             kind = f"a tuple of {len(example)}" if type(example) is tuple else f"a {type(example).__name__}"
             raise Misfit(f"it is {kind}; pad_remainder=True adds a sample_weight to examples (x, y) or (x, y, weight)")
-        weight = example[2] if len(example) == 3 else np.float32(1)
-        yield (*example[:2], weight if number < counting else np.zeros_like(weight)[()])
+        weight = optree.tree_map(_floating, plain(example[2])) if len(example) == 3 else np.float32(1)
+        yield (*example[:2], weight if counting else optree.tree_map(_zero, weight))
+
+
+def _floating(weight: Any) -> Any:
+    """A weight that can be scaled: whole numbers become float32."""
+    array = canonical(weight)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise Misfit(f"a sample_weight of it is no number and no array of numbers: {short(weight)}")
+    return weight if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _zero(weight: Any) -> Any:
+    return np.zeros_like(canonical(weight))
 
 
 def outputs(made: Iterable[Any]) -> Iterator[Any]:

@@ -5,17 +5,32 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 from pathlib import Path
 from types import TracebackType
 
-from stoker.errors import ProgramError, SourceError, SpecError, StokerError, WorkerError, summary, traceback_of
+from stoker.errors import (
+    OptionError,
+    ProgramError,
+    SourceError,
+    SpecError,
+    StokerError,
+    WorkerError,
+    summary,
+    traceback_of,
+)
 from stoker.errors import bounded as bounded
+from stoker.worker.kinds import worker_error
 from stoker.worker.messages import Failure
 
 _HERE = str(Path(__file__).parents[1]) + os.sep
 #: Of a traceback. With 6 bytes for each character (as JSON has it) a `Failure` fits into a message.
 _LINES, _CHARACTERS = 32, 10_000
 _PICKLE = 32_000
+#: What NumPy, and code that takes buffers, raise about arrays that must not be written to.
+_READ_ONLY = re.compile(r"(Value|Buffer|Type|Runtime)Error: .*(read-?only|WRITEABLE)", re.DOTALL)
+#: What an error says that was raised for want of a GPU.
+_GPU = re.compile(r"\b(CUDA|cuda|GPUs?|ROCm)\b")
 
 
 def failure(
@@ -93,15 +108,40 @@ def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: 
         )
     if failure.kind == "source":
         return SourceError(failure.summary)
-    error: StokerError
+    if failure.kind == "option":
+        return OptionError(failure.summary)
+    cause = failure.error if failure.error is not None else _unpickled(failure)
+    text = failure.traceback + _advice(failure.summary, worker)
+    if failure.kind == "init":
+        which = f" (worker {worker})" if worker is not None else ""
+        return worker_error(f"worker_init{which} raised {failure.summary}\n\n{text}", cause, **known)
     if failure.kind == "program":
-        error = ProgramError(
-            f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{failure.traceback}"
+        error = ProgramError(f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{text}")
+        error.__cause__ = cause
+        return error
+    return worker_error(f"{what} ({where}) raised {failure.summary}\n\n{text}", cause, **known)
+
+
+def _advice(summary: str, worker: int | None) -> str:
+    """What to do about some exceptions that user code meets here and not elsewhere."""
+    if worker is not None and _GPU.search(summary):
+        return (
+            '\n\nWorkers see no GPU unless it is asked for: worker_env={"CUDA_VISIBLE_DEVICES": "0"}. Else keep arrays '
+            "and models of the source and the transform on the CPU."
         )
-    else:
-        error = WorkerError(f"{what} ({where}) raised {failure.summary}\n\n{failure.traceback}", **known)
-    error.__cause__ = failure.error if failure.error is not None else _unpickled(failure)
-    return error
+    if _READ_ONLY.match(summary):
+        return (
+            "\n\nThe arrays of the source and the transform are one copy, which all workers share, so none may write "
+            "to them: each example must come out the same whoever makes it. Write to a new array (`x = x * 2` "
+            "instead of `x *= 2`, or `x = x.copy()`), make buffers where they are filled, or let each worker have "
+            "arrays of its own with share=False."
+        )
+    if summary.startswith("bdb.BdbQuit"):
+        return (
+            "\n\nA debugger cannot be used in a worker process, which has no terminal. With workers=0 the code runs in "
+            "this process, and breakpoints work."
+        )
+    return ""
 
 
 def wrong_length(told: int, came: int, ended: bool) -> SourceError:

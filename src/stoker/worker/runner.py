@@ -12,12 +12,11 @@ from stoker.memory.board import NOTHING, PHASE, SHARD, TASK, Phase
 from stoker.sources import ShardedSource
 from stoker.spec import Misfit
 from stoker.worker.current import Current
-from stoker.worker.describe import Describer
+from stoker.worker.describe import Describer, Unsuited
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.fitting import MisfitAt
 from stoker.worker.making import Maker
 from stoker.worker.messages import (
-    MAX_BYTES,
     Describe,
     Described,
     Failure,
@@ -30,9 +29,9 @@ from stoker.worker.messages import (
     Open,
     Opened,
     Question,
+    Renew,
     Step,
     Work,
-    encode,
 )
 from stoker.worker.numbered import Numbered
 from stoker.worker.opening import Opener
@@ -41,6 +40,7 @@ from stoker.worker.reading import Reader, SourceChanged
 from stoker.worker.report import bounded, failure, is_exhausted
 from stoker.worker.seeding import Seeder
 from stoker.worker.steps import Steps
+from stoker.worker.turns import Turns
 from stoker.worker.writer import Fork, Uneven, Writer
 
 
@@ -56,6 +56,7 @@ class Runner:
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `Failure`.
         worker: number of this worker process.
+        turns: the copies of the program, of which this is the first.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Runner:
         words: memoryview,
         *,
         fork: Fork,
+        turns: Turns,
         passes: tuple[type[BaseException], ...] = (),
         worker: int | None = None,
     ) -> None:
@@ -83,6 +85,8 @@ class Runner:
         self._opener = Opener(program, reader, writer, self._steps, words, store, passes)
         self._describer = Describer(program, reader, writer, seeder, words, self._maker, store)
         self._epoch: int | None = None
+        self._turns, self._used = turns, program
+        self._turned: int | None = None  # the epoch whose program is used
 
     def answer(self, question: Question) -> Made | Opened | Described | Finished | Failure:
         """Do a task and tell how it went."""
@@ -128,20 +132,45 @@ class Runner:
 
     def learn(self, known: FormKnown) -> None:
         """Take on the form that all workers write by."""
-        self._writer.output.learn(pickle.loads(known.pickled))
+        form = pickle.loads(known.pickled)
+        self._writer.output.learn(form)
+        self._reader.learn(form)
         if known.draws:
             self._seeder.seed_all()
 
     def leave(self, leave: Leave) -> None:
         """Close the shards of an epoch."""
         self._steps.leave(leave.epoch)
+        self._turned = None
+        self._turns.leave(leave.epoch)
+
+    def leave_all(self) -> None:
+        """Close the shards of all epochs."""
+        self._steps.lanes.leave_all()
+
+    def renew(self, renew: Renew) -> None:
+        """The source has other attributes from this epoch on."""
+        self._turned = None
+        self._turns.renew(renew)
 
     def _reach(self, question: Question) -> None:
         reach(Failpoint.CLAIM)
-        if isinstance(question, Work | Step) and question.epoch != self._epoch:
+        if not isinstance(question, Join) and question.epoch != self._epoch:
             if self._epoch is not None:
                 reach(Failpoint.TURN)
             self._epoch = question.epoch
+        if question.epoch != self._turned:
+            self._turn_to(question.epoch)
+            self._turned = question.epoch
+
+    def _turn_to(self, epoch: int) -> None:
+        """Use the program as this epoch finds it."""
+        program, held = self._turns.reach(epoch)
+        if program is not self._used:
+            for user in (self._reader, self._writer, self._numbered):
+                user.use(program)
+            self._seeder.hold(held)
+            self._used = program
 
     def _describe(self, task: Describe) -> Described:
         import cloudpickle
@@ -149,12 +178,7 @@ class Runner:
         if not isinstance(self._program.source, ShardedSource):
             self._reader.without = frozenset(number for _, number in task.without)
         form, collated = self._describer.form(task)
-        if form is None:
-            return Described(task.task, b"")
-        described = Described(task.task, cloudpickle.dumps(form, protocol=5), collated)
-        if len(encode(described)) > MAX_BYTES:
-            raise Misfit(f"it has {len(form.spec.leaves):,} leaves, too many to describe. Join them into arrays.")
-        return described
+        return Described(task.task, b"" if form is None else cloudpickle.dumps(form, protocol=5), collated)
 
     def _failure(self, task: int, error: BaseException) -> Failure:
         self._fork.leave()
@@ -168,6 +192,8 @@ class Runner:
             return Failure(task, "spec", bounded(str(error)), example=example, shard=shard)
         if isinstance(error, SourceChanged):
             return Failure(task, "source", str(error))
+        if isinstance(error, Unsuited):
+            return Failure(task, "option", bounded(str(error)))
         if isinstance(error, Uneven):
             return Failure(task, "uneven", "", example=example)
         joining = self._words[PHASE] == Phase.JOINING and example is None

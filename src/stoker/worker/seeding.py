@@ -17,14 +17,18 @@ from __future__ import annotations
 import ctypes
 import random
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stoker.plan.permutation import mix, mix_array
-from stoker.worker.libraries import SetSeed, restore, seed_held, states_of
+from stoker.worker.keras_seeds import MODULE as KERAS
+from stoker.worker.keras_seeds import KerasSeeds
+from stoker.worker.libraries import SetSeed, Watch, restore, seed_held, set_torch_seed, states_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -137,6 +141,14 @@ class Seeder:
         self._libraries.append(set_seed)
         set_seed(self.seed)
 
+    def forget_libraries(self) -> None:
+        """They are told of anew."""
+        self._libraries.clear()
+
+    def hold(self, held: Sequence[Held]) -> None:
+        """From now on set these generators, of the user's objects."""
+        self._held = list(held)
+
     def begin_task(self) -> None:
         """Note NumPy's global state."""
         if self._globals and self._numpy is None and self._watched is None and "numpy.random" in sys.modules:
@@ -213,21 +225,36 @@ class Seeder:
 
 
 class KeptState:
-    """Puts the trainer's own random states back after user code ran in its process (inline engine)."""
+    """Puts the trainer's own random states back after user code ran in its process (inline engine).
 
-    def __init__(self, held: Sequence[Held]) -> None:
-        self._held = held
+    Args:
+        held: generators that the user's objects hold.
+        seeder: is told of libraries, those too that are imported meanwhile.
+    """
+
+    def __init__(self, held: Sequence[Held], seeder: Seeder) -> None:
+        self._held, self._seeder = held, seeder
+        self._libraries: dict[str, Any] = {}
 
     def __enter__(self) -> None:
-        self._states = states_of(self._held)
-        self._torch = getattr(sys.modules.get("torch"), "default_generator", None)
-        self._torch_state = self._torch.get_state() if self._torch is not None else None
-        self._random = random.getstate()
-        self._numpy = np.random.get_state()
+        with ExitStack() as ends:
+            ends.callback(restore, self._held, states_of(self._held))
+            ends.callback(random.setstate, random.getstate())
+            ends.callback(np.random.set_state, np.random.get_state())
+            self._seeder.forget_libraries()
+            self._ends = ends
+            libraries = {"torch": self._torch, KERAS: self._keras}
+            ends.callback(Watch(self._seeder.found, libraries, thread=threading.get_ident()).end)
+            self._ends = ends.pop_all()
 
     def __exit__(self, *exc: object) -> None:
-        random.setstate(self._random)
-        np.random.set_state(self._numpy)
-        restore(self._held, self._states)
-        if self._torch is not None:
-            self._torch.set_state(self._torch_state)
+        self._ends.close()
+
+    def _torch(self, module: ModuleType) -> SetSeed:
+        self._ends.callback(module.default_generator.set_state, module.default_generator.get_state())
+        return set_torch_seed(module)
+
+    def _keras(self, module: ModuleType) -> SetSeed:
+        seeds: KerasSeeds = self._libraries.setdefault(KERAS, KerasSeeds(module))
+        self._ends.enter_context(seeds)
+        return seeds.begin

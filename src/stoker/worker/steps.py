@@ -238,7 +238,7 @@ class Steps:
                 return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
             return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
 
-        made = partly(self._store, task.made, len(numbers), read, self._reader.at(numbers))
+        made = partly(self._store, task.made, len(numbers), read, self._reader.earlier(numbers))
         return self.lanes.part(task.shard, made, numbers, progress)
 
     def _is_in_place(self, task: Step) -> bool:

@@ -7,11 +7,38 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-import cloudpickle
-
 from stoker.errors import summary
+from stoker.travel.modules import Modules
+from stoker.travel.pickler import dumps
 
 _DEPTH = 12
+#: Of what a Loader says when it is pickled.
+_LOADER = "make the Loader there"
+
+
+def refusal(roots: dict[str, Any], error: Exception) -> str:
+    """Which part cannot be sent, why, and what to do; `error` is what pickling the whole raised."""
+    try:
+        path, reason = culprit(roots, error)
+    except Exception:  # an attribute of the user's that raises when it is looked at: tell what is known
+        path, reason = "source or transform", summary(error)
+    return f"{path} cannot be sent to a worker process: {reason.rstrip('.')}. {_repair(reason)}"
+
+
+def _repair(reason: str) -> str:
+    if "through inheritance" in reason or "mmap.mmap" in reason:
+        return (
+            "Workers are not started by multiprocessing, so they inherit nothing of it. Where user code wants to know "
+            "the epoch, `stoker.current().epoch` tells it; to share a value, send a proxy of a "
+            "`multiprocessing.Manager()` (`manager.Value`, `manager.dict`, `manager.Lock`, `manager.Queue`) or a "
+            "`multiprocessing.shared_memory.SharedMemory`. `workers=0` runs without sending anything."
+        )
+    if _LOADER in reason:
+        return "`workers=0` runs without sending anything."
+    return (
+        "Open it inside `__getitem__` on first use, or drop it in `__getstate__`; `workers=0` runs without sending "
+        "anything."
+    )
 
 
 def culprit(roots: dict[str, Any], error: Exception) -> tuple[str, str]:
@@ -24,7 +51,8 @@ def culprit(roots: dict[str, Any], error: Exception) -> tuple[str, str]:
 
 
 def _descend(path: str, value: Any, reason: str, seen: set[int], depth: int) -> tuple[str, str]:
-    for step, part in _parts(value) if depth else ():
+    whole = not depth or type(value).__module__.startswith(("multiprocessing.", "stoker.loader", "stoker.batches"))
+    for step, part in () if whole else _parts(value):
         if id(part) in seen:
             continue
         seen.add(id(part))
@@ -37,7 +65,7 @@ def _descend(path: str, value: Any, reason: str, seen: set[int], depth: int) -> 
 def _reason(value: Any) -> str | None:
     """Why `value` cannot be pickled, or None when it can."""
     try:
-        cloudpickle.dumps(value, protocol=5, buffer_callback=lambda _: None)
+        dumps(value, lambda _: None)
     except Exception as error:  # any exception of a user's __reduce__ is a reason
         return summary(error)
     return None
@@ -61,7 +89,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"[{number}]", part) for number, part in enumerate(value))
     if not isinstance(value, type | types.FunctionType | types.MethodType | types.ModuleType):
         yield from ((f".{name}", part) for name, part in getattr(value, "__dict__", {}).items())
-        if type(value).__module__ == "__main__":  # its methods travel by value
+        if not Modules().is_importable(type(value).__module__):  # its methods travel by value
             yield from ((f".{name}", part) for name, part in vars(type(value)).items() if callable(part))
         for kind in type(value).__mro__:
             slots = kind.__dict__.get("__slots__", ())

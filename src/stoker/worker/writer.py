@@ -13,7 +13,7 @@ from stoker.memory.board import PHASE, Phase
 from stoker.memory.parcel import unpack
 from stoker.sources.marks import SKIP, Many
 from stoker.worker.digests import WHOLE, Digests, digest
-from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.failpoints import Failpoint, is_armed, reach
 from stoker.worker.fitting import MisfitAt
 from stoker.worker.messages import Indices, Join, Step, Work
 from stoker.worker.output import Output
@@ -82,6 +82,10 @@ class Writer:
         self.collated: list[Any] = []
         self.digests = Digests()
 
+    def use(self, program: Program) -> None:
+        """From now on the user's function is that of this copy of the program."""
+        self._function = program.collation.function
+
     @property
     def has_function(self) -> bool:
         """Whether a function of the user's makes batches of examples."""
@@ -128,6 +132,7 @@ class Writer:
     def into(self, slot: int, rows: int, first: int = 0) -> Callable[[Any], None]:
         """What writes one example after the other into a batch of so many rows; raises `Uneven` and `MisfitAt`."""
         write, fork, has_marks, row = self.output.rows(slot, rows).write, self.fork, self._has_marks, first
+        may_fail = is_armed()
 
         def put(example: Any) -> None:
             nonlocal row
@@ -136,8 +141,9 @@ class Writer:
             if has_marks and self._is_mark(example):
                 raise Uneven
             write(row, example)
-            reach(Failpoint.COPY)
             row += 1
+            if may_fail:
+                reach(Failpoint.COPY)
 
         return put
 

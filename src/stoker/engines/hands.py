@@ -1,0 +1,144 @@
+"""What runs the user's code without workers: one copy of the program, which one thread at a time uses."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from stoker.engines import APART, Answer, Listener
+from stoker.memory import Inbox, Slot
+from stoker.memory.board import unseen
+from stoker.worker.current import telling
+from stoker.worker.initial import InitRaised, initialise
+from stoker.worker.messages import Failure, FormKnown, Hello, Leave, Question, Renew
+from stoker.worker.program import Program
+from stoker.worker.report import failure
+from stoker.worker.runner import Runner
+from stoker.worker.seeding import KeptState, Seeder
+from stoker.worker.snapshot import Snapshot
+from stoker.worker.turns import Turns
+from stoker.worker.writer import Fork
+
+Order = Hello | Question | Leave | Renew | FormKnown
+
+
+class Hand:
+    """A copy of the program, and what runs it. It is made by the thread that uses it, which calls `worker_init` then.
+
+    Args:
+        snapshot: makes copies of the program.
+        slots: the slots.
+        inboxes: theirs.
+        passes: exceptions of the user's code that are not turned into a `Failure`.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        slots: Sequence[Slot],
+        inboxes: Sequence[Inbox],
+        passes: tuple[type[BaseException], ...],
+    ) -> None:
+        program, held = snapshot.copy()
+        seeds = program.seeds_globals
+        seeder = Seeder(program.seed, None, seeds_globals=seeds, held=held)
+        self._kept = KeptState(held, seeder) if seeds else contextlib.nullcontext()
+        if program.worker_init is not None:
+            with self._kept:
+                _initialise(program)
+        turns = Turns(program, held, snapshot.copy if snapshot.can_copy else None, seeder)
+        self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), turns=turns, passes=passes)
+        self.thread = threading.get_ident()
+
+    def do(self, order: Order) -> Answer | None:
+        """Carry it out; returns the answer to a question."""
+        self.thread = threading.get_ident()
+        with self._kept, telling(self._runner.current):
+            match order:
+                case Hello():
+                    return order
+                case FormKnown():
+                    self._runner.learn(order)
+                case Leave():
+                    self._runner.leave(order)
+                case Renew():
+                    self._runner.renew(order)
+                case _:
+                    return self._runner.answer(order)
+        return None
+
+    def close(self) -> None:
+        """Close the shards that are open."""
+        with self._kept, telling(self._runner.current):
+            self._runner.leave_all()
+
+
+def _initialise(program: Program) -> None:
+    assert program.worker_init is not None
+    try:
+        initialise(program.worker_init, program.seed if program.seeds_globals else None, None)
+    except (Exception, SystemExit) as error:
+        raise InitRaised from error
+
+
+def unmade(error: Exception) -> Failure:
+    """What is told when no hand can be made: `worker_init` raised, or the user's unpickling."""
+    if isinstance(error, InitRaised) and error.__cause__ is not None:
+        return failure(-1, "init", error.__cause__)
+    return failure(-1, "program", error)
+
+
+class Apart:
+    """A hand with a thread of its own, which starts with the first order and ends with `request_stop`.
+
+    Args:
+        make: makes the hand.
+        running: is held while user code runs: no two hands run it at a time.
+        listener: is told the answers.
+    """
+
+    def __init__(self, make: Callable[[], Hand], running: threading.Lock, listener: Listener) -> None:
+        self._make, self._running, self._listener = make, running, listener
+        self._orders: SimpleQueue[Order | None] = SimpleQueue()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="stoker-inline", daemon=True)
+        self._thread.start()
+
+    def put(self, order: Order) -> None:
+        """It is carried out after those before it."""
+        self._orders.put(order)
+
+    def request_stop(self) -> None:
+        """Let the thread end, without waiting and without a lock."""
+        self._stopping = True
+        self._orders.put(None)
+
+    def stop(self, seconds: float) -> None:
+        """Let the thread end, and wait so long for it."""
+        self.request_stop()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        hand: Hand | None = None
+        try:
+            while not self._stopping and (order := self._orders.get()) is not None:
+                with self._running:
+                    answer: Answer | None
+                    try:
+                        hand = hand or self._make()
+                        answer = hand.do(order)
+                    except Exception as error:
+                        if hand is not None:
+                            raise
+                        answer = unmade(error)
+                if isinstance(answer, Answer):
+                    self._listener.heard(APART, [answer])
+        except BaseException as error:
+            self._listener.collapsed(error)
+        finally:
+            if hand is not None:
+                with self._running:
+                    hand.close()

@@ -1,0 +1,87 @@
+"""Batches that are filled up (`pad_remainder`), as Keras needs them to compute what it computes without fillers.
+
+Keras divides by the rows of a batch, whatever their weights are. Its own loops (`fit`, `evaluate`, `predict`) therefore
+get the last batch without fillers, where they may: with one replica. All others get it filled up, with weights
+scaled so that the sum over all rows, divided by their number, is the mean over the examples.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from stoker.errors import OptionError
+from stoker.plan import Deal
+
+if TYPE_CHECKING:
+    from stoker.loader import Loader
+
+#: Frames between a loop of Keras and the call that makes an iterator.
+_FRAMES = 16
+
+
+def scale(loader: Loader, deal: Deal, *, sums: bool) -> dict[int, float]:
+    """What the weights in the last batch are multiplied with, by the number of the leaf.
+
+    Args:
+        loader: whose batches they are.
+        deal: which rows of each batch are handed out.
+        sums: whether the loss is the sum over the examples, not their mean.
+    """
+    stations = loader._stations
+    whole = stations.rest()
+    first, stop = deal.span(whole, stations.batching.size)
+    factor = 1.0 if sums else (stop - first) * deal.count / whole
+    leaves = loader._dispatcher.form().batch.leaves
+    return {number: factor for number, leaf in enumerate(leaves) if leaf.path.startswith("[2]") and factor != 1}
+
+
+def of_keras_loop(loader: Loader, frame: Any) -> tuple[Deal, bool] | None:
+    """What the loop of Keras that makes an iterator in this frame gets, if it is one: which rows, and whether sums."""
+    if not frame.f_globals.get("__name__", "").startswith(("keras.", "tf_keras.")) or _is_distributed():
+        return None
+    stations = loader._stations
+    deal, whole = stations.deal, stations.rest()
+    if whole >= deal.count:
+        deal = Deal(deal.index, deal.count)
+    first, stop = deal.span(whole, stations.batching.size)
+    if (stop - first) * deal.count == whole:
+        return deal, False
+    return deal, _sums(_model(frame), stations.sums)
+
+
+def _is_distributed() -> bool:
+    """Whether Keras deals each batch out to several devices."""
+    keras: Any = sys.modules.get("keras")
+    return keras is not None and keras.distribution.distribution() is not None
+
+
+def _model(frame: Any) -> Any:
+    for _ in range(_FRAMES):
+        its = frame.f_locals.get("self")
+        if hasattr(its, "_compile_loss"):
+            return its
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return None
+
+
+def _sums(model: Any, default: bool) -> bool:
+    """Whether the model's losses are sums over the examples of a batch."""
+    losses = getattr(getattr(model, "_compile_loss", None), "_user_loss", None)
+    if losses is None:
+        return default
+    from keras import tree
+
+    kinds = {
+        getattr(loss, "reduction", "sum_over_batch_size") in ("sum", None, "none")
+        for loss in tree.flatten(losses)
+        if loss is not None
+    }
+    if len(kinds) > 1:
+        raise OptionError(
+            "some of the model's losses are sums over a batch and some are means, and the last batch is not dealt out "
+            "evenly: no weight of an example is right for both. Give all the same `reduction`, or drop_remainder=True."
+        )
+    return kinds.pop() if kinds else default

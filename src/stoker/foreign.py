@@ -1,0 +1,87 @@
+"""Tensors of PyTorch and sparse arrays of JAX as arrays of NumPy. Pure; imports neither.
+
+They are known by their attributes. What comes back is an array, a list of rows (of a nested tensor), or `Coordinates`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class Coordinates(NamedTuple):
+    """A sparse array: `values[n]` stands at `indices[n]`. In no order; each index stands once."""
+
+    indices: npt.NDArray[np.int64]
+    values: Array
+    shape: tuple[int, ...]
+
+
+def is_torch(value: Any) -> bool:
+    """Whether it is a tensor of PyTorch's, or a `Parameter`."""
+    return hasattr(value, "detach") and hasattr(value, "layout") and hasattr(value, "is_nested")
+
+
+def of_torch(value: Any) -> Array | list[Any] | Coordinates:
+    """What a tensor holds: its gradient is left out, and its negative or conjugate bit is carried out."""
+    tensor = value.detach()
+    if tensor.is_nested:
+        return list(tensor.unbind())
+    layout = str(tensor.layout).removeprefix("torch.")
+    if layout != "strided":
+        return _of_sparse_torch(tensor if layout == "sparse_coo" else tensor.to_sparse())
+    tensor = tensor.resolve_conj().resolve_neg()
+    if str(tensor.dtype) == "torch.bfloat16":
+        return _brief(tensor.float().numpy())
+    array: Array = tensor.numpy()
+    return array
+
+
+def _of_sparse_torch(tensor: Any) -> Coordinates:
+    if tensor.dense_dim():  # its values are rows
+        tensor = tensor.to_dense().to_sparse()
+    tensor = tensor.coalesce()
+    values = of_torch(tensor.values())
+    assert isinstance(values, np.ndarray)
+    return Coordinates(tensor.indices().numpy().T, values, tuple(tensor.shape))
+
+
+def _brief(floats: Array) -> Array:
+    """As bfloat16, which lost nothing as float32; so it stays where there is no `ml_dtypes`, and no TensorFlow."""
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        return floats
+    return floats.astype(bfloat16)
+
+
+def is_jax_sparse(value: Any) -> bool:
+    """Whether it is a `BCOO` or `BCSR` of JAX."""
+    return hasattr(value, "n_dense") and hasattr(value, "n_batch") and hasattr(value, "todense")
+
+
+def of_jax_sparse(value: Any) -> Coordinates:
+    """What such an array holds."""
+    if value.n_batch or value.n_dense:
+        dense = np.asarray(value.todense())
+        places = np.argwhere(dense)
+        return Coordinates(places, dense[tuple(places.T)], dense.shape)
+    coo = value.to_bcoo() if hasattr(value, "to_bcoo") else value
+    shape = tuple(coo.shape)
+    indices, values = np.asarray(coo.indices, np.int64), np.asarray(coo.data)
+    stands = (indices < np.array(shape, np.int64)).all(axis=1)  # what lies outside fills it up to a fixed size
+    return _summed(indices[stands], values[stands], shape)
+
+
+def _summed(indices: Array, values: Array, shape: tuple[int, ...]) -> Coordinates:
+    """With the values that stand at one index added up."""
+    places, which = np.unique(indices, axis=0, return_inverse=True)
+    if len(places) == len(indices):
+        return Coordinates(indices, values, shape)
+    sums = np.zeros(len(places), values.dtype)
+    np.add.at(sums, which.reshape(-1), values)
+    return Coordinates(places, sums, shape)

@@ -1,0 +1,99 @@
+"""What may be given in the place of an array: tables, series, lists, ranges and sparse matrices, row by row. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optree
+
+from stoker.errors import SourceError
+from stoker.sources.mistaken import is_sparse, is_table
+from stoker.sources.stored import StoredRows, is_stored
+from stoker.spec import Misfit, plain
+from stoker.values import Ragged, canonical
+
+
+class SparseRow:
+    """One row of a sparse matrix, as TensorFlow's sparse tensors describe it."""
+
+    __slots__ = ("dense_shape", "indices", "values")
+
+    def __init__(self, indices: Any, values: Any, width: int) -> None:
+        self.indices, self.values, self.dense_shape = indices[:, None], values, (width,)
+
+
+class SparseRows:
+    """The rows of a sparse matrix of SciPy's, in the arrays of its CSR form."""
+
+    def __init__(self, matrix: Any) -> None:
+        csr = matrix.tocsr()
+        if not csr.has_canonical_format:
+            csr = csr.copy() if csr is matrix else csr
+            csr.sum_duplicates()
+        self._starts, self._indices, self._data, self._shape = csr.indptr, csr.indices, csr.data, csr.shape
+
+    def __len__(self) -> int:
+        return int(self._shape[0])
+
+    def __getitem__(self, row: int) -> SparseRow:
+        part = slice(self._starts[row], self._starts[row + 1])
+        return SparseRow(self._indices[part], self._data[part], self._shape[1])
+
+
+def columns_of(structure: Any) -> Any:
+    """The structure with dicts for tables, and arrays for lists of numbers and strings, ranges and series."""
+    return optree.tree_map(_columns, plain(structure), is_leaf=_is_column, none_is_leaf=True)
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_item, value))
+
+
+def _is_item(value: Any) -> bool:
+    """Whether it stands in a list as a number or string, or as a list of these."""
+    if isinstance(value, list):
+        return all(map(_is_item, value))
+    return isinstance(value, bool | int | float | complex | str | bytes | np.generic)
+
+
+def _columns(value: Any) -> Any:
+    if is_table(value):
+        return _table(value)
+    if is_sparse(value):
+        return SparseRows(value)
+    if is_stored(value):
+        return StoredRows(value)
+    if isinstance(value, range):
+        return np.arange(value.start, value.stop, value.step)
+    if isinstance(value, list):
+        return _listed(value)
+    return series(value) if hasattr(value, "to_numpy") else value
+
+
+def _table(table: Any) -> dict[Any, Any]:
+    """The columns of a table, by their names."""
+    arrow = hasattr(table, "schema") and hasattr(table, "column")
+    names = list(table.schema.names) if arrow else list(table.columns)
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise SourceError(f"from_arrays: the {type(table).__name__} has several columns {double!r}. Rename them.")
+    return {name: series(table.column(place) if arrow else table[name]) for place, name in enumerate(names)}
+
+
+def series(values: Any) -> Any:
+    """The array of a column, in one piece; of rows of differing lengths an object array."""
+    try:
+        array = np.asarray(values.to_numpy(zero_copy_only=False))
+    except TypeError:  # the parameter is Arrow's
+        array = np.asarray(values.to_numpy())
+    return array if array.dtype == object else np.ascontiguousarray(array)
+
+
+def _listed(values: list[Any]) -> Any:
+    """A list as an array; rows of differing lengths as an object array of them."""
+    try:
+        array = canonical(values)
+    except Misfit as misfit:
+        raise SourceError(f"from_arrays {misfit}") from None
+    return array.nested() if isinstance(array, Ragged) else array

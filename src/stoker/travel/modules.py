@@ -1,0 +1,113 @@
+"""Which modules a fresh interpreter cannot import: the script, a notebook, what `exec` made, what lies elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import BuiltinImporter, ExtensionFileLoader, FrozenImporter, PathFinder
+from types import FrameType, FunctionType
+from typing import Any
+
+#: The script: in a process that multiprocessing started with spawn or forkserver it has the second name.
+MAIN = "__main__", "__mp_main__"
+_STANDARD = BuiltinImporter, FrozenImporter, PathFinder
+#: Of the last look at all modules: how many there were, and the names of those that cannot be imported.
+_seen: tuple[int, tuple[bytes, ...]] = (0, ())
+
+
+def unimportable() -> tuple[bytes, ...]:
+    """The names of all loaded modules that a fresh interpreter cannot import, as they stand in a pickle."""
+    global _seen
+    count = len(sys.modules)
+    if _seen[0] != count:
+        modules = Modules()
+        names = [name for name in list(sys.modules) if isinstance(name, str) and not modules.is_importable(name)]
+        others = {name.encode() for name in names if name not in MAIN}
+        _seen = count, (b"main__", *others)  # both names of the script in one search
+    return _seen[1]
+
+
+def _defines(name: str) -> bool:
+    """Whether the module has functions or classes written in Python."""
+    return any(
+        isinstance(value, FunctionType) or (isinstance(value, type) and "__weakref__" in vars(value))
+        for value in list(vars(sys.modules[name]).values())
+    )
+
+
+class Modules:
+    """The loaded modules as they are now."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+        self._running = set(_running())
+
+    def is_importable(self, name: str) -> bool:
+        """Whether a fresh interpreter with this one's `sys.path` finds the module `name`, in the same file.
+
+        One whose own code is running now counts as a script: who imports it runs that code once more.
+        """
+        if name not in self._known:
+            try:
+                self._known[name] = self._is_importable(name)
+            except Exception:  # a finder of somebody's that raises: it is the worker's to say what is wrong
+                self._known[name] = True
+        return self._known[name]
+
+    def _is_importable(self, name: str) -> bool:
+        module = sys.modules.get(name)
+        if module is None or name in MAIN or id(vars(module)) in self._running:
+            return False
+        top, _, _ = name.partition(".")
+        if top in sys.stdlib_module_names:
+            return True
+        parent, _, _ = name.rpartition(".")
+        if parent and not self.is_importable(parent):
+            return False
+        spec = getattr(module, "__spec__", None)
+        if spec is None:  # what C code makes when it is imported, or what nobody imported
+            return bool(parent) or not _defines(name)
+        if isinstance(spec.loader, ExtensionFileLoader):  # what is in C cannot travel by value
+            return True
+        return _is_in_place(spec, parent) or _is_found(name, spec, parent)
+
+
+def _running() -> Iterator[int]:
+    """The global variables of the modules whose code runs at this moment, in any thread, by id."""
+    for frame in sys._current_frames().values():
+        inner: FrameType | None = frame
+        while inner is not None:
+            if inner.f_code.co_name == "<module>":
+                yield id(inner.f_globals)
+            inner = inner.f_back
+
+
+def _is_in_place(spec: Any, parent: str) -> bool:
+    """Whether the module's file lies where its name says: this is quick, and so for nearly all of them."""
+    if not spec.has_location or not spec.origin:
+        return spec.loader in _STANDARD
+    folder, _, file = spec.origin.rpartition(os.sep)
+    if file == "__init__.py":
+        folder, _, file = folder.rpartition(os.sep)
+    places = getattr(sys.modules[parent], "__path__", ()) if parent else sys.path
+    return folder in places and file.partition(".")[0] == spec.name.rpartition(".")[2]
+
+
+def _is_found(name: str, spec: Any, parent: str) -> bool:
+    path = getattr(sys.modules[parent], "__path__", None) if parent else None
+    if parent and path is None:  # what a module, not a package, has made
+        return True
+    found = PathFinder.find_spec(name, path)
+    if found is not None:
+        return found.origin == spec.origin or os.path.realpath(found.origin or "") == os.path.realpath(
+            spec.origin or ""
+        )
+    others = [finder for finder in sys.meta_path if finder not in _STANDARD]
+    return any(_lives_on(finder) and finder.find_spec(name, path) is not None for finder in others)
+
+
+def _lives_on(finder: Any) -> bool:
+    """Whether a fresh interpreter may have this finder: that of an editable installation, or of a library."""
+    kind = finder if isinstance(finder, type) else type(finder)
+    return kind.__module__ not in MAIN and not kind.__module__.startswith(("stoker.", "_pytest."))

@@ -1,0 +1,107 @@
+"""Whether the user's objects have changed since the Loader was made, where it costs next to nothing to find out.
+
+They are pickled again when an epoch begins, and the checksums are compared. Only what is small, pickles the same twice
+and runs no code of the user's when it is pickled is looked at; of large arrays the shapes alone.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import time
+import types
+import weakref
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+#: Bytes of a pickle that is looked at, bytes of its arrays, and seconds that it may take.
+_MOST, _MOST_ARRAYS, _SECONDS = 100_000, 256_000, 0.002
+#: Methods by which a class tells how it is pickled.
+_OWN = "__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs_ex__", "__getnewargs__"
+_CODE = types.FunctionType, type, types.ModuleType
+
+
+class _Refused(Exception):
+    """It is not looked at."""
+
+
+class Changes:
+    """Looks at objects, of which it keeps weak references.
+
+    Args:
+        parts: the objects, by what they are called.
+        code: whether functions and classes count too, with what they refer to.
+    """
+
+    def __init__(self, parts: Mapping[str, Any], *, code: bool) -> None:
+        self._code = code
+        self._parts: dict[str, tuple[Callable[[], Any], int]] = {}
+        for name, part in parts.items():
+            its = self._checksum(part)
+            if its is None or its != self._checksum(part):
+                continue
+            reference = _reference(part)
+            if reference is not None:
+                self._parts[name] = reference, its
+
+    def found(self) -> str | None:
+        """What has changed, if anything has; it is told once."""
+        for name, (reference, before) in list(self._parts.items()):
+            part = reference()
+            now = self._checksum(part) if part is not None else None
+            if now is None or now != before:
+                del self._parts[name]
+            if now not in (None, before):
+                self._parts.clear()
+                return name
+        return None
+
+    def _checksum(self, part: Any) -> int | None:
+        began = time.thread_time()
+        try:
+            found = _checksum(part, self._code)
+        except Exception:  # it cannot be pickled, or not so cheaply
+            return None
+        return found if time.thread_time() - began < _SECONDS else None
+
+
+def _reference(part: Any) -> Callable[[], Any] | None:
+    """What gives the object while somebody else has it; lists have no weak references, and are kept anyway."""
+    try:
+        return weakref.WeakMethod(part) if isinstance(part, types.MethodType) else weakref.ref(part)
+    except TypeError:
+        return (lambda: part) if isinstance(part, list | tuple) else None
+
+
+def _checksum(part: Any, code: bool) -> int:
+    import cloudpickle
+
+    buffers: list[pickle.PickleBuffer] = []
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, _CODE):
+                return super().reducer_override(value) if code or value is str else (str, ("code",))
+            for kind in type(value).__mro__:
+                if any(isinstance(vars(kind).get(name), types.FunctionType) for name in _OWN):
+                    raise _Refused
+            return super().reducer_override(value)
+
+    file = _Short()
+    Pickler(file, protocol=5, buffer_callback=buffers.append).dump(part)
+    found = zlib.crc32(file.getvalue())
+    views = [buffer.raw() for buffer in buffers]
+    if sum(view.nbytes for view in views) <= _MOST_ARRAYS:
+        for view in views:
+            found = zlib.crc32(view, found)
+    return found
+
+
+class _Short(io.BytesIO):
+    """A file that takes no long pickle."""
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + len(data) > _MOST:
+            raise _Refused
+        return super().write(data)
