@@ -69,7 +69,7 @@ messages = st.one_of(
     st.builds(Made, tasks, numbers, flag),
     st.builds(Open, tasks, tasks, small, progress, small, small, numbers),
     st.builds(Opened, tasks, flag, small),
-    st.builds(Describe, tasks, small, small, numbers, flag, left_out),
+    st.builds(Describe, tasks, small, small, numbers, flag, flag, left_out),
     st.builds(FormKnown, st.binary(), flag),
     st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices),
     st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices, trial=flag, made=made),

@@ -83,10 +83,9 @@ class Maker:
                 return len(segment)
         return 0
 
-    @staticmethod
-    def _next(made: Iterator[Any]) -> Any:
+    def _next(self, made: Iterator[Any]) -> Any:
         output = next(made)
-        return Many(list(output.examples)) if type(output) is Many else output
+        return Many([self._reader.keep(example) for example in output.examples]) if type(output) is Many else output
 
     def _items(self, numbers: list[int], places: list[int], seeds: list[int]) -> Iterator[Any]:
         for number, place, seed in zip(numbers, places, seeds, strict=True):
