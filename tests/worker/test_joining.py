@@ -14,6 +14,7 @@ from stoker.worker.messages import Describe, Described, FormKnown, Join
 from stoker.worker.program import Program
 from stoker.worker.runner import Runner
 from stoker.worker.seeding import Seeder
+from stoker.worker.turns import Turns
 from stoker.worker.writer import Fork
 
 
@@ -26,7 +27,9 @@ def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins()
     program = Program(range(8), None, False, 0, 8, 2, Collation(function=noisy), 0, 1 << 30)
 
     def worker(state: int) -> Runner:
-        runner = Runner(program, [slot], [inbox], Seeder(0, None), unseen(), fork=Fork())
+        seeder = Seeder(0, None)
+        turns = Turns(program, [], None, seeder)
+        runner = Runner(program, [slot], [inbox], seeder, unseen(), fork=Fork(), turns=turns)
         np.random.seed(state)
         return runner
 

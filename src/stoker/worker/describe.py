@@ -58,7 +58,7 @@ class Describer:
             return self._of_function(list(islice(examples, LOOK)))
         if self._program.skips:
             spec = self._commonest(examples)
-            return Form.of(spec, collation.rules(spec))
+            return _suited(Form.of, spec, _suited(collation.rules, spec))
         some = list(islice(examples, 1))
         if not some:
             raise SourceChanged(self._nothing())
@@ -85,7 +85,7 @@ class Describer:
             try:
                 if kinds.add(example) == AGREE:
                     spec = kinds.commonest()
-                    if whole or is_stacked_in_place(spec, collation.rules(spec)):
+                    if whole or is_stacked_in_place(spec, _suited(collation.rules, spec)):
                         break
             except Misfit as misfit:
                 misfits.append((misfit, self._reader.shard, self._reader.example))
