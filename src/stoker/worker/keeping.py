@@ -87,6 +87,8 @@ class Keeper:
             return Many(self._kept(value.examples, 0)) if isinstance(value.examples, list | tuple) else value
         if isinstance(value, np.ndarray):
             return self._copied(value)
+        if kind is memoryview:
+            return np.array(value).data
         if isinstance(value, tuple):  # not by its own `__new__`, which may take something else
             parts = [self._kept(part, 0) for part in value]
             try:
