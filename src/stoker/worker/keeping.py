@@ -88,7 +88,7 @@ class Keeper:
         if isinstance(value, np.ndarray):
             return self._copied(value)
         if kind is memoryview:
-            return np.array(value).data
+            return np.array(value)
         if isinstance(value, tuple):  # not by its own `__new__`, which may take something else
             parts = [self._kept(part, 0) for part in value]
             try:
