@@ -29,6 +29,7 @@ from stoker.worker.messages import Describe, Described, FormKnown, Work
 from stoker.worker.program import Program
 from stoker.worker.runner import Runner
 from stoker.worker.seeding import Seeder, install_lazy_random
+from stoker.worker.turns import Turns
 from stoker.worker.writer import Fork
 
 BATCH, BATCHES = 256, 1500
@@ -74,7 +75,9 @@ def a_row_in_a_worker() -> None:
     source = CASES["d"].make(BATCH)
     slot, inbox = Slot.create("slot"), Inbox.create("inbox")
     program = Program(source, None, False, 0, BATCH, BATCH, Collation(), 0, 1 << 30)
-    runner = Runner(program, [slot], [inbox], Seeder(0, None), unseen(), fork=Fork())
+    seeder = Seeder(0, None)
+    turns = Turns(program, [], None, seeder)
+    runner = Runner(program, [slot], [inbox], seeder, unseen(), fork=Fork(), turns=turns)
     described = runner.answer(Describe(0))
     assert isinstance(described, Described)
     slot.resize(Layout.of(pickle.loads(described.pickled).spec.leaves, BATCH).nbytes)

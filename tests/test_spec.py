@@ -51,7 +51,7 @@ def test_the_order_of_keys_does_not_matter() -> None:
     spec = Spec.of({"a": 1, "b": 2.0})
     columns: list[Any] = [np.zeros(1, leaf.dtype) for leaf in spec.leaves]
     for example in ({"b": 5.0, "a": 4}, OrderedDict(b=5.0, a=4)):
-        Rows(spec, columns).write(0, [example])
+        Rows(spec, columns).write(0, example)
         assert [column[0] for column in columns] == [4, 5.0]
 
 
@@ -84,7 +84,9 @@ def test_what_no_tensor_can_hold_is_refused(example: Any) -> None:
 def test_another_structure_shape_or_dtype_does_not_fit(first: Any, other: Any) -> None:
     spec = Spec.of(first)
     columns: list[Any] = [np.zeros((2, *leaf.shape), leaf.dtype) for leaf in spec.leaves]
+    rows = Rows(spec, columns)
+    rows.write(0, first)
     with pytest.raises(MisfitAt) as caught:
-        Rows(spec, columns).write(0, [first, other])
+        rows.write(1, other, position=1)
     assert caught.value.position == 1
     assert "xpected" in str(caught.value.reason)

@@ -109,7 +109,7 @@ class Loader:
         worker_init: a function without parameters, called once in each worker before the source is loaded: for what
             the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random
             states are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
-            With `workers=0` it is called in the pulling thread, before the first example.
+            With `workers=0` it is called in each thread that runs the code: that of a loop, and that of `to_tf()`.
         worker_env: environment variables of the workers, beside the trainer's; None removes one. Workers see no GPU
             (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:
             `{"CUDA_VISIBLE_DEVICES": "0"}`. It does nothing with `workers=0`.

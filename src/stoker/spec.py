@@ -315,7 +315,7 @@ def describe(path: str, value: Any) -> Leaf:
 def _described_as(leaf: Leaf, value: Any) -> Leaf:
     """The `Leaf` that `value` is; whole numbers in a list stand for floats where others hold floats."""
     its = describe(leaf.path, value)
-    if type(value) is list and its.dtype.kind == "i" and leaf.dtype.kind in "fc":
+    if type(value) is list and its.dtype.kind == "i" and leaf.dtype.kind in "fc" and not leaf.untold:
         return dataclasses.replace(its, dtype=leaf.dtype)
     return its
 

@@ -42,6 +42,7 @@ from stoker.worker.calling import called
 from stoker.worker.changes import Changes
 from stoker.worker.program import Program, dump, takes_nothing, takes_rng
 from stoker.worker.snapshot import Snapshot
+from stoker.worker.turns import has_turns
 
 log = logging.getLogger("stoker")
 
@@ -179,7 +180,7 @@ class Stations:
             flag("seed_globals", seed_globals),
             self.deal.pads,
             not drop_remainder,
-            flag("share", share),
+            flag("share", share) and not has_turns(source),  # a hook shuffles its arrays in place
             worker_init,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
@@ -350,7 +351,6 @@ class Stations:
 
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
         from stoker.worker.reading import RUN
-        from stoker.worker.turns import has_turns
 
         most = max(AHEAD_MOST, self.workers + 2)
         ahead = prefetch or (min(most, max(2, self._plan.batches)) if self._plan is not None else most)

@@ -108,6 +108,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[[Any, int], Any]]] = {
     "read-only view": (lambda: np.zeros(1000), _read_only),
     "broadcast": (lambda: np.zeros(4), lambda memory, number: np.broadcast_to(_filled(memory, number), (300, 4))),
     "bytes": (lambda: bytearray(5000), _bytes),
+    "memoryview": (lambda: bytearray(5000), lambda memory, number: _bytes(memory, number).data),
     "foreign": (lambda: Foreign(np.zeros(1000)), _foreign),
     "dataclass": (lambda: Record(0), _dataclass),
     "image": (lambda: Image.new("L", (80, 80)), _image),

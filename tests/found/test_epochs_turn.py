@@ -31,6 +31,9 @@ class Shuffled:
         return self.indices[index], self.level
 
     def on_epoch_end(self) -> None:
+        if self.by == "in place":  # as most of Keras' datasets do it
+            np.random.shuffle(self.indices)
+            return
         drawn = {
             "numpy": lambda: np.random.permutation(40),
             "random": lambda: np.array(random.sample(range(40), 40)),
@@ -63,7 +66,7 @@ def expected(source: Any, count: int = 3) -> list[list[Any]]:
         return epochs_of(loader, count)
 
 
-@pytest.mark.parametrize("by", ["numpy", "random", "own", "none"])
+@pytest.mark.parametrize("by", ["numpy", "random", "own", "none", "in place"])
 def test_a_source_that_shuffles_itself_gives_each_example_once_and_the_same_order_everywhere(by: str) -> None:
     source = Shuffled(by)
     came = []
@@ -190,6 +193,24 @@ def test_what_cannot_be_copied_goes_on_working_without_workers(tmp_path: Path) -
             assert numbers(loader) == [n * 10 + 3 for n in range(8)]
             assert source.level == 2
     connection.close()
+
+
+class Single(Shuffled):
+    """Cannot be pickled, so there is one of it."""
+
+    def __getstate__(self) -> Any:
+        raise TypeError("there is one of me")
+
+
+def test_what_cannot_be_copied_turns_once_an_epoch_whoever_reads_it() -> None:
+    pytest.importorskip("tensorflow")
+    with stoker.Loader(Single("in place"), batch_size=4, workers=0, seed=5) as loader:
+        came = [[n for batch in batches for n in np.asarray(batch[0])] for batches in (loader, loader.to_tf(), loader)]
+        assert came == expected(Shuffled("in place"), 3)
+        first = iter(loader)
+        next(first)
+        with pytest.raises(stoker.SourceError, match="only forwards"):
+            list(loader)
 
 
 class Odd(Plain):

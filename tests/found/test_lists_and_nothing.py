@@ -54,7 +54,7 @@ def test_lists_of_varying_length_come_one_by_one() -> None:
     for example, came in zip(examples, batches(examples, batch_size=None), strict=True):
         assert came["ids"].tolist() == example["ids"]
         assert [row.tolist() for row in came["rows"]] == example["rows"]
-    with pytest.raises(stoker.SpecError, match="tell by `output_signature` that it varies") as caught:
+    with pytest.raises(stoker.SpecError, match="give None for it in `output_signature`") as caught:
         batches([[1, 2]] * 40 + [[1]], batch_size=None)
     assert "collate" not in str(caught.value)
 

@@ -94,7 +94,7 @@ TAKEN = {"n": [1, 2], "text": [b"x", b"y"], "f": [0.5, 1.5]}
         (lambda: stoker.from_arrays(Frame(COLUMNS)), TAKEN),
         (lambda: stoker.from_arrays(Table(COLUMNS)), TAKEN),
         (lambda: stoker.from_arrays(Frame({"a": [1, 2, 3]}), Column([4, 5, 6])), ({"a": [1, 2]}, [4, 5])),
-        (lambda: stoker.from_arrays([np.arange(3), np.ones(3)]), [[0, 1], [1.0, 1.0]]),
+        (lambda: stoker.from_arrays([np.arange(3), np.ones(3)]), ([0, 1], [1.0, 1.0])),
     ],
 )
 def test_from_arrays_takes_what_has_rows(make: Callable[[], Any], expected: Any, workers: int) -> None:

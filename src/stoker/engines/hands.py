@@ -48,7 +48,7 @@ class Hand:
         if program.worker_init is not None:
             with self._kept:
                 _initialise(program)
-        turns = Turns(program, held, snapshot.copy if snapshot.can_copy else None, seeder)
+        turns = Turns(program, held, snapshot.copy if snapshot.can_copy else None, seeder, snapshot.only)
         self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), turns=turns, passes=passes)
         self.thread = threading.get_ident()
 

@@ -22,7 +22,7 @@ class ArraySource(Sequence[Any]):
 
     def __init__(self, structure: Any) -> None:
         try:
-            leaves, tree = flattened(columns_of(structure), None)
+            leaves, tree = flattened(_without_lists(columns_of(structure)), None)
         except Misfit as misfit:
             raise SourceError(f"from_arrays needs nested arrays: {misfit}") from None
         paths = [accessor.codify("") for accessor in tree.accessors()]
@@ -56,7 +56,10 @@ class ArraySource(Sequence[Any]):
     def is_like(self, spec: Spec) -> bool:
         """Whether its rows are examples of this spec, of whatever dtype that numbers may be converted to."""
         return spec.tree == self._tree and all(
-            array.dtype != object and array.shape[1:] == leaf.shape and is_castable(array.dtype, leaf.dtype)
+            isinstance(array, np.ndarray)
+            and array.dtype != object
+            and array.shape[1:] == leaf.shape
+            and is_castable(array.dtype, leaf.dtype)
             for array, leaf in zip(self.arrays, spec.leaves, strict=True)
         )
 
@@ -67,13 +70,19 @@ class ArraySource(Sequence[Any]):
         for array, out in zip(self.arrays, rows, strict=True):
             if in_turn:
                 out[...] = cast(array[first : first + count], out.dtype)
-            elif isinstance(array, StoredRows):  # what h5py takes at once must be in order
-                for place, index in enumerate(indices.tolist()):
-                    out[place] = cast(array[index], out.dtype)
             elif array.dtype == out.dtype and array.flags.c_contiguous:
                 np.take(array, indices, axis=0, out=out, mode="clip")  # with "raise", NumPy makes a copy first
             else:
                 out[...] = cast(array[indices], out.dtype)
+
+
+def _without_lists(structure: Any) -> Any:
+    """The structure with tuples for its lists: in an example, a list of numbers would be an array."""
+    if type(structure) in (list, tuple):
+        return tuple(map(_without_lists, structure))
+    if type(structure) is dict:
+        return {key: _without_lists(part) for key, part in structure.items()}
+    return structure
 
 
 def from_arrays(*arrays: Any) -> ArraySource:

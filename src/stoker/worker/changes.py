@@ -35,6 +35,8 @@ class Changes:
     """
 
     def __init__(self, parts: Mapping[str, Any], *, code: bool) -> None:
+        import cloudpickle  # noqa: F401  (its import is not what takes time below)
+
         self._code = code
         self._parts: dict[str, tuple[Callable[[], Any], int]] = {}
         for name, part in parts.items():

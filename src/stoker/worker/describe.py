@@ -119,7 +119,7 @@ class Describer:
             try:
                 if kinds.add(example) == AGREE:
                     spec = kinds.commonest()
-                    if whole or is_stacked_in_place(spec, collation.rules(spec)):
+                    if whole or is_stacked_in_place(spec, _suited(collation.rules, spec)):
                         return spec
             except Misfit as misfit:
                 misfits.append((misfit, self._reader.shard, self._reader.example))

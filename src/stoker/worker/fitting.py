@@ -65,7 +65,8 @@ def _read(leaf: Leaf, value: Any, position: int) -> Any:
 
 def _cast(leaf: Leaf, value: Any) -> Array | None:
     """An array or a number of NumPy's in the dtype that the user tells, as quickly as can be; raises `Unfit`."""
-    if (type(value) is np.ndarray and value.size) or isinstance(value, np.number | np.bool_):
+    is_array = type(value) is np.ndarray and value.size > 0 and value.dtype != STRING  # strings are encoded
+    if is_array or isinstance(value, np.number | np.bool_):
         array = np.asarray(value)
         if is_castable(array.dtype, leaf.dtype):
             return cast(array, leaf.dtype)

@@ -13,7 +13,8 @@ import copy
 import dataclasses
 import enum
 import types
-from collections.abc import Callable, Iterable
+from collections import UserList, deque
+from collections.abc import Callable, Iterable, MutableMapping
 from sys import getrefcount
 from typing import Any
 from weakref import getweakrefcount
@@ -86,8 +87,14 @@ class Keeper:
             return Many(self._kept(value.examples, 0)) if isinstance(value.examples, list | tuple) else value
         if isinstance(value, np.ndarray):
             return self._copied(value)
-        if isinstance(value, tuple) and hasattr(kind, "_make"):
-            return kind._make([self._kept(part, 0) for part in value])
+        if kind is memoryview:
+            return np.array(value)
+        if isinstance(value, tuple):  # not by its own `__new__`, which may take something else
+            parts = [self._kept(part, 0) for part in value]
+            try:
+                return tuple.__new__(kind, parts)
+            except TypeError:  # a type that is made in C, such as time.struct_time, with numbers in it
+                return value
         if dataclasses.is_dataclass(kind):
             return self._dataclass(value)
         if home == "torch" and hasattr(value, "detach"):
@@ -95,9 +102,19 @@ class Keeper:
         if home == "PIL" and hasattr(value, "copy"):
             return value.copy()
         try:
+            if isinstance(value, MutableMapping):
+                return self._refilled(copy.copy(value), list(value))
+            if isinstance(value, list | UserList | deque):
+                return self._refilled(copy.copy(value), range(len(value)))
             return copy.deepcopy(value, dict(self._memo))
         except Exception:  # an open file, a connection: there is one of it, and whoever made it knows that
             return value
+
+    def _refilled(self, copied: Any, keys: Iterable[Any]) -> Any:
+        """A copy of a container, with what is kept of its parts."""
+        for key in keys:
+            copied[key] = self._kept(copied[key], 0)
+        return copied
 
     def _dataclass(self, value: Any) -> Any:
         copied = copy.copy(value)

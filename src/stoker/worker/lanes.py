@@ -91,6 +91,7 @@ class Lane:
         `last` is how many more the step wants in all. Returns how many came.
         """
         self.came.clear()
+        self._is_putting = False  # what was put last may have raised
         while len(self.came) < count:
             output = self._next_of_many() if self._many is not None else self._next(len(self.came) >= last - 1)
             if output is _END:

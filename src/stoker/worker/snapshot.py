@@ -22,6 +22,7 @@ from stoker.worker.program import Program, held_by, mapped_file
 
 if TYPE_CHECKING:
     from stoker.worker.libraries import Held
+    from stoker.worker.turns import Copy
 
 #: What is used as it is.
 _CODE = types.FunctionType, type, types.ModuleType, functools._lru_cache_wrapper
@@ -35,14 +36,16 @@ class Snapshot:
 
     Attributes:
         can_copy: whether copies of it can be made; else it is used as it is.
+        only: where what was done to the user's own object is noted then.
     """
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._kept: list[Any] = []
+        self.only: list[Copy] = []
         self._bundle = self._taken()
-        self.can_copy = self._bundle is not None
-        if self.can_copy:
+        self.can_copy = self._bundle is not None and not any(one is program.source for one in self._kept)
+        if self._bundle is not None:
             self._program = None  # type: ignore[assignment]  # the user's object may go
 
     def copy(self) -> tuple[Program, list[Held]]:

@@ -53,7 +53,7 @@ class _Turn:
 
 
 @dataclass
-class _Copy:
+class Copy:
     """A copy of the program, what was done to it, and the epochs that are read from it."""
 
     program: Program
@@ -70,6 +70,7 @@ class Turns:
         held: random generators that its objects hold.
         again: makes another one; None where the user's own object is used.
         seeder: sets the random states.
+        only: where what was done to the user's own object is noted, for all that use it; empty before the first.
     """
 
     def __init__(
@@ -78,9 +79,13 @@ class Turns:
         held: list[Held],
         again: Callable[[], tuple[Program, list[Held]]] | None,
         seeder: Seeder,
+        only: list[Copy] | None = None,
     ) -> None:
         self._again, self._seeder = again, seeder
-        self._copies = [_Copy(program, held)]
+        self._copies = [Copy(program, held)]
+        if again is None and only is not None:
+            only[:] = only or self._copies
+            self._copies = list(only)
         self._updates: dict[int, tuple[Update, ...]] = {}
         self._begins, self._ends = has_hook(program.source, "on_epoch_begin"), has_hook(program.source, "on_epoch_end")
 
@@ -100,7 +105,7 @@ class Turns:
         self._updates.pop(epoch, None)
         for copy in self._copies:
             copy.readers.discard(epoch)
-        last = max(self._copies, key=lambda copy: len(copy.done))
+        last = max(self._copies, key=lambda copy: len(copy.done), default=None)  # none, where its hook raised
         self._copies = [copy for copy in self._copies if copy.readers or copy is last]
 
     def _needed(self, epoch: int) -> list[_Set | _Turn]:
@@ -115,7 +120,7 @@ class Turns:
                 needed.append(_Turn(turn))
         return needed
 
-    def _made(self, needed: list[_Set | _Turn], epoch: int) -> _Copy:
+    def _made(self, needed: list[_Set | _Turn], epoch: int) -> Copy:
         free = [copy for copy in self._copies if not copy.readers and needed[: len(copy.done)] == copy.done]
         its = max(free, key=lambda copy: len(copy.done), default=None) or self._fresh(epoch)
         values = {update.number: update.pickled for update in self._updates.get(epoch, ())}
@@ -132,13 +137,13 @@ class Turns:
             raise
         return its
 
-    def _fresh(self, epoch: int) -> _Copy:
+    def _fresh(self, epoch: int) -> Copy:
         if self._again is None:
             raise SourceChanged(
                 f"epoch {epoch} needs the source as it was before, and it cannot be copied: it can be read only "
                 "forwards, one iteration at a time. End the other iteration first, or let the source be pickled."
             )
-        copy = _Copy(*self._again())
+        copy = Copy(*self._again())
         self._copies.append(copy)
         return copy
 
@@ -146,14 +151,14 @@ class Turns:
         for name, value in values.items():
             setattr(source, name, value)
 
-    def _turn(self, its: _Copy, epoch: int) -> None:
+    def _turn(self, its: Copy, epoch: int) -> None:
         source = its.program.source
         if epoch and self._ends:
             self._call(source.on_epoch_end, its, mix(its.program.seed, epoch, 9))
         if self._begins:
             self._call(source.on_epoch_begin, its, mix(its.program.seed, epoch, 10))
 
-    def _call(self, hook: Callable[[], Any], its: _Copy, seed: int) -> None:
+    def _call(self, hook: Callable[[], Any], its: Copy, seed: int) -> None:
         """Call it, with random states of its own, also where examples are not seeded: all workers must agree."""
         import numpy.random
 
