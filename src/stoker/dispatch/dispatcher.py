@@ -429,7 +429,7 @@ class Dispatcher(Streams):
                 for command in self._scheduler.on(*now):
                     self._do(command)
                 for event in now:
-                    if isinstance(event, Closed):
+                    if isinstance(event, Closed) and event.stream != _PROBE:  # the probe has more rounds
                         self._forget(event.stream)
                 now.clear()
             self._engine.flush()
