@@ -138,7 +138,7 @@ class Stations:
             size, collation = _ready(source, batch_size, collate, drop_remainder)
         else:
             size, collation = _batching(batch_size, collate, drop_remainder)
-        self._single = batch_size is None and not self.is_batched
+        self._single, self._has_function = batch_size is None and not self.is_batched, collation.function is not None
         self._drop, self._seed = drop_remainder, whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
         self.sums = isinstance(pad_remainder, str) and pad_remainder == "sum"
@@ -234,7 +234,8 @@ class Stations:
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
         share = size // deal.count
-        return Outline(share, self._single, share if whole_batches and not self.is_batched else None, cardinality)
+        is_known = whole_batches and not (self.is_batched or self._has_function)  # else others decide on the rows
+        return Outline(share, self._single, share if is_known else None, cardinality)
 
     def rest(self) -> int:
         """Examples in the last batch of all trainers together."""
@@ -346,10 +347,12 @@ class Stations:
 
     def _look(self, collation: Collation) -> int:
         """Items of an iterable that a worker looks at."""
-        from stoker.worker.describe import LOOK, LOOK_BATCHES
+        from stoker.worker.describe import LOOK, LOOK_BATCHES, further
 
         if self.is_batched:
             return LOOK_BATCHES
+        if collation.function is not None:
+            return self.batching.size + further(self.batching.size)
         return LOOK if self._skips or collation != Collation() else min(LOOK, self.batching.size)
 
     def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:

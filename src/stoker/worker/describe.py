@@ -55,7 +55,7 @@ class Describer:
         collation = self._program.collation
         examples = self._examples(items)
         if collation.function is not None:
-            return self._of_function(list(islice(examples, LOOK)))
+            return self._of_function(examples)
         if self._program.skips:
             spec = self._commonest(examples)
             return _suited(Form.of, spec, _suited(collation.rules, spec))
@@ -65,7 +65,7 @@ class Describer:
         first = some[0]
         if collation.default == "asis":
             specs = [Spec.of(batch) for batch in (first, *islice(examples, LOOK_BATCHES - 1))]
-            return Form.of(_loose(_merged(specs), None), ["asis"] * len(specs[0].leaves))
+            return Form.of(_loose(_merged(specs), scalars=False), ["asis"] * len(specs[0].leaves))
         spec = collation.spec(first)
         rules = _suited(collation.rules, spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
@@ -79,7 +79,7 @@ class Describer:
         """What most of the first examples look like; raises `Misfit` if none of them can be batched."""
         collation = self._program.collation
         whole = collation.default == "asis"
-        kinds = Kinds(collation, (lambda batch: _loose(Spec.of(batch), None)) if whole else collation.spec)
+        kinds = Kinds(collation, (lambda batch: _loose(Spec.of(batch), scalars=False)) if whole else collation.spec)
         misfits: list[tuple[Misfit, int | None, int | None]] = []
         for number, example in enumerate(examples, 1):
             try:
@@ -99,14 +99,18 @@ class Describer:
         first, self._reader.shard, self._reader.example = misfits[0]
         raise first
 
-    def _of_function(self, examples: list[Any]) -> Form:
-        """Two batches are made of them: a size that is the number of examples in both is that of the rows."""
-        if not examples:
+    def _of_function(self, examples: Iterator[Any]) -> Form:
+        """Two batches are made, as large as those of the epoch: the function may take no others.
+
+        How many rows it makes of a batch, only the function knows. Other sizes that are the same in both are fixed.
+        """
+        size = self._program.batch_size
+        first = list(islice(examples, size))
+        if not first:
             raise SourceChanged(self._nothing())
-        half = -(-len(examples) // 2)
-        parts = [part for part in (examples[:half], examples[half:]) if part]
-        specs = [_loose(Spec.of(self._collate(part)), len(part)) for part in parts]
-        spec = _merged(specs)
+        more = list(islice(examples, further(size))) if len(first) == size else []
+        batches = [first, first[len(more) :] + more] if more else [first]
+        spec = _merged([_loose(Spec.of(self._collate(batch)), scalars=True) for batch in batches])
         return Form.of(spec, ["asis"] * len(spec.leaves))
 
     def _examples(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -164,20 +168,26 @@ def _merged(specs: list[Spec]) -> Spec:
     return spec
 
 
-def _loose(spec: Spec, rows: int | None) -> Spec:
-    """The spec of a batch, without the size of its first dimension where that is the number of examples, or any."""
-    origin = "as in the first batches" if rows is None else "as collate made of the first examples"
+def further(size: int) -> int:
+    """Examples that a collate function is shown beside those of its first batch, for the second."""
+    return -(-size // 4)
+
+
+def _loose(spec: Spec, *, scalars: bool) -> Spec:
+    """The spec of a batch without the size of its first dimension, of which later batches may have any.
+
+    `scalars`: whether it may have no dimension at all, as what a collate function makes.
+    """
+    origin = "as collate made of the first examples" if scalars else "as in the first batches"
 
     def loosened(leaf: Leaf) -> Leaf:
         leaf = dataclasses.replace(leaf, origin=origin)
         if not leaf.shape:
-            if leaf.kind is Kind.DENSE and rows is not None:
+            if leaf.kind is Kind.DENSE and scalars:
                 return leaf
             raise Misfit(
                 f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: it holds {leaf}"
             )
-        if rows is None or leaf.shape[0] == rows:
-            return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))
-        return leaf
+        return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))
 
     return Spec(spec.tree, tuple(map(loosened, spec.leaves)))
