@@ -178,6 +178,7 @@ class Stations:
             self.deal.pads,
             flag("share", share) and not has_turns(source),  # a hook shuffles its arrays in place
             worker_init,
+            size // self.deal.count,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
         if isinstance(source, ArraySource) and transform is None and collation.paths and not self.deal.pads:

@@ -51,6 +51,15 @@ def test_a_function_is_given_batches_of_no_other_size_than_the_epochs(length: in
             assert [batch.shape for batch in loader] == [(2 * wanted, 4)] * max(1, length // 8)
 
 
+def test_a_function_is_tried_on_the_rows_of_this_trainer() -> None:
+    def halves(examples: list[Any]) -> Any:
+        assert len(examples) == 4
+        return np.stack(examples)
+
+    with stoker.Loader(range(32), batch_size=8, shard_count=2, collate=halves, workers=0) as loader:
+        assert [len(batch) for batch in loader] == [4] * 4
+
+
 @pytest.mark.parametrize("rows", [None, 16])
 def test_a_signature_wins(rows: int | None) -> None:
     tf = pytest.importorskip("tensorflow")

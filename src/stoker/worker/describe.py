@@ -104,7 +104,7 @@ class Describer:
 
         How many rows it makes of a batch, only the function knows. Other sizes that are the same in both are fixed.
         """
-        size = self._program.batch_size
+        size = self._program.share or self._program.batch_size
         first = list(islice(examples, size))
         if not first:
             raise SourceChanged(self._nothing())

@@ -50,6 +50,7 @@ class Program:
         weighs: whether each example gets a `sample_weight`.
         shares: whether its arrays are one copy for all workers, which none of them may write to.
         worker_init: called once in each worker, before anything else of the user's is loaded, or None.
+        share: rows of a full batch that this trainer gets; 0 for all of them.
     """
 
     source: Any
@@ -66,6 +67,7 @@ class Program:
     weighs: bool = False
     shares: bool = True
     worker_init: Callable[[], Any] | None = None
+    share: int = 0
 
 
 def dump(program: Program) -> Memfd:
