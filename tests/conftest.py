@@ -61,7 +61,11 @@ class Holdings:
         """What is held now and was not before, a line for each."""
         shm = self.named - before.named
         return [
-            *(f"process {pid}: {command(pid)}" for pid in self.children - before.children),
+            *(
+                f"process {pid}: {name}"
+                for pid in self.children - before.children
+                if not is_pythons(name := command(pid))
+            ),
             *(f"thread {one.name}\n{stack(one)}" for one in self.threads - before.threads),
             *(f"descriptor {link} (x{count})" for link, count in (self.descriptors - before.descriptors).items()),
             *(f"mapping {line}" for line in sorted(self.mappings - before.mappings)),
@@ -84,6 +88,11 @@ def command(pid: int) -> str:
         return " ".join(psutil.Process(pid).cmdline())
     except psutil.Error as error:
         return str(error)
+
+
+def is_pythons(command: str) -> bool:
+    """Whether it is multiprocessing's tracker of resources, which lives as long as the process that needed it first."""
+    return "multiprocessing.resource_tracker" in command
 
 
 def stack(thread: threading.Thread) -> str:

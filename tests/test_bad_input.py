@@ -118,15 +118,6 @@ def test_a_culprit_beside_an_unassigned_variable_is_still_named() -> None:
     later = 1
 
 
-def test_a_structure_of_too_many_leaves_is_an_error() -> None:
-    for leaves in (3_500, 20_000):
-        with (
-            stoker.Loader([[0.0] * leaves], batch_size=1, workers=1) as loader,
-            pytest.raises(stoker.SpecError, match=f"{leaves:,} leaves, too many"),
-        ):
-            list(loader)
-
-
 def test_long_texts_in_errors_are_cut() -> None:
     def wordy(example: Any) -> Any:
         raise ValueError("\N{GRINNING FACE}\udcff" * 100_000) from KeyError("\N{GRINNING FACE}" * 10_000)
@@ -137,7 +128,7 @@ def test_long_texts_in_errors_are_cut() -> None:
     ):
         list(loader)
     with (
-        stoker.Loader([[0] * n for n in (4, 14_000)], batch_size=2, workers=1) as loader,
+        stoker.Loader([(0,) * n for n in (4, 14_000)], batch_size=2, workers=1) as loader,
         pytest.raises(stoker.SpecError, match=r"example 1 .* its structure changed"),
     ):
         list(loader)

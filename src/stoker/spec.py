@@ -219,7 +219,7 @@ class Spec:
             example = made_plain(example)
             try:
                 return self.tree.flatten_up_to(example)
-            except (ValueError, TypeError):
+            except Exception:  # optree's own, or what the `repr` raises that it puts into its text
                 # Where a list was a container, one that is an array elsewhere is no leaf.
                 _, came = flattened(example, None if _has_list(self.tree) else is_array, is_plain=True)
                 raise Misfit(self._structure_misfit(came)) from None

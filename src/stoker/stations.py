@@ -140,8 +140,7 @@ class Stations:
             size, collation = _ready(source, batch_size, collate, drop_remainder)
         else:
             size, collation = _batching(batch_size, collate, drop_remainder)
-        self._single = batch_size is None and not self.is_batched
-        self._has_function = collation.function is not None
+        self._single, self._has_function = batch_size is None and not self.is_batched, collation.function is not None
         self._drop, self._seed = drop_remainder, whole("seed", seed, least=None)
         index, count = whole("shard_index", shard_index, least=0), whole("shard_count", shard_count, least=1)
         self.sums = isinstance(pad_remainder, str) and pad_remainder == "sum"
@@ -179,7 +178,6 @@ class Stations:
             self._skips,
             flag("seed_globals", seed_globals),
             self.deal.pads,
-            not drop_remainder,
             flag("share", share) and not has_turns(source),  # a hook shuffles its arrays in place
             worker_init,
         )
@@ -238,8 +236,8 @@ class Stations:
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
         share = size // deal.count
-        is_told = whole_batches and not (self.is_batched or self._has_function)  # else others decide on the rows
-        return Outline(share, self._single, share if is_told else None, cardinality)
+        is_known = whole_batches and not (self.is_batched or self._has_function)  # else others decide on the rows
+        return Outline(share, self._single, share if is_known else None, cardinality)
 
     def rest(self) -> int:
         """Examples in the last batch of all trainers together."""

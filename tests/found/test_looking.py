@@ -63,6 +63,15 @@ def test_sizes_that_a_function_changes_late_are_delivered() -> None:
     assert shapes == [windows(data[start : start + 8]).shape for start in range(0, 64, 8)]
 
 
+def test_a_function_is_tried_on_the_rows_of_this_trainer() -> None:
+    def halves(examples: list[Any]) -> Any:
+        assert len(examples) == 4
+        return np.stack(examples)
+
+    with stoker.Loader(range(32), batch_size=8, shard_count=2, collate=halves, workers=0) as loader:
+        assert [len(batch) for batch in loader] == [4] * 4
+
+
 @pytest.mark.parametrize("rows", [None, 16])
 def test_a_signature_wins(rows: int | None) -> None:
     tf = pytest.importorskip("tensorflow")

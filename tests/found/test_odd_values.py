@@ -90,7 +90,7 @@ def refusal(source: Callable[[], Any], **options: Any) -> str:
     try:
         with stoker.Loader(source(), workers=0, **options) as loader:
             list(loader)
-    except (stoker.SpecError, stoker.SourceError) as error:
+    except stoker.StokerError as error:
         return str(error)
     return ""
 

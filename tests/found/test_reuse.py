@@ -6,6 +6,7 @@ import importlib.util
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,6 +70,29 @@ def test_objects_that_are_used_again_give_the_right_examples(
         return
     came = _delivered(kind, size, source, collate, shuffle, workers=0)
     assert Counter(came) == Counter(range(COUNT))
+
+
+class Windows:
+    """Fills one buffer for each example, and returns two views of it."""
+
+    def __init__(self) -> None:
+        self.buffer: Any = None
+
+    def __call__(self, number: int) -> stoker.Many:
+        if self.buffer is None:
+            self.buffer = np.zeros(2)
+        self.buffer[:] = 2 * number, 2 * number + 1
+        return stoker.Many([self.buffer[:1], self.buffer[1:]])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("collate", ["stack", "pad"])
+def test_views_of_a_buffer_wait_for_their_turn_unchanged(on_error: Any, collate: str) -> None:
+    source = stoker.from_generator(lambda shard: iter(shard.split(range(30))), shards=5)
+    options: dict[str, Any] = {"transform": Windows(), "collate": collate, "on_error": on_error}
+    with stoker.Loader(source, batch_size=3, workers=0, **options) as loader:
+        came = [int(number) for batch in loader for number in batch[:, 0]]
+    assert sorted(came) == list(range(60))
 
 
 @pytest.mark.parametrize("source", ["generator", "transform", "many"])

@@ -52,7 +52,10 @@ class Keeper:
 
         Call it with the result of a call, `keep(read(index))`: a variable would count as somebody who refers to it.
         """
-        return self._kept(example, _counts.whole)
+        try:
+            return self._kept(example, _counts.whole)
+        except RecursionError:  # it holds itself; no batch is made of it, but a function of the user's may take it
+            return copy.deepcopy(example, dict(self._memo))
 
     def _kept(self, value: Any, most: int) -> Any:
         """The example, or a part of it; `most`: its reference count if nobody else refers to it, 0 if somebody may."""

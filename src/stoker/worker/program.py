@@ -48,7 +48,6 @@ class Program:
         skips: whether examples that raise are left out.
         seeds_globals: whether global random states are set before each example.
         weighs: whether each example gets a `sample_weight`.
-        keeps_rest: whether the last batch may be smaller.
         shares: whether its arrays are one copy for all workers, which none of them may write to.
         worker_init: called once in each worker, before anything else of the user's is loaded, or None.
     """
@@ -65,7 +64,6 @@ class Program:
     skips: bool = False
     seeds_globals: bool = True
     weighs: bool = False
-    keeps_rest: bool = True
     shares: bool = True
     worker_init: Callable[[], Any] | None = None
 

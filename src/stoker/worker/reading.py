@@ -250,7 +250,8 @@ class Reader:
         if not self._settles or output is SKIP:
             return output
         if type(output) is Many:
-            return Many(map(self.settled, output.examples))
+            kept = self.keep(output)  # a list of examples waits while those of other shards are made
+            return Many(map(self.settled, kept.examples))
         if self._likeness is not None:
             return self._likeness.taken(output)
         read(output)
