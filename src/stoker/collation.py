@@ -323,11 +323,7 @@ class Form:
 def _loosened(leaf: Leaf, rule: Rule) -> Leaf:
     """What later examples may hold there: where sizes may differ, sizes that were the same so far may too."""
     if rule in ("single", "asis"):
-        alone = dataclasses.replace(leaf, is_alone=True)
-        if rule == "single" or leaf.lenient:
-            return alone
-        # Whoever made the batch knows its sizes; only TensorFlow must be told which never differ.
-        return dataclasses.replace(alone, shape=(None,) * len(leaf.shape), first=leaf.shape)
+        return dataclasses.replace(leaf, is_alone=True)
     if leaf.lenient or not (rule == "ragged" or isinstance(rule, Pad)):
         return leaf
     loose = len(leaf.shape) if isinstance(rule, Pad) else batch_leaf(leaf, rule, None).ragged_rank

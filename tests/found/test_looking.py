@@ -51,18 +51,6 @@ def test_a_function_is_given_batches_of_no_other_size_than_the_epochs(length: in
             assert [batch.shape for batch in loader] == [(2 * wanted, 4)] * max(1, length // 8)
 
 
-def test_sizes_that_a_function_changes_late_are_delivered() -> None:
-    """They are no error but where TensorFlow was told otherwise."""
-    data = [np.ones((2 + (n > 40), 3)) for n in range(64)]
-
-    def windows(examples: list[Any]) -> Any:
-        return np.concatenate(examples, axis=0)[None]
-
-    with stoker.Loader(data, batch_size=8, collate=windows, workers=1) as loader:
-        shapes = [batch.shape for batch in loader]
-    assert shapes == [windows(data[start : start + 8]).shape for start in range(0, 64, 8)]
-
-
 def test_a_function_is_tried_on_the_rows_of_this_trainer() -> None:
     def halves(examples: list[Any]) -> Any:
         assert len(examples) == 4

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stoker.collation import Form, Pad, Rule
+from stoker.collation import Form, Pad
 from stoker.dispatch import exiting
 from stoker.errors import ClosedError, SpecError, StokerError, plain
 from stoker.plan import Deal
-from stoker.spec import Kind, Leaf
 from stoker.values import STRING
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ class Nothing:
 
 
 def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]:
-    """Sizes that TensorFlow was told of, and that workers let differ: path, array, dimension, size."""
+    """Sizes of padded leaves that TensorFlow was told of: path, array, dimension, size."""
     if serialized:
         return []
     starts = itertools.accumulate(form.counts, initial=0)
@@ -163,12 +162,8 @@ def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]
         (leaf.path, start + (leaf.dtype == STRING), axis, size)  # of strings, the bounds have the shape
         for leaf, rule, start in zip(form.batch.leaves, form.rules, starts, strict=False)
         for axis, size in enumerate(leaf.shape)
-        if _may_differ(leaf, rule) and size is not None
+        if isinstance(rule, Pad) and size is not None
     ]
-
-
-def _may_differ(leaf: Leaf, rule: Rule) -> bool:
-    return isinstance(rule, Pad) or (rule == "asis" and leaf.kind is Kind.DENSE)
 
 
 def weak(iterators: Iterators | Nothing) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:

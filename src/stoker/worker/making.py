@@ -16,6 +16,7 @@ import numpy as np
 from stoker.memory import Store
 from stoker.memory.parcel import pack
 from stoker.sources.marks import Many
+from stoker.spec import plain
 from stoker.worker.messages import Indices, Make
 from stoker.worker.program import Program
 from stoker.worker.reading import Reader
@@ -47,6 +48,7 @@ class Maker:
     ) -> None:
         self._has_items, self._reader, self._writer = program.source is None, reader, writer
         self._seeder, self._store, self._passes = seeder, store, passes
+        self._is_taken_apart = program.collation.function is None and not program.weighs
 
     def do(self, task: Make) -> tuple[int, ...]:
         """Make them; returns the bytes that each takes: see `Made`."""
@@ -77,7 +79,7 @@ class Maker:
     def put(self, place: int, value: Any, most: int) -> int:
         """Put something into the store; returns the bytes that it takes there, or 0 if it cannot be sent."""
         with contextlib.suppress(Exception):  # an open file in it, or no memory is left: it is made again
-            segment = pack(value)
+            segment = pack(self._sent(value))
             if len(segment) <= most:
                 self._store.put(place, segment)
                 return len(segment)
@@ -86,6 +88,12 @@ class Maker:
     def _next(self, made: Iterator[Any]) -> Any:
         output = next(made)
         return Many([self._reader.keep(example) for example in output.examples]) if type(output) is Many else output
+
+    def _sent(self, value: Any) -> Any:
+        """What is pickled of it. A container of the user's that is taken apart here cannot come back as another."""
+        if type(value) is Many:
+            return Many([self._sent(example) for example in value.examples])
+        return plain(value) if self._is_taken_apart else value
 
     def _items(self, numbers: list[int], places: list[int], seeds: list[int]) -> Iterator[Any]:
         for number, place, seed in zip(numbers, places, seeds, strict=True):
