@@ -272,7 +272,7 @@ def test_an_example_that_does_not_fit_is_named(what: str, message: str, workers:
 @pytest.mark.parametrize("what", ["None", "set", "object", "datetime", "longdouble", "huge"])
 def test_a_first_example_that_no_tensor_can_hold_is_named(what: str) -> None:
     with (
-        stoker.Loader(Misbehaving(what, at=0), batch_size=8, shuffle=True, workers=1) as loader,
+        stoker.Loader(Misbehaving(what, at=0), batch_size=8, workers=1) as loader,
         pytest.raises(stoker.SpecError, match=r"example 0 \(epoch 0"),
     ):
         next(iter(loader))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
 
 from stoker.collation import Collation
-from stoker.memory import Inbox, Slot, Store
+from stoker.memory import Inbox, Slot
 from stoker.memory.board import unseen
 from stoker.memory.parcel import pack
-from stoker.memory.store import NOTES
 from stoker.worker.messages import Describe, Described, FormKnown, Join
 from stoker.worker.program import Program
 from stoker.worker.runner import Runner
@@ -45,9 +43,7 @@ def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins()
 
     before = np.random.get_state()
     try:
-        note = pickle.dumps(([0, 1], [0, 1], [0, 0]))
-        Store(store).put(NOTES, note)
-        described = worker(0).answer(Describe(0, 0, len(note), (2,)))
+        described = worker(0).answer(Describe(0, 0, (0, 1), (0, 1), (0, 0), (2,)))
         assert isinstance(described, Described)
         slot.resize(64)
         first = joined(1)

@@ -16,7 +16,6 @@ from stoker.collation import Collation, Form, is_stacked_in_place
 from stoker.dispatch.inquest import IN_A_ROW
 from stoker.epochs import Early, Epoch, ItemEpoch, Looked, ShardEpoch
 from stoker.memory import Inbox, Phase, Place, Store
-from stoker.memory.store import NOTES
 from stoker.scheduler.messages import Rows, Task, Trial
 from stoker.spec import Misfit, Spec
 from stoker.worker.describe import LOOK_FURTHER, leaves_open, merged
@@ -207,8 +206,7 @@ class Probe:
         assert isinstance(task.work, Rows | Trial)
         (place,) = self._units[task.work.first]
         shard = self._shards[place][0]
-        told = self._store.read(NOTES + place, answer.size)
-        self._specs[place] = pickle.loads(told) if told else []
+        self._specs[place] = pickle.loads(answer.specs) if answer.specs else []
         self._owners.pop(shard, None)
         if answer.is_open:
             self._owners[shard] = worker
@@ -239,7 +237,7 @@ class Probe:
             shard, progress = self._shards[place]
             steps = math.ceil(self._batches / len(self._shards))
             its = tuple(number for of, number in self.without if of == shard)
-            return Open(task.id, self._epoch.number, shard, progress, steps, NOTES + place, its)
+            return Open(task.id, self._epoch.number, shard, progress, steps, its)
         units = self._units[task.work.first : task.work.first + task.work.count]
         places = tuple(place for unit in units for place in unit)
         numbers = tuple(self._looked.numbers[place] for place in places)
@@ -250,19 +248,18 @@ class Probe:
         assert self._epoch is not None
         if self._looked is None:
             return Describe(task, self._epoch.number, without=tuple(self.without))
-        places = [0] if self._one else list(range(self._count()))
+        places = list(range(min(1, self._count()) if self._one else self._count()))
         places = [place for place in places if (-1, self._looked.numbers[place]) not in self.without]
         if self._look.skips:
             places = [place for place in places if self._size(place) != -1]
         elif raised := [place for place in places if self._size(place) == -1]:
             places = places[: max(1, places.index(raised[0]))]  # the first one tells of its error, if it raised
-        sizes = [max(0, self._size(place) or 0) for place in places]
-        numbers = [self._looked.numbers[place] for place in places]
-        note = pickle.dumps((numbers, places, sizes))
-        self._store.put(NOTES, note)
+        sizes = tuple(max(0, self._size(place) or 0) for place in places)
+        numbers = tuple(self._looked.numbers[place] for place in places)
         rows = self._looked.rows or (len(numbers),)
         further = self._wanted() < LOOK_FURTHER and self._may_look_further()
-        return Describe(task, self._epoch.number, len(note), rows, self._one, further, tuple(self.without))
+        its = numbers, tuple(places), sizes, rows
+        return Describe(task, self._epoch.number, *its, self._one, further, tuple(self.without))
 
     def made(self, task: Task, answer: Made) -> None:
         """A worker has made examples."""

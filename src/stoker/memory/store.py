@@ -13,8 +13,6 @@ from stoker.memory.parcel import unpack
 
 #: Bytes between one place and the next. A file may have 2**63.
 _APART = 1 << 40
-#: The first place of those for what is told of the examples.
-NOTES = 1 << 22
 
 
 class Store:
@@ -28,17 +26,13 @@ class Store:
         self._file = file
 
     def put(self, place: int, data: bytes) -> None:
-        """Put bytes, or a segment (see `parcel`), into a place; raises OSError where the system gives no memory."""
+        """Put a segment (see `parcel`) into a place; raises OSError where the system gives no memory."""
         view, offset = memoryview(data), 0
         while offset < len(data):
             offset += os.pwrite(self._file.fd, view[offset:], place * _APART + offset)
 
     def get(self, place: int, size: int) -> Any:
         """The object of a segment of so many bytes."""
-        return next(unpack(memoryview(self.read(place, size)), 1))
-
-    def read(self, place: int, size: int) -> bytearray:
-        """So many bytes of what lies in a place."""
         data = bytearray(size)
         view, offset = memoryview(data), 0
         while offset < size:
@@ -46,7 +40,7 @@ class Store:
             if not count:
                 raise AssertionError(f"place {place} is empty")
             offset += count
-        return data
+        return next(unpack(view, 1))
 
     def empty(self) -> None:
         """Give all memory back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, repeat
@@ -15,7 +14,6 @@ from stoker.collation import Form, Rule, is_stacked_in_place
 from stoker.errors import OptionError
 from stoker.memory import Phase, Store
 from stoker.memory.board import PHASE, SHARD
-from stoker.memory.store import NOTES
 from stoker.sources import ShardedSource
 from stoker.sources.marks import SKIP, Many
 from stoker.spec import Kind, Leaf, Misfit, Spec
@@ -145,18 +143,17 @@ class Describer:
         self._reader.example = None
         self._words[PHASE] = Phase.JOINING
         start, specs, kept = 0, list[Spec](), list[int]()
-        numbers, places, _ = self._noted(task)
         for rows in task.rows or (self._program.batch_size,) * LOOK_CALLS:
             some, first = examples[start : start + rows], start
             start += rows
             if first and len(some) < rows:
                 break
-            number = numbers[first] if numbers else 0
+            number = task.numbers[first] if task.numbers else 0
             self._writer.batch_seed = self._seeder.of_batch(task.epoch, number)
             batch = self._writer.collate(some)
             specs.append(loose(Spec.of(batch), scalars=True))
-            if is_even and places:
-                place = places[-1] + 1 + len(kept)
+            if is_even and task.places:
+                place = task.places[-1] + 1 + len(kept)
                 kept.append(self._maker.put(place, batch, self._program.memory_limit // 8))
         spec = merged(specs)
         return Form.of(spec, ["asis"] * len(spec.leaves)), tuple(kept)
@@ -168,14 +165,9 @@ class Describer:
         made = self._numbered(task)
         return weighed(made, repeat(True)) if self._program.weighs else made
 
-    def _noted(self, task: Describe) -> tuple[list[int], list[int], list[int]]:
-        """Numbers, places and sizes of the examples that are looked at."""
-        return pickle.loads(self._store.read(NOTES, task.note)) if task.note else ([], [], [])
-
     def _numbered(self, task: Describe) -> Iterator[Any]:
-        numbers, places, sizes = self._noted(task)
-        seeds = self._seeder.seeds(task.epoch, np.array(numbers, np.int64))
-        for number, place, size, seed in zip(numbers, places, sizes, seeds, strict=True):
+        seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
+        for number, place, size, seed in zip(task.numbers, task.places, task.sizes, seeds, strict=True):
             self._reader.example = number
             if size:
                 yield self._store.get(place, size)

@@ -66,7 +66,6 @@ class Open:
     Attributes:
         progress: where the shard is opened.
         steps: how many.
-        note: the place in the store for what these rows look like.
         without: numbers of examples that are left out. If there are any, the shard is closed again.
     """
 
@@ -75,7 +74,6 @@ class Open:
     shard: int
     progress: Progress
     steps: int
-    note: int
     without: tuple[int, ...] = ()
 
 
@@ -84,8 +82,9 @@ class Describe:
     """Find out what the examples look like.
 
     Attributes:
-        note: bytes of what the store tells at its first place for notes: the numbers of the examples that are looked
-            at, their places in the store, and the bytes that each takes there, 0 for one that must be made.
+        numbers: of the examples that are looked at.
+        places: where they lie in the store.
+        sizes: bytes that each takes there; 0 for one that must be made.
         rows: of the batches that they make.
         one: whether one example may be enough.
         further: whether others can be looked at, where these leave something open.
@@ -94,7 +93,9 @@ class Describe:
 
     task: int
     epoch: int = 0
-    note: int = 0
+    numbers: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
     one: bool = False
     further: bool = False
@@ -257,11 +258,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Opened:
-    """The answer to `Open`: whether the shard is open, and the bytes of the note; 0 when there is nothing to tell."""
+    """The answer to `Open`: whether the shard is open, and what its rows look like, pickled (or nothing)."""
 
     task: int
     is_open: bool
-    size: int
+    specs: bytes
 
 
 @dataclass(frozen=True)
@@ -367,8 +368,8 @@ def encode(message: Message) -> bytes:
             return _with_text(b"m", asdict(message))
         case Open():
             return _with_text(b"O", asdict(message))
-        case Opened():
-            return _with_text(b"o", asdict(message))
+        case Opened(task, is_open, specs):
+            return _with_text(b"o", {"task": task, "is_open": is_open}, specs)
         case Describe():
             return _with_text(b"D", asdict(message))
         case Described(task, pickled, collated):
@@ -420,7 +421,8 @@ def _decoded(data: bytes) -> Message:
             its = _tuples(_text(data)[0])
             return Open(**{**its, "progress": Progress(**its["progress"])})
         case b"o":
-            return Opened(**_text(data)[0])
+            text, specs = _text(data)
+            return Opened(**text, specs=specs)
         case b"M":
             return Make(**_tuples(_text(data)[0]))
         case b"m":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 from stoker.collation import Collation, is_stacked_in_place
-from stoker.memory import Phase, Store
+from stoker.memory import Phase
 from stoker.memory.board import PHASE
 from stoker.spec import Spec
 from stoker.worker.describe import loose
@@ -28,7 +27,6 @@ class Opener:
         writer: calls the user's collate function.
         steps: goes on with the shards.
         words: the worker's board.
-        store: where is told what the rows look like.
         passes: exceptions that break off a task which is done again.
     """
 
@@ -39,13 +37,12 @@ class Opener:
         writer: Writer,
         steps: Steps,
         words: memoryview,
-        store: Store,
         passes: tuple[type[BaseException], ...],
     ) -> None:
         self._program, self._reader, self._writer, self._steps = program, reader, writer, steps
-        self._words, self._store, self._passes = words, store, passes
+        self._words, self._passes = words, passes
 
-    def do(self, task: Open) -> tuple[bool, int]:
+    def do(self, task: Open) -> tuple[bool, bytes]:
         """Open it; returns what `Opened` tells."""
         made, is_open = list[Ahead](), False
         try:
@@ -58,7 +55,7 @@ class Opener:
             self._steps.keep(task.epoch, task.shard, made)
         else:  # what raised does so again in its turn
             self._steps.close(task.epoch, task.shard)
-        return is_open and not task.without, self._told(task, specs)
+        return is_open and not task.without, _told(specs)
 
     def _taken(self, task: Open, lane: Lane) -> tuple[list[Ahead], bool]:
         """The rows of its first steps; whether none of them raised."""
@@ -121,11 +118,9 @@ class Opener:
                 spec = spec.widened(example)
         return spec, len(ahead.examples)
 
-    def _told(self, task: Open, specs: list[tuple[Spec, int]]) -> int:
-        import cloudpickle
 
-        if not specs:
-            return 0
-        told = cloudpickle.dumps(specs, protocol=pickle.HIGHEST_PROTOCOL)
-        self._store.put(task.note, told)
-        return len(told)
+def _told(specs: list[tuple[Spec, int]]) -> bytes:
+    import cloudpickle
+
+    told: bytes = cloudpickle.dumps(specs, protocol=5) if specs else b""
+    return told

@@ -82,7 +82,7 @@ class Runner:
         self._numbered = Numbered(program, reader, writer, seeder, store)
         self._steps = Steps(program, reader, writer, seeder, words, passes, store)
         self._maker = Maker(program, reader, writer, seeder, store, passes)
-        self._opener = Opener(program, reader, writer, self._steps, words, store, passes)
+        self._opener = Opener(program, reader, writer, self._steps, words, passes)
         self._describer = Describer(program, reader, writer, seeder, words, self._maker, store)
         self._epoch: int | None = None
         self._turns, self._used = turns, program
