@@ -73,14 +73,14 @@ def batches_in_the_trainer() -> None:
 
 def a_row_in_a_worker() -> None:
     source = CASES["d"].make(BATCH)
-    slot, inbox = Slot.create("slot"), Inbox.create("inbox")
+    slots, inboxes = [Slot.create(name) for name in ("slot", "store")], [Inbox.create("inbox") for _ in range(2)]
     program = Program(source, None, False, 0, BATCH, BATCH, Collation(), 0, 1 << 30)
     seeder = Seeder(0, None)
     turns = Turns(program, [], None, seeder)
-    runner = Runner(program, [slot], [inbox], seeder, unseen(), fork=Fork(), turns=turns)
-    described = runner.answer(Describe(0))
+    runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), turns=turns)
+    described = runner.answer(Describe(0, 0, numbers=(0,), places=(0,), sizes=(0,), rows=(BATCH,), one=True))
     assert isinstance(described, Described)
-    slot.resize(Layout.of(pickle.loads(described.pickled).spec.leaves, BATCH).nbytes)
+    slots[0].resize(Layout.of(pickle.loads(described.pickled).spec.leaves, BATCH).nbytes)
     runner.learn(FormKnown(described.pickled))
     work = Work(1, 0, 0, 0, BATCH, False, False, BATCH, np.arange(BATCH))
     for together in (1, 4, 32):
