@@ -225,3 +225,49 @@ def test_examples_that_are_left_out_are_so_among_the_first_too(workers: int) -> 
         came = [int(one.max()) + 1 if one.size else 0 for batch in loader for one in batch]
         skipped = sorted(one.example for one in loader.stats().skipped)
     assert (came, skipped) == (expected, [0, 3, 20])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("broken", [(3, 9), (7,), (0, 1, 2, 3), (23,)])
+def test_a_function_gets_none_twice_where_some_are_left_out(broken: tuple[int, ...], workers: int) -> None:
+    def odd(number: int) -> Any:
+        if number in broken:
+            raise KeyError(number)
+        return number
+
+    with stoker.Loader(
+        range(24), batch_size=4, transform=odd, collate=np.array, on_error="skip", workers=workers
+    ) as loader:
+        came = [number for batch in loader for number in batch.tolist()]
+        skipped = sorted(one.example for one in loader.stats().skipped)
+    assert (came, skipped) == ([n for n in range(24) if n not in broken], [*broken])
+
+
+@pytest.mark.parametrize("how", ["map", "iterable"])
+def test_a_function_gets_the_examples_before_one_that_raises(how: str, tmp_path: Path) -> None:
+    def raising(number: int) -> Any:
+        if number == 6:
+            raise KeyError(number)
+        return np.array([number])
+
+    its = dict(sources(tmp_path / "notes", raising))[how]
+    with stoker.Loader(batch_size=4, collate=np.concatenate, workers=2, **its) as loader:
+        batches = iter(loader)
+        assert next(batches).tolist() == [0, 1, 2, 3]
+        with pytest.raises(stoker.WorkerError, match=r"example 6 \(epoch 0, batch 1"):
+            next(batches)
+
+
+class Pair(tuple[int, int]):
+    """A pickled one comes back as another."""
+
+    def __new__(cls, *parts: int) -> Pair:
+        return super().__new__(cls, parts)
+
+
+def test_a_function_gets_what_was_made_where_its_pickle_is_another() -> None:
+    def sums(examples: list[Any]) -> Any:
+        return np.array([left + right for left, right in examples])
+
+    with stoker.Loader(range(8), batch_size=4, transform=lambda n: Pair(n, 1), collate=sums, workers=2) as loader:
+        assert [batch.tolist() for batch in loader] == [[1, 2, 3, 4], [5, 6, 7, 8]]

@@ -16,6 +16,7 @@ from stoker.collation import Collation, Form, is_stacked_in_place
 from stoker.dispatch.inquest import IN_A_ROW
 from stoker.epochs import Early, Epoch, ItemEpoch, Looked, ShardEpoch
 from stoker.memory import Inbox, Phase, Place, Store
+from stoker.memory.store import BATCHES
 from stoker.scheduler.messages import Rows, Task, Trial
 from stoker.spec import Misfit, Spec
 from stoker.worker.describe import LOOK_FURTHER, leaves_open, merged
@@ -298,7 +299,7 @@ class Probe:
         batches, start = dict[int, tuple[int, int, int]](), 0
         for number, (rows, size) in enumerate(zip(looked.rows, collated, strict=False)):
             if size:
-                batches[looked.numbers[start]] = rows, self._count() + number, size
+                batches[looked.numbers[start]] = rows, BATCHES + number, size
             start += rows
         return Early(made, batches, len(looked.rows))
 

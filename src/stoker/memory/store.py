@@ -13,6 +13,8 @@ from stoker.memory.parcel import unpack
 
 #: Bytes between one place and the next. A file may have 2**63.
 _APART = 1 << 40
+#: The first place of those for what the user's function makes of batches.
+BATCHES = 1 << 22
 
 
 class Store:

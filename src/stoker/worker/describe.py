@@ -14,9 +14,10 @@ from stoker.collation import Form, Rule, is_stacked_in_place
 from stoker.errors import OptionError
 from stoker.memory import Phase, Store
 from stoker.memory.board import PHASE, SHARD
+from stoker.memory.store import BATCHES
 from stoker.sources import ShardedSource
 from stoker.sources.marks import SKIP, Many
-from stoker.spec import Kind, Leaf, Misfit, Spec
+from stoker.spec import Kind, Leaf, Misfit, Spec, plain
 from stoker.worker.lanes import Lanes
 from stoker.worker.likeness import Kinds
 from stoker.worker.making import Maker
@@ -152,9 +153,9 @@ class Describer:
             self._writer.batch_seed = self._seeder.of_batch(task.epoch, number)
             batch = self._writer.collate(some)
             specs.append(loose(Spec.of(batch), scalars=True))
-            if is_even and task.places:
-                place = task.places[-1] + 1 + len(kept)
-                kept.append(self._maker.put(place, batch, self._program.memory_limit // 8))
+            is_whole = is_even and task.places[first:start] == tuple(range(first, start))  # none is left out
+            place, most = BATCHES + len(kept), self._program.memory_limit // 8
+            kept.append(self._maker.put(place, plain(batch), most) if is_whole else 0)
         spec = merged(specs)
         return Form.of(spec, ["asis"] * len(spec.leaves)), tuple(kept)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stoker.memory import Store
-from stoker.memory.parcel import pack
+from stoker.memory.parcel import pack, unpack
 from stoker.sources.marks import Many
 from stoker.spec import plain
 from stoker.worker.messages import Indices, Make
@@ -77,10 +77,13 @@ class Maker:
         return self._items(numbers, places, seeds) if self._has_items else self._reader.indexed(numbers, seeds)
 
     def put(self, place: int, value: Any, most: int) -> int:
-        """Put something into the store; returns the bytes that it takes there, or 0 if it cannot be sent."""
+        """Put something into the store; returns the bytes that it takes there, or 0 if it cannot be sent.
+
+        That is so too if it comes back as something else: a tuple whose class has a `__new__` of its own, say.
+        """
         with contextlib.suppress(Exception):  # an open file in it, or no memory is left: it is made again
             segment = pack(self._sent(value))
-            if len(segment) <= most:
+            if len(segment) <= most and (self._is_taken_apart or pack(next(unpack(memoryview(segment), 1))) == segment):
                 self._store.put(place, segment)
                 return len(segment)
         return 0
@@ -90,7 +93,7 @@ class Maker:
         return Many([self._reader.keep(example) for example in output.examples]) if type(output) is Many else output
 
     def _sent(self, value: Any) -> Any:
-        """What is pickled of it. A container of the user's that is taken apart here cannot come back as another."""
+        """What is pickled of it: plain containers, but for a function of the user's, which gets what was made."""
         if type(value) is Many:
             return Many([self._sent(example) for example in value.examples])
         return plain(value) if self._is_taken_apart else value
