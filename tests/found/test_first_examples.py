@@ -271,3 +271,17 @@ def test_a_function_gets_what_was_made_where_its_pickle_is_another() -> None:
 
     with stoker.Loader(range(8), batch_size=4, transform=lambda n: Pair(n, 1), collate=sums, workers=2) as loader:
         assert [batch.tolist() for batch in loader] == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("how", ["map", "generator"])
+def test_a_function_that_draws_numbers_is_seeded_in_the_first_batches_too(how: str, tmp_path: Path) -> None:
+    def noisy(examples: list[Any]) -> Any:
+        return np.concatenate(examples) + np.random.randint(1_000) + random.randrange(1_000)
+
+    came = []
+    for workers in (0, 1, 2):
+        np.random.seed(workers)
+        its = dict(sources(tmp_path / "notes", row))[how]
+        with stoker.Loader(batch_size=8, collate=noisy, workers=workers, **its) as loader:
+            came.append([batch.tolist() for batch in loader])
+    assert came[0] == came[1] == came[2]

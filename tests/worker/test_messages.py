@@ -78,7 +78,7 @@ messages = st.one_of(
     st.builds(Join, tasks, small, small, flag),
     st.builds(Leave, tasks),
     st.builds(Hello),
-    st.builds(Described, tasks, st.binary(), numbers),
+    st.builds(Described, tasks, st.binary(), numbers, flag),
     st.builds(Finished, tasks, seconds, dims),
     st.builds(Finished, tasks, seconds, dims, small, flag, flag, progress),
     st.builds(Finished, tasks, seconds, dims, small, flag, flag, progress, skipped, tasks),

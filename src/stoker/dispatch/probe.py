@@ -274,6 +274,7 @@ class Probe:
 
     def described(self, answer: Described) -> None:
         """A worker has looked at them."""
+        self.draws = self.draws or answer.draws
         if not answer.pickled:
             self._is_open = not self._one
             self._one = False

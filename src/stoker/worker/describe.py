@@ -125,10 +125,12 @@ class Describer:
             is_told = not kinds or not any(leaf.untold for leaf in kinds.commonest().leaves)
             if number >= (LOOK if is_told else LOOK_FURTHER):
                 break
-        if task.further and not (kinds and is_told):
-            return None
         if kinds:
-            return kinds.commonest()
+            spec = kinds.commonest()
+            is_undecided = not whole and is_stacked_in_place(spec, _suited(collation.rules, spec))  # too few agree
+            return None if task.further and (is_undecided or not is_told) else spec
+        if task.further:
+            return None
         if not misfits:
             raise SourceChanged(self._nothing())
         first, self._reader.shard, self._reader.example = misfits[0]
@@ -136,6 +138,7 @@ class Describer:
 
     def _of_function(self, task: Describe) -> tuple[Form, tuple[int, ...]]:
         """Of batches as the function gets them: it may take no others, and how many rows it makes only it knows."""
+        self._seeder.seed_for_now()
         made = list(self._made(task))
         examples = list(outputs(made))
         if not examples:
@@ -152,6 +155,7 @@ class Describer:
             number = task.numbers[first] if task.numbers else 0
             self._writer.batch_seed = self._seeder.of_batch(task.epoch, number)
             batch = self._writer.collate(some)
+            self._seeder.made(self._writer.batch_seed)
             specs.append(loose(Spec.of(batch), scalars=True))
             is_whole = is_even and task.places[first:start] == tuple(range(first, start))  # none is left out
             place, most = BATCHES + len(kept), self._program.memory_limit // 8

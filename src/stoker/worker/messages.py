@@ -270,12 +270,14 @@ class Described:
     """The answer to `Describe`: the pickled form; empty when more examples must be looked at.
 
     Attributes:
-        collated: bytes of what the user's function made of each batch, in the store behind the examples.
+        collated: bytes of what the user's function made of each batch, in the store behind the examples; 0 if nothing.
+        draws: the function drew from NumPy's global state.
     """
 
     task: int
     pickled: bytes
     collated: tuple[int, ...] = ()
+    draws: bool = False
 
 
 @dataclass(frozen=True)
@@ -372,8 +374,8 @@ def encode(message: Message) -> bytes:
             return _with_text(b"o", {"task": task, "is_open": is_open}, specs)
         case Describe():
             return _with_text(b"D", asdict(message))
-        case Described(task, pickled, collated):
-            return _with_text(b"d", {"task": task, "collated": collated}, pickled)
+        case Described(task, pickled, collated, draws):
+            return _with_text(b"d", {"task": task, "collated": collated, "draws": draws}, pickled)
         case FormKnown(pickled, draws):
             return (b"N" if draws else b"S") + pickled
         case Leave(epoch):
@@ -429,7 +431,7 @@ def _decoded(data: bytes) -> Message:
             return Made(**_tuples(_text(data)[0]))
         case b"d":
             text, pickled = _text(data)
-            return Described(text["task"], pickled, tuple(text["collated"]))
+            return Described(text["task"], pickled, tuple(text["collated"]), text["draws"])
         case b"S" | b"N":
             return FormKnown(data[1:], data[:1] == b"N")
         case b"L":

@@ -177,8 +177,12 @@ class Runner:
 
         if not isinstance(self._program.source, ShardedSource):
             self._reader.without = frozenset(number for _, number in task.without)
-        form, collated = self._describer.form(task)
-        return Described(task.task, b"" if form is None else cloudpickle.dumps(form, protocol=5), collated)
+        try:
+            form, collated = self._describer.form(task)
+        finally:
+            self._seeder.settle()
+        pickled = b"" if form is None else cloudpickle.dumps(form, protocol=5)
+        return Described(task.task, pickled, collated, self._seeder.draws)
 
     def _failure(self, task: int, error: BaseException) -> Failure:
         self._fork.leave()
