@@ -50,3 +50,39 @@ def test_a_dataset_keeps_its_loader_and_lets_go_of_it() -> None:
     del loader, dataset
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("options", [{}, {"pad_remainder": True}], ids=["plain", "padded"])
+def test_a_loader_made_within_a_function_ends_with_the_outer_dataset(options: dict[str, Any]) -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def inner(_: Any) -> Any:
+        loader = stoker.Loader([(row, row) for row in ROWS], batch_size=3, workers=0, **options)
+        alive.append(weakref.ref(loader))
+        return loader.to_tf()
+
+    dataset = tf.data.Dataset.range(2).flat_map(inner)
+    assert len(list(dataset)) == 6
+    del dataset
+    gc.collect()
+    assert [loader() for loader in alive] == [None] * len(alive)
+
+
+def test_a_loader_made_within_tensorflows_function_ends_with_it() -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def run() -> float:
+        @tf.function
+        def total() -> Any:
+            loader = stoker.Loader(ROWS, batch_size=4, workers=0)
+            alive.append(weakref.ref(loader))
+            found = tf.constant(0.0, tf.float64)
+            for batch in loader.to_tf():
+                found += tf.reduce_sum(batch)
+            return found
+
+        return float(total())
+
+    assert run() == 28.0
+    gc.collect()
+    assert [loader() for loader in alive] == [None] * len(alive)

@@ -111,22 +111,27 @@ def _scale(loader: Loader, deal: Deal | None, sums: bool | None) -> dict[int, fl
 
 def _for_keras(made: Any, loader: Loader, form: Form) -> Any:
     """`made`, whose last batch is filled up, giving Keras' own loops what they can count with; see `padded`."""
+    made.__class__ = _padded(made.__class__)
+    made._stoker_loader, made._stoker_form, made._stoker_others = loader, form, {}
+    return made
 
-    class Padded(type(made)):  # type: ignore[misc]  # of a class that is known only here
+
+@cache
+def _padded(kind: Hashable) -> Any:
+    class Padded(kind):  # type: ignore[valid-type, misc]  # of a class that is known only here
         def __iter__(self) -> Any:
+            loader = self._stoker_loader
             wanted = padded.of_keras_loop(loader, sys._getframe(1))
             if wanted is None:
                 return super().__iter__()
             if wanted not in self._stoker_others:
                 deal, sums = wanted
                 outline = loader._stations.outline(deal)
-                other = dataset(loader, form, outline, serialized=False, deal=deal, sums=sums)
+                other = dataset(loader, self._stoker_form, outline, serialized=False, deal=deal, sums=sums)
                 self._stoker_others[wanted] = other
             return iter(self._stoker_others[wanted])
 
-    made.__class__ = Padded
-    made._stoker_others = {}
-    return made
+    return Padded
 
 
 def _elements(form: Form, iterators: Iterators | Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
@@ -311,8 +316,14 @@ def _zip(function: Callable[[_Place, Any], Any], tree: Any, values: Any) -> Any:
 
 def _never_ending(made: Any) -> Any:
     """`made`, refusing to be read by `evaluate` without a number of steps: it would never come back."""
+    made.__class__ = _refusing(made.__class__)
+    return made
 
-    class NeverEnding(type(made)):  # type: ignore[misc]  # of a class that is known only here
+
+# Classes of datasets hold no Loader: TensorFlow keeps each class that it has looked at, for the whole process.
+@cache
+def _refusing(kind: Hashable) -> Any:
+    class NeverEnding(kind):  # type: ignore[valid-type, misc]  # likewise
         def __iter__(self) -> Any:
             frame = sys._getframe(1)
             for _ in range(12):
@@ -327,25 +338,28 @@ def _never_ending(made: Any) -> Any:
                 frame = frame.f_back
             return super().__iter__()
 
-    made.__class__ = NeverEnding
-    return made
+    return NeverEnding
 
 
 def _counted(made: Any, loader: Loader) -> Any:
     """`made`, telling the loader how many elements an eager loop over it takes."""
+    made.__class__ = _telling(made.__class__)
+    made._stoker_loader = loader
+    return made
 
-    class Counted(type(made)):  # type: ignore[misc]  # of a class that is known only here
+
+@cache
+def _telling(kind: Hashable) -> Any:
+    class Counted(kind):  # type: ignore[valid-type, misc]  # likewise
         def __iter__(self) -> Any:
             listen_for_interrupts()
             iterator = super().__iter__()
             if _tensorflow().executing_eagerly():
-                kind: Any = type(iterator)
-                iterator.__class__ = _counting(kind)
-                iterator._stoker_loader = loader
+                iterator.__class__ = _counting(iterator.__class__)
+                iterator._stoker_loader = self._stoker_loader
             return iterator
 
-    made.__class__ = Counted
-    return made
+    return Counted
 
 
 @cache
