@@ -19,7 +19,7 @@ def _state() -> Iterator[None]:
     np.random.set_state(before)
 
 
-# Functions of their own: NumPy's bound methods hold its global generator, which is then kept as an object of the user's.
+# Functions of their own: NumPy's bound methods hold its global generator, which is then kept as one of the user's.
 _USES: dict[str, Callable[[], Any]] = {
     "nothing": lambda: 0.0,
     "a draw": lambda: np.random.rand(),

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import optree
 
-from stoker.collation import Collation, Form, Pad
-from stoker.spec import Kind, Spec, plain
+from stoker.collation import Collation, Form, Pad, Rule
+from stoker.spec import Kind, Leaf, Spec, plain
 from stoker.values import PYTHON_NUMBERS, STRING, Misfit, canonical
 from stoker.worker.fitting import MisfitAt, fitting, too_long
 
@@ -50,7 +50,7 @@ class Likeness:
 
     def __init__(self, form: Form) -> None:
         self._spec = form.spec
-        self._leaves = [
+        self._leaves: list[tuple[Leaf, Rule, Any]] = [
             (leaf, rule, None if leaf.shape else _NUMBERS.get(leaf.dtype))
             for leaf, rule in zip(form.spec.leaves, form.rules, strict=True)
         ]
