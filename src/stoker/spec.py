@@ -205,6 +205,11 @@ class Spec:
             and all(len(path) == 1 for path in self.tree.paths())
         )
 
+    def flat_keys(self) -> list[Any] | None:
+        """The keys in the order of the leaves, if an example is a plain dict of leaves."""
+        is_flat = self.tree.type is dict and all(len(path) == 1 for path in self.tree.paths())
+        return self.tree.entries() if is_flat and self.tree.num_children == len(self.leaves) else None
+
     def flatten(self, example: Any) -> list[Any]:
         """The values at the leaves; raises `Misfit` when the structure is another."""
         if example is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
+from collections.abc import Iterator
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,56 @@ def test_views_of_a_buffer_wait_for_their_turn_unchanged(on_error: Any, collate:
     with stoker.Loader(source, batch_size=3, workers=0, **options) as loader:
         came = [int(number) for batch in loader for number in batch[:, 0]]
     assert sorted(came) == list(range(60))
+
+
+class Lazy:
+    """Fills one buffer for each example, and reads it when the examples that are made of it are asked for."""
+
+    def __init__(self) -> None:
+        self.buffer: Any = None
+
+    def __call__(self, number: int) -> stoker.Many:
+        if self.buffer is None:
+            self.buffer = np.zeros(1)
+        self.buffer[:] = number
+        return stoker.Many(self.parts())
+
+    def parts(self) -> Iterator[Any]:
+        for _ in range(4):
+            yield self.buffer
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("collate", ["stack", "pad"])
+def test_a_generator_of_many_examples_does_not_see_what_other_examples_fill(on_error: Any, collate: str) -> None:
+    source = stoker.from_generator(lambda shard: iter(shard.split(range(30))), shards=5)
+    options: dict[str, Any] = {"transform": Lazy(), "collate": collate, "on_error": on_error}
+    with stoker.Loader(source, batch_size=3, workers=0, **options) as loader:
+        came = Counter(int(number) for batch in loader for number in batch[:, 0])
+    assert came == Counter(4 * list(range(30)))
+
+
+def test_an_endless_generator_of_many_examples_is_read_as_it_is_needed() -> None:
+    source = stoker.from_generator(lambda shard: iter(range(1)), shards=1)
+    with stoker.Loader(source, batch_size=900, transform=lambda number: stoker.Many(count()), workers=0) as loader:
+        came = [int(number) for batch in islice(loader, 4) for number in batch]
+    assert came == list(range(3600))
+
+
+class Failing:
+    """The third of the examples that are made of one raises."""
+
+    def __call__(self, number: int) -> stoker.Many:
+        return stoker.Many(10 * number + 30 // (2 - part) for part in range(3))
+
+
+def test_what_a_generator_of_many_examples_raises_comes_in_its_turn() -> None:
+    source = stoker.from_generator(lambda shard: iter(range(2)), shards=1)
+    with stoker.Loader(source, batch_size=1, transform=Failing(), workers=0) as loader:
+        batches = iter(loader)
+        assert [int(next(batches)[0]), int(next(batches)[0])] == [15, 30]
+        with pytest.raises(stoker.WorkerError, match="ZeroDivisionError"):
+            next(batches)
 
 
 @pytest.mark.parametrize("source", ["generator", "transform", "many"])

@@ -26,7 +26,9 @@ class Many:
     """Returned by a transform, it puts several examples in the place of one, in this order.
 
     Args:
-        examples: a list, or a generator, which is read as far as a batch needs it.
+        examples: a list, or a generator. Before the transform is called again, up to 1,024 examples or 16 MiB of what
+            is left of a generator are made; the rest of a longer one is made as batches need it, so it must not read
+            what other calls of the transform write to.
 
     Example:
         >>> import stoker

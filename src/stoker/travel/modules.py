@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader, FrozenImporter, PathFinder
 from types import FrameType, FunctionType
 from typing import Any
@@ -41,7 +40,7 @@ class Modules:
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
-        self._running = set(_running())
+        self._running = _running()
 
     def is_importable(self, name: str) -> bool:
         """Whether a fresh interpreter with this one's `sys.path` finds the module `name`, in the same file.
@@ -73,14 +72,17 @@ class Modules:
         return _is_in_place(spec, parent) or _is_found(name, spec, parent)
 
 
-def _running() -> Iterator[int]:
+def _running() -> set[int]:
     """The global variables of the modules whose code runs at this moment, in any thread, by id."""
-    for frame in sys._current_frames().values():
-        inner: FrameType | None = frame
-        while inner is not None:
-            if inner.f_code.co_name == "<module>":
-                yield id(inner.f_globals)
-            inner = inner.f_back
+    found = set()
+    frames: list[FrameType | None] = [*sys._current_frames().values()]
+    while frames:  # which is empty in the end: a frame that is kept keeps all that its callers hold
+        frame = frames.pop()
+        if frame is not None:
+            if frame.f_code.co_name == "<module>":
+                found.add(id(frame.f_globals))
+            frames.append(frame.f_back)
+    return found
 
 
 def _is_in_place(spec: Any, parent: str) -> bool:

@@ -44,8 +44,7 @@ class Assembler:
     def __init__(self, spec: Spec, rules: Sequence[Rule], function: Callable[[list[Any]], Any] | None) -> None:
         self._spec, self._function = spec, function
         self._whole = bool(rules) and rules[0] == "asis"
-        is_flat = spec.tree.type is dict and all(len(path) == 1 for path in spec.tree.paths())
-        self._keys = spec.tree.entries() if is_flat and spec.tree.num_children == len(spec.leaves) else None
+        self._keys = spec.flat_keys()
         self._joins = [_join(leaf, rule) for leaf, rule in zip(spec.leaves, rules, strict=True)]
 
     def blocks(self, examples: list[Any]) -> list[Block]:

@@ -6,6 +6,7 @@ code may fill the same arrays again for the next one, and large examples should 
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import numpy.typing as npt
@@ -32,16 +33,15 @@ class Rows:
         self._columns = [_column(leaf, column) for leaf, column in zip(spec.leaves, columns, strict=True)]
         # A tuple of leaves, by far the commonest example, needs no flattening.
         self._flat = len(spec.leaves) if spec.is_flat_tuple() else -1
+        self._keys = len(keys) if (keys := spec.flat_keys()) else -1
+        self._get: Any = itemgetter(*keys) if keys else None
 
     def write(self, row: int, example: Any, position: int = 0) -> None:
         """Write an example to a row; raises `MisfitAt` with this position."""
         if type(example) is tuple and len(example) == self._flat:
             values: Any = example
         else:
-            try:
-                values = self._spec.flatten(example)
-            except Misfit as misfit:
-                raise MisfitAt(position, misfit) from None
+            values = self._values(example, position)
         for (rows, shape, dtype, number, scalar, leaf), value in zip(self._columns, values):  # noqa: B905  (quicker)
             kind = type(value)
             if kind is ndarray:
@@ -60,6 +60,18 @@ class Rows:
                 rows[row][...] = fitted
             else:
                 rows[row] = fitted
+
+    def _values(self, example: Any, position: int) -> Any:
+        """What stands at the leaves."""
+        if type(example) is dict and len(example) == self._keys:
+            try:
+                return self._get(example) if self._keys > 1 else [self._get(example)]
+            except KeyError:
+                pass  # told by what follows
+        try:
+            return self._spec.flatten(example)
+        except Misfit as misfit:
+            raise MisfitAt(position, misfit) from None
 
 
 def _column(leaf: Leaf, column: npt.NDArray[Any]) -> tuple[Any, ...]:

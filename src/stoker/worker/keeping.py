@@ -20,6 +20,7 @@ from typing import Any
 from weakref import getweakrefcount
 
 import numpy as np
+from numpy import ndarray
 
 from stoker.memory import is_bundled
 from stoker.sources.marks import SKIP, Many
@@ -60,7 +61,7 @@ class Keeper:
     def _kept(self, value: Any, most: int) -> Any:
         """The example, or a part of it; `most`: its reference count if nobody else refers to it, 0 if somebody may."""
         kind = type(value)
-        if kind is np.ndarray:
+        if kind is ndarray:
             if value.nbytes < _SMALL and not value.dtype.hasobject:
                 return value.copy()
             return value if getrefcount(value) <= most and _is_safe(value) else self._copied(value)
@@ -68,10 +69,18 @@ class Keeper:
             inner = _counts.part if getrefcount(value) <= most else 0
             return tuple([part if type(part) in _FROZEN else self._kept(part, inner) for part in value])
         if kind is dict:
-            inner, named = _counts.part if getrefcount(value) <= most else 0, {}
+            inner, named = -1, {}
             for key in value:  # items() would count as one more who refers to the values
                 part = value[key]
-                named[key] = part if type(part) in _FROZEN else self._kept(part, inner)
+                kind = type(part)
+                if kind in _FROZEN:
+                    named[key] = part
+                elif kind is ndarray and part.nbytes < _SMALL and not part.dtype.hasobject:  # commonest, so it is here
+                    named[key] = part.copy()
+                else:
+                    if inner < 0:
+                        inner = _counts.part if getrefcount(value) <= most else 0
+                    named[key] = self._kept(part, inner)
             return named
         if kind in _FROZEN:
             return value

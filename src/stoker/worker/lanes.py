@@ -8,9 +8,11 @@ import logging
 import pickle
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import optree
 
 from stoker.memory.board import EXAMPLE, PHASE, Phase
 from stoker.plan.permutation import mix, mix_array
@@ -29,6 +31,22 @@ _END = object()
 #: Ended shards that are remembered: more than steps can be asked for ahead.
 _ENDED = 256
 _BLOCK = 256  # seeds that are worked out at once
+#: Of a `Many`, so many examples and bytes are made before other user code runs. The rest of a longer one, which may be
+#: endless, is made as it is needed.
+_AHEAD, _AHEAD_BYTES = 1024, 16 << 20
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """Stands for an output of a `Many` that raised."""
+
+    error: BaseException
+
+
+def _weight(output: Any) -> int:
+    """About how many bytes an output takes."""
+    leaves = optree.tree_leaves(output)
+    return sum(len(leaf) if isinstance(leaf, str | bytes) else getattr(leaf, "nbytes", 64) for leaf in leaves)
 
 
 class Lane:
@@ -44,6 +62,7 @@ class Lane:
         numbers: of the examples, in the order of `raws`; None where they are counted from 0.
         without: numbers of examples that are left out, because they kill workers.
         keep: what is done to an output of a `Many` before the next one is made.
+        keep_ahead: what is done to one that waits while other user code runs.
         skip: called with the number of an example that raised, to be left out, and the error.
 
     Attributes:
@@ -62,9 +81,11 @@ class Lane:
         numbers: Sequence[int] | None = None,
         without: frozenset[int] = frozenset(),
         keep: Callable[[Any], Any],
+        keep_ahead: Callable[[Any], Any],
         skip: Callable[[int, BaseException], None],
     ) -> None:
-        self._keep = keep
+        self._keep, self._keep_ahead = keep, keep_ahead
+        self._ahead: deque[Any] = deque()
         self._words, self._numbers, self._without, self._skip = words, numbers, without, skip
         self.came: list[int] = []
         self._raws, self._transform, self._own_state, self._name = raws, transform, own_state, name
@@ -111,6 +132,7 @@ class Lane:
             self._is_putting = True
             put(output)
             self._is_putting = False
+        self._make_ahead()
         return len(self.came)
 
     def progress(self) -> Progress:
@@ -127,6 +149,7 @@ class Lane:
     def close(self) -> None:
         """Let go of the user's iterator."""
         self._many = None
+        self._ahead.clear()
         raws, self._raws = self._raws, _nothing()
         try:
             raws.close()
@@ -157,10 +180,30 @@ class Lane:
     def _next_of_many(self) -> Any:
         assert self._many is not None
         try:
+            if self._ahead:
+                output = self._ahead.popleft()
+                if type(output) is _Raised:
+                    raise output.error
+                return output
             return self._keep(next(self._many, _END))
         except BaseException as error:
             self._skip(self._number(self._raw - 1), error)
             return _END
+
+    def _make_ahead(self) -> None:
+        """Make what is left of a `Many`: a generator may look at what the transform fills for the next example."""
+        room = _AHEAD_BYTES - sum(map(_weight, self._ahead))
+        while self._many is not None and len(self._ahead) < _AHEAD and room > 0:
+            try:
+                output = self._keep_ahead(next(self._many, _END))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # it is raised when its turn comes
+                output, self._many = _Raised(error), iter(())
+            if output is _END:
+                return
+            self._ahead.append(output)
+            room -= _weight(output)
 
     def _pulled(self) -> tuple[Any, int]:
         """The next raw example, and its seed."""
@@ -285,6 +328,7 @@ class Lanes:
             words=self._words,
             without=without,
             keep=keep,
+            keep_ahead=self._reader.keep,
             skip=self._reader.skip,
         )
 
@@ -299,6 +343,7 @@ class Lanes:
             numbers=numbers,
             without=self._reader.without,
             keep=self._reader.keep,
+            keep_ahead=self._reader.keep,
             skip=self._reader.skip,
         )
 

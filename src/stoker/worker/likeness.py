@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import optree
 
-from stoker.collation import Collation, Form, Pad
-from stoker.spec import Kind, Spec, plain
-from stoker.values import STRING, Misfit, canonical
+from stoker.collation import Collation, Form, Pad, Rule
+from stoker.spec import Kind, Leaf, Spec, plain
+from stoker.values import PYTHON_NUMBERS, STRING, Misfit, canonical
 from stoker.worker.fitting import MisfitAt, fitting, too_long
 
+#: Python's numbers, by the dtype that they have.
+_NUMBERS = {dtype: number for number, dtype in PYTHON_NUMBERS.items()}
 #: What raises nothing when it is read.
 _SETTLED = np.ndarray, np.generic, str, bytes, int, float, complex
 
@@ -48,12 +50,17 @@ class Likeness:
 
     def __init__(self, form: Form) -> None:
         self._spec = form.spec
-        self._leaves = tuple(zip(form.spec.leaves, form.rules, strict=True))
+        self._leaves: list[tuple[Leaf, Rule, Any]] = [
+            (leaf, rule, None if leaf.shape else _NUMBERS.get(leaf.dtype))
+            for leaf, rule in zip(form.spec.leaves, form.rules, strict=True)
+        ]
 
     def taken(self, example: Any) -> Any:
         """The example, its parts read once; raises `Misfit` if it is not like the others, or what a part raises."""
         values = self._spec.flatten(example)
-        for place, ((leaf, rule), value) in enumerate(zip(self._leaves, values, strict=True)):
+        for place, ((leaf, rule, number), value) in enumerate(zip(self._leaves, values, strict=True)):
+            if type(value) is number and (number is not int or -(2**63) <= value < 2**63):
+                continue
             if type(value) is np.ndarray and value.shape == leaf.shape and value.dtype == leaf.dtype != STRING:
                 continue
             values[place] = value = _read(value)
