@@ -285,3 +285,19 @@ def test_a_function_that_draws_numbers_is_seeded_in_the_first_batches_too(how: s
         with stoker.Loader(batch_size=8, collate=noisy, workers=workers, **its) as loader:
             came.append([batch.tolist() for batch in loader])
     assert came[0] == came[1] == came[2]
+
+
+def _skips_then_raises(number: int) -> Any:
+    if number == 5:
+        raise LookupError("five")
+    return stoker.SKIP if number < 5 else [float(number)] * (number % 3 + 1)
+
+
+@pytest.mark.parametrize("collate", ["pad", "ragged", "stack"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_behind_examples_that_are_all_left_out_is_told(collate: Any, workers: int) -> None:
+    loader = stoker.Loader(
+        list(range(40)), batch_size=8, collate=collate, transform=_skips_then_raises, workers=workers
+    )
+    with loader, pytest.raises(LookupError, match="example 5"):
+        list(loader)

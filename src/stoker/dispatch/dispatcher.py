@@ -480,7 +480,7 @@ class Dispatcher(Streams):
                 self._events += [Closed(_PROBE), Released(command.slot)]
                 self._end_round()
                 return
-            case Fail(reason=Told(failure=Failure(kind="source"))) if self._probe.look_further():
+            case Fail(reason=Told(failure=Failure(kind="source"))) if self._probe.found_none():
                 """Whoever waits asks again."""
             case Fail(reason=Killed(_, Death(place=place))) if self._skips and self._probe.leave_out(place):
                 """Likewise."""

@@ -90,6 +90,7 @@ class Probe:
         self._describes = look.skips and look.collation.function is None  # whether no shards are opened
         self._is_open = False  # whether what was looked at leaves something open
         self._is_stale = False  # whether the epoch will not be what it is now
+        self._tells_error = False  # whether the first example that raised is looked at, as those before it gave none
         self.draws = False  # whether the user's code draws from NumPy's global state
 
     def begin(self, new_epoch: Callable[[], Epoch]) -> Epoch:
@@ -254,7 +255,8 @@ class Probe:
         if self._look.skips:
             places = [place for place in places if self._size(place) != -1]
         elif raised := [place for place in places if self._size(place) == -1]:
-            places = places[: max(1, places.index(raised[0]))]  # the first one tells of its error, if it raised
+            before = places.index(raised[0])  # the first one tells of its error, if it raised
+            places = places[: before + 1 if self._tells_error else max(1, before)]
         sizes = tuple(max(0, self._size(place) or 0) for place in places)
         numbers = tuple(self._looked.numbers[place] for place in places)
         rows = self._looked.rows or (len(numbers),)
@@ -304,8 +306,15 @@ class Probe:
             start += rows
         return Early(made, batches, len(looked.rows))
 
+    def found_none(self) -> bool:
+        """No example was found: whether there is more to look at, or an error to tell. Whoever waits asks again."""
+        if not self._look.skips and not self._tells_error and -1 in self._sizes.values():
+            self._tells_error, self.attempt = True, None
+            return True
+        return self.look_further()
+
     def look_further(self) -> bool:
-        """No example was found: whether there is more to look at. Whoever waits asks again."""
+        """Whether there is more to look at. Whoever waits asks again."""
         if not self._may_look_further():
             return False
         self._batches, self._most = 2 * self._batches, 2 * self._most
@@ -339,7 +348,7 @@ class Probe:
         self._shards, self._specs, self.form = [], {}, None
         self._owners.clear()
         self._store.empty()
-        self._is_open = self._is_stale = False
+        self._is_open = self._is_stale = self._tells_error = False
         self._describes = self._look.skips and self._look.collation.function is None
 
     # ── the epoch that was looked at ─────────────────────────────────────────────────────────
