@@ -20,17 +20,17 @@ import numpy as np
 
 import stoker
 from benchmarks.cases import CASES
-from stoker.collation import Collation
-from stoker.memory import Inbox, Layout, Slot
-from stoker.memory.board import unseen
-from stoker.memory.layout import aligned_copy
+from stoker.memory.layout import Layout, aligned_copy
+from stoker.memory.progress_page import unseen
+from stoker.memory.slot import Inbox, Slot
 from stoker.plan.permutation import Permutation
-from stoker.worker.messages import Describe, Described, FormKnown, Work
-from stoker.worker.program import Program
+from stoker.protocol.messages import Describe, Described, FormKnown, Work
+from stoker.protocol.program import Program
+from stoker.structure.collation import Collation
+from stoker.worker.batching.writer import Fork
 from stoker.worker.runner import Runner
-from stoker.worker.seeding import Seeder, install_lazy_random
-from stoker.worker.turns import Turns
-from stoker.worker.writer import Fork
+from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.seeding import Seeder, install_lazy_random
 
 BATCH, BATCHES = 256, 1500
 

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from stoker.dispatch import listen_for_interrupts
+from stoker.runtime.ctrl_c import listen_for_interrupts
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it lets run in the background

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import stoker
-from stoker.scheduler import RETRIES
+from stoker.scheduler.machine import RETRIES
 from tests.examples import (
     HostileError,
     Misbehaving,

@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 
 import stoker
-from stoker.interrupts import interruptible, shielded
+from stoker.runtime.signals import interruptible, shielded
 
 pytestmark = pytest.mark.alone
 

@@ -19,7 +19,7 @@ import optree
 import pytest
 
 import stoker
-from stoker.plan import Plan
+from stoker.plan.order import Plan
 from tests.examples import Nested, Pair, Squares, Together, noisy
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import stoker
-from stoker.locks import Lock
+from stoker.runtime.locks import Lock
 
 pytestmark = pytest.mark.alone
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.spec import Misfit, Spec
-from stoker.worker.collate import MisfitAt, Rows
+from stoker.structure.spec import Misfit, Spec
+from stoker.worker.batching.fixed_rows import MisfitAt, Rows
 from tests.examples import Pair
 
 leaves = st.one_of(

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.transport.payloads import PAYLOADS, Array, Payload
-from stoker.memory import Layout, Slot
+from stoker.memory.layout import Layout
+from stoker.memory.slot import Slot
 
 #: Batches that may be on their way at a time, where a transport lets one choose.
 IN_FLIGHT = 4

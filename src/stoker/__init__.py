@@ -54,13 +54,13 @@ from stoker.errors import WorkerDied as WorkerDied
 from stoker.errors import WorkerError as WorkerError
 
 if TYPE_CHECKING:
-    from stoker.collation import pad
     from stoker.loader import Loader
     from stoker.sources.arrays import from_arrays
+    from stoker.sources.generator import Shard, from_generator
     from stoker.sources.iterable import from_iterable
-    from stoker.sources.marks import SKIP, Many
-    from stoker.sources.sharded import Shard, from_generator
-    from stoker.worker.current import current
+    from stoker.sources.markers import SKIP, Many
+    from stoker.structure.collation import pad
+    from stoker.worker.user_code.current import current
 
 __all__ = [
     "SKIP",
@@ -80,14 +80,14 @@ __all__ = [
 #: they are first asked for. All errors of `stoker.errors` can be had here as well.
 _HOMES = {
     "Loader": "stoker.loader",
-    "pad": "stoker.collation",
+    "pad": "stoker.structure.collation",
     "from_arrays": "stoker.sources.arrays",
     "from_iterable": "stoker.sources.iterable",
-    "from_generator": "stoker.sources.sharded",
-    "Shard": "stoker.sources.sharded",
-    "SKIP": "stoker.sources.marks",
-    "current": "stoker.worker.current",
-    "Many": "stoker.sources.marks",
+    "from_generator": "stoker.sources.generator",
+    "Shard": "stoker.sources.generator",
+    "SKIP": "stoker.sources.markers",
+    "current": "stoker.worker.user_code.current",
+    "Many": "stoker.sources.markers",
 }
 
 

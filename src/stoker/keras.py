@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from stoker.feed.keras import ResumableData
+from stoker.feed.resumable_data import ResumableData
 
 __all__ = ["ResumableData"]

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from stoker.batches import Batches, cannot_be_copied
-from stoker.collation import Pad
+from stoker.build import BATCH_SIZE, Outline, Stations
 from stoker.errors import StokerError, copied
-from stoker.options import whole
-from stoker.plan import Deal
-from stoker.scheduler import RETRIES
-from stoker.stations import BATCH_SIZE, Outline, Stations
+from stoker.iteration import Batches, cannot_be_copied
+from stoker.plan.host_shard import Deal
+from stoker.scheduler.machine import RETRIES
 from stoker.stats import Stats
+from stoker.structure.collation import Pad
+from stoker.validation import whole
 
 if TYPE_CHECKING:
     import tensorflow as tf

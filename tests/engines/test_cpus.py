@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker.engines.cpus import usable_cpus
+from stoker.runtime.cpus import usable_cpus
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import stoker
-from stoker.dispatch import Shelf
+from stoker.coordinator.slot_table import Shelf
 from tests.examples import Misbehaving, Nested, Pair, Squares
 from tests.test_ends import run
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import stoker
-from stoker.collation import Collation, Form
+from stoker.structure.collation import Collation, Form
 
 
 def example(leaves: int, n: int = 0) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import stoker
-from stoker.engines.cpus import usable_cpus
+from stoker.runtime.cpus import usable_cpus
 
 
 def test_many_more_workers_than_cpus_are_remarked_once(caplog: pytest.LogCaptureFixture) -> None:

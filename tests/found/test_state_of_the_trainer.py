@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import stoker
-from stoker.worker.seeding import KeptState, Seeder
+from stoker.worker.user_code.seeding import KeptState, Seeder
 
 
 @pytest.fixture(autouse=True)

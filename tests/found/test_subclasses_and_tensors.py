@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import stoker
-from stoker.spec import Spec
-from stoker.values import Misfit, Ragged, Sparse, canonical
+from stoker.structure.spec import Spec
+from stoker.structure.values import Misfit, Ragged, Sparse, canonical
 
 
 class Whole(int):

@@ -111,7 +111,7 @@ def test_worker_init_comes_before_the_source_and_draws_alike_in_each_worker(tmp_
 
 
 def test_without_workers_worker_init_is_called_once_and_leaves_random_states_alone() -> None:
-    calls: list[stoker.worker.current.Current] = []
+    calls: list[stoker.worker.user_code.current.Current] = []
 
     def note() -> None:
         random.random()

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stoker.memory import open_bundle, write_bundle
-from stoker.memory.adopt import PAGE, address, is_adoptable
+from stoker.memory.bundle import open_bundle, write_bundle
+from stoker.memory.remap import PAGE, address, is_adoptable
 
 
 def view(array: np.ndarray) -> memoryview:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from stoker.memory import Layout, Pool
-from stoker.spec import Leaf
+from stoker.memory.layout import Layout
+from stoker.memory.pool import Pool
+from stoker.structure.spec import Leaf
 
 
 def test_a_buffer_is_used_again_once_the_last_view_is_gone() -> None:

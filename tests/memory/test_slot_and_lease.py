@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.memory import Layout, Leases, Slot
-from stoker.memory.layout import ALIGNMENT, aligned_copy
-from stoker.spec import Leaf
+from stoker.memory.layout import ALIGNMENT, Layout, aligned_copy
+from stoker.memory.lease import Leases
+from stoker.memory.slot import Slot
+from stoker.structure.spec import Leaf
 
 leaves = st.lists(
     st.builds(

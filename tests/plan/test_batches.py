@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.plan import Plan
+from stoker.plan.order import Plan
 
 plans = st.builds(
     Plan,

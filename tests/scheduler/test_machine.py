@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stoker.scheduler import RETRIES, RowsStream, Scheduler
-from stoker.scheduler.machine import STARTS, STARTS_PROVEN
+from stoker.scheduler.bisection import TIMES
+from stoker.scheduler.fault_attribution import ROUNDS
+from stoker.scheduler.machine import RETRIES, STARTS, STARTS_PROVEN, Scheduler
 from stoker.scheduler.messages import (
     Command,
     Died,
@@ -23,8 +24,7 @@ from stoker.scheduler.messages import (
     Task,
     Trial,
 )
-from stoker.scheduler.narrowing import TIMES
-from stoker.scheduler.suspects import ROUNDS
+from stoker.scheduler.streams import RowsStream
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 SIZE = 6

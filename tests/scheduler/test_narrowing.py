@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.scheduler.narrowing import TIMES, Narrowing, Span
+from stoker.scheduler.bisection import TIMES, Narrowing, Span
 
 firsts, counts = st.integers(0, 10**6), st.integers(2, 40) | st.integers(2, 1024)
 #: Where in the rows, from 0 (the first) to 1 (the last).

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stoker.scheduler import RETRIES, ShardStream
+from stoker.scheduler.bisection import TIMES
+from stoker.scheduler.machine import RETRIES
 from stoker.scheduler.messages import Joint, Killed, Stride, WrongLength
-from stoker.scheduler.narrowing import TIMES
+from stoker.scheduler.shard_streams import ShardStream
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from hypothesis import strategies as st
 
-from stoker.scheduler import RETRIES, SPARE, Scheduler, Stream
-from stoker.scheduler.machine import STARTS, STARTS_PROVEN
+from stoker.scheduler.machine import RETRIES, SPARE, STARTS, STARTS_PROVEN, Scheduler
 from stoker.scheduler.messages import (
     Blame,
     Closed,
@@ -39,6 +38,7 @@ from stoker.scheduler.messages import (
     Task,
     Trial,
 )
+from stoker.scheduler.streams import Stream
 
 #: An example: the shard that it is of, and its position there.
 Row = tuple[int, int]

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from stoker.collation import Collation
-from stoker.memory import Inbox, Slot
-from stoker.memory.board import unseen
-from stoker.memory.parcel import pack
-from stoker.worker.messages import Describe, Described, FormKnown, Join
-from stoker.worker.program import Program
+from stoker.memory.packed import pack
+from stoker.memory.progress_page import unseen
+from stoker.memory.slot import Inbox, Slot
+from stoker.protocol.messages import Describe, Described, FormKnown, Join
+from stoker.protocol.program import Program
+from stoker.structure.collation import Collation
+from stoker.worker.batching.writer import Fork
 from stoker.worker.runner import Runner
-from stoker.worker.seeding import Seeder
-from stoker.worker.turns import Turns
-from stoker.worker.writer import Fork
+from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.seeding import Seeder
 
 
 def noisy(examples: list[Any]) -> Any:

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.collation import Collation
-from stoker.memory.board import unseen
-from stoker.scheduler.machine import TASK_ROWS
-from stoker.worker.messages import (
+from stoker.memory.progress_page import unseen
+from stoker.protocol.failures import failure
+from stoker.protocol.messages import (
     DIGESTS,
     MAKE,
     MANY,
@@ -41,10 +40,11 @@ from stoker.worker.messages import (
     encode,
     size,
 )
-from stoker.worker.program import Program
-from stoker.worker.reading import Reader
-from stoker.worker.report import failure
-from stoker.worker.seeding import Seeder
+from stoker.protocol.program import Program
+from stoker.scheduler.machine import TASK_ROWS
+from stoker.structure.collation import Collation
+from stoker.worker.user_code.reading import Reader
+from stoker.worker.user_code.seeding import Seeder
 
 tasks = st.integers(0, 2**62)
 small = st.integers(0, 2**31 - 1)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import stoker
-from stoker.worker.seeding import Seeder, install_lazy_random
+from stoker.worker.user_code.seeding import Seeder, install_lazy_random
 from tests.worker import augmentation
 
 

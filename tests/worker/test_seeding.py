@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from stoker.worker.seeding import LazyRandom, Seeder
+from stoker.worker.user_code.seeding import LazyRandom, Seeder
 
 
 def draws(generator: random.Random) -> list[object]:
@@ -42,7 +42,7 @@ def test_a_lazily_seeded_random_draws_what_a_seeded_one_draws() -> None:
 
 def test_all_functions_of_the_module_draw_lazily_in_a_worker() -> None:
     code = (
-        "import random; from stoker.worker.seeding import install_lazy_random; lazy = install_lazy_random()\n"
+        "import random; from stoker.worker.user_code.seeding import install_lazy_random; lazy = install_lazy_random()\n"
         "names = [n for n in random.__all__ if hasattr(getattr(random, n), '__self__')]\n"
         "assert len(names) > 15 and all(getattr(random, n).__self__ is lazy for n in names), names"
     )

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import stoker
-from stoker.engines import Answer, Stuck
-from stoker.memory import Board, above_standard, letter
-from stoker.worker import STACK_SIGNAL
-from stoker.worker.messages import (
+from stoker.engines.engine import Answer, Stuck
+from stoker.memory import long_message as letter
+from stoker.memory.memfd import above_standard
+from stoker.memory.progress_page import STACK_SIGNAL, Board
+from stoker.protocol.messages import (
     MAX_BYTES,
     Described,
     Failure,

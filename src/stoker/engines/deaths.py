@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from stoker.engines import Death
+from stoker.engines.engine import Death
 from stoker.errors import WorkerDied, bounded
 
 #: Of a stack.

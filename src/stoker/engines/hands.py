@@ -7,19 +7,19 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from stoker.engines import APART, Answer, Listener
-from stoker.memory import Inbox, Slot
-from stoker.memory.board import unseen
-from stoker.worker.current import telling
-from stoker.worker.initial import InitRaised, initialise
-from stoker.worker.messages import Failure, FormKnown, Hello, Leave, Question, Renew
-from stoker.worker.program import Program
-from stoker.worker.report import failure
+from stoker.engines.engine import APART, Answer, Listener
+from stoker.engines.snapshot import Snapshot
+from stoker.memory.progress_page import unseen
+from stoker.memory.slot import Inbox, Slot
+from stoker.protocol.failures import failure
+from stoker.protocol.messages import Failure, FormKnown, Hello, Leave, Question, Renew
+from stoker.protocol.program import Program
+from stoker.worker.batching.writer import Fork
 from stoker.worker.runner import Runner
-from stoker.worker.seeding import KeptState, Seeder
-from stoker.worker.snapshot import Snapshot
-from stoker.worker.turns import Turns
-from stoker.worker.writer import Fork
+from stoker.worker.user_code.current import telling
+from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.seeding import KeptState, Seeder
+from stoker.worker.user_code.worker_init import InitRaised, initialise
 
 Order = Hello | Question | Leave | Renew | FormKnown
 

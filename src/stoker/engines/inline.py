@@ -11,14 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from stoker.engines import APART, HERE, Listener
+from stoker.engines.engine import APART, HERE, Listener
 from stoker.engines.hands import Apart, Hand, Order, unmade
-from stoker.interrupts import interruptible
-from stoker.locks import Lock
-from stoker.memory import Inbox, Slot
-from stoker.worker.messages import FormKnown, Hello, Leave, Question, Renew
-from stoker.worker.program import Program
-from stoker.worker.snapshot import Snapshot
+from stoker.engines.snapshot import Snapshot
+from stoker.memory.slot import Inbox, Slot
+from stoker.protocol.messages import FormKnown, Hello, Leave, Question, Renew
+from stoker.protocol.program import Program
+from stoker.runtime.locks import Lock
+from stoker.runtime.signals import interruptible
 
 #: Seconds that the end waits for the example that is being made.
 _GRACE = 1.0

@@ -21,14 +21,16 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from stoker.engines import Death, Listener
 from stoker.engines.child import Child, end, pair
+from stoker.engines.engine import Death, Listener
 from stoker.engines.watch import Watch
-from stoker.interrupts import interruptible
-from stoker.locks import Lock
-from stoker.memory import Inbox, Memfd, Slot, wanted
-from stoker.memory.budget import oom_kills
-from stoker.worker.messages import FormKnown, Leave, Question, Renew
+from stoker.memory.memfd import Memfd
+from stoker.memory.slot import Inbox, Slot
+from stoker.protocol.messages import FormKnown, Leave, Question, Renew
+from stoker.runtime.free_memory import oom_kills
+from stoker.runtime.locks import Lock
+from stoker.runtime.shortage import wanted
+from stoker.runtime.signals import interruptible
 
 #: Seconds after which a message is read at the latest: while no thread waits for a batch, and when one did.
 _TICK, _TICK_LED = 0.002, 0.02

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stoker.engines import Stuck
 from stoker.engines.child import Child
-from stoker.memory import Phase, Place
+from stoker.engines.engine import Stuck
+from stoker.memory.progress_page import Phase, Place
 
 #: Seconds without progress after which a worker is told of when the user gave no `timeout`.
 PATIENCE = 60.0

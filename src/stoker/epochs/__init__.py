@@ -1,17 +1,8 @@
-"""What one iteration reads: a kind of epoch for each kind of source.
+"""What one iteration reads: the scheduler's work as requests to workers. One file a kind.
 
-epoch     what they have in common
-indexed   of a source that is read by index
-sharded   of a generator function over shards
-items     of an iterable, pulled in the trainer
-saved     how far shards have come, as JSON
+epoch            what they have in common
+index_epoch      of a source that is read by index
+shard_epoch      of a generator function over shards
+item_epoch       of an iterable, pulled in the trainer
+shard_progress   how far shards have come, as JSON
 """
-
-from __future__ import annotations
-
-from stoker.epochs.epoch import Batching, Early, Epoch, Looked
-from stoker.epochs.indexed import IndexEpoch
-from stoker.epochs.items import ItemEpoch
-from stoker.epochs.sharded import ShardEpoch
-
-__all__ = ["Batching", "Early", "Epoch", "IndexEpoch", "ItemEpoch", "Looked", "ShardEpoch"]

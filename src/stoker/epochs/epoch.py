@@ -13,13 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stoker.epochs.saved import Saved
-from stoker.plan import ALL, Deal, Iteration, Position
-from stoker.scheduler import ShardStream, Stream
-from stoker.scheduler.marks import Marks
+from stoker.epochs.shard_progress import Saved
+from stoker.plan.host_shard import ALL, Deal
+from stoker.plan.position import Iteration, Position
+from stoker.protocol.messages import COLLATED, MANY, NOTHING_MADE, Finished, Indices, Join, Opening, Progress, Question
 from stoker.scheduler.messages import Joint, Piece, Rows, Stride, Task, Trial
+from stoker.scheduler.resume_points import Marks
+from stoker.scheduler.shard_streams import ShardStream
+from stoker.scheduler.streams import Stream
 from stoker.stats import Skipped
-from stoker.worker.messages import COLLATED, MANY, NOTHING_MADE, Finished, Indices, Join, Opening, Progress, Question
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stoker.collation import Form, Pad
-from stoker.dispatch import exiting
 from stoker.errors import ClosedError, SpecError, StokerError, plain
-from stoker.plan import Deal
-from stoker.values import STRING
+from stoker.plan.host_shard import Deal
+from stoker.runtime.interpreter_exit import exiting
+from stoker.structure.collation import Form, Pad
+from stoker.structure.values import STRING
 
 if TYPE_CHECKING:
-    from stoker.batches import Batches
+    from stoker.iteration import Batches
     from stoker.loader import Loader
 
 _Made = TypeVar("_Made")

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from stoker.errors import OptionError
-from stoker.plan import Deal
+from stoker.plan.host_shard import Deal
 
 if TYPE_CHECKING:
     from stoker.loader import Loader

@@ -21,21 +21,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optree
 
-from stoker.collation import Form
-from stoker.dispatch import AT_ONCE, Taker, close_before_others, listen_for_interrupts
+from stoker.coordinator.in_memory import Taker
+from stoker.coordinator.producer import AT_ONCE
 from stoker.errors import OptionError
 from stoker.feed import padded
 from stoker.feed.iterators import Iterators, Nothing, Stacks, weak
-from stoker.memory import Layout
-from stoker.plan import Deal, Iteration, Position
-from stoker.spec import Kind, Leaf, Spec
-from stoker.values import STRING
+from stoker.memory.layout import Layout
+from stoker.plan.host_shard import Deal
+from stoker.plan.position import Iteration, Position
+from stoker.runtime.ctrl_c import listen_for_interrupts
+from stoker.runtime.interpreter_exit import close_before_others
+from stoker.structure.collation import Form
+from stoker.structure.spec import Kind, Leaf, Spec
+from stoker.structure.values import STRING
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from stoker.build import Outline
     from stoker.loader import Loader
-    from stoker.stations import Outline
 
 #: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.

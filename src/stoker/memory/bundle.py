@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from stoker.memory.adopt import PAGE, address, adopt, is_adoptable
 from stoker.memory.layout import align
 from stoker.memory.memfd import Memfd
-from stoker.memory.refused import wanted
+from stoker.memory.remap import PAGE, address, adopt, is_adoptable
+from stoker.runtime.shortage import wanted
 
 _PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stoker.spec import Leaf, Part
+from stoker.structure.spec import Leaf, Part
 
 #: TensorFlow takes over an array without copying it only when it starts at a multiple of this.
 ALIGNMENT = 64

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from stoker.errors import StokerError
-from stoker.memory.refused import wanted
+from stoker.runtime.shortage import wanted
 
 if TYPE_CHECKING:
     from typing_extensions import Self

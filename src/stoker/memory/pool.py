@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
-from stoker.memory.refused import wanted
+from stoker.runtime.shortage import wanted
 
 #: The size of a huge page.
 _HUGE = 2 << 20

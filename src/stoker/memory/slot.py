@@ -7,7 +7,7 @@ import mmap
 import os
 
 from stoker.memory.memfd import Memfd, punch
-from stoker.memory.refused import wanted
+from stoker.runtime.shortage import wanted
 
 
 class Slot(Memfd):

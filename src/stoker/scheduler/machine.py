@@ -22,7 +22,8 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 
-from stoker.scheduler.held import Held, first_row, repeated
+from stoker.scheduler.fault_attribution import Suspects, Verdict
+from stoker.scheduler.in_flight import Held, first_row, repeated
 from stoker.scheduler.messages import (
     Blame,
     Closed,
@@ -50,7 +51,6 @@ from stoker.scheduler.messages import (
     is_apart,
 )
 from stoker.scheduler.streams import Batch, Shard, State, Stream
-from stoker.scheduler.suspects import Suspects, Verdict
 
 #: How often a task is done again after a worker died at it, when the user does not say.
 RETRIES = 2

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stoker.casting import cast, is_castable
 from stoker.errors import SourceError
 from stoker.sources.columns import SparseRows, columns_of
-from stoker.sources.stored import StoredRows
-from stoker.spec import Misfit, Spec, flattened, leaf_of
-from stoker.values import Ragged, Sparse, canonical
+from stoker.sources.stored_arrays import StoredRows
+from stoker.structure.casting import cast, is_castable
+from stoker.structure.spec import Misfit, Spec, flattened, leaf_of
+from stoker.structure.values import Ragged, Sparse, canonical
 
 
 class ArraySource(Sequence[Any]):

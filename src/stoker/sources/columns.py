@@ -9,9 +9,9 @@ import optree
 
 from stoker.errors import SourceError
 from stoker.sources.mistaken import is_sparse, is_table
-from stoker.sources.stored import StoredRows, is_stored
-from stoker.spec import Misfit, plain
-from stoker.values import Ragged, canonical
+from stoker.sources.stored_arrays import StoredRows, is_stored
+from stoker.structure.spec import Misfit, plain
+from stoker.structure.values import Ragged, canonical
 
 
 class SparseRow:

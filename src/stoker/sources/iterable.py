@@ -14,9 +14,9 @@ from itertools import islice
 from typing import Any
 
 from stoker.errors import SourceError, cause, summary
-from stoker.locks import Lock
-from stoker.options import length_of
-from stoker.sources.ready import is_keras
+from stoker.runtime.locks import Lock
+from stoker.sources.keras_dataset import is_keras
+from stoker.validation import length_of
 
 log = logging.getLogger("stoker")
 

@@ -17,15 +17,11 @@ import threading
 import traceback
 from functools import partial
 
-from stoker.memory import Board, Inbox, Slot, letter
-from stoker.memory.board import PHASE, Phase
-from stoker.worker import STACK_SIGNAL
-from stoker.worker.current import tells_in_process
-from stoker.worker.failpoints import Failpoint, reach
-from stoker.worker.initial import initialise
-from stoker.worker.lent import Lent
-from stoker.worker.libraries import Watch, came_with_program
-from stoker.worker.messages import (
+from stoker.memory import long_message as letter
+from stoker.memory.progress_page import PHASE, STACK_SIGNAL, Board, Phase
+from stoker.memory.slot import Inbox, Slot
+from stoker.protocol.failures import failure
+from stoker.protocol.messages import (
     MAX_BYTES,
     Describe,
     FormKnown,
@@ -42,12 +38,16 @@ from stoker.worker.messages import (
     encode,
     unbundled,
 )
-from stoker.worker.program import Arrived, load_again
-from stoker.worker.report import failure
+from stoker.protocol.program import Arrived, load_again
+from stoker.worker.batching.writer import Fork
+from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.multiprocessing_tracker import Lent
 from stoker.worker.runner import Runner
-from stoker.worker.seeding import Seeder, install_lazy_random
-from stoker.worker.turns import Turns
-from stoker.worker.writer import Fork
+from stoker.worker.user_code.current import tells_in_process
+from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.libraries import Watch, came_with_program
+from stoker.worker.user_code.seeding import Seeder, install_lazy_random
+from stoker.worker.user_code.worker_init import initialise
 
 _PR_SET_PDEATHSIG = 1
 

@@ -7,16 +7,11 @@ import pickle
 import time
 from collections.abc import Sequence
 
-from stoker.memory import Inbox, Slot, Store
-from stoker.memory.board import NOTHING, PHASE, SHARD, TASK, Phase
-from stoker.sources import ShardedSource
-from stoker.spec import Misfit
-from stoker.worker.current import Current
-from stoker.worker.describe import Describer, Unsuited
-from stoker.worker.failpoints import Failpoint, reach
-from stoker.worker.fitting import MisfitAt
-from stoker.worker.making import Maker
-from stoker.worker.messages import (
+from stoker.memory.example_store import Store
+from stoker.memory.progress_page import NOTHING, PHASE, SHARD, TASK, Phase
+from stoker.memory.slot import Inbox, Slot
+from stoker.protocol.failures import bounded, failure, is_exhausted
+from stoker.protocol.messages import (
     Describe,
     Described,
     Failure,
@@ -33,15 +28,21 @@ from stoker.worker.messages import (
     Step,
     Work,
 )
-from stoker.worker.numbered import Numbered
-from stoker.worker.opening import Opener
-from stoker.worker.program import Program
-from stoker.worker.reading import Reader, SourceChanged
-from stoker.worker.report import bounded, failure, is_exhausted
-from stoker.worker.seeding import Seeder
-from stoker.worker.steps import Steps
-from stoker.worker.turns import Turns
-from stoker.worker.writer import Fork, Uneven, Writer
+from stoker.protocol.program import Program
+from stoker.sources.generator import ShardedSource
+from stoker.structure.spec import Misfit
+from stoker.worker.batching.fitting import MisfitAt
+from stoker.worker.batching.writer import Fork, Uneven, Writer
+from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.tasks.first_examples import Maker
+from stoker.worker.tasks.first_shards import Opener
+from stoker.worker.tasks.index_tasks import Numbered
+from stoker.worker.tasks.shard_tasks import Steps
+from stoker.worker.tasks.spec_inference import Describer, Unsuited
+from stoker.worker.user_code.current import Current
+from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.reading import Reader, SourceChanged
+from stoker.worker.user_code.seeding import Seeder
 
 
 class Runner:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from stoker.engines.cpus import usable_cpus
+from stoker.runtime.cpus import usable_cpus
 
 from . import picture
 from .digits import Digits, Split, augment, enlarge, load, shrink

@@ -1,0 +1,74 @@
+"""What a consumer is told when a batch cannot be made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from stoker.engines.deaths import died_at_work
+from stoker.engines.engine import Death, Stuck
+from stoker.epochs.epoch import Epoch
+from stoker.errors import SourceError, StokerError
+from stoker.memory.progress_page import Phase
+from stoker.protocol.failures import raisable, wrong_length
+from stoker.protocol.messages import Failure
+from stoker.scheduler.messages import Fail, Killed, Rows, Shrunk, WrongLength
+
+
+@dataclass(frozen=True)
+class Told:
+    """A failure, and the worker that told of it; None for the inline engine."""
+
+    worker: int | None
+    failure: Failure
+
+
+def error_of(fail: Fail, epoch: Epoch | None, *, skips: bool) -> StokerError:
+    """The exception for the consumer of a stream.
+
+    `epoch` is None while the form of the batches is being found; `skips` tells whether bad examples are left out.
+    """
+    number = epoch.number if epoch is not None else 0
+    batch = epoch.batch_number(fail.batch) if epoch is not None else fail.batch
+    match fail.reason:
+        case WrongLength(length, came, ended):
+            return wrong_length(length, came, ended)
+        case Shrunk(shard):
+            return SourceError(
+                f"in epoch {number} shard {shard} gives fewer examples than when the state was saved: it is not what "
+                "it was. Start the epoch afresh."
+            )
+        case Told(worker, failure):
+            return raisable(failure, epoch=number, batch=batch, worker=worker)
+    assert isinstance(fail.reason, Killed), fail
+    death, row = fail.reason.reason, fail.reason.row
+    assert isinstance(death, Death), fail
+    work = fail.task.work if fail.task is not None else None
+    example: int | None = death.place.example
+    if epoch is None or work is None:
+        examples, work = "the first examples", None
+    elif isinstance(work, Rows):
+        example = epoch.example(work, row) if row is not None else None
+        examples = epoch.examples(work) if row is None else epoch.examples(replace(work, first=row, count=1))
+    else:
+        examples = epoch.examples(work)
+    if example is not None and not isinstance(work, Rows):
+        of = f"shard {death.place.shard}, " if death.place.shard is not None else ""
+        examples = f"{of}example {example}"
+    return died_at_work(death, examples, example, number, batch, skips=skips)
+
+
+def warning_of(stuck: Stuck, examples: str, *, is_needless: bool) -> str:
+    """The warning about a worker that makes no progress at `examples`, in words; `is_needless`: nobody needs them."""
+    doing = {
+        Phase.STARTING: "is starting its interpreter",
+        Phase.LOADING: "is loading the source and its modules",
+        Phase.IDLE: "has not taken up its next task",
+        Phase.PULLING: f"waits for the generator, after {examples}",
+        Phase.JOINING: f"is joining {examples}",
+    }.get(stuck.place.phase, f"is at {examples}")
+    what = "Give `timeout=` to have it killed then"
+    if is_needless:
+        what = "It is killed, since nobody needs this any more"
+    elif stuck.killed:
+        what = "It is killed, and its work is done again"
+    return f"worker {stuck.worker} has made no progress for {stuck.seconds:.1f} s: it {doing}. {what}.\n{stuck.stack}"

@@ -1,0 +1,56 @@
+"""What is counted: deaths, and examples that were left out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from stoker.engines.engine import Death
+from stoker.stats import Skipped, Stats
+
+log = logging.getLogger("stoker")
+
+#: Skipped examples that are kept; all are counted. And those that a warning names.
+_KEPT, _NAMED = 1_000, 5
+
+
+class Ledger:
+    """Used under the dispatcher's lock."""
+
+    def __init__(self) -> None:
+        self._deaths = self._stuck = self._skips = 0
+        self._skipped: list[Skipped] = []
+        self._of_epoch: dict[int, tuple[int, list[Skipped]]] = {}
+
+    def died(self, death: Death) -> None:
+        """A worker died."""
+        self._deaths += 1
+        self._stuck += death.stuck is not None
+
+    def skipped(self, some: list[Skipped], count: int) -> None:
+        """So many examples of one epoch are left out, `some` of them by name."""
+        if not some:
+            return
+        self._skips += count
+        self._skipped += some[: max(0, _KEPT - len(self._skipped))]
+        before, named = self._of_epoch.get(some[0].epoch, (0, []))
+        self._of_epoch[some[0].epoch] = before + count, [*named, *some][:_NAMED]
+
+    def epoch_ended(self, epoch: int, later: Callable[..., None]) -> None:
+        """An epoch was read to its end, or given up; `later` is called with what to log."""
+        count, named = self._of_epoch.pop(epoch, (0, []))
+        if not count:
+            return
+        more = f"; and {count - len(named):,} more" if count > len(named) else ""
+        later(
+            log.warning,
+            "epoch %d: %s left out (on_error='skip'): %s%s. `loader.stats().skipped` lists them.",
+            epoch,
+            "1 example was" if count == 1 else f"{count:,} examples were",
+            "; ".join(map(str, named)),
+            more,
+        )
+
+    def stats(self) -> Stats:
+        """The counts so far."""
+        return Stats(self._deaths, self._stuck, self._skips, tuple(self._skipped))

@@ -1,0 +1,114 @@
+"""Batches of arrays in memory, taken in the trainer: to hand such work to processes costs more than to do it.
+
+One call of NumPy for each array makes a batch, or several small ones, and it holds no GIL. So there are no
+workers here, no shared memory, and nothing is copied but the rows (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stoker.coordinator.producer import MakeEpoch, Streams
+from stoker.epochs.index_epoch import IndexEpoch
+from stoker.errors import OptionError
+from stoker.memory.layout import Layout
+from stoker.memory.pool import Pool
+from stoker.runtime.interpreter_exit import close_at_exit
+from stoker.sources.arrays import ArraySource
+from stoker.stats import Stats
+from stoker.structure.collation import Form
+from stoker.structure.tensorproto import string_tensor, tensor_bytes
+
+#: Small batches are taken several at once, as many as fit into so many bytes, but no more than this.
+_BYTES, _MOST = 1 << 20, 16
+
+Arrays = list[npt.NDArray[Any]]
+
+
+class Taker(Streams):
+    """Serves the streams of a Loader of arrays, without workers.
+
+    Args:
+        make_epoch: makes the epoch that begins here, an `IndexEpoch`.
+        source: the arrays.
+        form: what batches look like.
+        rows: of a full batch, this trainer's.
+        memory_limit: bytes that a batch may take.
+    """
+
+    def __init__(self, make_epoch: MakeEpoch, source: ArraySource, form: Form, rows: int, memory_limit: int) -> None:
+        super().__init__(make_epoch)
+        self._source, self._form = source, form
+        nbytes = Layout.of(form.spec.leaves, rows).nbytes
+        if nbytes > memory_limit:
+            raise OptionError(
+                f"a batch of {rows} examples takes {nbytes:,} bytes, more than memory_limit={memory_limit:,}. Give a "
+                "smaller batch_size or more memory_limit."
+            )
+        self.together = max(1, min(_MOST, _BYTES // nbytes))
+        self._pool = Pool(Layout.of(form.spec.leaves, rows * self.together))
+        self._dropped: deque[int] = deque()
+        close_at_exit(self)
+
+    def form(self, *, apart: bool = False) -> Form:
+        with self._changed:
+            self._check()
+            return self._form
+
+    def pull(self, stream: int) -> list[Arrays]:
+        stacks = self.take(stream)
+        batches = [[stack[number] for stack in stacks] for number in range(len(stacks[0]))]
+        if stream in self._serialized:
+            return [[part for array in batch for part in _serialized(array)] for batch in batches]
+        return batches
+
+    def take(self, stream: int) -> Arrays:
+        """The arrays of a stream's next batches that have as many rows, along a new first axis.
+
+        Raises StopIteration at the epoch's end.
+        """
+        with self._changed:
+            self._check()
+            while self._dropped:
+                self._ended(self._dropped.popleft())
+            epoch = self._begin(stream)
+            assert isinstance(epoch, IndexEpoch)
+            batches = epoch.some_batches(epoch.iteration.handed, self.together)
+            if not batches:
+                epoch.iteration.ended = True
+                self._ended(stream)
+                raise StopIteration
+            epoch.handed([len(numbers) for numbers in batches])
+            arrays = self._pool.arrays(sum(map(len, batches)))
+        self._source.take(np.concatenate(batches), arrays)
+        for array in arrays:
+            array.flags.writeable = False
+        return [array.reshape(len(batches), len(batches[0]), *array.shape[1:]) for array in arrays]
+
+    def stats(self) -> Stats:
+        with self._changed:
+            return Stats()
+
+    def close_stream(self, stream: int) -> None:
+        with self._changed:
+            self._ended(stream)
+
+    def drop_stream(self, stream: int) -> None:
+        self._dropped.append(stream)
+
+    def request_stop(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._changed.is_ours():
+            self._closed = True
+
+
+def _serialized(array: npt.NDArray[Any]) -> Arrays:
+    """The parts of a string that holds a tensor."""
+    proto, bounds = string_tensor([tensor_bytes(array)], ())
+    return [np.frombuffer(proto, np.uint8), bounds.reshape(2)]

@@ -1,0 +1,115 @@
+"""Copies of the program in this process, for `workers=0`: what the source was when the Loader was made.
+
+A worker process gets such a copy by its nature. Here functions, classes and modules stay themselves, so that a
+breakpoint, a counter or a list in them is the user's own; data is copied: the source's attributes, lists and arrays.
+What cannot be pickled (an open handle, a lock) is used as it is.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import io
+import pickle
+import threading
+import types
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stoker.memory.bundle import open_bundle, write_bundle
+from stoker.memory.memfd import Memfd
+from stoker.protocol.program import Program, held_by, mapped_file
+
+if TYPE_CHECKING:
+    from stoker.worker.user_code.epoch_hooks import Copy
+    from stoker.worker.user_code.libraries import Held
+
+#: What is used as it is.
+_CODE = types.FunctionType, type, types.ModuleType, functools._lru_cache_wrapper
+
+_loading = threading.Lock()
+_kept: list[Any] = []  # for `_same`, while a copy is made
+
+
+class Snapshot:
+    """The program as it is now.
+
+    Attributes:
+        can_copy: whether copies of it can be made; else it is used as it is.
+        only: where what was done to the user's own object is noted then.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._kept: list[Any] = []
+        self.only: list[Copy] = []
+        self._bundle = self._taken()
+        self.can_copy = self._bundle is not None and not any(one is program.source for one in self._kept)
+        if self._bundle is not None:
+            self._program = None  # type: ignore[assignment]  # the user's object may go
+
+    def copy(self) -> tuple[Program, list[Held]]:
+        """One more copy, and the random generators that its objects hold."""
+        program = self._program if self._bundle is None else self._loaded(self._bundle)
+        return program, held_by(program)
+
+    def close(self) -> None:
+        """No more copies are made."""
+        if self._bundle is not None:
+            self._bundle.close()
+
+    def _taken(self) -> Memfd | None:
+        for lenient in (False, True):
+            self._kept.clear()
+            buffers: list[pickle.PickleBuffer] = []
+            try:
+                pickled = _pickled(self._program, buffers, self._kept, lenient=lenient)
+            except Exception:  # the user's own pickling, or a structure too deep for it
+                continue
+            parts: list[bytes | memoryview] = [pickled, *(buffer.raw() for buffer in buffers)]
+            return write_bundle(parts, shared=self._program.shares)
+        return None
+
+    def _loaded(self, bundle: Memfd) -> Program:
+        pickled, *buffers = open_bundle(bundle.fd)
+        with _loading:
+            _kept[:] = self._kept
+            try:
+                program = pickle.loads(pickled, buffers=buffers)
+            finally:
+                _kept.clear()
+        assert isinstance(program, Program)
+        return program
+
+
+def _same(number: int) -> Any:
+    """What was left out of the pickle with this number."""
+    return _kept[number]
+
+
+def _pickled(program: Program, buffers: list[pickle.PickleBuffer], kept: list[Any], *, lenient: bool) -> bytes:
+    import cloudpickle
+
+    def left_out(value: Any) -> Any:
+        kept.append(value)
+        return _same, (len(kept) - 1,)
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        def reducer_override(self, value: Any) -> Any:
+            if value is _same:
+                return NotImplemented
+            if isinstance(value, _CODE):
+                return left_out(value)
+            if isinstance(value, np.memmap) and (mapped := mapped_file(value)):
+                return mapped
+            if not lenient or type(value) in self.dispatch_table or type(value) in copyreg.dispatch_table:
+                return super().reducer_override(value)
+            try:
+                return value.__reduce_ex__(5)
+            except Exception:
+                return left_out(value)
+
+    file = io.BytesIO()
+    Pickler(file, protocol=5, buffer_callback=buffers.append).dump(program)
+    return file.getvalue()

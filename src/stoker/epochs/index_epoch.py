@@ -1,0 +1,110 @@
+"""An epoch of a source that is read by index."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stoker.epochs.epoch import Batching, Epoch, Looked, of_part, told
+from stoker.plan.host_shard import Filled
+from stoker.plan.order import Plan
+from stoker.plan.position import Position
+from stoker.protocol.messages import Opening, Question, Step, Work
+from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
+from stoker.scheduler.streams import RowsStream, Stream
+
+
+class IndexEpoch(Epoch):
+    """Of a map-style source or of arrays."""
+
+    def __init__(self, begin: Position, batching: Batching, plan: Plan, *, uneven: bool) -> None:
+        super().__init__(begin, batching, uneven=uneven or begin.stream is not None)
+        self._plan, self._order = plan, plan.order(begin.epoch)
+
+    def stream(self, number: int) -> Stream:
+        left, size = self._plan.length - self._base, self._batching.size
+        if self.uneven:
+            return self._parts(range(-(-left // size)), number)
+        return RowsStream(number, self.batches(), self._rows_of, size, whole=self.serialized)
+
+    def look(self, batches: int, most: int) -> Looked:
+        numbers, rows = list[int](), list[int]()
+        if self._base >= self._plan.length:  # nothing is left of it
+            count = min(self._batching.size, self._plan.length, most)
+            return Looked(tuple(self._order.indices(0, count).tolist()), ())
+        for batch in range(min(batches, -(-(self._plan.length - self._base) // self._batching.size))):
+            count = self._rows_of(batch)
+            if batch and not self._batching.keep_rest and self._whole(batch) < self._batching.size:
+                break
+            numbers += self.indices(Rows(batch, 0, min(count, most - len(numbers)), count)).tolist()
+            rows.append(count)
+        return Looked(tuple(numbers), tuple(rows))
+
+    def numbers(self, question: Question) -> list[int]:
+        if isinstance(question, Work):
+            return [] if question.trial else question.indices.tolist()
+        return question.indices.tolist() if isinstance(question, Step) and question.opening is not None else []
+
+    def batches(self) -> int:
+        """How many it has, when they are numbered."""
+        left, size = self._plan.length - self._base, self._batching.size
+        return -(-left // size) if self._batching.keep_rest else left // size
+
+    def some_batches(self, first: int, most: int) -> list[npt.NDArray[np.int64]]:
+        """The examples of the numbered batches from one on, this trainer's, as long as they have as many rows."""
+        numbers = range(first, min(first + most, self.batches()))
+        sizes = [self._rows_of(number) for number in numbers]
+        return [
+            self.indices(Rows(number, 0, size, size))
+            for number, size in zip(numbers, sizes, strict=True)
+            if size == sizes[0]
+        ]
+
+    def _rows_of(self, batch: int) -> int:
+        first, stop = self.deal.span(self._whole(batch), self._batching.size)
+        return stop - first
+
+    def _whole(self, batch: int) -> int:
+        """Rows of a batch, of all trainers together."""
+        size = self._batching.size
+        return min(size, self._plan.length - self._base - batch * size)
+
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+        where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
+        filled = self._filled(rows) if self._batching.weighs else None
+        return Work(*where, False, rows.count, self.indices(rows), isinstance(rows, Trial), filled=filled)
+
+    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+        if opening is None:
+            return Step(
+                task.id, self.number, task.slot, shard, self.serialized, True, None, without=self._left_out(None)
+            )
+        size = self._rows_of(shard)
+        indices = self.indices(Rows(shard, 0, size, size))
+        without = self._left_out(None)
+        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, size, indices, without)
+
+    def example(self, work: Rows | Trial, row: int) -> int:
+        return int(self.indices(Rows(work.batch, row, 1, work.whole))[0])
+
+    def row(self, work: Rows | Trial, example: int) -> int | None:
+        found = np.flatnonzero(self.indices(work) == example)
+        return work.first + int(found[0]) if len(found) else None
+
+    def indices(self, rows: Rows | Trial) -> npt.NDArray[np.int64]:
+        """The examples that stand in these rows."""
+        start, filled = self._base + rows.batch * self._batching.size, self._filled(rows)
+        first, stop = rows.first, rows.first + rows.count
+        if filled.rows == filled.examples:
+            start += filled.first
+            return self._order.indices(start + first, start + stop)
+        return self._order.indices(start, start + filled.examples)[filled.places(first, stop)]
+
+    def _filled(self, rows: Rows | Trial) -> Filled:
+        whole, size = self._whole(rows.batch), self._batching.size
+        return Filled(size if self.deal.pads else whole, whole, self.deal.span(whole, size)[0])
+
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
+        if isinstance(work, Rows | Trial):
+            return told(self.indices(work).tolist())
+        return "examples that are joined" if isinstance(work, Joint) else of_part(work, self._batching.size, self._base)

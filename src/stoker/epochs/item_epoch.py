@@ -1,0 +1,160 @@
+"""An epoch of an iterable that is pulled in the trainer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from stoker.epochs.epoch import Batching, Epoch, Looked, of_part, told
+from stoker.memory.packed import pack
+from stoker.plan.permutation import mix
+from stoker.plan.position import Position
+from stoker.plan.shuffle_buffer import shuffled
+from stoker.protocol.messages import Finished, Opening, Question, Step, Work
+from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
+from stoker.scheduler.streams import RowsStream, Stream
+from stoker.sources.iterable import IterableSource, Puller
+
+
+class ItemEpoch(Epoch):
+    """Of an iterable that is pulled in this process."""
+
+    def __init__(
+        self,
+        begin: Position,
+        batching: Batching,
+        source: IterableSource,
+        tell: Callable[[int, bool], None],
+        *,
+        uneven: bool,
+    ) -> None:
+        super().__init__(begin, batching, uneven=uneven or begin.stream is not None)
+        needed = () if self._since is None else self._since.needed()
+        self._needed = set(needed)
+        self._first = min((*needed, self._since.opened)) if self._since is not None else 0
+        skip = self._base + self._first * batching.size
+        self.puller = _start_pulling(source, batching, begin.epoch, skip, tell)
+        self._loaded: deque[list[bytes]] = deque()  # of batches that are not delivered
+        self._again: deque[bytes] = deque()  # taken once, and to be read as parts now
+        self._open: dict[int, list[bytes]] = {}  # parts
+        self._parts_taken, self._taken = self._first, skip
+        self._delivered = 0
+        self._want()
+        self.puller.want(self._base + (max(self._needed, default=-1) + 1) * batching.size)
+
+    def stream(self, number: int) -> Stream:
+        size, keep = self._batching.size, self._batching.keep_rest
+        if not self.uneven:
+            return RowsStream(number, None, lambda batch: size, size, keep_rest=keep, whole=self.serialized)
+        return self._parts(None, number)
+
+    def look(self, batches: int, most: int) -> Looked:
+        size, skip = self._batching.size, self.puller.skipped
+        segments, behind = self.puller.peek(min(batches * size, most))
+        count = len(segments) - behind
+        numbers = [*range(skip, skip + count), *range(behind)]
+        rows = [size] * (count // size)
+        if count % size and (self._batching.keep_rest or not rows):
+            rows.append(count % size)
+        return Looked(tuple(numbers), tuple(rows), b"".join(segments))
+
+    def numbers(self, question: Question) -> range:
+        if isinstance(question, Work) and not question.trial:
+            return range(int(question.indices[0]), int(question.indices[0]) + question.count)
+        if isinstance(question, Step) and question.opening is not None:
+            return range(question.opening.first, question.opening.first + question.opening.items)
+        return range(0)
+
+    def turn_uneven(self, batch: int) -> None:
+        super().turn_uneven(batch)
+        self._again = deque(item for items in self._loaded for item in items)
+        self._loaded.clear()
+
+    def arrived(self, items: int) -> int:
+        """How many of the items that were pulled are the stream's."""
+        return items - self._base
+
+    def load(self, count: int) -> bytes:
+        items = self._take(count)
+        self._loaded.append(items)
+        return b"".join(items)
+
+    def delivered(self) -> None:
+        """A numbered batch was delivered: its items are needed no more."""
+        self._delivered += 1
+        if self._loaded:
+            self._loaded.popleft()
+        if self._batching.bounded:
+            self._want()
+
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+        start = np.array([self.example(rows, rows.first)], np.int64)
+        where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
+        return Work(*where, True, rows.count, start, isinstance(rows, Trial))
+
+    def example(self, work: Rows | Trial, row: int) -> int:
+        return self._base + work.batch * self._batching.size + row
+
+    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+        if opening is not None:
+            opening = Opening(opening.progress, len(self._open[shard]), self._base + shard * self._batching.size)
+        without = self._left_out(None)
+        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, without=without)
+
+    def inbox(self, task: Task) -> bytes | None:
+        if not isinstance(task.work, Stride):
+            return None
+        while self._parts_taken <= task.work.shard:
+            items = self._take(self._batching.size)
+            if self._since is None or self._parts_taken in self._needed or self._parts_taken >= self._since.opened:
+                self._open[self._parts_taken] = items
+            self._parts_taken += 1
+        return b"".join(self._open[task.work.shard])
+
+    def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
+        super().heard(work, answer)
+        if isinstance(work, Stride) and answer.ended and not self._is_needed_again(work, answer):
+            self._open.pop(work.shard, None)
+
+    def _is_needed_again(self, work: Stride, answer: Finished) -> bool:
+        """Whether a part that has ended is made again, to be compared, or was opened for what was left of it."""
+        return work.of is None and (work.again or bool(answer.digests))
+
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
+        if isinstance(work, Rows | Trial):
+            start = self.example(work, work.first)
+            return told(list(range(start, start + work.count)))
+        return "examples that are joined" if isinstance(work, Joint) else of_part(work, self._batching.size, self._base)
+
+    def close(self) -> None:
+        self.puller.close()
+
+    def _take(self, count: int) -> list[bytes]:
+        again = [self._again.popleft() for _ in range(min(count, len(self._again)))]
+        new = self.puller.take(min(count - len(again), self.puller.count()))
+        self._taken += len(new)
+        self._want()
+        return again + new
+
+    def _want(self) -> None:
+        """Let two batches' items be pulled ahead; where that is bounded, those of the one that is made."""
+        size = self._batching.size
+        if not self._batching.bounded:
+            self.puller.want(self._taken + 2 * size)
+        elif self.uneven:
+            self.puller.want(self._taken + size)
+        else:
+            self.puller.want(self._base + (self._delivered + 1) * size)
+
+
+def _start_pulling(
+    source: IterableSource, batching: Batching, epoch: int, skip: int, tell: Callable[[int, bool], None]
+) -> Puller:
+    """Pull the items of an epoch, but for the first `skip`, in a thread of its own."""
+
+    def shuffle(segments: Iterator[bytes]) -> Iterator[bytes]:
+        return shuffled(segments, batching.shuffle, mix(batching.seed, epoch, 6))
+
+    return Puller(source, shuffle if batching.shuffle else None, pack, batching.size, tell, skip=skip)

@@ -1,0 +1,81 @@
+"""An epoch of a generator function over shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stoker.epochs.epoch import Batching, Epoch
+from stoker.plan.permutation import Permutation, mix
+from stoker.plan.position import Position
+from stoker.protocol.messages import Opening, Progress, Question, Step
+from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
+from stoker.scheduler.shard_streams import ShardStream
+from stoker.scheduler.streams import Stream
+from stoker.sources.generator import ShardedSource
+
+
+class ShardEpoch(Epoch):
+    """Of a generator function over shards."""
+
+    def __init__(self, begin: Position, batching: Batching, source: ShardedSource, *, uneven: bool) -> None:
+        super().__init__(begin, batching, uneven=uneven)
+        self._source = source
+        self._owners: dict[int, int] = {}
+
+    def _order(self) -> Sequence[int]:
+        if not self._batching.shuffle:
+            return range(self._source.count)
+        permutation = Permutation(self._source.count, mix(self._batching.seed, self.number, 5))
+        order: list[int] = permutation(np.arange(self._source.count)).tolist()
+        return order
+
+    def first_shards(self) -> list[tuple[int, Progress]]:
+        """The shards that are read first, and how far they have come.
+
+        None where shards are opened before these for what was left of them when a state was saved.
+        """
+        if self._since is not None and self._since.left:
+            return []
+        open_now = [] if self._since is None else [place.shard for place in self._since.places]
+        start = 0 if self._since is None else self._since.opened
+        shards = [*open_now, *self._order()[start : start + self._source.open_shards - len(open_now)]]
+        return [(shard, self._progress.get(shard, Progress())) for shard in shards]
+
+    def opened(self, owners: dict[int, int]) -> None:
+        self._owners = owners
+
+    def stream(self, number: int) -> Stream:
+        stream = ShardStream(
+            number,
+            self._order(),
+            self._batching.size,
+            open_shards=self._source.open_shards,
+            keep_rest=self._batching.keep_rest,
+            length=self._source.length,
+            since=self._since,
+            owners=self._owners,
+        )
+        self._marks = stream.marks
+        return stream
+
+    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+        raise AssertionError("shards have no numbered batches")
+
+    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+        without = self._left_out(shard)
+        return Step(task.id, self.number, task.slot, shard, self.serialized, False, opening, without=without)
+
+    def shard_of(self, work: Stride) -> int | None:
+        return work.shard
+
+    @property
+    def has_shards(self) -> bool:
+        return True
+
+    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
+        if not isinstance(work, Stride):
+            return "the last examples of shards"
+        raw = self._progress.get(work.shard, Progress()).raw
+        return f"shard {work.shard} from its example {raw} on"

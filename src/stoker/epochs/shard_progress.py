@@ -1,0 +1,82 @@
+"""How far the shards of a stream have come, as JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stoker.errors import StateError
+from stoker.protocol.messages import JSON, Progress
+from stoker.scheduler.resume_points import Leftover, Mark
+from stoker.scheduler.streams import Place
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What another run needs to go on with an epoch whose batches are not numbered beforehand.
+
+    Attributes:
+        base: examples of the source before the first part, where it is read in parts.
+        drop: examples of the next batch that were taken, where they are handed out one by one.
+        mark: how far the shards, or parts, have come.
+        without: examples that kill workers and are left out, each with its shard.
+    """
+
+    base: int
+    drop: int
+    mark: Mark
+    without: tuple[tuple[int | None, int], ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        mark = self.mark
+        return {
+            "base": self.base,
+            "drop": self.drop,
+            "opened": mark.opened,
+            "turn": mark.turn,
+            "raw": mark.raw,
+            "places": [[place.shard, place.raw, _told(place.come)] for place in mark.places],
+            "left": [[left.shard, _told(left.since), left.start, left.stop] for left in mark.left],
+            "without": [list(one) for one in self.without],
+        }
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Saved:
+        """Back from JSON; raises `StateError`."""
+        try:
+            places = tuple(Place(_whole(shard), _whole(raw), _come(come)) for shard, raw, come in told["places"])
+            left = tuple(
+                Leftover(_whole(shard), _come(since), _whole(start), _whole(stop))
+                for shard, since, start, stop in told["left"]
+            )
+            mark = Mark(_whole(told["opened"]), _whole(told["turn"]), _whole(told["raw"]), places, left)
+            without = tuple((None if s is None else _whole(s), _whole(example)) for s, example in told["without"])
+            return cls(_whole(told["base"]), _whole(told["drop"]), mark, without)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"the state is damaged, where it tells how far shards have come: {error}") from error
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a whole number from 0")
+    return value
+
+
+def _told(progress: object) -> list[Any] | None:
+    """How far a shard has come; an iterator's own state only where that is JSON: else the shard is read again."""
+    if progress is None:
+        return None
+    assert isinstance(progress, Progress)
+    own = (progress.state, progress.state_raw) if progress.state.startswith(JSON) else ("", 0)
+    return [progress.raw, progress.within, progress.digest, *own]
+
+
+def _come(told: Any) -> Progress | None:
+    if told is None:
+        return None
+    raw, within, digest, state, state_raw = told
+    if not isinstance(state, str) or (state and not state.startswith(JSON)):  # workers would unpickle another one
+        raise ValueError(f"{state!r:.40} is no state of an iterator")
+    return Progress(_whole(raw), _whole(within), _whole(digest), state, _whole(state_raw))

@@ -1,0 +1,187 @@
+"""One iteration of a Loader: an epoch, batch after batch."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy.typing as npt
+
+from stoker.coordinator.in_memory import Taker
+from stoker.errors import ClosedError, ProgramError, StokerError, copied
+from stoker.feed import numpy as arrays
+from stoker.plan.host_shard import Deal
+from stoker.plan.position import Iteration, Position
+from stoker.runtime.interpreter_exit import rest_if_exiting
+from stoker.runtime.signals import shielded
+
+if TYPE_CHECKING:
+    from stoker.loader import Loader
+
+_Made = TypeVar("_Made")
+
+
+def cannot_be_copied(what: str) -> ProgramError:
+    """The error for a copy or a pickle of something that holds processes."""
+    return ProgramError(
+        f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source "
+        "and its options instead, and make the Loader there."
+    )
+
+
+class Batches(Iterator[Any]):
+    """One iteration of a Loader. It keeps the Loader alive; dropping it gives its slots back."""
+
+    def __init__(
+        self, loader: Loader, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False
+    ) -> None:
+        self._dispatcher = loader._dispatcher
+        self._stream = self._dispatcher.open_stream(serialized, deal, apart=apart)
+        self._loader: Loader | None = loader
+        self._keeper = weakref.ref(loader)
+        self._pulling = threading.Lock()
+        self._begun = False
+        self.iteration = Iteration(Position())
+        self._ready: deque[list[npt.NDArray[Any]]] = deque()
+        self._handing_out = threading.Lock()
+        self._singles: Iterator[Any] | None = iter(()) if loader._outline.single else None
+
+    def __next__(self) -> Any:
+        self._dispatcher.require_owner()
+        if self._singles is None:
+            return self._next(lambda leaves: arrays.batch(self._dispatcher.form(), leaves), counts=True)
+        with self._handing_out:
+            for example in self._singles:
+                self._took()
+                return example
+            leaves = self.leaves()
+            self._singles = arrays.examples(self._dispatcher.form(), leaves)
+            example = next(self._singles)
+            self._took()
+            return example
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise cannot_be_copied("an iterator of a Loader")
+
+    def _took(self) -> None:
+        """One more was taken by whoever iterates here."""
+        self.iteration.taken = (self.iteration.taken or 0) + 1
+
+    def is_last(self, cardinality: float | None) -> bool:
+        """Whether all batches of the epoch, if their number is known, were handed over."""
+        return self.iteration.begin.taken + self.iteration.handed == cardinality and not self._ready
+
+    def end(self) -> None:
+        """Take the end, behind the last batch; raises what is wrong with the source, if it has more."""
+        try:
+            self.leaves()
+        except StopIteration:
+            return
+        raise AssertionError("there are more batches than were counted")
+
+    def leaves(self) -> list[npt.NDArray[Any]]:
+        """The arrays of the next batch, in the order of the form's parts; raises StopIteration at the epoch's end."""
+        return self._next(lambda leaves: leaves)
+
+    def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made], *, counts: bool = False) -> _Made:
+        """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
+        self._dispatcher.require_owner()
+        try:
+            return self._first(make, counts)
+        except StokerError as error:
+            self._tell(error)
+            if isinstance(error, ClosedError):
+                rest_if_exiting()
+            raise
+
+    def _tell(self, error: StokerError) -> None:
+        """Keep an error; the frames that it refers to must not hold the Loader."""
+        if (loader := self._keeper()) is not None:
+            loader._keep(copied(error))
+
+    def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:
+        with self._pulling:
+            while True:
+                if self._loader is None:
+                    raise StopIteration
+                for leaves in list(self._ready):
+                    made = make(leaves)
+                    with contextlib.suppress(IndexError):  # another thread has just closed this iteration
+                        self._ready.popleft()
+                    if counts:
+                        self._took()
+                    return made
+                self._pull()
+
+    def _pull(self) -> None:
+        """Get what is ready, one batch at least. Ctrl-C comes before it or after it."""
+        self._check()
+        with shielded():
+            begun = self._begun
+            pulled = self._ask(self._dispatcher.pull)
+            if not begun and (drop := self._drop()):
+                pulled[0] = arrays.behind(self._dispatcher.form(), pulled[0], drop)
+            self._ready.extend(pulled)
+            if self._loader is None:  # another thread has closed this iteration
+                self._ready.clear()
+
+    def _check(self) -> None:
+        """Raise what is wrong with the source, before the first pull."""
+        if not self._begun:
+            assert self._loader is not None
+            self._loader._stations.check()
+
+    def _ask(self, pull: Callable[[int], _Made]) -> _Made:
+        """What `pull` gives for this stream."""
+        try:
+            pulled = pull(self._stream)
+        except Exception as error:
+            is_over = self._begun and self._dispatcher.epoch(self._stream) is None
+            if is_over or isinstance(error, StopIteration | StokerError):  # else a handler of the user's raised it
+                self.close()
+            raise
+        if not self._begun:
+            self._begun = True
+            if (epoch := self._dispatcher.epoch(self._stream)) is not None:
+                self.iteration = epoch.iteration
+        return pulled
+
+    def _drop(self) -> int:
+        """Examples of the first batch that were taken in another run."""
+        epoch = self._dispatcher.epoch(self._stream)
+        return epoch.drop if epoch is not None else 0
+
+    def stacks(self) -> list[npt.NDArray[Any]]:
+        """The arrays of the next batches, along a new first axis; where these are taken from arrays in memory."""
+        assert isinstance(self._dispatcher, Taker)
+        self._dispatcher.require_owner()
+        with self._pulling:
+            if self._loader is None:
+                raise StopIteration
+            self._check()
+            with shielded():
+                return self._ask(self._dispatcher.take)
+
+    def several(self, most: int) -> list[list[npt.NDArray[Any]]]:
+        """The arrays of the next batch, and of those behind it that are ready."""
+        found = [self.leaves()]
+        with self._pulling, contextlib.suppress(IndexError):
+            while len(found) < most:
+                found.append(self._ready.popleft())
+        return found
+
+    def close(self) -> None:
+        """Give the slots of this iteration back; batches that were handed over stay valid."""
+        if self._loader is not None:
+            self._loader = None
+            self._ready.clear()
+            with contextlib.suppress(ClosedError):  # in a fork, whose iteration this is not
+                self._dispatcher.close_stream(self._stream)
+
+    def __del__(self) -> None:
+        if getattr(self, "_loader", None) is not None:
+            self._dispatcher.drop_stream(self._stream)

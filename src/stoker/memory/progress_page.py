@@ -1,0 +1,85 @@
+"""What a worker is at, where the trainer can read it: also when the worker is stuck, or dead.
+
+One page of shared memory a worker, which only the worker writes and the trainer only reads. Behind that
+page lies the Python stack of the worker, when it was asked for.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import mmap
+import os
+import signal
+import struct
+from dataclasses import dataclass
+
+from stoker.memory.memfd import Memfd
+
+_PAGE = mmap.PAGESIZE
+_STACK_BYTES = 64_000
+_WORDS = struct.Struct("=4q")
+#: A worker that gets this signal writes its Python stack behind its page. One that nobody else uses.
+STACK_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 0
+#: Places on the board.
+TASK, SHARD, EXAMPLE, PHASE = range(4)
+#: Stands for no example, no shard.
+NOTHING = -1
+
+
+class Phase(enum.IntEnum):
+    """What a worker does."""
+
+    STARTING = 0  # the interpreter starts
+    LOADING = 1  # the program is unpickled, the user's modules are imported
+    IDLE = 2
+    READING = 3  # user code makes an example
+    PULLING = 4  # a user's generator runs to its next example
+    JOINING = 5  # examples become a batch
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker was at."""
+
+    task: int
+    shard: int | None
+    example: int | None
+    phase: Phase
+
+
+class Board(Memfd):
+    """The trainer calls `create` and `place`, the worker builds a `Board` over the descriptor and calls `words`."""
+
+    @classmethod
+    def fresh(cls) -> Board:
+        """Make one for a worker that is about to start."""
+        board = cls.create("board")
+        os.pwrite(board.fd, _WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
+        os.ftruncate(board.fd, _PAGE)
+        fcntl.fcntl(board.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        os.lseek(board.fd, _PAGE, os.SEEK_SET)  # where a stack is written to
+        return board
+
+    def words(self) -> memoryview:
+        """The board as numbers, for the worker to write."""
+        return memoryview(mmap.mmap(self.fd, _PAGE)).cast("q")
+
+    def place(self) -> Place:
+        """What the worker is at, or was when it died."""
+        task, shard, example, phase = _WORDS.unpack(os.pread(self.fd, _WORDS.size, 0))
+        shard, example = (None if number == NOTHING else number for number in (shard, example))
+        return Place(task, shard, example, Phase(phase))
+
+    def stack_end(self) -> int:
+        """Where the next stack begins."""
+        return os.lseek(self.fd, 0, os.SEEK_CUR)
+
+    def stack(self, begin: int) -> str:
+        """What was written from `begin` on."""
+        return os.pread(self.fd, _STACK_BYTES, begin).decode("utf-8", "replace")
+
+
+def unseen() -> memoryview:
+    """Words that nobody reads: for user code that runs in the trainer."""
+    return memoryview(bytearray(_WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE))).cast("q")

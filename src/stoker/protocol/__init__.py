@@ -1,0 +1,8 @@
+"""What crosses the socket between the trainer and its workers, and the program that they are given.
+
+messages      requests and replies: small, whole messages
+failures      the user's exceptions as messages, and back
+error_types   errors that are a `WorkerError` and of the user's type as well
+program       the user's source, transform and options, pickled once
+transform     how a transform is called: with the example, or with its parts
+"""

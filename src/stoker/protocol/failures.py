@@ -1,0 +1,165 @@
+"""User exceptions as messages, and back: their text first, the exception itself where it survives the journey."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import re
+from pathlib import Path
+from types import TracebackType
+
+from stoker.errors import (
+    OptionError,
+    ProgramError,
+    SourceError,
+    SpecError,
+    StokerError,
+    WorkerError,
+    summary,
+    traceback_of,
+)
+from stoker.errors import bounded as bounded
+from stoker.protocol.error_types import worker_error
+from stoker.protocol.messages import Failure
+
+_HERE = str(Path(__file__).parents[1]) + os.sep
+#: Of a traceback. With 6 bytes for each character (as JSON has it) a `Failure` fits into a message.
+_LINES, _CHARACTERS = 32, 10_000
+_PICKLE = 32_000
+#: What NumPy, and code that takes buffers, raise about arrays that must not be written to.
+_READ_ONLY = re.compile(r"(Value|Buffer|Type|Runtime)Error: .*(read-?only|WRITEABLE)", re.DOTALL)
+#: What an error says that was raised for want of a GPU.
+_GPU = re.compile(r"\b(CUDA|cuda|GPUs?|ROCm)\b")
+
+
+def failure(
+    task: int, kind: str, error: BaseException, example: int | None = None, shard: int | None = None
+) -> Failure:
+    """The message about an exception that user code raised."""
+    error = _own(error)
+    text, cause = traceback_of(BaseException.with_traceback(error, _user_frames(error.__traceback__)))
+    pickled = b"" if cause is None else _pickled(cause)
+    told = summary(error), bounded(text, _LINES, _CHARACTERS)
+    return Failure(task, kind, *told, example, shard, pickled, cause)
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether this process has no file descriptor or no memory left: whatever it does from now on may fail."""
+    return isinstance(error, MemoryError) or lacks_descriptors(error)
+
+
+def lacks_descriptors(error: BaseException) -> bool:
+    """Whether this process has no file descriptor left, which is no example's fault."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def _own(error: BaseException) -> BaseException:
+    """The user's StopIteration, of which Python makes a RuntimeError where it passes through a generator of ours."""
+    cause, last = error.__cause__, error.__traceback__
+    if type(error) is not RuntimeError or not isinstance(cause, StopIteration):
+        return error
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    is_ours = last is not None and last.tb_frame.f_code.co_filename.startswith(_HERE)
+    return cause if is_ours else error
+
+
+def _user_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Without the frames of ours that called the user's code."""
+    first = frames
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_HERE):
+        first = first.tb_next
+    return first or frames
+
+
+def _pickled(error: BaseException) -> bytes:
+    """The exception, if a copy of it can be made; some pickle well and then cannot be read."""
+    try:
+        import cloudpickle
+
+        data = cloudpickle.dumps(error, protocol=5)
+        if len(data) > _PICKLE or not isinstance(pickle.loads(data), BaseException):
+            return b""
+    except BaseException:  # whatever the user's __reduce__ raises, or no descriptor is left: its text must do
+        return b""
+    return bytes(data)
+
+
+def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: int | None) -> StokerError:
+    """The exception that the consumer gets for a worker's `failure`; its cause is the user's own."""
+    what = f"example {failure.example}" if failure.example is not None else "the source"
+    if failure.kind == "collate":
+        what = "collate"
+    elif failure.shard is not None:
+        what = f"shard {failure.shard}" + (f", {what}" if failure.example is not None else "")
+    places = {"epoch": epoch, "batch": batch, "worker": worker}
+    where = ", ".join(f"{name} {number}" for name, number in places.items() if number is not None)
+    known = {"example": failure.example, "epoch": epoch, "worker": worker}
+    if failure.kind == "spec":
+        return SpecError(f"{what} ({where}) cannot be batched: {failure.summary}", **known)
+    if failure.kind == "differs":
+        what = what if failure.example is not None else "what collate made of a batch"
+        return WorkerError(
+            f"{what}{failure.summary} ({where}) came out differently when it was made again (verify=): the code that "
+            "makes it is not deterministic. Draw random numbers from `random`, `numpy.random` or the transform's "
+            "`rng`, which are seeded for each example, and sort what has no order: sets, directory listings.",
+            **known,
+        )
+    if failure.kind == "source":
+        return SourceError(failure.summary)
+    if failure.kind == "option":
+        return OptionError(failure.summary)
+    cause = failure.error if failure.error is not None else _unpickled(failure)
+    text = failure.traceback + _advice(failure.summary, worker)
+    if failure.kind == "init":
+        which = f" (worker {worker})" if worker is not None else ""
+        return worker_error(f"worker_init{which} raised {failure.summary}\n\n{text}", cause, **known)
+    if failure.kind == "program":
+        error = ProgramError(f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{text}")
+        error.__cause__ = cause
+        return error
+    return worker_error(f"{what} ({where}) raised {failure.summary}\n\n{text}", cause, **known)
+
+
+def _advice(summary: str, worker: int | None) -> str:
+    """What to do about some exceptions that user code meets here and not elsewhere."""
+    if worker is not None and _GPU.search(summary):
+        return (
+            '\n\nWorkers see no GPU unless it is asked for: worker_env={"CUDA_VISIBLE_DEVICES": "0"}. Else keep arrays '
+            "and models of the source and the transform on the CPU."
+        )
+    if _READ_ONLY.match(summary):
+        return (
+            "\n\nThe arrays of the source and the transform are one copy, which all workers share, so none may write "
+            "to them: each example must come out the same whoever makes it. Write to a new array (`x = x * 2` "
+            "instead of `x *= 2`, or `x = x.copy()`), make buffers where they are filled, or let each worker have "
+            "arrays of its own with share=False."
+        )
+    if summary.startswith("bdb.BdbQuit"):
+        return (
+            "\n\nA debugger cannot be used in a worker process, which has no terminal. With workers=0 the code runs in "
+            "this process, and breakpoints work."
+        )
+    return ""
+
+
+def wrong_length(told: int, came: int, ended: bool) -> SourceError:
+    """The error for a generator source that gives another number of examples than was told."""
+    if told < 0:
+        return SourceError(
+            f"the generator ended after {came:,} examples; length=math.inf says that it never does. Leave `length` out."
+        )
+    more = f"{came:,} in all" if ended else f"more ({came:,} so far)"
+    return SourceError(
+        f"the generator was said to give length={told:,} examples, and gives {more}. Correct `length`, or leave it "
+        "out: the cardinality is unknown then."
+    )
+
+
+def _unpickled(failure: Failure) -> BaseException | None:
+    try:
+        cause = pickle.loads(failure.pickled) if failure.pickled else None
+    except BaseException:  # it could be rebuilt in the worker; where it cannot be here, the text must do
+        return None
+    return cause if isinstance(cause, BaseException) else None

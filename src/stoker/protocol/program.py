@@ -1,0 +1,226 @@
+"""What a worker runs, and how it gets there: the user's source and transform, pickled once.
+
+The pickle's large buffers (arrays) are left out of it and written beside it, so that all
+workers map the same read-only pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import json
+import mmap
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stoker.errors import ProgramError, cause
+from stoker.memory.bundle import open_bundle, write_bundle
+from stoker.memory.memfd import Memfd
+from stoker.pickling.stand_ins import settle, stand_in
+from stoker.structure.collation import Collation
+from stoker.worker.user_code.libraries import came_with_program, is_held, reduced
+
+if TYPE_CHECKING:
+    from stoker.worker.user_code.libraries import Held
+
+
+@dataclass(frozen=True)
+class Program:
+    """The user's code and what is needed to run it.
+
+    Attributes:
+        source: the map-style source, a `ShardedSource`, or None for items that the trainer sends.
+        transform: called with each example, or None.
+        wants_rng: whether `transform` takes an argument `rng`.
+        seed: the Loader's seed.
+        length: examples in a map-style source, as the plan counts on; else None.
+        batch_size: rows of a full batch.
+        collation: how examples are joined.
+        shuffle: size of the buffer through which each shard is read, or 0.
+        memory_limit: bytes that all slots together may take.
+        skips: whether examples that raise are left out.
+        seeds_globals: whether global random states are set before each example.
+        weighs: whether each example gets a `sample_weight`.
+        shares: whether its arrays are one copy for all workers, which none of them may write to.
+        worker_init: called once in each worker, before anything else of the user's is loaded, or None.
+    """
+
+    source: Any
+    transform: Callable[..., Any] | None
+    wants_rng: bool
+    seed: int
+    length: int | None
+    batch_size: int
+    collation: Collation
+    shuffle: int
+    memory_limit: int
+    skips: bool = False
+    seeds_globals: bool = True
+    weighs: bool = False
+    shares: bool = True
+    worker_init: Callable[[], Any] | None = None
+
+
+def dump(program: Program) -> Memfd:
+    """Write the program to shared memory. Raises `ProgramError`."""
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        pickled, rest, modules = _pickled(program, buffers)
+    except Exception as error:
+        from stoker.pickling.unpicklable import refusal
+
+        parts = {
+            "source": program.source,
+            "transform": program.transform,
+            "collate": program.collation.function,
+            "worker_init": program.worker_init,
+        }
+        raise ProgramError(refusal(parts, error)) from cause(error)
+    place = {
+        "path": [path for path in sys.path if isinstance(path, str)],
+        "cwd": _cwd(),
+        "argv": sys.argv,
+        "modules": modules,
+        "key": _key(),
+        "seed": program.seed if program.seeds_globals else None,
+    }
+    return write_bundle(
+        [json.dumps(place).encode(), rest, pickled, *(buffer.raw() for buffer in buffers)], shared=program.shares
+    )
+
+
+def takes_rng(function: Callable[..., Any] | None) -> bool:
+    """Whether a function of the user's has a parameter `rng`."""
+    if function is None:
+        return False
+    try:
+        return "rng" in inspect.signature(function).parameters
+    except (ValueError, TypeError):  # a builtin that tells nothing about its parameters
+        return False
+
+
+def takes_nothing(function: Any) -> bool:
+    """Whether it can be called without arguments, as far as can be known."""
+    try:
+        inspect.signature(function).bind()
+    except ValueError:  # a builtin that tells nothing about its parameters
+        return True
+    except TypeError:  # it is not callable, or needs arguments
+        return False
+    return True
+
+
+def held_by(program: Program) -> list[Held]:
+    """The random generators that the program's objects hold, in the order in which a worker would find them."""
+    found: list[Held] = []
+    with contextlib.suppress(Exception):  # it cannot be pickled, and need not be: it runs in this process
+        _pickled(program, [], found)
+    return found
+
+
+def _pickled(
+    program: Program, buffers: list[pickle.PickleBuffer], held: list[Held] | None = None
+) -> tuple[bytes, bytes, list[str]]:
+    """Three pickles in a row, the rest of the user's definitions, and the modules that these are of.
+
+    The three share their objects: `worker_init`, the program, and what of it has a name in modules that a worker
+    cannot import.
+    """
+    from stoker.pickling.pickler import Pickler
+    from stoker.pickling.script_definitions import rest_of, sent_of
+
+    class ProgramPickler(Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            if held is not None and is_held(value):
+                held.append(value)
+            found = mapped_file(value) if isinstance(value, np.memmap) else reduced(value)
+            return found or super().reducer_override(value)
+
+    file = io.BytesIO()
+    pickler = ProgramPickler(file, buffers.append, keeps=True)
+    with pickler.by_value():
+        pickler.dump(program.worker_init)
+        pickler.dump(program)
+        if held is not None:
+            return b"", b"", []
+        pickler.travels("__main__")
+        sent = sent_of(pickler)
+        pickler.dump(sent)
+    return file.getvalue(), rest_of(sent), list(sent)
+
+
+def mapped_file(array: np.memmap[Any, Any]) -> Any:
+    """How a worker maps the file that `array` maps, if it is the whole of it, in order."""
+    mapped = isinstance(array.base, mmap.mmap) and array.filename is not None
+    if not mapped or not (array.flags.c_contiguous or array.flags.f_contiguous):
+        return None
+    order = "C" if array.flags.c_contiguous else "F"
+    return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape, order)
+
+
+class Arrived:
+    """The program as it came to a worker. What it holds is loaded in this order, and once.
+
+    To make one goes to the trainer's directory, with its `sys.path` and `sys.argv`.
+
+    Attributes:
+        key: what processes of the trainer's multiprocessing know each other by, or None.
+        seed: the Loader's, or None where global random states are left alone.
+    """
+
+    def __init__(self, fd: int) -> None:
+        place, rest, pickled, *buffers = open_bundle(fd)
+        where = json.loads(bytes(place))
+        sys.path[:], sys.argv[:] = where["path"], where["argv"]
+        if where["cwd"] is not None:
+            os.chdir(where["cwd"])
+        self.key = None if where["key"] is None else bytes.fromhex(where["key"])
+        self.seed: int | None = where["seed"]
+        self._pickles = pickle.Unpickler(io.BytesIO(pickled), buffers=buffers)
+        came_with_program.clear()
+        stand_in(where["modules"], rest)
+
+    def worker_init(self) -> Callable[[], Any] | None:
+        """What is called first."""
+        function: Callable[[], Any] | None = self._pickles.load()
+        return function
+
+    def program(self) -> Program:
+        """The program."""
+        program = self._pickles.load()
+        assert isinstance(program, Program)
+        settle(self._pickles.load())
+        return program
+
+
+def _key() -> str | None:
+    """The key of this process's multiprocessing, where a manager of its may be in use."""
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    return bytes(sys.modules["multiprocessing.process"].current_process().authkey).hex()
+
+
+def load_again(fd: int) -> tuple[Program, list[Held]]:
+    """Another copy of the program that this worker has loaded, and the random generators that its objects hold."""
+    _, _, pickled, *buffers = open_bundle(fd)
+    pickles = pickle.Unpickler(io.BytesIO(pickled), buffers=buffers)
+    came_with_program.clear()
+    pickles.load()  # worker_init, which has been called
+    program = pickles.load()
+    assert isinstance(program, Program)
+    return program, list(came_with_program)
+
+
+def _cwd() -> str | None:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # the trainer's directory was removed under it
+        return None

@@ -1,0 +1,129 @@
+"""A lock under which nothing else begins in its thread: no handler of a signal, no garbage collection.
+
+Either might wait for the lock that its own thread holds. A handler may close the Loader, or raise between any two
+operations. The collector may destroy an iterator of tf.data, which waits for a thread that waits for the lock.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from stoker.errors import ClosedError
+from stoker.runtime.signals import interruptible, reopen, shut
+
+_holding = 0  # threads that hold a lock, or are about to
+_paused = False  # the collector, by us
+
+
+class Lock:
+    """A lock and a condition, for `with`. The process that made it has it alone: a fork gets `ClosedError`, at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._waiting: list[threading.Lock] = []
+        self._later: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def is_ours(self) -> bool:
+        """Whether this process made it."""
+        return os.getpid() == self._pid
+
+    def require_owner(self) -> None:
+        """Raise `ClosedError` in a fork of the process that made it, where another thread may have left it held."""
+        if not self.is_ours():
+            raise ClosedError(
+                "this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here."
+            )
+
+    def __enter__(self) -> None:
+        self.require_owner()
+        before = shut()
+        self._acquire()
+        self._before = before
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        before, later = self._before, self._later
+        if later:
+            self._later = []
+        self._release()
+        try:
+            for call, args in later:
+                call(*args)
+        finally:
+            reopen(before)
+
+    def later(self, call: Callable[..., object], *args: object) -> None:
+        """While it is held: call this at the end of the block, when it is free."""
+        self._later.append((call, args))
+
+    def without(self, call: Callable[..., object], *args: object) -> None:
+        """While it is held: call this, and let others have it meanwhile."""
+        before = self._before
+        self._release()
+        try:
+            call(*args)
+        finally:
+            self._acquire()
+            self._before = before
+
+    def wait(self, seconds: float = -1) -> bool:
+        """While it is held: let others have it until one calls `notify_all`, so long at most; whether one did."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiting.append(waiter)
+        try:
+            self.without(interruptible, waiter.acquire, True, seconds)
+        finally:
+            was_called = waiter not in self._waiting
+            if not was_called:
+                self._waiting.remove(waiter)
+        return was_called
+
+    def notify_all(self) -> None:
+        """While it is held: wake all that wait."""
+        for waiter in self._waiting:
+            waiter.release()
+        self._waiting.clear()
+
+    def _acquire(self) -> None:
+        _pause()
+        self._lock.acquire()
+
+    def _release(self) -> None:
+        self._lock.release()
+        _resume()
+
+
+# No thread is switched to between a comparison and the call that follows: CPython does that behind calls alone. So no
+# lock is needed here; a thread that waited for one could not be sure that the collector is still off.
+def _pause() -> None:
+    """No garbage collection starts until `_resume`."""
+    global _holding, _paused
+    _holding += 1
+    if gc.isenabled():
+        _paused = True
+        gc.disable()
+
+
+def _resume() -> None:
+    global _holding, _paused
+    _holding -= 1
+    if _paused and not _holding:
+        _paused = False
+        gc.enable()
+
+
+def _forked() -> None:
+    """No thread but this one is in a fork, and it holds no lock."""
+    global _holding
+    _holding = 1
+    _resume()
+
+
+os.register_at_fork(after_in_child=_forked)

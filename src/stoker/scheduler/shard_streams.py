@@ -1,0 +1,293 @@
+"""Streams whose batches become known as shards are read.
+
+Up to `open_shards` shards are open. In turn, each gives one batch, which one worker makes; a shard that
+ends gives the examples that are left, and its place is taken by the next shard. What is left is parked,
+and joined: as soon as there are enough examples for a batch, they make one. So the order depends on
+what the shards give, and on nothing else.
+
+A stream `in_turn=False` is for a source whose order is kept: parts of it are made side by side, and all
+their examples are joined, one part after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+
+from stoker.scheduler.messages import Command, Fail, Gather, Joint, Park, Piece, Shrunk, Stride, WrongLength
+from stoker.scheduler.resume_points import Again, Leftover, Mark, Marks
+from stoker.scheduler.streams import Batch, Cut, Place, Shard, Start, State, count_ready
+
+
+class ShardStream:
+    """A stream of batches of shards.
+
+    Args:
+        number: the stream's.
+        order: the shards, in the order in which they are opened; None for parts of `size` items of an iterable.
+        size: rows of a full batch.
+        open_shards: shards that are open at a time.
+        keep_rest: whether the last batch may be smaller.
+        in_turn: whether the shards are read in turn, or one after the other.
+        length: raw examples in all, when the user told it.
+        since: where another run left the stream.
+        owners: workers that have shards open already; those that die are taken out of it.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        order: Sequence[int] | None,
+        size: int,
+        *,
+        open_shards: int,
+        keep_rest: bool = True,
+        in_turn: bool = True,
+        length: float | None = None,
+        since: Mark | None = None,
+        owners: dict[int, int] | None = None,
+    ) -> None:
+        self._owners = {} if owners is None else owners
+        self.number, self.pulls = number, 0
+        self._order, self._size, self._keep_rest, self._in_turn = order, size, keep_rest, in_turn
+        self._open_shards, self._length = open_shards, length
+        self._available = len(order) if order is not None else 0
+        self._all = order is not None  # no more shards become available
+        since = since or Mark()
+        self._opened, self._turn, self._raw = since.opened, since.turn, since.raw
+        self._places = [Shard(place, self._owners.pop(place.shard, None)) for place in since.places]
+        self._made: dict[Shard, deque[Batch]] = {shard: deque() for shard in self._places}  # of them, in order
+        self._again = Again(since.left) if since.left else None
+        self._line: deque[Batch] = deque()  # to be delivered in this order
+        self._left: deque[Piece] = deque()
+        self._origins: dict[int, Leftover] = {}  # of what is parked
+        self.marks = Marks(since)
+        self._parked = 0
+        self._numbers = 0  # batches that have been put in line
+        self._delivered_all = False
+        self._fill_places()
+
+    # ── what the machine asks ────────────────────────────────────────────────────────────────
+    def holding(self) -> int:
+        return len(self.batches())
+
+    def head(self) -> Batch | None:
+        return self._line[0] if self._line else None
+
+    def ready(self, most: int) -> int:
+        return count_ready(islice(self._line, most))
+
+    def take(self) -> None:
+        self._line.popleft()
+
+    def is_over(self) -> bool:
+        return self._delivered_all and not self._line
+
+    def is_starved(self) -> bool:
+        if self._line:
+            return self._line[0].state is State.WAITING
+        if self._again is not None:
+            return self._again.is_starved()
+        return bool(self._places) and not self._made[self._places[self._turn]]
+
+    def batches(self) -> list[Batch]:
+        again = self._again.batches() if self._again is not None else []
+        made = [batch for shard in self._places for batch in self._made[shard]]
+        return [batch for batch in self._line if batch.slot >= 0] + again + made
+
+    def shards(self) -> list[Shard]:
+        return (self._again.shards() if self._again is not None else []) + self._places
+
+    def give_back(self) -> Batch | None:
+        return None
+
+    def fed(self, items: int, ended: bool) -> None:
+        if self._delivered_all:
+            return
+        self._available = math.ceil(items / self._size) if ended else items // self._size
+        self._all = ended
+        self._fill_places()
+
+    def start(self, cut: Cut) -> Start | None:
+        for batch in self._line:
+            if batch.state is State.WAITING:
+                joint = batch.joint
+                assert joint is not None
+                batch.state = State.FILLING
+                return Start(batch, [joint], partial(self._gather, joint))
+        if self._again is not None:
+            return self._again.start(self.number, self._size, self._is_there)
+        shards = [*self._places[self._turn :], *self._places[: self._turn]]
+        wanted = [shard for shard in shards if self._goes_on(shard)]
+        if not wanted:
+            return None
+        shard = min(wanted, key=lambda shard: len(self._made[shard]))
+        batch = Batch(self.number, -1, self._size, shard=shard)
+        self._made[shard].append(batch)
+        return Start(batch, [Stride(shard.index)])
+
+    def _goes_on(self, shard: Shard) -> bool:
+        """Whether more may be asked of a shard; of a part, that mostly ends at once, one thing at a time."""
+        made = self._made[shard]
+        may = self._is_there(shard) and (self._in_turn or not made)
+        return may and not shard.ended and not (made and made[-1].failure)
+
+    def _is_there(self, shard: Shard) -> bool:
+        """Whether what it consists of has arrived: of the parts that another run had opened, too."""
+        return self._order is not None or shard.index < self._available
+
+    def _gather(self, joint: Joint, slot: int) -> Command:
+        return Gather(self.number, slot, joint.pieces)
+
+    # ── what is done ─────────────────────────────────────────────────────────────────────────
+    def advance(self) -> tuple[list[Command], list[Batch]]:
+        out: list[Command] = []
+        free = self._remake(out)
+        while self._again is None and (self._places or self._rows_left() >= self._size):
+            if self._rows_left() >= self._size:
+                self._put_in_line(self._joint(self._size))
+                continue
+            shard = self._places[self._turn]
+            made = self._made[shard]
+            if not made or made[0].state is State.FILLING:
+                return out, free
+            batch = made.popleft()
+            if batch.state is State.FAILED:
+                self._end_with(batch)
+                return out, free + self._dropped()
+            since, shard.place = shard.place, Place(shard.index, batch.raw, batch.come)
+            self._raw += batch.raw - since.raw
+            if self._length is not None and self._raw > self._length:
+                free.append(batch)
+                self._fail(WrongLength(int(self._length), self._raw, ended=False))
+                return out, free + self._dropped()
+            if batch.parcel:
+                self._park(batch, Leftover(shard.index, since.come, 0, batch.rows), out)
+                free.append(batch)
+            if batch.ended:
+                free += self._replace(shard)
+            elif self._in_turn and not batch.parcel:
+                self._turn = (self._turn + 1) % len(self._places)
+            if not batch.parcel:
+                self._put_in_line(batch)
+        if self._again is None and self._all and self._opened == self._available and not self._delivered_all:
+            self._finish()
+        return out, free
+
+    def _finish(self) -> None:
+        if self._length is not None and self._raw != self._length:
+            told = int(self._length) if math.isfinite(self._length) else -1
+            self._fail(WrongLength(told, self._raw, ended=True))
+            return
+        if self._left and self._keep_rest:
+            self._put_in_line(self._joint(self._rows_left()))
+        self._delivered_all = True
+
+    def _remake(self, out: list[Command]) -> list[Batch]:
+        """Take in what was left in another run; returns the batches whose slots are free."""
+        if self._again is None:
+            return []
+        failed = self._again.failed()
+        if failed is not None:
+            others = [batch for batch in self._again.batches() if batch is not failed]
+            self._again = None
+            self._end_with(failed)
+            return others + self._dropped()
+        free = self._again.park(self.number, self._parked, out)
+        self._parked += len(free)
+        shrunk, pieces = self._again.shrunk(), self._again.pieces()
+        if shrunk is not None:
+            free += self._again.batches()
+            self._again = None
+            self._fail(Shrunk(shrunk))
+            return free + self._dropped()
+        if pieces is not None:
+            self._left = deque(piece for piece, _ in pieces)
+            self._origins = {piece.parked: origin for piece, origin in pieces}
+            self._again = None
+        return free
+
+    def _park(self, batch: Batch, origin: Leftover, out: list[Command]) -> None:
+        if batch.rows:
+            self._parked += 1
+            out.append(Park(self.number, self._parked, batch.slot, batch.rows))
+            self._left.append(Piece(self._parked, 0, batch.rows))
+            self._origins[self._parked] = origin
+
+    def _rows_left(self) -> int:
+        return sum(piece.stop - piece.start for piece in self._left)
+
+    def _joint(self, rows: int) -> Batch:
+        """A batch of the first `rows` examples that are left."""
+        pieces, missing = [], rows
+        while missing:
+            piece = self._left.popleft()
+            stop = min(piece.stop, piece.start + missing)
+            pieces.append(Piece(piece.parked, piece.start, stop))
+            missing -= stop - piece.start
+            if stop < piece.stop:
+                self._left.appendleft(Piece(piece.parked, stop, piece.stop))
+            else:
+                del self._origins[piece.parked]
+        return Batch(self.number, -1, rows, state=State.WAITING, joint=Joint(tuple(pieces), self._numbers))
+
+    def _put_in_line(self, batch: Batch) -> None:
+        batch.number = self._numbers
+        self._numbers += 1
+        self._line.append(batch)
+        self.marks.add(batch.rows, self._mark())
+
+    def _mark(self) -> Mark:
+        left = []
+        for piece in self._left:
+            origin = self._origins[piece.parked]
+            left.append(Leftover(origin.shard, origin.since, piece.start, piece.stop))
+        return Mark(self._opened, self._turn, self._raw, tuple(shard.place for shard in self._places), tuple(left))
+
+    def _replace(self, shard: Shard) -> list[Batch]:
+        """The next shard takes the place of one that has ended; returns what was made of that one in vain."""
+        vain = list(self._made.pop(shard))
+        place = self._places.index(shard)
+        if self._in_turn and self._opened < self._available:
+            self._places[place] = self._open()
+            return vain
+        del self._places[place]
+        if self._turn >= len(self._places):
+            self._turn = 0
+        self._fill_places()
+        return vain
+
+    def _fill_places(self) -> None:
+        while len(self._places) < self._open_shards and self._opened < self._available:
+            self._places.append(self._open())
+
+    def _open(self) -> Shard:
+        index = self._order[self._opened] if self._order is not None else self._opened
+        shard = Shard(Place(index), self._owners.pop(index, None))
+        self._opened += 1
+        self._made[shard] = deque()
+        return shard
+
+    # ── the end by an error ──────────────────────────────────────────────────────────────────
+    def _fail(self, reason: WrongLength | Shrunk) -> None:
+        batch = Batch(self.number, -1, 0, state=State.FAILED)
+        batch.failure = Fail(self.number, self._numbers, None, reason)
+        self._end_with(batch)
+
+    def _end_with(self, batch: Batch) -> None:
+        """Nothing comes after this batch, which has failed."""
+        self._put_in_line(batch)
+        if batch.failure is not None:
+            failure = batch.failure
+            batch.failure = Fail(failure.stream, batch.number, failure.task, failure.reason)
+        self._delivered_all = True
+
+    def _dropped(self) -> list[Batch]:
+        """Let go of all open shards."""
+        dropped = [batch for shard in self._places for batch in self._made.pop(shard)]
+        self._places.clear()
+        self._turn = 0
+        return dropped

@@ -1,0 +1,10 @@
+"""What an example and a batch look like: nested structure, leaves, shapes and dtypes. Pure.
+
+values        what may stand at a leaf, in one of three forms
+lists         which lists are arrays, and which are containers
+foreign       tensors of PyTorch and sparse arrays of JAX as NumPy arrays
+casting       numbers of one dtype as numbers of another
+spec          nested structure <-> flat leaves; shapes and dtypes
+collation     how examples become a batch: stack, pad, ragged
+tensorproto   arrays as the bytes of TensorFlow's `TensorProto`
+"""

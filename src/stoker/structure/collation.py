@@ -1,0 +1,339 @@
+"""How examples are joined into a batch: stack, pad or ragged, for each leaf by its path. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import optree
+
+from stoker.errors import OptionError
+from stoker.structure.lists import is_array, is_of_tokens, is_row
+from stoker.structure.spec import Kind, Leaf, Part, Spec, flattened, made_plain
+from stoker.structure.values import STRING
+from stoker.validation import flag, index, whole
+
+
+@dataclass(frozen=True)
+class Pad:
+    """See `pad`."""
+
+    values: Any = None
+    to: tuple[int | None, ...] | None = None
+    multiple_of: int | None = None
+    truncate: bool = False
+
+    def size(self, place: int) -> int | None:
+        """The size that a dimension is padded to, or None."""
+        return self.to[place] if self.to is not None and place < len(self.to) else None
+
+
+def pad(
+    values: Any = None,
+    to: int | Sequence[int | None] | None = None,
+    multiple_of: int | None = None,
+    *,
+    truncate: bool = False,
+) -> Pad:
+    """Collate by padding each leaf to one size, as `tf.data.Dataset.padded_batch` does.
+
+    Args:
+        values: what is put behind the shorter examples; None for 0, False or an empty string, by the dtype.
+        to: the size of each dimension, an int for the first; None for the longest example of the batch. An
+            example that is longer is an error.
+        multiple_of: round the sizes that `to` leaves open up to a multiple of this.
+        truncate: cut examples that are longer than `to` says, at their end.
+
+    Example:
+        >>> import stoker
+        >>> with stoker.Loader([[1], [2, 3]], batch_size=2, collate=stoker.pad(values=-1, to=4), workers=0) as loader:
+        ...     next(iter(loader)).tolist()
+        [[1, -1, -1, -1], [2, 3, -1, -1]]
+        >>> cut = stoker.pad(to=2, truncate=True)
+        >>> with stoker.Loader([[1], [2, 3, 4]], batch_size=2, collate=cut, workers=0) as loader:
+        ...     next(iter(loader)).tolist()
+        [[1, 0], [2, 3]]
+    """
+    sizes = None if to is None else _sizes(to)
+    if multiple_of is not None:
+        multiple_of = whole("pad(multiple_of=…)", multiple_of, least=1)
+    truncate = flag("pad(truncate=…)", truncate)
+    if truncate and not any(size is not None for size in sizes or ()):
+        raise OptionError(f"pad(truncate=True) cuts examples to the size that `to` tells, and it tells none: to={to!r}")
+    return Pad(values, sizes, multiple_of, truncate)
+
+
+def _sizes(to: Any) -> tuple[int | None, ...]:
+    """What `pad(to=…)` says; raises `OptionError`."""
+    given = tuple(to) if isinstance(to, Sequence | np.ndarray) and np.ndim(to) else (to,)
+    sizes = tuple(map(index, given))
+    if any(came is not None and (size is None or size < 0) for came, size in zip(given, sizes, strict=True)):
+        raise OptionError(f"pad(to=…) must be sizes (ints of at least 0, or None), got {to!r}")
+    return sizes
+
+
+#: How one leaf is joined. "asis": it is a batch already; "single": examples are handed out one by one.
+Rule = Pad | Literal["stack", "ragged", "asis", "single"]
+
+#: Paths that are listed, and searched for one that is meant, where a path does not exist.
+_SHOWN, _SEARCHED = 20, 1000
+
+_NAMES: dict[str, Rule] = {"stack": "stack", "ragged": "ragged", "pad": Pad()}
+
+
+@dataclass(frozen=True)
+class Collation:
+    """What `Loader(collate=…)` says.
+
+    Attributes:
+        default: the rule of leaves that `paths` does not name.
+        paths: rules by path, a tuple of keys, indices and field names.
+        function: makes a batch of a list of examples, instead of the rules.
+    """
+
+    default: Rule = "stack"
+    paths: tuple[tuple[tuple[Any, ...] | str, Rule], ...] = ()
+    function: Callable[[list[Any]], Any] | None = None
+
+    @classmethod
+    def of(cls, collate: Any) -> Collation:
+        """Take in the option; raises `OptionError`."""
+        if isinstance(collate, Mapping):
+            return cls(paths=tuple((_path(key), _rule(rule)) for key, rule in collate.items()))
+        if callable(collate):
+            return cls(default="asis", function=collate)
+        return cls(default=_rule(collate))
+
+    def spec(self, example: Any) -> Spec:
+        """Describe an example. Lists that are no arrays everywhere may be where sizes may differ."""
+        if self.function or (self.default in ("stack", "asis") and not self.paths):
+            return Spec.of(example)
+        example = made_plain(example)
+        leaves, tree = flattened(example, lambda part: is_row(part) or is_of_tokens(part), is_plain=True)
+        keep = {
+            id(leaf)
+            for leaf, accessor in zip(leaves, tree.accessors(), strict=True)
+            if type(leaf) is list and self._joins(leaf, self.rule_at(accessor))
+        }
+        return Spec.of(example, lambda part: id(part) in keep or is_array(part))
+
+    def rules(self, spec: Spec) -> list[Rule]:
+        """The rule of each leaf; raises `OptionError` for a path, or a size of `pad(to=…)`, that is not there."""
+        accessors = spec.tree.accessors()
+        there = {name for accessor in accessors for name in _names(accessor)} if self.paths else set()
+        for path, _ in self.paths:
+            if path not in there:
+                raise OptionError(_no_path(path, spec))
+        rules = [self.rule_at(accessor) for accessor in accessors]
+        for rule in {self.default, *self._by_path.values()}:
+            under = [leaf for leaf, its in zip(spec.leaves, rules, strict=True) if its == rule]
+            _check_sizes(rule, under)
+        return rules
+
+    @cached_property
+    def _by_path(self) -> dict[tuple[Any, ...] | str, Rule]:
+        return dict(self.paths)
+
+    def rule_at(self, accessor: Any) -> Rule:
+        """The rule of the longest path that leads to a leaf."""
+        if not self.paths:
+            return self.default
+        return next((self._by_path[name] for name in _names(accessor) if name in self._by_path), self.default)
+
+    @staticmethod
+    def _joins(part: list[Any], rule: Rule) -> bool:
+        """Whether a list is one leaf under this rule."""
+        return rule == "ragged" or isinstance(rule, Pad) or (rule == "single" and is_row(part))
+
+
+def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
+    """What becomes of a leaf of the examples in a batch of so many rows (None: it varies)."""
+    if rule == "asis":
+        return leaf
+    if leaf.kind is Kind.SPARSE:
+        return dataclasses.replace(leaf, shape=(rows, *leaf.shape))
+    if leaf.kind is Kind.RAGGED and not isinstance(rule, Pad):
+        shape = (rows, None, *leaf.shape[1:])
+        return dataclasses.replace(leaf, shape=shape, ragged_rank=leaf.ragged_rank + 1)
+    if rule == "ragged" and leaf.shape:
+        varying = [place for place, size in enumerate(leaf.shape) if size is None]
+        rank = (varying[-1] if varying else 0) + 1
+        shape = (rows, *[None] * rank, *leaf.shape[rank:])
+        return Leaf(leaf.path, shape, leaf.dtype, Kind.RAGGED, rank)
+    if rule == "single" and None in leaf.shape:
+        return Leaf(leaf.path, (rows, *leaf.shape), leaf.dtype, Kind.VARYING)
+    shape = leaf.shape
+    if isinstance(rule, Pad):
+        shape = tuple(_padded(rule, place, size) for place, size in enumerate(shape))
+    return Leaf(leaf.path, (rows, *shape), leaf.dtype)
+
+
+def _padded(rule: Pad, place: int, size: int | None) -> int | None:
+    if rule.size(place) is not None:
+        return rule.size(place)
+    if size is None or place == 0:  # what one pads is a sequence: its length may differ later
+        return None
+    return rounded(size, rule.multiple_of)
+
+
+def rounded(size: int, multiple: int | None) -> int:
+    """`size`, or the next multiple of `multiple`."""
+    return -(-size // multiple) * multiple if multiple else size
+
+
+def is_stacked_in_place(spec: Spec, rules: Sequence[Rule]) -> bool:
+    """Whether each example has its fixed place in a batch, so that several workers may fill one."""
+    return all(leaf.is_fixed and rule in ("stack", "single") for leaf, rule in zip(spec.leaves, rules, strict=True))
+
+
+def filler(rule: Pad, leaf: Leaf) -> Any:
+    """What a leaf is padded with; raises `OptionError` when its dtype cannot hold it."""
+    if leaf.dtype == STRING:
+        value = b"" if rule.values is None else rule.values
+        if not isinstance(value, str | bytes):
+            raise OptionError(f"pad(values={value!r}) cannot stand at {leaf.path or 'the leaf'}, which holds strings")
+        return value.encode() if isinstance(value, str) else value
+    try:
+        value = leaf.dtype.type(0 if rule.values is None else rule.values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(
+            f"pad(values={rule.values!r}) cannot stand at {leaf.path or 'the leaf'}, which holds {leaf.dtype_name}"
+        ) from error
+    return value
+
+
+def _rule(rule: Any) -> Rule:
+    if isinstance(rule, Pad):
+        return rule
+    if isinstance(rule, str) and rule in _NAMES:
+        return _NAMES[rule]
+    raise OptionError(
+        f"collate must be 'stack', 'pad', stoker.pad(…), 'ragged', a dict of these by path, or a function of a list "
+        f"of examples; got {rule!r}"
+    )
+
+
+def _path(key: Any) -> tuple[Any, ...] | str:
+    if isinstance(key, str) and key.startswith(("[", ".")):
+        return key
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _names(accessor: Any) -> Iterator[tuple[Any, ...] | str]:
+    """What a user may call a leaf, or what it stands in, the longest path first."""
+    for depth in range(len(accessor), -1, -1):
+        start = accessor[:depth]
+        yield from itertools.product(*({entry.entry, getattr(entry, "field", entry.entry)} for entry in start))
+        yield start.codify("")
+        if depth == 1 and isinstance(start[0].entry, str):
+            yield start[0].entry  # a key that looks like a path
+
+
+def _no_path(path: tuple[Any, ...] | str, spec: Spec) -> str:
+    """The sentence about a path that does not exist."""
+    paths = [leaf.path for leaf in spec.leaves]
+    told = path if isinstance(path, str) else str(list(path))
+    shown = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else "")
+    text = f"collate names {told}, which is no path of the examples; they have {shown or 'a single leaf'}."
+    words = {_words(its): its for its in paths[:_SEARCHED]}
+    is_name = any(character.isalpha() for character in told)  # of numbers, the nearest is another
+    close = difflib.get_close_matches(_words(told), words, n=1) if is_name else []
+    return f"{text} Did you mean {words[close[0]]}?" if close else text
+
+
+def _words(path: str) -> str:
+    """The keys in a path, however they are written."""
+    return " ".join(re.findall(r"[\w-]+", path))
+
+
+def _check_sizes(rule: Rule, leaves: list[Leaf]) -> None:
+    """Raise `OptionError` if a rule tells sizes of dimensions that none of its leaves has."""
+    if not isinstance(rule, Pad) or rule.to is None or not leaves:
+        return
+    most = max(leaves, key=lambda leaf: len(leaf.shape))
+    if not any(leaf.untold for leaf in leaves) and len(most.shape) < len(rule.to):
+        raise OptionError(
+            f"pad(to={rule.to}) tells sizes of {len(rule.to)} dimensions, and {most.path or 'an example'} has "
+            f"{len(most.shape)}: {most}."
+        )
+
+
+@dataclass(frozen=True)
+class Form:
+    """What examples and batches look like: found out by a worker, or told by the user; then held by all.
+
+    Attributes:
+        spec: an example; of a function's results and of a source of batches, a batch.
+        rules: how each of its leaves is joined.
+        batch: a batch; its rows are None.
+        in_place: whether each example has its fixed place in the batch.
+    """
+
+    spec: Spec
+    rules: tuple[Rule, ...]
+    batch: Spec
+    in_place: bool
+
+    @classmethod
+    def of(cls, spec: Spec, rules: Sequence[Rule]) -> Form:
+        """The form of batches of examples like `spec`."""
+        for leaf, rule in zip(spec.leaves, rules, strict=True):
+            if isinstance(rule, Pad):
+                filler(rule, leaf)
+        batch = tuple(batch_leaf(leaf, rule, None) for leaf, rule in zip(spec.leaves, rules, strict=True))
+        loose = tuple(_loosened(leaf, rule) for leaf, rule in zip(spec.leaves, rules, strict=True))
+        in_place = is_stacked_in_place(spec, rules)
+        return cls(Spec(spec.tree, loose), tuple(rules), Spec(spec.tree, batch), in_place)
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The arrays that a batch lies in."""
+        return tuple(part for leaf in self.batch.leaves for part in leaf.parts())
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """How many of them each leaf has."""
+        return tuple(len(leaf.parts()) for leaf in self.batch.leaves)
+
+    def serialized(self) -> Form:
+        """The form of the same batches with every component as a string, a serialised tensor.
+
+        A ragged or sparse leaf becomes a dict of its components, named as in TensorFlow.
+        """
+        strings = tuple(_serialized(leaf, self.single) for leaf in self.batch.leaves)
+        tree = optree.tree_structure(self.spec.unflatten(strings))
+        accessors = tree.accessors()
+        rank = 1 if self.single else 0
+        leaves = tuple(Leaf(accessor.codify(""), (None,) * rank, STRING) for accessor in accessors)
+        return Form(self.spec, self.rules, Spec(tree, leaves), False)
+
+    @cached_property
+    def single(self) -> bool:
+        """Whether examples are handed out one by one."""
+        return "single" in self.rules
+
+
+def _loosened(leaf: Leaf, rule: Rule) -> Leaf:
+    """What later examples may hold there: where sizes may differ, sizes that were the same so far may too."""
+    if rule in ("single", "asis"):
+        return dataclasses.replace(leaf, is_alone=True)
+    if leaf.lenient or not (rule == "ragged" or isinstance(rule, Pad)):
+        return leaf
+    loose = len(leaf.shape) if isinstance(rule, Pad) else batch_leaf(leaf, rule, None).ragged_rank
+    return dataclasses.replace(leaf, shape=(None,) * loose + leaf.shape[loose:], lenient=True, first=leaf.shape)
+
+
+def _serialized(leaf: Leaf, single: bool) -> Any:
+    """What stands for a leaf of a batch once each of its components is a string."""
+    if leaf.kind is Kind.RAGGED:
+        return {"flat_values": 0, "nested_row_splits": tuple(range(leaf.ragged_rank - single))}
+    if leaf.kind is Kind.SPARSE:
+        return {"dense_shape": 0, "indices": 0, "values": 0}
+    return 0

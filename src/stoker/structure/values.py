@@ -1,0 +1,403 @@
+"""What may stand at a leaf of an example, brought into one of three forms. Pure; imports none of the makers.
+
+    dense    an array; of strings: an object array of bytes
+    ragged   `Ragged`: values and row splits, as in tf.RaggedTensor
+    sparse   `Sparse`: indices, values and dense shape, as in tf.SparseTensor
+
+Foreign objects (tensors of TensorFlow, PyTorch and JAX, PIL images, SciPy matrices) are known by
+what they offer: `__array__`, DLPack, or the attributes of their kind.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array as PackedArray
+from collections import UserList
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stoker.structure.foreign import Coordinates, is_jax_sparse, is_torch, of_jax_sparse, of_torch
+from stoker.structure.lists import are_numbers, are_strings, is_number, kinds_of
+
+Array = npt.NDArray[Any]
+
+#: The dtype of arrays of strings: their elements are `bytes`.
+STRING = np.dtype(object)
+
+#: The dtypes that NumPy gives Python's numbers.
+PYTHON_NUMBERS = {
+    bool: np.dtype(np.bool_),
+    int: np.dtype(np.int64),
+    float: np.dtype(np.float64),
+    complex: np.dtype(np.complex128),
+}
+
+
+#: What is the number in an object of a subclass, whatever its own methods say.
+_NUMBERS: dict[Any, Any] = {
+    int: int.__int__,
+    float: float.__float__,
+    complex: lambda value: complex(value.real, value.imag),
+}
+_BUILTIN = frozenset([*PYTHON_NUMBERS, str, bytes, list, tuple, dict, type(None)])
+
+
+class Misfit(Exception):
+    """An example that cannot be batched; the text names the path, what came and what to do."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of differing lengths: `values` lie one after the other, cut by `splits`, the outermost first."""
+
+    values: Array
+    splits: tuple[npt.NDArray[np.int64], ...]
+
+    def nested(self) -> Array:
+        """As `tf.RaggedTensor.numpy()` gives it: an object array of arrays, which are views of `values`."""
+        inner: Any = self.values
+        for splits in reversed(self.splits):
+            bounds = splits.tolist()
+            inner = [inner[start:stop] for start, stop in itertools.pairwise(bounds)]
+            inner = object_array(inner)
+        return np.asarray(inner)
+
+
+class Sparse(NamedTuple):
+    """A sparse array: `values[n]` stands at `indices[n]`, in row-major order; all else is zero."""
+
+    indices: npt.NDArray[np.int64]
+    values: Array
+    dense_shape: npt.NDArray[np.int64]
+
+
+def object_array(items: Sequence[Any]) -> Array:
+    """A 1-D object array of `items`, whatever they are."""
+    array = np.empty(len(items), object)
+    for place, item in enumerate(items):
+        array[place] = item
+    return array
+
+
+def canonical(value: Any) -> Array | Ragged | Sparse:
+    """`value` in one of the three forms; raises `Misfit` when it has none, whatever it does when it is read."""
+    try:
+        return _canonical(value)
+    except (Misfit, MemoryError):
+        raise
+    except RecursionError:
+        raise Misfit(f"holds a {type(value).__name__} that is nested too deeply, or contains itself.") from None
+    except Exception as error:
+        raise _unreadable(value, error) from error
+
+
+def _canonical(value: Any) -> Array | Ragged | Sparse:
+    kind = type(value)
+    if kind is np.ndarray:
+        return _array(value)
+    if kind is str or kind is bytes:
+        array = np.empty((), object)
+        array[()] = encoded(value)
+        return array
+    if kind in PYTHON_NUMBERS:
+        if kind is int and not -(2**63) <= value < 2**63:
+            raise Misfit(f"holds the int {short(value)}, which needs more than 64 bits.")
+        return np.array(value, PYTHON_NUMBERS[kind])
+    if kind is list:
+        return _listed(value)
+    if isinstance(value, str | bytes):  # NumPy's scalars of strings, which as arrays would lose zeros at their end
+        return canonical(encoded(value))
+    plain = builtin(value)
+    return _foreign(value) if plain is value else canonical(plain)
+
+
+def builtin(value: Any) -> Any:
+    """A number or a list of a subclass, such as an `IntEnum`, as Python's own; a range as the list of its numbers."""
+    if isinstance(value, np.generic | np.ndarray) or type(value) in _BUILTIN:
+        return value
+    for number in (int, float, complex):
+        if isinstance(value, number):
+            return _NUMBERS[number](value)
+    if isinstance(value, list | UserList | range):
+        return list(value)
+    if isinstance(value, bytearray):
+        return bytes(value)
+    return value
+
+
+def encoded(text: Any) -> bytes:
+    """The bytes of a string: UTF-8 for `str`."""
+    if type(text) is bytes:
+        return text
+    if not isinstance(text, str):
+        if isinstance(text, bytes):
+            return bytes(text)
+        raise Misfit(
+            f"holds an object array with a {type(text).__name__} in it: {short(text)}. Only str and bytes, or arrays "
+            "of numbers (rows of differing lengths) can be batched."
+        )
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Misfit(
+            f"holds text that is no valid Unicode: {ascii(text)[:80]}. Pass its bytes instead, for example "
+            "`text.encode('utf-8', 'surrogateescape')` or `os.fsencode(name)`."
+        ) from None
+
+
+def short(value: Any) -> str:
+    """`repr`, cut."""
+    try:
+        text = repr(value)
+    except Exception as error:  # the user's own `__repr__`, or an int of too many digits
+        text = f"<{type(value).__name__} whose repr() raises {type(error).__name__}>"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _unreadable(value: Any, error: Exception) -> Misfit:
+    try:
+        reason = str(error) or type(error).__name__
+    except Exception:  # the user's own `__str__`
+        reason = type(error).__name__
+    return Misfit(f"holds a {type(value).__name__} that NumPy cannot read: {reason}")
+
+
+def _array(array: Array) -> Array | Ragged:
+    kind = array.dtype.kind
+    if kind == "O":
+        return _objects(array)
+    return _strings(array) if kind in "SUT" else array
+
+
+def _objects(array: Array) -> Array | Ragged:
+    """An object array: of strings, of numbers (a row of a table has them), or of rows of differing lengths."""
+    items = array.reshape(-1).tolist()
+    kinds = set(map(type, items))
+    if not items or isinstance(items[0], str | bytes):
+        return _strings(array)
+    if are_numbers(kinds):
+        return _numbers(items, kinds).reshape(array.shape)
+    odd = next(item for item in items if not is_number(type(item)))
+    is_rows = array.ndim == 1 and not any(is_number(kind) or issubclass(kind, str | bytes) for kind in kinds)
+    if is_rows and not isinstance(odd, tuple | dict | None):
+        return _ragged([canonical(item) for item in items])
+    raise Misfit(
+        f"holds an object array with a {type(odd).__name__} in it: {short(odd)}. Make it an array of numbers, such as "
+        "`array.astype('float32')`, or of strings, or of arrays (rows of differing lengths)."
+    )
+
+
+def _strings(array: Array) -> Array:
+    strings = np.empty(array.shape, object)
+    if array.dtype.kind == "S":
+        strings[...] = array.astype(object)
+    else:
+        flat = strings.reshape(-1)
+        for place, text in enumerate(array.astype(object).reshape(-1).tolist()):
+            flat[place] = encoded(text)
+    return strings
+
+
+def _listed(items: list[Any]) -> Array | Ragged:
+    """A list of numbers or strings as an array, a list of lists of differing lengths as ragged."""
+    kinds, is_even = kinds_of(items)
+    if is_even and not kinds:
+        return np.asarray(items, np.float32)
+    if is_even and are_strings(kinds):
+        return _strings(np.array(items, object))
+    if is_even and are_numbers(kinds):
+        return _numbers(items, kinds)
+    if any(isinstance(item, str | bytes) or is_number(type(item)) for item in items):
+        raise Misfit(
+            f"holds a list that is no array: {short(items)}. A list that holds more than numbers, or strings, is a "
+            "container; pass np.array(…) for an array."
+        )
+    rows = [canonical(item) for item in items]
+    arrays = [row for row in rows if isinstance(row, np.ndarray)]
+    if len(arrays) == len(rows) and len({row.shape for row in arrays}) == 1:
+        _require_one_kind(arrays)
+        return np.stack(arrays)
+    return _ragged(rows)
+
+
+def _numbers(items: list[Any], kinds: Collection[type]) -> Array:
+    """Numbers in nested lists as an array; NumPy makes floats of integers that need 64 bits, which lose digits."""
+    array = np.asarray(items)
+    are_whole = all(issubclass(kind, int | np.integer | np.bool_) for kind in kinds)
+    if (
+        array.dtype == STRING
+        or (are_whole and array.dtype.kind not in "biu")
+        or (int in kinds and array.dtype.kind == "u")
+    ):
+        raise Misfit(f"holds integers that need more than 64 bits: {short(items)}.")
+    return array
+
+
+def _require_one_kind(arrays: Sequence[Array]) -> None:
+    """Raise `Misfit` where arrays that become one hold what is no number of one kind."""
+    dtypes = {array.dtype for array in arrays}
+    kinds = {dtype.kind for dtype in dtypes}
+    if len(dtypes) > 1 and (
+        (kinds & {"O", "b"} and len(kinds) > 1) or (kinds <= {"i", "u"} and np.result_type(*dtypes).kind == "f")
+    ):
+        raise Misfit(f"holds rows of different dtypes: {', '.join(sorted(map(str, dtypes)))}. Make them one.")
+
+
+def _ragged(rows: Sequence[Array | Ragged | Sparse]) -> Ragged:
+    """Rows as one ragged value."""
+    if any(isinstance(row, Sparse) for row in rows):
+        raise Misfit("holds an object array of sparse matrices. Make them one matrix, or several leaves.")
+    if any(isinstance(row, np.ndarray) and not row.ndim for row in rows):
+        raise Misfit("holds single values beside rows. Make arrays of all of them.")
+    try:
+        return join_ragged([row for row in rows if not isinstance(row, Sparse)])
+    except Misfit as misfit:
+        raise Misfit(f"holds {str(misfit).removeprefix('holds ')}") from None
+
+
+def join_ragged(rows: Sequence[Array | Ragged], rank: int = 1) -> Ragged:
+    """Values as the rows of one ragged value, whose splits have at least `rank` levels; raises `Misfit`."""
+    rank = max([rank, *(1 + len(row.splits) for row in rows if isinstance(row, Ragged))])
+    parts = [with_splits(row, rank - 1) for row in rows]
+    filled = [values for values, _ in parts if values.shape[0]] or [values for values, _ in parts[:1]]
+    if len({values.shape[1:] for values in filled}) > 1:
+        shapes = sorted({str(values.shape[1:]) for values in filled})
+        raise Misfit(f"rows whose inner dimensions differ: {', '.join(shapes)}.")
+    _require_one_kind(filled)
+    levels = []
+    for level in range(rank):
+        lengths = [np.array([len(s[0]) - 1 if s else len(v)]) for v, s in parts] if level == 0 else []
+        lengths = lengths or [np.diff(splits[level - 1]) for _, splits in parts]
+        levels.append(splits_of(np.concatenate(lengths) if lengths else np.zeros(0, np.int64)))
+    values = np.concatenate(filled) if filled else np.zeros(0, np.float32)
+    return Ragged(values, tuple(levels))
+
+
+def splits_of(lengths: Any) -> npt.NDArray[np.int64]:
+    """Row splits (n + 1 of them) of rows with these lengths."""
+    splits = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=splits[1:])
+    return splits
+
+
+def with_splits(value: Array | Ragged, levels: int) -> tuple[Array, list[npt.NDArray[np.int64]]]:
+    """Values and splits of `value`, with exactly so many levels of splits inside its rows."""
+    if isinstance(value, Ragged):
+        values, splits = value.values, list(value.splits)
+    else:
+        values, splits = value, []
+    while len(splits) < levels:
+        if values.ndim < 2:
+            raise Misfit(f"an array of {values.ndim} dimensions, too few for its ragged dimensions.")
+        splits.append(np.arange(values.shape[0] + 1, dtype=np.int64) * values.shape[1])
+        values = values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])  # -1 is no size where one is 0
+    return values, splits
+
+
+def _foreign(value: Any) -> Array | Ragged | Sparse:
+    if isinstance(value, Ragged | Sparse):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise Misfit("holds a masked array, whose mask would be lost. Fill it: `array.filled(0)`.")
+    if isinstance(value, type):
+        raise Misfit(f"holds the class {value.__name__} itself. Return an object of it, or an array.")
+    if is_torch(value):
+        return _read(value, of_torch)
+    if is_jax_sparse(value):
+        return _read(value, of_jax_sparse)
+    if hasattr(value, "nested_row_splits") and hasattr(value, "flat_values"):
+        return _row_split(value.flat_values, tuple(np.asarray(splits, np.int64) for splits in value.nested_row_splits))
+    if hasattr(value, "dense_shape") and hasattr(value, "indices") and hasattr(value, "values"):
+        values = _array(np.asarray(value.values))
+        assert not isinstance(values, Ragged)
+        return _ordered(np.asarray(value.indices), values, value.dense_shape)
+    if hasattr(value, "tocoo") and hasattr(value, "nnz"):
+        coo = value.tocoo(copy=True)
+        coo.sum_duplicates()
+        coordinates = getattr(coo, "coords", None) or (coo.row, coo.col)
+        data = _array(coo.data)
+        assert not isinstance(data, Ragged)
+        return _ordered(np.stack(coordinates, axis=1), data, coo.shape)
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        return _converted(np.asarray, value)
+    if hasattr(value, "__dlpack__"):
+        return _converted(np.from_dlpack, value)
+    if isinstance(value, memoryview | PackedArray):
+        return _converted(np.asarray, value)
+    if isinstance(value, Enum):
+        raise Misfit(f"holds {value}, which is no number. Pass its value, or make {type(value).__name__} an IntEnum.")
+    if value is None:
+        raise Misfit("is None. Return arrays, numbers or strings (did a `return` go missing?).")
+    raise Misfit(
+        f"holds a {type(value).__name__}: {short(value)}. A leaf must be an array, a number, a bool or a string; "
+        "containers are dict, list, tuple, namedtuple and dataclass."
+    )
+
+
+def _row_split(flat: Any, splits: tuple[Array, ...]) -> Ragged:
+    """Ragged values in TensorFlow's form; raises `Misfit` where the parts do not fit."""
+    values = _array(np.asarray(flat))
+    fits = bool(splits) and not isinstance(values, Ragged) and values.ndim > 0
+    inner: list[Any] = [*splits[1:], None]
+    for level, below in zip(splits, inner, strict=True) if fits else ():
+        length = len(values) if below is None else len(below) - 1  # type: ignore[arg-type]  # it is an array, if it fits
+        fits = fits and level.ndim == 1 and len(level) > 0 and level[0] == 0 and level[-1] == length
+        fits = fits and bool((np.diff(level) >= 0).all())
+    if not fits:
+        raise Misfit("holds ragged values whose row splits do not fit them.")
+    assert not isinstance(values, Ragged)
+    return Ragged(values, splits)
+
+
+def _read(value: Any, read: Callable[[Any], Array | list[Any] | Coordinates]) -> Array | Ragged | Sparse:
+    """What `read` makes of a foreign value, in canonical form."""
+    try:
+        came = read(value)
+    except Exception as error:  # it lies on a GPU, or has a dtype that NumPy lacks
+        raise _unreadable(value, error) from error
+    if isinstance(came, Coordinates):
+        return _ordered(came.indices, came.values, came.shape)
+    if isinstance(came, list):
+        return _nested([canonical(row) for row in came])
+    return _array(came)
+
+
+def _nested(rows: list[Any]) -> Ragged:
+    """Arrays as rows of one ragged value, with as few ragged dimensions as they have in common."""
+    for rank in range(1, max([1, *(np.ndim(row) for row in rows)])):
+        try:
+            return join_ragged(rows, rank)
+        except Misfit:
+            """An inner dimension differs too."""
+    return join_ragged(rows, max([1, *(np.ndim(row) for row in rows)]))
+
+
+def _converted(convert: Any, value: Any) -> Array | Ragged | Sparse:
+    try:
+        if hasattr(value, "numpy"):
+            value = value.numpy()
+            return canonical(value) if isinstance(value, bytes) else _array(np.asarray(value))
+        array: Array = convert(value)
+    except Exception as error:  # a tensor that needs its gradient, lies on a GPU, or has a dtype that NumPy lacks
+        raise _unreadable(value, error) from error
+    return _array(array)
+
+
+def _ordered(indices: Array, values: Array, shape: Any) -> Sparse:
+    """In row-major order, as tf.SparseTensor wants it."""
+    indices, shape = np.ascontiguousarray(indices, np.int64), np.asarray(shape, np.int64)
+    fits = indices.shape == (values.shape[0], len(shape)) and values.ndim == shape.ndim == 1
+    if not fits or (indices < 0).any() or (indices >= shape).any():
+        raise Misfit(
+            f"holds a sparse array whose parts do not fit: indices of shape {indices.shape}, values of shape "
+            f"{values.shape}, dense shape {shape.tolist()}."
+        )
+    order = np.lexsort(indices.T[::-1])
+    if not np.array_equal(order, np.arange(len(order))):
+        indices, values = indices[order], values[order]
+    return Sparse(indices, values, shape)

@@ -1,0 +1,220 @@
+"""An example that is kept while user code runs on does not change: what that code might still write to is copied.
+
+User code may fill one dict, list or array again and again, hand out views of a ring of buffers, or wrap foreign
+memory in an array. Where examples have fixed places, each is written to its row at once, and nothing is kept. All
+others pass through `Keeper.keep`. It returns an object as it is in two cases only: nobody can write to it (numbers,
+strings, arrays over the program's read-only pages), or nobody else refers to it, nor to the memory under it, which
+its reference count proves. Anything else is copied.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import enum
+import types
+from collections import UserList, deque
+from collections.abc import Callable, Iterable, MutableMapping
+from sys import getrefcount
+from typing import Any
+from weakref import getweakrefcount
+
+import numpy as np
+from numpy import ndarray
+
+from stoker.memory.bundle import is_bundled
+from stoker.sources.markers import SKIP, Many
+
+#: Smaller arrays are copied: that costs less than to find out whether it is needed.
+_SMALL = 4096
+_FROZEN = frozenset(
+    [
+        *(type(SKIP), object, str, bytes, bool, int, float, complex, type(None), type(Ellipsis), range, type),
+        *(types.FunctionType, types.BuiltinFunctionType, types.ModuleType),
+        *(np.dtype(code).type for code in "?bhilqBHILQefdgFDGSUmM"),  # NumPy's scalars, but for np.void
+    ]
+)
+#: Types of other libraries whose objects nobody can write to, by the module that they come from.
+_FROZEN_ELSEWHERE = {"tensorflow": {"EagerTensor", "RaggedTensor", "SparseTensor"}, "jaxlib": {"ArrayImpl"}}
+
+
+class Keeper:
+    """Keeps examples.
+
+    Args:
+        shared: objects that are the program's own, such as the source: they are kept as they are.
+    """
+
+    def __init__(self, shared: Iterable[object] = ()) -> None:
+        self._memo = {id(one): one for one in shared if one is not None}
+
+    def keep(self, example: Any) -> Any:
+        """The example, or a copy of what may still be written to.
+
+        Call it with the result of a call, `keep(read(index))`: a variable would count as somebody who refers to it.
+        """
+        try:
+            return self._kept(example, _counts.whole)
+        except RecursionError:  # it holds itself; no batch is made of it, but a function of the user's may take it
+            return copy.deepcopy(example, dict(self._memo))
+
+    def _kept(self, value: Any, most: int) -> Any:
+        """The example, or a part of it; `most`: its reference count if nobody else refers to it, 0 if somebody may."""
+        kind = type(value)
+        if kind is ndarray:
+            if value.nbytes < _SMALL and not value.dtype.hasobject:
+                return value.copy()
+            return value if getrefcount(value) <= most and _is_safe(value) else self._copied(value)
+        if kind is tuple:
+            inner = _counts.part if getrefcount(value) <= most else 0
+            return tuple([part if type(part) in _FROZEN else self._kept(part, inner) for part in value])
+        if kind is dict:
+            inner, named = -1, {}
+            for key in value:  # items() would count as one more who refers to the values
+                part = value[key]
+                kind = type(part)
+                if kind in _FROZEN:
+                    named[key] = part
+                elif kind is ndarray and part.nbytes < _SMALL and not part.dtype.hasobject:  # commonest, so it is here
+                    named[key] = part.copy()
+                else:
+                    if inner < 0:
+                        inner = _counts.part if getrefcount(value) <= most else 0
+                    named[key] = self._kept(part, inner)
+            return named
+        if kind in _FROZEN:
+            return value
+        if kind is list:
+            inner = _counts.part if getrefcount(value) <= most else 0
+            return [part if type(part) in _FROZEN else self._kept(part, inner) for part in value]
+        return self._other(value)
+
+    def _other(self, value: Any) -> Any:
+        """A rarer object, which others may refer to."""
+        kind = type(value)
+        home = kind.__module__.partition(".")[0]
+        if isinstance(value, enum.Enum | str | bytes | int | float | complex) or _is_frozen(kind, home):
+            return value
+        if kind is Many:
+            return Many(self._kept(value.examples, 0)) if isinstance(value.examples, list | tuple) else value
+        if isinstance(value, np.ndarray):
+            return self._copied(value)
+        if kind is memoryview:
+            return np.array(value)
+        if isinstance(value, tuple):  # not by its own `__new__`, which may take something else
+            parts = [self._kept(part, 0) for part in value]
+            try:
+                return tuple.__new__(kind, parts)
+            except TypeError:  # a type that is made in C, such as time.struct_time, with numbers in it
+                return value
+        if dataclasses.is_dataclass(kind):
+            return self._dataclass(value)
+        if home == "torch" and hasattr(value, "detach"):
+            return value.detach().clone()
+        if home == "PIL" and hasattr(value, "copy"):
+            return value.copy()
+        try:
+            if isinstance(value, MutableMapping):
+                return self._refilled(copy.copy(value), list(value))
+            if isinstance(value, list | UserList | deque):
+                return self._refilled(copy.copy(value), range(len(value)))
+            return copy.deepcopy(value, dict(self._memo))
+        except Exception:  # an open file, a connection: there is one of it, and whoever made it knows that
+            return value
+
+    def _refilled(self, copied: Any, keys: Iterable[Any]) -> Any:
+        """A copy of a container, with what is kept of its parts."""
+        for key in keys:
+            copied[key] = self._kept(copied[key], 0)
+        return copied
+
+    def _dataclass(self, value: Any) -> Any:
+        copied = copy.copy(value)
+        for field in dataclasses.fields(value):
+            if hasattr(value, field.name):
+                part = self._kept(getattr(value, field.name), 0)
+                object.__setattr__(copied, field.name, part)  # it may be frozen
+        return copied
+
+    def _copied(self, array: Any) -> Any:
+        """An array with memory of its own; of an array of objects, the objects too."""
+        if array.dtype == object:
+            copied = array.copy()
+            flat = copied.reshape(-1)
+            for place, part in enumerate(flat.tolist()):
+                flat[place] = self._kept(part, 0)
+            return copied
+        return copy.deepcopy(array, dict(self._memo)) if array.dtype.hasobject else array.copy()
+
+
+def _is_frozen(kind: type, home: str) -> bool:
+    """Whether objects of a type that comes from the module `home` cannot be written to."""
+    is_scalar = issubclass(kind, np.generic) and not issubclass(kind, np.void)  # of ml_dtypes, say
+    return is_scalar or kind.__name__ in _FROZEN_ELSEWHERE.get(home, ())
+
+
+def _is_safe(array: Any) -> bool:
+    """Whether nobody can write to the memory of an array to which nobody else refers."""
+    if array.dtype.hasobject or getweakrefcount(array):
+        return False
+    if array.flags.owndata:
+        return True
+    base = array.base
+    if type(base) is np.ndarray and base.flags.owndata:
+        return getrefcount(base) <= _counts.base and not getweakrefcount(base)
+    return not array.flags.writeable and is_bundled(array)
+
+
+@dataclasses.dataclass
+class _Counts:
+    """Reference counts of what nobody else refers to, where `Keeper` looks at them.
+
+    They differ between versions of Python, so they are measured. 0 means that they prove nothing.
+
+    Attributes:
+        whole: of an example.
+        part: of a part of it.
+        base: of the array that another one is a view of.
+    """
+
+    whole: int = 0
+    part: int = 0
+    base: int = 0
+
+    def measure(self) -> None:
+        """Find the least counts with which fresh arrays are kept as they are, and shared ones are not."""
+        keep, held = Keeper().keep, list[Any]()
+
+        def array() -> Any:
+            return np.empty(_SMALL, np.uint8)
+
+        def shared() -> Any:
+            held.append(array())
+            return held[-1]
+
+        def is_kept(make: Callable[[], Any], wrap: Callable[[Any], Any]) -> bool:
+            made = list[int]()
+
+            def fresh() -> Any:
+                array = make()
+                made.append(id(array))
+                return wrap(array)
+
+            kept = keep(fresh())
+            return id(kept if isinstance(kept, np.ndarray) else kept["a"]) == made[0]
+
+        def find(name: str, own: Callable[[], Any], others: Callable[[], Any], wrap: Callable[[Any], Any]) -> None:
+            for count in range(1, 12):
+                setattr(self, name, count)
+                if is_kept(own, wrap):
+                    break
+            if is_kept(others, wrap) or not is_kept(own, wrap):
+                setattr(self, name, 0)
+
+        find("whole", array, shared, lambda made: made)
+        find("part", array, shared, lambda made: {"a": made})
+        find("base", lambda: array()[:], lambda: shared()[:], lambda made: made)
+
+
+_counts = _Counts()
+_counts.measure()

@@ -1,0 +1,114 @@
+"""Whether an example is like the others: those that are not are left out, where `on_error="skip"` says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optree
+
+from stoker.structure.collation import Collation, Form, Pad, Rule
+from stoker.structure.spec import Kind, Leaf, Spec, plain
+from stoker.structure.values import PYTHON_NUMBERS, STRING, Misfit, canonical
+from stoker.worker.batching.fitting import MisfitAt, fitting, too_long
+
+#: Python's numbers, by the dtype that they have.
+_NUMBERS = {dtype: number for number, dtype in PYTHON_NUMBERS.items()}
+#: What raises nothing when it is read.
+_SETTLED = np.ndarray, np.generic, str, bytes, int, float, complex
+
+
+def read(example: Any) -> None:
+    """Read the parts of an example once; raises what they raise then.
+
+    A truncated image may raise only now. That a part is nothing that can be batched is not told here.
+    """
+    for leaf in optree.tree_leaves(plain(example)):
+        _read(leaf)
+
+
+def _read(leaf: Any) -> Any:
+    """A part of an example as NumPy reads it, or as it is; raises what it raises then."""
+    if isinstance(leaf, _SETTLED):
+        return leaf
+    try:
+        form = canonical(leaf)
+    except Misfit as misfit:
+        if misfit.__cause__ is not None:
+            raise misfit.__cause__ from None
+        return leaf
+    return form if isinstance(form, np.ndarray) else leaf
+
+
+class Likeness:
+    """What all examples look like.
+
+    Args:
+        form: of the examples and batches.
+    """
+
+    def __init__(self, form: Form) -> None:
+        self._spec = form.spec
+        self._leaves: list[tuple[Leaf, Rule, Any]] = [
+            (leaf, rule, None if leaf.shape else _NUMBERS.get(leaf.dtype))
+            for leaf, rule in zip(form.spec.leaves, form.rules, strict=True)
+        ]
+
+    def taken(self, example: Any) -> Any:
+        """The example, its parts read once; raises `Misfit` if it is not like the others, or what a part raises."""
+        values = self._spec.flatten(example)
+        for place, ((leaf, rule, number), value) in enumerate(zip(self._leaves, values, strict=True)):
+            if type(value) is number and (number is not int or -(2**63) <= value < 2**63):
+                continue
+            if type(value) is np.ndarray and value.shape == leaf.shape and value.dtype == leaf.dtype != STRING:
+                continue
+            values[place] = value = _read(value)
+            try:
+                form = fitting(leaf, value, 0)
+                if isinstance(rule, Pad) and isinstance(form, np.ndarray):
+                    for place, size in enumerate(form.shape):
+                        too_long(leaf, rule, place, size, 0)
+            except MisfitAt as misfit:
+                raise misfit.reason from None
+        return self._spec.unflatten(values)
+
+
+class Kinds:
+    """The kinds of the first examples.
+
+    Args:
+        collation: how they are joined.
+        describe: tells what an example looks like; raises `Misfit`.
+    """
+
+    def __init__(self, collation: Collation, describe: Callable[[Any], Spec]) -> None:
+        self._collation, self._describe, self._kinds = collation, describe, list[tuple[int, Spec]]()
+
+    def __bool__(self) -> bool:
+        return bool(self._kinds)
+
+    def add(self, example: Any) -> int:
+        """Take in an example; returns how many are of its kind. Raises `Misfit` for what cannot be batched."""
+        for place, (count, kind) in enumerate(self._kinds):
+            if (wider := self._widened(kind, example)) is not None:
+                self._kinds[place] = count + 1, wider
+                return count + 1
+        self._kinds.append((1, self._describe(example)))
+        return 1
+
+    def commonest(self) -> Spec:
+        """What most of them look like; of two kinds that are as common, the one that came first."""
+        return max(self._kinds, key=lambda kind: kind[0])[1]
+
+    def _widened(self, kind: Spec, example: Any) -> Spec | None:
+        """The kind that fits the example too, if there is one in which what is stacked has one size."""
+        try:
+            wider = kind.widened(example)
+        except Misfit:
+            return None
+        is_stacked = all(
+            self._collation.rule_at(accessor) != "stack" or leaf.kind is not Kind.DENSE or leaf.shape == mine.shape
+            for accessor, mine, leaf in zip(wider.tree.accessors(), kind.leaves, wider.leaves, strict=True)
+        )
+        return wider if is_stacked else None

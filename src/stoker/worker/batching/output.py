@@ -1,0 +1,173 @@
+"""Where a worker writes: batches as arrays in a slot or, for rows that are joined with others, single examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stoker.memory.layout import Layout
+from stoker.memory.packed import pack
+from stoker.memory.slot import Slot
+from stoker.structure.collation import Form
+from stoker.structure.spec import Kind, Misfit
+from stoker.structure.tensorproto import tensor_bytes
+from stoker.structure.values import STRING
+from stoker.worker.batching.assemble import Assembler, Block, string_blocks
+from stoker.worker.batching.fitting import at
+from stoker.worker.batching.fixed_rows import Rows
+
+
+class Output:
+    """Writes what this worker makes.
+
+    Args:
+        slots: the slots, by number.
+        batch_size: rows of a full batch.
+        function: the user's collate function, or None.
+        memory_limit: bytes that all slots together may take.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        batch_size: int,
+        function: Callable[[list[Any]], Any] | None,
+        memory_limit: int,
+    ) -> None:
+        self._slots, self._batch_size = slots, batch_size
+        self._function, self._limit = function, memory_limit
+        self._rows: dict[tuple[int, int], Rows] = {}
+
+    def learn(self, form: Form) -> None:
+        """Take on what batches look like."""
+        self.form = form
+        self._assembler = Assembler(form.spec, form.rules, self._function)
+        if form.in_place:
+            self._layout = Layout.of(form.spec.leaves, self._batch_size)
+
+    def rows(self, slot: int, rows: int) -> Rows:
+        """The rows of a batch whose examples have fixed places."""
+        found = self._rows.get((slot, rows))
+        if found is None:
+            columns = self._layout.view(self._slots[slot].writable(self._layout.nbytes), rows)
+            found = self._rows[slot, rows] = Rows(self.form.spec, columns)
+        return found
+
+    def columns(self, slot: int, rows: int) -> list[Any]:
+        """The arrays of such a batch."""
+        return self._layout.view(self._slots[slot].writable(self._layout.nbytes), rows)
+
+    def kept(self, slot: int, rows: int) -> list[Any]:
+        """Copies of the first `rows` examples of such a batch."""
+        columns = self.columns(slot, rows)
+        return [self.form.spec.unflatten([column[row].copy() for column in columns]) for row in range(rows)]
+
+    def whole(self, slot: int, examples: list[Any], serialized: bool) -> tuple[int, ...]:
+        """Write the batch of `examples`; returns the shapes of its parts, one after the other."""
+        blocks = self._assembler.blocks(examples)
+        if serialized:
+            blocks = self._serialized(blocks, len(examples))
+        layout = Layout.of_arrays((block.shape, block.dtype) for block in blocks)
+        views = layout.view(self._room(slot, layout.nbytes, f"a batch of {len(examples)} examples"))
+        for view, block in zip(views, blocks, strict=True):
+            block.fill(view)
+        return tuple(size for block in blocks for size in block.shape)
+
+    def parcel(self, slot: int, examples: list[Any]) -> None:
+        """Write single examples, each behind its shard and number: where each ends, and then their segments."""
+        segments = [pack(example) for example in examples]
+        ends = np.cumsum([len(segment) for segment in segments], dtype=np.int64)
+        size = 8 * len(ends) + sum(map(len, segments))
+        buffer = memoryview(self._room(slot, max(1, size), f"{len(examples)} examples"))
+        offset = 8 * len(ends)
+        buffer[:offset] = ends.tobytes()
+        for segment in segments:
+            buffer[offset : offset + len(segment)] = segment
+            offset += len(segment)
+
+    def _room(self, slot: int, nbytes: int, what: str) -> Any:
+        """The slot's pages, grown to so many bytes; raises `Misfit` before memory runs out."""
+        mine = self._slots[slot]
+        if nbytes > mine.size():
+            taken = sum(other.taken() for other in self._slots) - mine.taken()
+            if taken + nbytes > self._limit:
+                raise Misfit(
+                    f"{what} takes {_size(nbytes)}, and memory_limit={_size(self._limit)} leaves "
+                    f"{_size(max(0, self._limit - taken))} beside the other batches. Give a smaller batch_size, a "
+                    "smaller prefetch, or more memory_limit."
+                )
+        return mine.writable(nbytes)
+
+    def _serialized(self, blocks: list[Block], rows: int) -> list[Block]:
+        """Each component of the batch, or of each example of it, as a string that holds a tensor."""
+        single = "single" in self.form.rules
+        strings: list[Block] = []
+        place = 0
+        for leaf in self.form.batch.leaves:
+            count = len(leaf.parts())
+            arrays = [_made(block) for block in blocks[place : place + count]]
+            place += count
+            for component in _components(leaf.kind, leaf.dtype == STRING, arrays):
+                if not single:
+                    strings += string_blocks([component], ())
+                    continue
+            if single:
+                strings += string_blocks(_each(leaf, arrays, rows), (rows,))
+        return strings
+
+
+def _made(block: Block) -> Any:
+    array = np.empty(block.shape, block.dtype)
+    block.fill(array)
+    return array
+
+
+def _components(kind: Kind, strings: bool, arrays: list[Any]) -> list[bytes]:
+    """The components of a leaf in the order in which `Form.serialized` names them."""
+    values = arrays[0].tobytes() if strings else tensor_bytes(arrays[0])
+    rest = [tensor_bytes(array) for array in arrays[2 if strings else 1 :]]
+    if kind is Kind.SPARSE:
+        indices, shape = rest
+        return [shape, indices, values]
+    return [values, *rest]
+
+
+def _each(leaf: Any, arrays: list[Any], rows: int) -> list[bytes]:
+    """The tensor of each example, for examples that are handed out one by one."""
+    if leaf.kind not in (Kind.DENSE, Kind.VARYING):
+        raise Misfit(
+            f"{at(leaf)}it is {leaf.kind.name.lower()}: to_tf(serialized=True) with batch_size=None can serialise "
+            "arrays and strings. Give a batch_size, or convert it."
+        )
+    strings = leaf.dtype == STRING
+    proto = arrays[0].tobytes() if strings else b""
+    if leaf.kind is Kind.DENSE:
+        flat = _texts(proto, arrays[1]) if strings else arrays[0]
+        return [tensor_bytes(np.asarray(flat[row])) if not strings else _one(flat[row]) for row in range(rows)]
+    splits, shapes = arrays[-2], arrays[-1]
+    flat = _texts(proto, arrays[1]) if strings else arrays[0]
+    return [tensor_bytes(flat[splits[row] : splits[row + 1]].reshape(tuple(shapes[row]))) for row in range(rows)]
+
+
+def _one(value: Any) -> bytes:
+    array = np.empty(np.shape(value) if isinstance(value, np.ndarray) else (), object)
+    array[...] = value
+    return tensor_bytes(array)
+
+
+def _texts(proto: bytes, bounds: Any) -> Any:
+    """The strings of a string part, as an object array."""
+    flat = np.empty(bounds.shape[:-1], object)
+    strings = flat.reshape(-1)
+    for place, (start, end) in enumerate(bounds.reshape(-1, 2).tolist()):
+        strings[place] = proto[start:end]
+    return flat
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} bytes"

@@ -1,0 +1,195 @@
+"""Examples into slots, whatever task they are of; the one that does harm there stands on the board when it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stoker.memory.packed import unpack
+from stoker.memory.progress_page import PHASE, Phase
+from stoker.memory.slot import Inbox, Slot
+from stoker.protocol.messages import Indices, Join, Step, Work
+from stoker.protocol.program import Program, takes_rng
+from stoker.sources.markers import SKIP, Many
+from stoker.worker.batching.fitting import MisfitAt
+from stoker.worker.batching.output import Output
+from stoker.worker.failpoints import Failpoint, is_armed, reach
+from stoker.worker.tasks.digests import WHOLE, Digests, digest
+from stoker.worker.user_code.reading import Reader
+from stoker.worker.user_code.seeding import Seeder
+
+
+class Uneven(Exception):
+    """The transform returned SKIP or Many where one example was counted on."""
+
+
+class Fork:
+    """Tells whether this process is a copy that user code forked: it must not write any more."""
+
+    happened = False
+
+    def leave(self) -> None:
+        """End this process, if it is one."""
+        if self.happened:
+            os._exit(0)
+
+
+class Writer:
+    """Writes what the user's code makes.
+
+    Args:
+        program: the user's code.
+        slots: the slots, by number.
+        inboxes: their inboxes.
+        reader: tells which example is at work.
+        seeder: sets the random states before the user's collate function.
+        words: the worker's board.
+        fork: looked at after user code; a forked copy exits instead of writing.
+        passes: exceptions that are the user's own business.
+
+    Attributes:
+        batch_seed: of the batch at work.
+        careful: workers died at the task at work: each example is converted before the next is made, so that the board
+            tells which example it is.
+        collated: what the user's function made of the batch at work, if it was called before: one thing, or none.
+        digests: of what the task at work makes, where they are asked for.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        slots: Sequence[Slot],
+        inboxes: Sequence[Inbox],
+        reader: Reader,
+        seeder: Seeder,
+        words: memoryview,
+        fork: Fork,
+        passes: tuple[type[BaseException], ...],
+    ) -> None:
+        self._reader, self._seeder, self._words = reader, seeder, words
+        self.fork, self._passes = fork, passes
+        self._function: Any = program.collation.function
+        self._function_takes_rng = takes_rng(self._function)
+        self._batch_size, self._has_marks = program.batch_size, program.transform is not None or program.skips
+        self._inboxes = inboxes
+        collate = self.collate if self.has_function else None
+        self.output = Output(slots, program.batch_size, collate, program.memory_limit)
+        self.batch_seed = 0
+        self.careful = False
+        self.collated: list[Any] = []
+        self.digests = Digests()
+
+    def use(self, program: Program) -> None:
+        """From now on the user's function is that of this copy of the program."""
+        self._function = program.collation.function
+
+    @property
+    def has_function(self) -> bool:
+        """Whether a function of the user's makes batches of examples."""
+        return self._function is not None
+
+    def collate(self, examples: list[Any]) -> Any:
+        """That function on the examples of a batch, with random states of its own."""
+        if self.collated:
+            return self.collated.pop()
+        self._seeder.begin(self.batch_seed)
+        if self._function_takes_rng:
+            return self._function(examples, rng=self._seeder.rng(self.batch_seed))
+        return self._function(examples)
+
+    def digest_batch(self, examples: list[Any]) -> None:
+        """What the user's function makes of them is compared too."""
+        if self.has_function:
+            self.digests.add(WHOLE, self.collate(examples))
+
+    def compared(self) -> dict[str, Any]:
+        """What an answer tells of the digests."""
+        return {"digests": self.digests.told(), "together": self.digests.together} if self.digests else {}
+
+    def numbers(self, task: Work | Step) -> Indices:
+        """The numbers of the examples of a task."""
+        if isinstance(task, Work) and task.from_inbox:
+            return np.arange(task.indices[0], task.indices[0] + task.count)
+        if len(task.indices) == task.count:
+            return task.indices
+        return np.frombuffer(self._inboxes[task.slot].read(), np.int64, task.count)
+
+    def items(self, slot: int, count: int, skip: int = 0) -> Iterable[Any]:
+        """What lies in a slot's inbox."""
+        return unpack(self._inboxes[slot].read(), count, skip=skip)
+
+    def even(self, made: Iterable[Any]) -> list[Any]:
+        """The examples, each in its place; raises `Uneven`."""
+        some = list(made)
+        if self._has_marks and any(map(self._is_mark, some)):
+            raise Uneven
+        self.fork.leave()
+        return some
+
+    def into(self, slot: int, rows: int, first: int = 0) -> Callable[[Any], None]:
+        """What writes one example after the other into a batch of so many rows; raises `Uneven` and `MisfitAt`."""
+        write, fork, has_marks, row = self.output.rows(slot, rows).write, self.fork, self._has_marks, first
+        may_fail = is_armed()
+
+        def put(example: Any) -> None:
+            nonlocal row
+            if fork.happened:
+                fork.leave()  # this copy of the worker came back from the user's code
+            if has_marks and self._is_mark(example):
+                raise Uneven
+            write(row, example)
+            row += 1
+            if may_fail:
+                reach(Failpoint.COPY)
+
+        return put
+
+    def _is_mark(self, output: Any) -> bool:
+        """Whether it stands for none or several examples."""
+        return self._has_marks and (output is SKIP or type(output) is Many)
+
+    def whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[int] | Indices) -> tuple[int, ...]:
+        """A batch whose examples have these numbers; returns the shapes of its parts."""
+        self._reader.example = None
+        self._words[PHASE] = Phase.JOINING
+        try:
+            dims = self.output.whole(task.slot, examples, task.serialized)
+            reach(Failpoint.COPY)
+            return dims
+        except MisfitAt as misfit:
+            if misfit.position < len(numbers):
+                self._reader.example = int(numbers[misfit.position])
+            raise misfit.reason from None
+        except BaseException as error:
+            if not self.has_function and not isinstance(error, self._passes):
+                self.convert(examples, numbers)
+                self._reader.example = None  # it is none of them alone
+            raise
+
+    def join(self, task: Join) -> tuple[int, ...]:
+        """The batch of the examples in a slot's inbox, which come each behind its shard and number."""
+        self._seeder.seed_all()
+        self._words[PHASE] = Phase.JOINING
+        named = list(self.items(task.slot, task.count))
+        examples = [example for _, _, example in named]
+        self.batch_seed = self._seeder.of_batch(task.epoch, task.batch, 0, 0, 1)
+        try:
+            if self.output.form.in_place and not task.serialized:
+                rows = self.output.rows(task.slot, self._batch_size)
+                for row, example in enumerate(examples):
+                    rows.write(row, example, row)
+                return ()
+            return self.output.whole(task.slot, examples, task.serialized)
+        except MisfitAt as misfit:
+            if misfit.position < len(named):
+                self._reader.shard, self._reader.example, _ = named[misfit.position]
+            raise misfit.reason from None
+
+    def convert(self, examples: Sequence[Any], numbers: Sequence[int] | Indices) -> None:
+        """Take them for what they are, one by one: what raises, or kills this worker, does so under its number."""
+        for number, example in zip(numbers, examples, strict=False):
+            self._reader.example = int(number)
+            digest(example)

@@ -1,0 +1,79 @@
+"""What the trainer's multiprocessing lends to that of a worker: its resource tracker, and its key.
+
+A fresh interpreter starts a tracker of its own, which destroys at its end whatever it was told of: a segment of shared
+memory that the worker had only looked at, too. Here a worker tells the trainer's tracker what it makes, and nobody
+what it only attaches to.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from stoker.worker.user_code.libraries import Importing
+
+_SEGMENT = "shared_memory"
+
+
+class Lent(Importing):
+    """Puts it into the modules of multiprocessing as soon as they are imported.
+
+    Args:
+        tracker: descriptor of the trainer's resource tracker, or None when it has none.
+        key: what its processes know each other by, or None.
+    """
+
+    def __init__(self, tracker: int | None, key: bytes | None) -> None:
+        self._tracker, self._key = tracker, key
+        self._attaching = threading.local()
+        self._made: set[str] = set()
+        self._to: dict[str, Callable[[Any], None]] = {
+            "multiprocessing.process": self._process,
+            "multiprocessing.resource_tracker": self._resource_tracker,
+            "multiprocessing.shared_memory": self._shared_memory,
+        }
+        super().__init__(self._to)
+
+    def imported(self, module: ModuleType) -> None:
+        """One of the modules is there."""
+        self._to[module.__name__](module)
+
+    def _process(self, module: Any) -> None:
+        if self._key is not None:
+            module.current_process().authkey = self._key
+
+    def _resource_tracker(self, module: Any) -> None:
+        register, unregister = module.register, module.unregister
+        if self._tracker is not None:
+            module._resource_tracker._fd = self._tracker
+
+        def told(name: str, kind: str) -> None:
+            if kind != _SEGMENT or not getattr(self._attaching, "now", False):
+                register(name, kind)
+                self._made.add(name)
+
+        def untold(name: str, kind: str) -> None:
+            if kind == _SEGMENT and name not in self._made:
+                if self._tracker is None:
+                    return
+                register(name, kind)  # a tracker that does not know the name complains
+            unregister(name, kind)
+            self._made.discard(name)
+
+        module.register, module.unregister = told, untold
+
+    def _shared_memory(self, module: Any) -> None:
+        make = module.SharedMemory.__init__
+
+        @functools.wraps(make)
+        def init(segment: Any, name: str | None = None, create: bool = False, *more: Any, **options: Any) -> None:
+            self._attaching.now = not create
+            try:
+                make(segment, name, create, *more, **options)
+            finally:
+                self._attaching.now = False
+
+        module.SharedMemory.__init__ = init

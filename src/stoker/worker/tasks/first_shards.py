@@ -1,0 +1,125 @@
+"""Shards that are opened, and their first rows made, before it is known what batches look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stoker.memory.progress_page import PHASE, Phase
+from stoker.protocol.failures import is_exhausted
+from stoker.protocol.messages import Open
+from stoker.protocol.program import Program
+from stoker.structure.collation import Collation, is_stacked_in_place
+from stoker.structure.spec import Spec
+from stoker.worker.batching.writer import Writer
+from stoker.worker.tasks.shard_readers import Lane
+from stoker.worker.tasks.shard_tasks import Ahead, Steps
+from stoker.worker.tasks.spec_inference import loose
+from stoker.worker.user_code.reading import Reader
+
+
+class Opener:
+    """Carries out `Open`.
+
+    Args:
+        program: the user's code.
+        reader: knows which example is at work.
+        writer: calls the user's collate function.
+        steps: goes on with the shards.
+        words: the worker's board.
+        passes: exceptions that break off a task which is done again.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        reader: Reader,
+        writer: Writer,
+        steps: Steps,
+        words: memoryview,
+        passes: tuple[type[BaseException], ...],
+    ) -> None:
+        self._program, self._reader, self._writer, self._steps = program, reader, writer, steps
+        self._words, self._passes = words, passes
+
+    def do(self, task: Open) -> tuple[bool, bytes]:
+        """Open it; returns what `Opened` tells."""
+        made, is_open = list[Ahead](), False
+        try:
+            made, is_open = self._taken(task, self._steps.open_early(task))
+        except BaseException as error:
+            self._steps.close(task.epoch, task.shard)
+            self._pass_by(error)
+        specs = self._specs(task, made)
+        if is_open and not task.without:
+            self._steps.keep(task.epoch, task.shard, made)
+        else:  # what raised does so again in its turn
+            self._steps.close(task.epoch, task.shard)
+        return is_open and not task.without, _told(specs)
+
+    def _taken(self, task: Open, lane: Lane) -> tuple[list[Ahead], bool]:
+        """The rows of its first steps; whether none of them raised."""
+        made: list[Ahead] = []
+        lane.begin_step(frozenset(task.without))
+        while len(made) < task.steps and not lane.ended:
+            before, examples, skipped = lane.left, list[Any](), len(self._reader.skipped)
+            try:
+                lane.take(self._program.batch_size, self._program.batch_size, examples.append)
+            except BaseException as error:
+                self._pass_by(error)
+                made.append(Ahead(examples, list(lane.came), before, before, False, []))
+                return made, False
+            self._writer.fork.leave()
+            its = list(lane.came), before, lane.progress(), lane.ended, self._reader.skipped[skipped:]
+            made.append(Ahead(examples, *its))
+        return made, True
+
+    def _specs(self, task: Open, made: list[Ahead]) -> list[tuple[Spec, int]]:
+        """What they look like, each with the number of examples that tell so; as far as nothing is wrong with them."""
+        specs = list[tuple[Spec, int]]()
+        try:
+            for ahead in made:
+                specs += self._described(task, ahead)
+        except BaseException as error:
+            self._pass_by(error)
+        self._reader.example = None
+        return specs
+
+    def _pass_by(self, error: BaseException) -> None:
+        """It is raised again in its turn, or when nothing else tells what batches look like."""
+        if isinstance(error, self._passes):
+            raise error
+        self._reader.exhausted = self._reader.exhausted or is_exhausted(error)
+
+    def _described(self, task: Open, ahead: Ahead) -> list[tuple[Spec, int]]:
+        """What the rows of a step look like, if they tell it."""
+        collation = self._program.collation
+        if collation.function is None:
+            return [self._spec(collation, ahead)] if ahead.examples else []
+        if len(ahead.examples) < self._program.batch_size:
+            return []
+        self._reader.example = None
+        self._words[PHASE] = Phase.JOINING
+        self._steps.seed_batch(task.epoch, task.shard, ahead.before)
+        batch = self._writer.collate(ahead.examples)
+        self._words[PHASE] = Phase.READING
+        ahead.collated.append(batch)
+        return [(loose(Spec.of(batch), scalars=True), 1)]
+
+    def _spec(self, collation: Collation, ahead: Ahead) -> tuple[Spec, int]:
+        """Of examples; those that have a fixed place in a batch are told by the first one."""
+        self._reader.example = ahead.numbers[0]
+        if collation.default == "asis":
+            return loose(Spec.of(ahead.examples[0]), scalars=False), 1
+        spec = collation.spec(ahead.examples[0])
+        if collation.default == "single" or not is_stacked_in_place(spec, collation.rules(spec)):
+            for example, number in zip(ahead.examples[1:], ahead.numbers[1:], strict=False):
+                self._reader.example = number
+                spec = spec.widened(example)
+        return spec, len(ahead.examples)
+
+
+def _told(specs: list[tuple[Spec, int]]) -> bytes:
+    import cloudpickle
+
+    told: bytes = cloudpickle.dumps(specs, protocol=5) if specs else b""
+    return told

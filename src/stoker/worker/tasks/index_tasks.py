@@ -1,0 +1,131 @@
+"""Tasks whose rows are known beforehand: examples with these numbers, each in its place."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from stoker.memory.example_store import Store
+from stoker.protocol.messages import COLLATED, Work
+from stoker.protocol.program import Program
+from stoker.sources.arrays import ArraySource
+from stoker.sources.map_style import changed_length
+from stoker.sources.markers import SKIP, Many
+from stoker.structure.casting import Unfit
+from stoker.worker.batching.writer import Writer
+from stoker.worker.tasks.first_examples import partly
+from stoker.worker.user_code.reading import Reader, SourceChanged, weighed
+from stoker.worker.user_code.seeding import Seeder
+
+
+class Numbered:
+    """Carries out `Work`.
+
+    Args:
+        program: the user's code.
+        reader: makes examples.
+        writer: writes them.
+        seeder: sets the random states before each example.
+        store: where examples lie that were made before.
+    """
+
+    def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder, store: Store) -> None:
+        self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
+        self._store = store
+        self._epoch = -1
+
+    def use(self, program: Program) -> None:
+        """From now on read this copy of the program."""
+        self._program = program
+
+    def do(self, task: Work) -> tuple[int, ...]:
+        """Make its rows; returns the shapes of the parts of the batch, where these are not as planned."""
+        if task.epoch != self._epoch:
+            self._check_length()
+            self._epoch = task.epoch
+        if self._is_copied(task):
+            columns = self._writer.output.columns(task.slot, task.rows)
+            rows = slice(task.first, task.first + task.count)
+            with contextlib.suppress(Unfit):  # told below, with its example
+                self._program.source.take(task.indices, [column[rows] for column in columns])
+                return ()
+        self._seeder.begin_task()
+        dims = self._made(task)
+        return self._made(task) if self._seeder.must_redo() else dims
+
+    def _is_copied(self, task: Work) -> bool:
+        """Whether its rows are copied from arrays, and no code of the user's runs."""
+        is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
+        if not is_plain or not self._is_in_place(task) or task.trial or task.filled is not None:
+            return False
+        return bool(self._program.source.is_like(self._writer.output.form.spec))
+
+    def _is_in_place(self, task: Work) -> bool:
+        return self._writer.output.form.in_place and not task.serialized
+
+    def _made(self, task: Work) -> tuple[int, ...]:
+        """Make and write them, or only make them."""
+        self._writer.digests.clear()
+        self._reader.keeps = not self._is_in_place(task)
+        made = self._examples(task)
+        if self._is_in_place(task):
+            if task.trial and task.digest:
+                for _ in made:
+                    """It is compared."""
+            else:
+                self._write(task, made)
+            return ()
+        numbers = self._writer.numbers(task)
+        collated = [self._store.get(*where) for row, *where in task.made.tolist() if row == COLLATED]
+        examples = [] if collated else self._writer.even(made)
+        self._writer.batch_seed, self._writer.collated = self._seeder.of_batch(task.epoch, int(numbers[0])), collated
+        if task.digest:
+            self._writer.digest_batch(examples)
+        if task.trial and (task.digest or self._writer.has_function):  # a part of it is no batch for collate
+            return ()
+        return self._writer.whole(task, examples, numbers)
+
+    def _examples(self, task: Work) -> Iterator[Any]:
+        """What the transform returns for each."""
+        numbers = self._writer.numbers(task)
+        seeds = self._seeder.seeds(task.epoch, numbers)
+        if len(task.made):
+            made = self._partly(task, numbers.tolist(), seeds)
+        elif task.from_inbox:
+            made = self._reader.items(self._writer.items(task.slot, task.count, task.first), int(numbers[0]), seeds)
+        else:
+            made = self._reader.indexed(numbers.tolist(), seeds)
+        if task.filled is not None:
+            made = weighed(made, task.filled.counts(task.first, task.first + task.count).tolist())
+        return self._digested(made) if task.digest else made
+
+    def _partly(self, task: Work, numbers: list[int], seeds: list[int]) -> Iterator[Any]:
+        """The same where some were made before."""
+
+        def read(rows: list[int]) -> Iterator[Any]:
+            if not task.from_inbox:
+                return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
+            items = list(self._writer.items(task.slot, task.count, task.first))
+            return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
+
+        return partly(self._store, task.made, task.count, read, self._reader.earlier(numbers))
+
+    def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
+        for example in made:
+            if example is not SKIP and type(example) is not Many:
+                self._writer.digests.add(self._reader.example or 0, example)
+            yield example
+
+    def _write(self, task: Work, made: Iterable[Any]) -> None:
+        """Into the slot, each before the next is made."""
+        put = self._writer.into(task.slot, task.rows, task.first)
+        for example in made:
+            put(example)
+
+    def _check_length(self) -> None:
+        if self._program.length is None:
+            return
+        now = len(self._program.source)
+        if now != self._program.length:
+            raise SourceChanged(changed_length(self._program.length, now))

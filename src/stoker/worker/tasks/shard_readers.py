@@ -1,0 +1,413 @@
+"""Shards that are open in this worker, and how far each has come."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import pickle
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+
+from stoker.memory.progress_page import EXAMPLE, PHASE, Phase
+from stoker.plan.permutation import mix, mix_array
+from stoker.plan.shuffle_buffer import shuffled
+from stoker.protocol.messages import JSON, PICKLE, STATE_BYTES, Progress, size
+from stoker.protocol.program import Program
+from stoker.sources.generator import ShardedSource
+from stoker.sources.markers import SKIP, Many
+from stoker.worker.tasks.digests import digest
+from stoker.worker.user_code.reading import Reader, SourceChanged, as_is
+from stoker.worker.user_code.seeding import Seeder
+
+log = logging.getLogger("stoker")
+
+_END = object()
+#: Ended shards that are remembered: more than steps can be asked for ahead.
+_ENDED = 256
+_BLOCK = 256  # seeds that are worked out at once
+#: Of a `Many`, so many examples and bytes are made before other user code runs. The rest of a longer one, which may be
+#: endless, is made as it is needed.
+_AHEAD, _AHEAD_BYTES = 1024, 16 << 20
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """Stands for an output of a `Many` that raised."""
+
+    error: BaseException
+
+
+def _weight(output: Any) -> int:
+    """About how many bytes an output takes."""
+    leaves = optree.tree_leaves(output)
+    return sum(len(leaf) if isinstance(leaf, str | bytes) else getattr(leaf, "nbytes", 64) for leaf in leaves)
+
+
+class Lane:
+    """One open shard: a run of raw examples and what the transform makes of them.
+
+    Args:
+        raws: the shard's examples before the transform, with the seed of each.
+        transform: makes the output of a raw example and its seed.
+        progress: where another worker left the shard; examples up to there are read and dropped.
+        own_state: the iterator's own state, or None when it tells none.
+        name: for messages.
+        words: the worker's board, if it is to tell which example is at work; else the maker of `raws` tells it.
+        numbers: of the examples, in the order of `raws`; None where they are counted from 0.
+        without: numbers of examples that are left out, because they kill workers.
+        keep: what is done to an output of a `Many` before the next one is made.
+        keep_ahead: what is done to one that waits while other user code runs.
+        skip: called with the number of an example that raised, to be left out, and the error.
+
+    Attributes:
+        came: of the outputs that `take` gave last, the numbers of their examples.
+    """
+
+    def __init__(
+        self,
+        raws: Generator[tuple[Any, int], None, None],
+        transform: Callable[[Any, int], Any] | None,
+        progress: Progress,
+        *,
+        own_state: Callable[[], str] | None = None,
+        name: str,
+        words: memoryview | None = None,
+        numbers: Sequence[int] | None = None,
+        without: frozenset[int] = frozenset(),
+        keep: Callable[[Any], Any],
+        keep_ahead: Callable[[Any], Any],
+        skip: Callable[[int, BaseException], None],
+    ) -> None:
+        self._keep, self._keep_ahead = keep, keep_ahead
+        self._ahead: deque[Any] = deque()
+        self._words, self._numbers, self._without, self._skip = words, numbers, without, skip
+        self.came: list[int] = []
+        self._raws, self._transform, self._own_state, self._name = raws, transform, own_state, name
+        self._raw, self._within, self._digest = progress.state_raw, 0, 0
+        self._state, self._state_raw = progress.state, progress.state_raw
+        self._many: Iterator[Any] | None = None
+        self._last: Any = None
+        self._has_many = self._is_putting = self.ended = False
+        self.left = progress
+        self._skip_to(progress)
+
+    @property
+    def example(self) -> int:
+        """The number of the raw example at work."""
+        return self._number(self._raw - self._is_putting)
+
+    def begin_step(self, without: frozenset[int]) -> None:
+        """These are left out from now on."""
+        self._without = without
+
+    def take(self, count: int, last: int, put: Callable[[Any], None]) -> int:
+        """Hand the next outputs to `put`, each before the next is made; `count` of them or, at the end, fewer.
+
+        `last` is how many more the step wants in all. Returns how many came.
+        """
+        self.came.clear()
+        self._is_putting = False  # what was put last may have raised
+        while len(self.came) < count:
+            output = self._next_of_many() if self._many is not None else self._next(len(self.came) >= last - 1)
+            if output is _END:
+                if self._many is None:
+                    self.ended = True
+                    break
+                self._many, self._within = None, 0
+                continue
+            if self._many is not None:
+                self._within += 1
+            elif type(output) is Many:
+                self._many, self._has_many = iter(output.examples), True
+                continue
+            elif output is SKIP:
+                continue
+            self.came.append(self._number(self._raw - 1))
+            self._is_putting = True
+            put(output)
+            self._is_putting = False
+        self._make_ahead()
+        return len(self.came)
+
+    def progress(self) -> Progress:
+        """How far it has come, after a step."""
+        if self._transform is None and self._raw:
+            self._digest = digest(self._last)
+        if self._own_state is not None and self._many is None and not self.ended:
+            state = self._own_state()
+            if size(state) <= STATE_BYTES:  # else the shard is read again
+                self._state, self._state_raw = state, self._raw
+        self.left = Progress(self._raw, self._within, self._digest, self._state, self._state_raw)
+        return self.left
+
+    def close(self) -> None:
+        """Let go of the user's iterator."""
+        self._many = None
+        self._ahead.clear()
+        raws, self._raws = self._raws, _nothing()
+        try:
+            raws.close()
+        except (Exception, SystemExit, GeneratorExit):  # a `finally` that raises: nobody waits for this shard any more
+            log.warning("closing %s raised", self._name, exc_info=True)
+
+    def _next(self, may_be_last: bool) -> Any:
+        """The output of the next raw example; its digest is taken where the step may end with it."""
+        raw, seed = self._pulled()
+        if raw is _END:
+            return _END
+        self._last = raw
+        is_left_out = self._number(self._raw) in self._without
+        if self._transform is None:
+            self._raw += 1
+            return SKIP if is_left_out else raw
+        if may_be_last or self._has_many:
+            self._digest = digest(raw)
+        output: Any = SKIP
+        if not is_left_out:
+            try:
+                output = self._transform(raw, seed)
+            except BaseException as error:
+                self._skip(self._number(self._raw), error)
+        self._raw += 1
+        return output
+
+    def _next_of_many(self) -> Any:
+        assert self._many is not None
+        try:
+            if self._ahead:
+                output = self._ahead.popleft()
+                if type(output) is _Raised:
+                    raise output.error
+                return output
+            return self._keep(next(self._many, _END))
+        except BaseException as error:
+            self._skip(self._number(self._raw - 1), error)
+            return _END
+
+    def _make_ahead(self) -> None:
+        """Make what is left of a `Many`: a generator may look at what the transform fills for the next example."""
+        room = _AHEAD_BYTES - sum(map(_weight, self._ahead))
+        while self._many is not None and len(self._ahead) < _AHEAD and room > 0:
+            try:
+                output = self._keep_ahead(next(self._many, _END))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # it is raised when its turn comes
+                output, self._many = _Raised(error), iter(())
+            if output is _END:
+                return
+            self._ahead.append(output)
+            room -= _weight(output)
+
+    def _pulled(self) -> tuple[Any, int]:
+        """The next raw example, and its seed."""
+        if self._words is None:
+            return next(self._raws, (_END, 0))
+        self._words[EXAMPLE], self._words[PHASE] = self._raw, Phase.PULLING
+        pulled = next(self._raws, (_END, 0))
+        self._words[PHASE] = Phase.READING
+        return pulled
+
+    def _skip_to(self, progress: Progress) -> None:
+        for _ in range(progress.raw - (progress.within > 0) - self._raw):
+            self._last, _ = self._pulled()
+            if self._last is _END:
+                raise SourceChanged(self._changed(f"it ended after {self._raw} examples, not yet at {progress.raw}"))
+            self._raw += 1
+        if progress.within and self._number(self._raw) in self._without:
+            self._next(True)  # the rest of what was made of it is left out
+            self._digest = progress.digest
+            return
+        if progress.within:
+            came = self.take(progress.within, 1, lambda output: None)
+            if came < progress.within or self._raw != progress.raw:
+                raise SourceChanged(self._changed(f"its example {self._raw} has become fewer"))
+        if self._last is not None and progress.digest and progress.raw > progress.state_raw:
+            now = self._digest if progress.within else digest(self._last)
+            if now != progress.digest:
+                raise SourceChanged(self._changed(f"its example {self._raw - 1} is another one now"))
+        self._digest = progress.digest
+
+    def _number(self, position: int) -> int:
+        """The number of the example at a position of the shard."""
+        if self._numbers is None:
+            return position
+        return int(self._numbers[min(position, len(self._numbers) - 1)])
+
+    def _changed(self, what: str) -> str:
+        return (
+            f"{self._name} was read again, because its worker died, and gave something else: {what}. Examples would "
+            "be lost or repeated. Make it the same each time: sort file lists, draw from `shard.rng`."
+        )
+
+
+def _told(state: Any) -> str:
+    """A user's state as text: JSON where that tells it all, and may be kept in a file; else a pickle."""
+    try:
+        text = json.dumps(state)
+        if json.loads(text) == state:
+            return JSON + text
+    except (TypeError, ValueError):
+        pass  # there is something in it that JSON has no word for
+    return PICKLE + base64.b64encode(pickle.dumps(state)).decode()
+
+
+def _own_state(text: str) -> Any:
+    """The state that `_told` made this text of."""
+    kind, told = text[:2], text[2:]
+    if kind == JSON:
+        return json.loads(told)
+    if kind == PICKLE:
+        return pickle.loads(base64.b64decode(told))
+    raise ValueError(f"{text[:20]!r} is no state of an iterator")
+
+
+def _nothing() -> Generator[tuple[Any, int], None, None]:
+    yield from ()
+
+
+class Lanes:
+    """The open shards of this worker, by epoch and shard."""
+
+    def __init__(self, program: Program, reader: Reader, seeder: Seeder, words: memoryview) -> None:
+        self._program, self._reader, self._seeder, self._words = program, reader, seeder, words
+        self._open: dict[tuple[int, int], Lane] = {}
+        self._ended: deque[tuple[int, int]] = deque()
+
+    def get(self, epoch: int, shard: int) -> Lane:
+        """An open shard."""
+        return self._open[epoch, shard]
+
+    def open(self, epoch: int, shard: int, make: Callable[[], Lane]) -> Lane:
+        """Open a shard, as `make` does it; if it is open, that one is closed before."""
+        self.close(epoch, shard)
+        lane = self._open[epoch, shard] = make()
+        return lane
+
+    def shard(
+        self, epoch: int, shard: int, progress: Progress, without: frozenset[int] = frozenset(), *, keeps: bool
+    ) -> Lane:
+        """A shard of the user's generator function, from where `progress` says.
+
+        `keeps`: its examples are still needed when the next one is made.
+        """
+        source: ShardedSource = self._program.source
+        seeds = self._seeds(epoch, shard)
+        mixed = mix(self._program.seed, epoch, 3, shard)
+        self._seeder.begin(mixed)
+        iterator: Any = source.function(source.shard(shard, np.random.default_rng(mixed)))
+        if not hasattr(iterator, "__iter__") and not hasattr(iterator, "__next__"):
+            raise TypeError(
+                f"from_generator's function returned a {type(iterator).__name__} for shard {shard}, not a generator "
+                "(is there no `yield` in it?)"
+            )
+        buffer = self._program.shuffle
+        own = hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") and not buffer
+        if progress.state and own:
+            iterator.load_state_dict(_own_state(progress.state))
+        elif progress.state:
+            raise SourceChanged(f"shard {shard} had a state_dict and has none now")
+        keep = self._reader.keep if keeps else self._keep_many
+        transform = self._transform(keep)
+        keeps_raw = buffer > 0 or (keeps and transform is None)
+        raws = self._pull(iterator, seeds, progress.state_raw, self._reader.keep if keeps_raw else as_is)
+        if buffer:
+            raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
+        return Lane(
+            raws,
+            transform,
+            progress,
+            own_state=(lambda: _told(iterator.state_dict())) if own else None,
+            name=f"shard {shard}",
+            words=self._words,
+            without=without,
+            keep=keep,
+            keep_ahead=self._reader.keep,
+            skip=self._reader.skip,
+        )
+
+    def part(self, part: int, made: Iterator[Any], numbers: Sequence[int], progress: Progress) -> Lane:
+        """A part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
+        raws = ((output, 0) for output in made)
+        return Lane(
+            raws,
+            lambda output, seed: output,
+            progress,
+            name=f"part {part}",
+            numbers=numbers,
+            without=self._reader.without,
+            keep=self._reader.keep,
+            keep_ahead=self._reader.keep,
+            skip=self._reader.skip,
+        )
+
+    def close(self, epoch: int, shard: int) -> None:
+        """Close a shard, if it is open."""
+        lane = self._open.pop((epoch, shard), None)
+        if lane is not None:
+            lane.close()
+
+    def finish(self, epoch: int, shard: int) -> None:
+        """Let go of a shard that has ended; steps that were asked for ahead still find it, without rows."""
+        self._open[epoch, shard].close()
+        self._ended.append((epoch, shard))
+        if len(self._ended) > _ENDED:
+            self._open.pop(self._ended.popleft(), None)
+
+    def leave(self, epoch: int) -> None:
+        """Close all shards of an epoch."""
+        for of, shard in [key for key in self._open if key[0] == epoch]:
+            self.close(of, shard)
+
+    def leave_all(self) -> None:
+        """Close all shards."""
+        for epoch, shard in list(self._open):
+            self.close(epoch, shard)
+
+    def _transform(self, keep: Callable[[Any], Any]) -> Callable[[Any, int], Any] | None:
+        transform = self._program.transform
+        if transform is None and not self._program.skips:
+            return None
+
+        def output(raw: Any, seed: int) -> Any:
+            if transform is not None:
+                self._seeder.begin(seed)
+                raw = self._reader.transformed(transform, raw, seed)
+            return self._reader.settled(raw)
+
+        return lambda raw, seed: keep(output(raw, seed))
+
+    def _keep_many(self, output: Any) -> Any:
+        """Examples are written as they come; those of a list, only when their turn comes."""
+        return self._reader.keep(output) if type(output) is Many else output
+
+    def _pull(
+        self, iterator: Any, seeds: Iterator[int], skip: int, keep: Callable[[Any], Any]
+    ) -> Generator[tuple[Any, int], None, None]:
+        """What the user's iterator yields, seeded before each; closes it at the end."""
+        begin = self._seeder.begin
+        for _ in range(skip):
+            next(seeds)
+        try:
+            iterator = iter(iterator)
+            for seed in seeds:
+                begin(seed)
+                pulled = keep(next(iterator, _END)), seed
+                if pulled[0] is _END:
+                    return
+                yield pulled
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    def _seeds(self, epoch: int, shard: int) -> Iterator[int]:
+        key, start = mix(self._program.seed, epoch, 2, shard), 0
+        while True:
+            yield from mix_array(np.arange(start, start + _BLOCK, dtype=np.uint64), key).tolist()
+            start += _BLOCK

@@ -1,0 +1,299 @@
+"""Tasks that are the next rows of a shard: they are counted as they come."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stoker.memory.example_store import Store
+from stoker.protocol.messages import SHOWN, Finished, Open, Progress, Step
+from stoker.protocol.program import Program
+from stoker.sources.generator import ShardedSource
+from stoker.worker.batching.fitting import MisfitAt
+from stoker.worker.batching.writer import Writer
+from stoker.worker.tasks.first_examples import partly
+from stoker.worker.tasks.shard_readers import Lane, Lanes
+from stoker.worker.user_code.reading import Reader
+from stoker.worker.user_code.seeding import Seeder
+
+
+@dataclass(eq=False)
+class Ahead:
+    """The rows of a step that were made before it was asked for.
+
+    Attributes:
+        examples: the outputs.
+        numbers: of their examples.
+        before: how far the shard had come before them.
+        after: and with them.
+        ended: whether the shard has no more.
+        skipped: examples that were left out on the way.
+        collated: what the user's function made of them, if it was called: one thing, or none.
+    """
+
+    examples: list[Any]
+    numbers: list[int]
+    before: Progress
+    after: Progress
+    ended: bool
+    skipped: list[tuple[int, str]]
+    collated: list[Any] = field(default_factory=list)
+
+
+class Steps:
+    """Carries out `Step`.
+
+    Args:
+        program: the user's code.
+        reader: makes the examples of parts of a map-style source or an iterable.
+        writer: writes them.
+        seeder: sets the random states before each example.
+        words: the worker's board.
+        passes: exceptions that break off a task which is done again.
+        store: where examples lie that were made before.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        reader: Reader,
+        writer: Writer,
+        seeder: Seeder,
+        words: memoryview,
+        passes: tuple[type[BaseException], ...],
+        store: Store,
+    ) -> None:
+        self._store = store
+        self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
+        self._passes, self.lanes = passes, Lanes(program, reader, seeder, words)
+        self._interrupted: dict[tuple[int, int], Progress] = {}
+        self._is_sharded = isinstance(program.source, ShardedSource)
+        self._digesting = False
+        self._ahead: dict[tuple[int, int], deque[Ahead]] = {}
+
+    def do(self, task: Step, started: float) -> Finished:
+        """Make its rows; returns the answer."""
+        if self._is_sharded:
+            self._reader.shard = task.shard
+        self._seeder.seed_all()
+        self._digesting = task.digest
+        if task.trial:
+            return self._apart(task, started)
+        self._writer.careful = task.careful
+        try:
+            return self._in_line(task, started)
+        finally:
+            self._writer.careful = False
+
+    def _in_line(self, task: Step, started: float) -> Finished:
+        """The shard goes on with it."""
+        key = task.epoch, task.shard
+        interrupted = self._interrupted.pop(key, None)
+        if task.opening is not None:
+            self._ahead.pop(key, None)
+            lane = self._open(task, task.opening.progress)
+        elif key in self._ahead:
+            return self._made_ahead(task, started)
+        else:
+            lane = self._open(task, interrupted) if interrupted is not None else self.lanes.get(*key)
+        before = lane.left
+        self.seed_batch(*key, before)
+        try:
+            rows, dims, parcel = self._rows_of(task, lane)
+        except self._passes:  # it broke the user's generator off: the task is done again, from where this one began
+            self._interrupted[key] = before
+            raise
+        progress = lane.progress()
+        if lane.ended:
+            self.lanes.finish(*key)
+        skipped = self._reader.skipped
+        seconds = time.perf_counter() - started
+        its = tuple(skipped[:SHOWN]), len(skipped)
+        return Finished(task.task, seconds, dims, rows, lane.ended, parcel, progress, *its, **self._writer.compared())
+
+    def _made_ahead(self, task: Step, started: float) -> Finished:
+        """Its rows were made before."""
+        key = task.epoch, task.shard
+        ahead = self._ahead[key][0]
+        self.seed_batch(*key, ahead.before)
+        self._writer.collated = list(ahead.collated)
+        if task.digest:
+            for number, example in zip(ahead.numbers, ahead.examples, strict=True):
+                self._writer.digests.add(number, example)
+        rows, dims, parcel = self._put(task, ahead.examples, ahead.numbers)
+        self._ahead[key].popleft()
+        if not self._ahead[key]:
+            del self._ahead[key]
+        if ahead.ended:
+            self.lanes.finish(*key)
+        its = tuple(ahead.skipped[:SHOWN]), len(ahead.skipped)
+        seconds = time.perf_counter() - started
+        compared = self._writer.compared()
+        return Finished(task.task, seconds, dims, rows, ahead.ended, parcel, ahead.after, *its, **compared)
+
+    def _put(self, task: Step, examples: list[Any], numbers: list[int]) -> tuple[int, tuple[int, ...], bool]:
+        """Write the examples of a step; returns how many, the shapes of their parts, and whether they are a parcel."""
+        rows, shard = len(examples), self._reader.shard
+        if rows < self._program.batch_size or task.parted:
+            named = zip(numbers, examples, strict=True)
+            self._writer.output.parcel(task.slot, [(shard, *one) for one in named])
+            return rows, (), True
+        if not self._is_in_place(task):
+            if task.digest:
+                self._writer.digest_batch(examples)
+            return rows, self._writer.whole(task, examples, numbers), False
+        put = self._writer.into(task.slot, rows)
+        for number, example in zip(numbers, examples, strict=True):
+            self._reader.example = number
+            try:
+                put(example)
+            except MisfitAt as misfit:
+                raise misfit.reason from None
+        return rows, (), False
+
+    def seed_batch(self, epoch: int, shard: int, at: Progress) -> None:
+        """Seed what is done to a batch as a whole, by where it begins in its shard."""
+        self._writer.batch_seed = self._seeder.of_batch(epoch, at.raw, at.within, shard + 1)
+
+    # ── before it is known what batches look like ────────────────────────────────────────────
+    def open_early(self, task: Open) -> Lane:
+        """Open a shard, whose first rows are kept."""
+        self._reader.shard = task.shard
+        self._seeder.seed_all()
+        self._ahead.pop((task.epoch, task.shard), None)
+        without = frozenset(task.without)
+        return self.lanes.open(
+            task.epoch,
+            task.shard,
+            lambda: self.lanes.shard(task.epoch, task.shard, task.progress, without, keeps=True),
+        )
+
+    def keep(self, epoch: int, shard: int, made: list[Ahead]) -> None:
+        """These are the rows of its first steps."""
+        self._ahead[epoch, shard] = deque(made)
+
+    def close(self, epoch: int, shard: int) -> None:
+        """Nobody goes on with this shard here."""
+        self._ahead.pop((epoch, shard), None)
+        self.lanes.close(epoch, shard)
+
+    def leave(self, epoch: int) -> None:
+        """Close all shards of an epoch."""
+        self._ahead = {key: ahead for key, ahead in self._ahead.items() if key[0] != epoch}
+        self.lanes.leave(epoch)
+
+    # ── beside the shard that is open ────────────────────────────────────────────────────────
+    def _apart(self, task: Step, started: float) -> Finished:
+        """Make rows once more, to be compared, or to see whether that kills."""
+        assert task.opening is not None
+        lane = self._lane(task, task.opening.progress)
+        try:
+            if task.until is not None:
+                self._tempt(lane, task.until)
+            else:
+                self._repeat(lane, task.opening.progress, task)
+        finally:
+            lane.close()
+        seconds = time.perf_counter() - started
+        return Finished(task.task, seconds, ended=lane.ended, **self._writer.compared())
+
+    def _repeat(self, lane: Lane, since: Progress, task: Step) -> None:
+        """Make the rows once more, to be compared."""
+        wanted, examples = self._program.batch_size, list[Any]()
+        while len(examples) < wanted and not lane.ended:
+            self._take(lane, 1, wanted - len(examples), examples.append)
+        if len(examples) == wanted and not task.parted:
+            self.seed_batch(task.epoch, task.shard, since)
+            self._writer.digest_batch(examples)
+
+    def _tempt(self, lane: Lane, until: int) -> None:
+        """Make the examples up to this one, and convert them: does that kill this worker?"""
+        while not lane.ended and (not self._is_sharded or lane.example <= until):
+            self._take(lane, 1, 1, lambda example: self._writer.convert([example], lane.came))
+
+    # ── what is read ─────────────────────────────────────────────────────────────────────────
+    def _open(self, task: Step, progress: Progress) -> Lane:
+        return self.lanes.open(task.epoch, task.shard, lambda: self._lane(task, progress))
+
+    def _lane(self, task: Step, progress: Progress) -> Lane:
+        """What a step reads, from where `progress` says."""
+        if self._is_sharded:
+            keeps = not self._is_in_place(task)
+            return self.lanes.shard(task.epoch, task.shard, progress, frozenset(task.without), keeps=keeps)
+        if task.opening is not None and task.opening.items:
+            count, first = task.opening.items, task.opening.first
+            items = list(self._writer.items(task.slot, count))
+            numbers = list(range(first, first + count))
+        else:
+            numbers, items = self._writer.numbers(task).tolist(), []
+        seeds = self._seeder.seeds(task.epoch, np.array(numbers, np.int64))
+
+        def read(rows: list[int]) -> Iterator[Any]:
+            if items:
+                return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
+            return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
+
+        made = partly(self._store, task.made, len(numbers), read, self._reader.earlier(numbers))
+        return self.lanes.part(task.shard, made, numbers, progress)
+
+    def _is_in_place(self, task: Step) -> bool:
+        """Whether each example is written to its row as it comes."""
+        return self._writer.output.form.in_place and not task.parted and not task.serialized
+
+    # ── what is written ──────────────────────────────────────────────────────────────────────
+    def _rows_of(self, task: Step, lane: Lane) -> tuple[int, tuple[int, ...], bool]:
+        """Write a lane's next rows; returns how many, the shapes of their parts, and whether they are a parcel."""
+        lane.begin_step(frozenset(task.without))
+        wanted, output = self._program.batch_size, self._writer.output
+        if self._is_in_place(task):
+            numbers = self._fill(task.slot, lane, wanted)
+            if len(numbers) == wanted:
+                return wanted, (), False
+            examples = output.kept(task.slot, len(numbers))
+        else:
+            examples, numbers = self._taken(lane, wanted)
+            if len(examples) == wanted and not task.parted:
+                if task.digest:
+                    self._writer.digest_batch(examples)
+                return wanted, self._writer.whole(task, examples, numbers), False
+        shard = self._reader.shard
+        output.parcel(task.slot, [(shard, *named) for named in zip(numbers, examples, strict=True)])
+        return len(examples), (), True
+
+    def _fill(self, slot: int, lane: Lane, wanted: int) -> list[int]:
+        """Write rows as they come, until the batch is full or the shard ends; returns the examples' numbers."""
+        self._take(lane, wanted, wanted, self._writer.into(slot, wanted))
+        return list(lane.came)
+
+    def _taken(self, lane: Lane, wanted: int) -> tuple[list[Any], list[int]]:
+        """A lane's next examples, and their numbers."""
+        examples: list[Any] = []
+
+        def put(example: Any) -> None:
+            if self._writer.careful:
+                self._writer.convert([example], lane.came[-1:])
+            examples.append(example)
+
+        self._take(lane, wanted, wanted, put)
+        self._writer.fork.leave()
+        return examples, list(lane.came)
+
+    def _take(self, lane: Lane, count: int, last: int, put: Callable[[Any], None]) -> None:
+        """Hand a lane's next `count` outputs to `put`; `last` is how many more the step wants in all."""
+
+        def compared(example: Any) -> None:
+            self._writer.digests.add(lane.came[-1], example)
+            put(example)
+
+        try:
+            lane.take(count, last, compared if self._digesting else put)
+        except BaseException as error:
+            self._reader.example = lane.example
+            if isinstance(error, MisfitAt):
+                raise error.reason from None
+            raise

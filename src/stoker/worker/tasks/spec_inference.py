@@ -1,0 +1,248 @@
+"""What the examples look like: found out from the first ones of the source, where the user does not say."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, repeat
+from typing import Any, TypeVar
+
+import numpy as np
+
+from stoker.errors import OptionError
+from stoker.memory.example_store import BATCHES, Store
+from stoker.memory.progress_page import PHASE, SHARD, Phase
+from stoker.protocol.messages import Describe, Progress
+from stoker.protocol.program import Program
+from stoker.sources.generator import ShardedSource
+from stoker.sources.markers import SKIP, Many
+from stoker.structure.collation import Form, Rule, is_stacked_in_place
+from stoker.structure.spec import Kind, Leaf, Misfit, Spec, plain
+from stoker.worker.batching.likeness import Kinds
+from stoker.worker.batching.writer import Writer
+from stoker.worker.tasks.first_examples import Maker
+from stoker.worker.tasks.shard_readers import Lanes
+from stoker.worker.user_code.reading import Reader, SourceChanged, outputs, weighed
+from stoker.worker.user_code.seeding import Seeder
+
+#: Examples of a generator that are looked at, where sizes may differ. Of batches, fewer.
+LOOK, LOOK_BATCHES = 32, 3
+#: Batches that a collate function is tried on.
+LOOK_CALLS = 2
+#: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
+LOOK_FURTHER = 256
+#: Of examples that may be left out, so many that are of one kind tell what all look like, where each has a fixed size.
+AGREE = 3
+
+Suited = TypeVar("Suited")
+
+
+class Unsuited(Exception):
+    """An option does not suit the examples."""
+
+
+class Describer:
+    """Looks at the first examples of an epoch. Those of shards are made for this alone, where none is enough by itself.
+
+    Args:
+        program: the user's code.
+        reader: makes examples.
+        writer: calls the user's collate function.
+        seeder: sets the random states before each example.
+        words: the worker's board.
+        maker: makes what is not in the store, and puts there what the function returned.
+        store: where the examples lie.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        reader: Reader,
+        writer: Writer,
+        seeder: Seeder,
+        words: memoryview,
+        maker: Maker,
+        store: Store,
+    ) -> None:
+        self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
+        self._words, self._maker, self._store = words, maker, store
+
+    def form(self, task: Describe) -> tuple[Form | None, tuple[int, ...]]:
+        """The form of the batches, and what was kept of what the function returned; raises `Misfit`.
+
+        The form is None where one example is not enough to tell it.
+        """
+        collation = self._program.collation
+        if collation.function is not None:
+            return self._of_function(task)
+        examples = outputs(self._made(task))
+        if self._program.skips:
+            spec = self._commonest(task, examples)
+            return (None if spec is None else _suited(Form.of, spec, _suited(collation.rules, spec))), ()
+        some = list(islice(examples, 1))
+        if not some:
+            if task.one:
+                return None, ()
+            raise SourceChanged(self._nothing())
+        first = some[0]
+        if collation.default == "asis":
+            specs = [Spec.of(batch) for batch in (first, *examples)]
+            return Form.of(loose(merged(specs), scalars=False), ["asis"] * len(specs[0].leaves)), ()
+        spec = collation.spec(first)
+        rules = _suited(collation.rules, spec)
+        if not is_stacked_in_place(spec, rules) or collation.default == "single":
+            if task.one:
+                return None, ()
+            enough = LOOK if isinstance(self._program.source, ShardedSource) else sys.maxsize
+            for number, example in enumerate(examples, 2):
+                spec = spec.widened(example)  # one by one: an error names the one that was read last
+                if number >= LOOK_FURTHER or (number >= enough and not leaves_open(spec, rules)):
+                    break
+            if task.further and leaves_open(spec, rules):
+                return None, ()
+        return _suited(Form.of, spec, rules), ()
+
+    def _commonest(self, task: Describe, examples: Iterator[Any]) -> Spec | None:
+        """What most of the first examples look like; raises `Misfit` if none of them can be batched.
+
+        None where more of them must be looked at.
+        """
+        collation = self._program.collation
+        whole = collation.default == "asis"
+        kinds = Kinds(collation, (lambda batch: loose(Spec.of(batch), scalars=False)) if whole else collation.spec)
+        misfits: list[tuple[Misfit, int | None, int | None]] = []
+        is_told = False
+        for number, example in enumerate(examples, 1):
+            try:
+                if kinds.add(example) == AGREE:
+                    spec = kinds.commonest()
+                    if whole or is_stacked_in_place(spec, _suited(collation.rules, spec)):
+                        return spec
+            except Misfit as misfit:
+                misfits.append((misfit, self._reader.shard, self._reader.example))
+            is_told = not kinds or not any(leaf.untold for leaf in kinds.commonest().leaves)
+            if number >= (LOOK if is_told else LOOK_FURTHER):
+                break
+        if kinds:
+            spec = kinds.commonest()
+            is_undecided = not whole and is_stacked_in_place(spec, _suited(collation.rules, spec))  # too few agree
+            return None if task.further and (is_undecided or not is_told) else spec
+        if task.further:
+            return None
+        if not misfits:
+            raise SourceChanged(self._nothing())
+        first, self._reader.shard, self._reader.example = misfits[0]
+        raise first
+
+    def _of_function(self, task: Describe) -> tuple[Form, tuple[int, ...]]:
+        """Of batches as the function gets them: it may take no others, and how many rows it makes only it knows."""
+        self._seeder.seed_for_now()
+        made = list(self._made(task))
+        examples = list(outputs(made))
+        if not examples:
+            raise SourceChanged(self._nothing())
+        is_even = len(made) == len(examples) and not any(output is SKIP or type(output) is Many for output in made)
+        self._reader.example = None
+        self._words[PHASE] = Phase.JOINING
+        start, specs, kept = 0, list[Spec](), list[int]()
+        for rows in task.rows or (self._program.batch_size,) * LOOK_CALLS:
+            some, first = examples[start : start + rows], start
+            start += rows
+            if first and len(some) < rows:
+                break
+            number = task.numbers[first] if task.numbers else 0
+            self._writer.batch_seed = self._seeder.of_batch(task.epoch, number)
+            batch = self._writer.collate(some)
+            self._seeder.made(self._writer.batch_seed)
+            specs.append(loose(Spec.of(batch), scalars=True))
+            is_whole = is_even and task.places[first:start] == tuple(range(first, start))  # none is left out
+            place, most = BATCHES + len(kept), self._program.memory_limit // 8
+            kept.append(self._maker.put(place, plain(batch), most) if is_whole else 0)
+        spec = merged(specs)
+        return Form.of(spec, ["asis"] * len(spec.leaves)), tuple(kept)
+
+    def _made(self, task: Describe) -> Iterator[Any]:
+        """What the user's code makes of the examples that are looked at."""
+        if isinstance(self._program.source, ShardedSource):
+            return self._of_shards(task)
+        made = self._numbered(task)
+        return weighed(made, repeat(True)) if self._program.weighs else made
+
+    def _numbered(self, task: Describe) -> Iterator[Any]:
+        seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
+        for number, place, size, seed in zip(task.numbers, task.places, task.sizes, seeds, strict=True):
+            self._reader.example = number
+            if size:
+                yield self._store.get(place, size)
+            else:
+                yield from self._maker.read([number], [place], [seed])
+
+    def _of_shards(self, task: Describe) -> Iterator[Any]:
+        source: ShardedSource = self._program.source
+        self._seeder.seed_all()
+        lanes = Lanes(self._program, self._reader, self._seeder, self._words)
+        seen, most = 0, LOOK_BATCHES if self._program.collation.default == "asis" else LOOK_FURTHER
+        if self._writer.has_function:
+            most = LOOK_CALLS * self._program.batch_size
+        for shard in range(source.count):
+            self._words[SHARD] = shard
+            without = frozenset(number for its, number in task.without if its == shard)
+            lane = lanes.shard(task.epoch, shard, Progress(), without, keeps=True)
+            some: list[Any] = []
+            while seen < most and lane.take(1, 1, some.append):
+                seen += 1
+                yield some.pop()
+            lane.close()
+
+    def _nothing(self) -> str:
+        source = self._program.source
+        what = "no example is left"
+        if isinstance(source, ShardedSource):
+            what = f"the generator yields nothing, in none of {source.count} shards"
+        elif source is None:
+            what = "the iterable gives no example"
+        if self._program.transform is None:
+            return f"{what}. Check its paths or filters."
+        return f"{what}, or the transform returned stoker.SKIP for all of them. Check paths and filters."
+
+
+def _suited(make: Callable[..., Suited], *args: Any) -> Suited:
+    """What `make` returns; raises `Unsuited` for an option that does not suit the examples."""
+    try:
+        return make(*args)
+    except OptionError as error:
+        raise Unsuited(str(error)) from None
+
+
+def leaves_open(spec: Spec, rules: Sequence[Rule]) -> bool:
+    """Whether nothing stood somewhere so far, where something may stand later."""
+    return any(leaf.untold > 0 and rule != "stack" for leaf, rule in zip(spec.leaves, rules, strict=True))
+
+
+def merged(specs: list[Spec]) -> Spec:
+    """The spec that fits all of them; raises `Misfit`."""
+    spec = specs[0]
+    for other in specs[1:]:
+        spec = spec.merged(other)
+    return spec
+
+
+def loose(spec: Spec, *, scalars: bool) -> Spec:
+    """The spec of a batch without the size of its first dimension, of which later batches may have any.
+
+    `scalars`: a function of the user's made it: it may have no dimension at all.
+    """
+    origin = "as collate made of the first examples" if scalars else "as in the first batches"
+
+    def loosened(leaf: Leaf) -> Leaf:
+        leaf = dataclasses.replace(leaf, origin=origin)
+        if leaf.shape:
+            return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))
+        if scalars and leaf.kind is Kind.DENSE:
+            return leaf
+        raise Misfit(
+            f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: it holds {leaf}"
+        )
+
+    return Spec(spec.tree, tuple(map(loosened, spec.leaves)))

@@ -1,0 +1,211 @@
+"""The source as each epoch finds it: what `on_epoch_end` has made of it, and what `Loader.update` gave.
+
+For epoch n, `on_epoch_end` has been called n times since the source was taken, in each worker alike, whenever it was
+started: the calls are made again on a fresh copy. An epoch that is still read keeps its copy for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import pickle
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stoker.plan.permutation import mix
+from stoker.protocol.messages import Renew
+from stoker.protocol.program import Program
+from stoker.worker.user_code.libraries import restore, seed_held, states_of
+from stoker.worker.user_code.reading import SourceChanged
+
+if TYPE_CHECKING:
+    from stoker.worker.user_code.libraries import Held
+    from stoker.worker.user_code.seeding import Seeder
+
+#: Of Keras' own classes, whose `on_epoch_end` does nothing.
+_KERAS = "keras", "tf_keras", "tensorflow"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one call of `Loader.update` gave: it counts from epoch `since` on. `pickled` is a dict of attributes."""
+
+    number: int
+    since: int
+    pickled: bytes
+
+
+@dataclass(frozen=True)
+class _Set:
+    """An update's attributes are set."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What the source does when an epoch begins."""
+
+    epoch: int
+
+
+@dataclass
+class Copy:
+    """A copy of the program, what was done to it, and the epochs that are read from it."""
+
+    program: Program
+    held: list[Held]
+    done: list[_Set | _Turn] = field(default_factory=list)
+    readers: set[int] = field(default_factory=set)
+
+
+class Turns:
+    """The copies of the program that this process has.
+
+    Args:
+        program: the first one.
+        held: random generators that its objects hold.
+        again: makes another one; None where the user's own object is used.
+        seeder: sets the random states.
+        only: where what was done to the user's own object is noted, for all that use it; empty before the first.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        held: list[Held],
+        again: Callable[[], tuple[Program, list[Held]]] | None,
+        seeder: Seeder,
+        only: list[Copy] | None = None,
+    ) -> None:
+        self._again, self._seeder = again, seeder
+        self._copies = [Copy(program, held)]
+        if again is None and only is not None:
+            only[:] = only or self._copies
+            self._copies = list(only)
+        self._updates: dict[int, tuple[Update, ...]] = {}
+        self._begins, self._ends = has_hook(program.source, "on_epoch_begin"), has_hook(program.source, "on_epoch_end")
+
+    def renew(self, message: Renew) -> None:
+        """These updates count for an epoch that is about to begin."""
+        self._updates[message.epoch] = pickle.loads(message.pickled)
+
+    def reach(self, epoch: int) -> tuple[Program, list[Held]]:
+        """The program for an epoch, and the generators that it holds; raises what the user's `on_epoch_end` raises."""
+        needed = self._needed(epoch)
+        its = next((copy for copy in self._copies if copy.done == needed), None) or self._made(needed, epoch)
+        its.readers.add(epoch)
+        return its.program, its.held
+
+    def leave(self, epoch: int) -> None:
+        """An epoch is read no more."""
+        self._updates.pop(epoch, None)
+        for copy in self._copies:
+            copy.readers.discard(epoch)
+        last = max(self._copies, key=lambda copy: len(copy.done), default=None)  # none, where its hook raised
+        self._copies = [copy for copy in self._copies if copy.readers or copy is last]
+
+    def _needed(self, epoch: int) -> list[_Set | _Turn]:
+        """What is done to a fresh copy."""
+        updates = self._updates.get(epoch, ())
+        if not self._begins and not self._ends:
+            return [_Set(update.number) for update in updates]
+        needed: list[_Set | _Turn] = []
+        for turn in range(epoch + 1):
+            needed += [_Set(update.number) for update in updates if min(update.since, epoch) == turn]
+            if turn or self._begins:
+                needed.append(_Turn(turn))
+        return needed
+
+    def _made(self, needed: list[_Set | _Turn], epoch: int) -> Copy:
+        free = [copy for copy in self._copies if not copy.readers and needed[: len(copy.done)] == copy.done]
+        its = max(free, key=lambda copy: len(copy.done), default=None) or self._fresh(epoch)
+        values = {update.number: update.pickled for update in self._updates.get(epoch, ())}
+        try:
+            for step in needed[len(its.done) :]:
+                if isinstance(step, _Set):
+                    self._set(its.program.source, pickle.loads(values[step.number]))
+                else:
+                    self._turn(its, step.epoch)
+                its.done.append(step)
+        except BaseException:
+            if self._again is not None:  # half of it is done
+                self._copies.remove(its)
+            raise
+        return its
+
+    def _fresh(self, epoch: int) -> Copy:
+        if self._again is None:
+            raise SourceChanged(
+                f"epoch {epoch} needs the source as it was before, and it cannot be copied: it can be read only "
+                "forwards, one iteration at a time. End the other iteration first, or let the source be pickled."
+            )
+        copy = Copy(*self._again())
+        self._copies.append(copy)
+        return copy
+
+    def _set(self, source: Any, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(source, name, value)
+
+    def _turn(self, its: Copy, epoch: int) -> None:
+        source = its.program.source
+        if epoch and self._ends:
+            self._call(source.on_epoch_end, its, mix(its.program.seed, epoch, 9))
+        if self._begins:
+            self._call(source.on_epoch_begin, its, mix(its.program.seed, epoch, 10))
+
+    def _call(self, hook: Callable[[], Any], its: Copy, seed: int) -> None:
+        """Call it, with random states of its own, also where examples are not seeded: all workers must agree."""
+        import numpy.random
+
+        keeps = not its.program.seeds_globals
+        states = (random.getstate(), numpy.random.get_state(), states_of(its.held)) if keeps else None
+        self._seeder.begin(seed)
+        random.seed(seed)
+        numpy.random.seed(seed & 0xFFFFFFFF)
+        seed_held(its.held, seed)
+        try:
+            with _no_entropy(seed):
+                hook()
+        finally:
+            if states is not None:
+                random.setstate(states[0])
+                numpy.random.set_state(states[1])
+                restore(its.held, states[2])
+
+
+def has_turns(source: Any) -> bool:
+    """Whether a source changes itself when an epoch begins."""
+    return has_hook(source, "on_epoch_begin") or has_hook(source, "on_epoch_end")
+
+
+def has_hook(source: Any, name: str) -> bool:
+    """Whether a source has a method of the user's with this name that takes no arguments."""
+    method = getattr(type(source), name, None)
+    if not callable(method) or str(getattr(method, "__module__", "")).partition(".")[0] in _KERAS:
+        return False
+    try:
+        inspect.signature(getattr(source, name)).bind()
+    except TypeError:  # of a callback of Keras', say
+        return False
+    except ValueError:  # it tells nothing about its parameters
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _no_entropy(seed: int) -> Iterator[None]:
+    """Within it, in this thread, `np.random.default_rng()` without a seed draws one from `seed`."""
+    from numpy.random import bit_generator
+
+    module: Any = bit_generator
+    before, bits, thread = module.randbits, random.Random(seed).getrandbits, threading.get_ident()
+    module.randbits = lambda count: bits(count) if threading.get_ident() == thread else before(count)
+    try:
+        yield
+    finally:
+        module.randbits = before

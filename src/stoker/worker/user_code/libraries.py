@@ -1,0 +1,274 @@
+"""Random states beside Python's and NumPy's global ones: of libraries, once they are imported, and of objects.
+
+Libraries are watched for: their states are set as soon as they are there, so that not even the example
+whose code imports one differs. Objects are generators that the user's own objects hold (as albumentations'
+transforms do): they are found when these are pickled.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import random
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import dropwhile, islice
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
+
+import numpy as np
+
+from stoker.worker.user_code.keras_seeds import MODULE as KERAS
+from stoker.worker.user_code.keras_seeds import KerasSeeds
+
+#: Of a 64-bit seed; a multiple of it makes another one for each object.
+_GOLDEN, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+_PCG_INCREMENT = (0x5851F42D4C957F2D14057B7EF767814F << 1 | 1) & ((1 << 128) - 1)
+
+if TYPE_CHECKING:  # who needs no `numpy.random` does not wait for it: NumPy imports it when it is first looked at
+    #: Or one of PyTorch's or TensorFlow's, which have no types here.
+    Held: TypeAlias = random.Random | np.random.Generator | np.random.RandomState | Any
+SetSeed = Callable[[int], Any]
+
+
+def set_torch_seed(module: ModuleType) -> SetSeed:
+    """What sets PyTorch's state."""
+    set_seed: SetSeed = module.default_generator.manual_seed  # 60 times as quick as `torch.manual_seed`
+    return set_seed
+
+
+def _tensorflow(module: ModuleType) -> SetSeed:
+    return lambda seed: module.random.set_seed(seed & 0x7FFFFFFF)
+
+
+def _keras(module: ModuleType) -> SetSeed:
+    seeds = KerasSeeds(module)
+    seeds.everywhere()
+    return seeds.begin
+
+
+_LIBRARIES: dict[str, Callable[[ModuleType], SetSeed]] = {
+    "torch": set_torch_seed,
+    "tensorflow": _tensorflow,
+    KERAS: _keras,
+}
+
+
+class Importing(ABC):
+    """Calls `imported` with each of some modules, once it has been loaded.
+
+    Args:
+        names: of the modules. Those that have been imported before are passed to `imported` at once.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+        for name in list(self._names):
+            if name in sys.modules:
+                self._is_there(sys.modules[name])
+        sys.meta_path.insert(0, self)
+
+    @abstractmethod
+    def imported(self, module: ModuleType) -> None:
+        """One of the modules is there."""
+
+    def end(self) -> None:
+        """Watch no longer."""
+        sys.meta_path.remove(self)
+
+    def wants(self, name: str) -> bool:
+        """Whether the loading of this module is watched."""
+        return name in self._names
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Whatever the others find, if its loading is to be watched."""
+        if not self.wants(name):
+            return None
+        finders = dropwhile(lambda finder: finder is not self, list(sys.meta_path))  # another thread may remove it
+        for finder in islice(finders, 1, None):
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = cast("Any", _Watched(spec.loader, self))
+                return spec
+        return None
+
+    def load(self, loader: Any, module: ModuleType) -> None:
+        """Load a module as `loader` does."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = loader  # as if nobody had watched
+        self.run(loader, module)
+        if module.__name__ in self._names:
+            self._is_there(module)
+
+    def run(self, loader: Any, module: ModuleType) -> None:
+        """Run the module's code."""
+        loader.exec_module(module)
+
+    def _is_there(self, module: ModuleType) -> None:
+        self._names.discard(module.__name__)
+        self.imported(module)
+
+
+class Watch(Importing):
+    """Calls `found` with what sets a library's seed, when the library has been imported.
+
+    Importing changes no random state: some modules draw from `random` when they are loaded, within whatever example
+    comes first in a process.
+
+    Args:
+        found: is called at once for what has been imported before.
+        libraries: how the seed of each is set, by the module's name.
+        thread: the only one whose imports count; None for all.
+    """
+
+    def __init__(
+        self,
+        found: Callable[[SetSeed], None],
+        libraries: Mapping[str, Callable[[ModuleType], SetSeed]] = _LIBRARIES,
+        *,
+        thread: int | None = None,
+    ) -> None:
+        self._found, self._libraries, self._thread, self._loading = found, libraries, thread, 0
+        super().__init__(libraries)
+
+    def imported(self, module: ModuleType) -> None:
+        """A library is there."""
+        self._found(self._libraries[module.__name__](module))
+
+    def wants(self, name: str) -> bool:
+        """All modules, as any may draw random numbers; within one that is being loaded, the libraries."""
+        return self._thread in (None, threading.get_ident()) and (not self._loading or name in self._names)
+
+    def run(self, loader: Any, module: ModuleType) -> None:
+        """Run its code, and put the random states back."""
+        numpys = sys.modules.get("numpy.random") if module.__name__ != "numpy.random" else None
+        states = random.getstate(), numpys and numpys.get_state()
+        self._loading += 1
+        try:
+            super().run(loader, module)
+        finally:
+            self._loading -= 1
+            random.setstate(states[0])
+            if numpys is not None:
+                numpys.set_state(states[1])
+
+
+class _Watched:
+    """The loader of a module that is watched."""
+
+    def __init__(self, loader: Any, watch: Importing) -> None:
+        self._loader, self._watch = loader, watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """See `importlib.abc.Loader`."""
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """See `importlib.abc.Loader`."""
+        self._watch.load(self._loader, module)
+
+
+# ── generators that objects hold ─────────────────────────────────────────────────────────────
+#: Those that came with the program, in the order in which it was unpickled.
+came_with_program: list[Held] = []
+
+
+def is_held(value: object) -> TypeGuard[Held]:
+    """Whether it is a generator of random numbers with a state of its own."""
+    if isinstance(value, random.Random):
+        return not isinstance(value, random.SystemRandom)
+    return _is_numpys(value) or _is_torchs(value) or _is_tensorflows(value)
+
+
+def _is_numpys(value: object) -> bool:
+    return "numpy.random" in sys.modules and isinstance(value, np.random.Generator | np.random.RandomState)
+
+
+def _is_torchs(value: object) -> bool:
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Generator)
+
+
+def _is_tensorflows(value: object) -> bool:
+    module: Any = sys.modules.get("tensorflow.python.ops.stateful_random_ops")
+    return module is not None and isinstance(value, module.Generator)
+
+
+def reduced(value: Any) -> Any:
+    """How a generator that an object holds is pickled, so that the worker knows of it; None for anything else."""
+    if type(value) is random.SystemRandom:
+        return random.SystemRandom, ()  # it has no state, and so none that could be pickled
+    if not is_held(value):
+        return None
+    if _is_tensorflows(value):
+        return _rebuilt, (type(value).from_state, (value.state.numpy(), int(value.algorithm)), None)
+    function, arguments, *rest = cast("tuple[Any, ...]", value.__reduce__())
+    return _rebuilt, (function, arguments, rest[0] if rest else None)
+
+
+def _rebuilt(function: Callable[..., Any], arguments: tuple[Any, ...], state: Any) -> Any:
+    value = function(*arguments)
+    if state is not None:
+        value.__setstate__(state)
+    came_with_program.append(value)
+    return value
+
+
+def seed_held(held: Sequence[Held], seed: int) -> None:
+    """Give each of them a state of its own, made of this seed."""
+    for number, value in enumerate(held, 1):
+        its = (seed + number * _GOLDEN) & _MASK
+        if isinstance(value, random.Random):
+            value.seed(its)
+        elif isinstance(value, np.random.Generator):
+            _seed_generator(value.bit_generator, its)
+        elif isinstance(value, np.random.RandomState):
+            value.seed(its & 0xFFFFFFFF)
+        elif _is_torchs(value):
+            value.manual_seed(its)
+        else:
+            value.reset_from_seed(its >> 1)
+
+
+def _seed_generator(bits: Any, seed: int) -> None:
+    if type(bits) is np.random.PCG64:  # what `default_rng` gives: twenty times quicker than to make a new one
+        inner: Any = {"state": seed << 64 | (seed * _GOLDEN & _MASK), "inc": _PCG_INCREMENT}
+        bits.state = {"bit_generator": "PCG64", "state": inner, "has_uint32": 0, "uinteger": 0}
+        bits.random_raw()  # mixes what lies in the low bits into the high ones
+    else:
+        bits.state = type(bits)(seed).state
+
+
+def states_of(held: Sequence[Held]) -> list[Any]:
+    """Their states, for `restore`."""
+    return [_state_of(value) for value in held]
+
+
+def _state_of(value: Any) -> Any:
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, random.Random):
+        return value.getstate()
+    return value.state.numpy() if _is_tensorflows(value) else value.get_state()
+
+
+def restore(held: Sequence[Held], states: Sequence[Any]) -> None:
+    """Set their states back."""
+    value: Any
+    for value, state in zip(held, states, strict=True):
+        if isinstance(value, np.random.Generator):
+            value.bit_generator.state = state
+        elif isinstance(value, random.Random):
+            value.setstate(state)
+        elif _is_tensorflows(value):
+            value.reset(state)
+        else:
+            value.set_state(state)

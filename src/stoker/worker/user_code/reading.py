@@ -1,0 +1,310 @@
+"""From the source to examples: read, seed, transform. One function a kind of source.
+
+Each is a generator of what the transform returns: an example, or SKIP or Many. Which example is at work
+stands on the worker's board, for errors, and for the trainer when the worker dies or is stuck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import optree
+
+from stoker.errors import summary
+from stoker.memory.progress_page import EXAMPLE, NOTHING, SHARD
+from stoker.protocol.failures import is_exhausted, lacks_descriptors
+from stoker.protocol.messages import REASON_BYTES, size
+from stoker.protocol.program import Program
+from stoker.sources.markers import SKIP, Many
+from stoker.structure.collation import Form
+from stoker.structure.spec import plain
+from stoker.structure.values import Misfit, canonical, short
+from stoker.worker.batching.keeping import Keeper
+from stoker.worker.batching.likeness import Likeness, read
+from stoker.worker.user_code.seeding import Seeder
+
+#: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
+RUN = 64
+#: Characters of an error that are told of a skipped example.
+_SHOWN = 200
+
+
+class SourceChanged(Exception):
+    """The source does not have what the plan was made for."""
+
+
+class Reader:
+    """Makes examples of the source's.
+
+    Args:
+        program: the user's code.
+        seeder: sets the random states before each example.
+        words: the worker's board.
+
+    Attributes:
+        without: examples that are left out, because they kill workers.
+        exhausted: whether no file descriptor or no memory is left in this process.
+        skipped: those that raised or were unlike the others and were left out, with the reason, since `begin_task`.
+        keeps: whether examples are still needed when the next one is made: see `stoker.worker.batching.keeping`.
+    """
+
+    def __init__(self, program: Program, seeder: Seeder, words: memoryview) -> None:
+        self._source, self._transform, self._wants_rng = program.source, program.transform, program.wants_rng
+        self._begin, self._seeder, self._words, self._skips = seeder.begin, seeder, words, program.skips
+        self._in_runs = hasattr(type(self._source), "__getitems__")
+        self.indexed = self._together if self._in_runs else self._each
+        if program.skips:
+            self.indexed = self._alone
+        self._settles = program.skips and program.collation.function is None  # else the user's function reads them
+        self.without: frozenset[int] = frozenset()
+        self.exhausted = False
+        self.keep = Keeper((program.source, program.transform)).keep
+        self.keeps = True
+        self.skipped: list[tuple[int, str]] = []
+        self._reason_bytes = 0
+        self._likeness: Likeness | None = None
+
+    def learn(self, form: Form) -> None:
+        """Take on what examples look like."""
+        self._likeness = Likeness(form)
+
+    def use(self, program: Program) -> None:
+        """From now on read this copy of the program."""
+        self._source, self._transform = program.source, program.transform
+        self.keep = Keeper((program.source, program.transform)).keep
+
+    @property
+    def example(self) -> int | None:
+        """The example at work."""
+        number = self._words[EXAMPLE]
+        return None if number == NOTHING else int(number)
+
+    @example.setter
+    def example(self, number: int | None) -> None:
+        self._words[EXAMPLE] = NOTHING if number is None else number
+
+    @property
+    def shard(self) -> int | None:
+        """The shard that it is counted in, if it is counted in one."""
+        number = self._words[SHARD]
+        return None if number == NOTHING else int(number)
+
+    @shard.setter
+    def shard(self, number: int | None) -> None:
+        self._words[SHARD] = NOTHING if number is None else number
+
+    def begin_task(self, without: Iterable[int] = ()) -> None:
+        """A task begins, of which these examples are left out."""
+        self.keeps = True
+        self.example, self.without, self.skipped, self._reason_bytes = None, frozenset(without), [], 0
+
+    def skip(self, number: int, error: BaseException) -> None:
+        """Leave out this example, which raised or is unlike the others; raises the error where that is not wanted."""
+        if not self._skips or isinstance(error, KeyboardInterrupt) or lacks_descriptors(error):
+            raise error
+        self.exhausted = self.exhausted or is_exhausted(error)
+        reason = _reason(error)[:_SHOWN]
+        self._reason_bytes += size(reason)
+        self.skipped.append((number, reason if self._reason_bytes <= REASON_BYTES else ""))
+
+    def _each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
+        """By `__getitem__`."""
+        read, transform, begin, words, place = (
+            self._source.__getitem__,
+            self._transform,
+            self._begin,
+            self._words,
+            EXAMPLE,
+        )
+        keep, keeps = self.keep, self.keeps
+        for index, seed in zip(indices, seeds, strict=True):
+            words[place] = index
+            begin(seed)
+            if keeps:
+                yield keep(read(index) if transform is None else self.transformed(transform, read(index), seed))
+            else:
+                yield read(index) if transform is None else self.transformed(transform, read(index), seed)
+
+    def _alone(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
+        """Each by itself, so that one that raises can be left out."""
+        keep = self._keep()
+        for index, seed in zip(indices, seeds, strict=True):
+            self.example = index
+            if index in self.without:
+                yield SKIP
+                continue
+            self._begin(seed)
+            try:
+                example = keep(self._one(index, seed))
+            except BaseException as error:
+                self.skip(index, error)
+                example = SKIP
+            yield example
+
+    def _one(self, index: int, seed: int) -> Any:
+        """What the transform makes of one example."""
+        example = self._read_one(index)
+        return self.settled(example if self._transform is None else self.transformed(self._transform, example, seed))
+
+    def _keep(self) -> Callable[[Any], Any]:
+        """What is done to an example before the next one is made."""
+        return self.keep if self.keeps else as_is
+
+    def _read_one(self, index: int) -> Any:
+        if not self._in_runs:
+            return self._source[index]
+        examples = list(self._source.__getitems__([index]))
+        if len(examples) != 1:
+            raise SourceChanged(_not_one_each(1, len(examples)))
+        return examples[0]
+
+    def _together(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
+        """By `__getitems__`, in runs that depend on the batch alone, so that the random state they meet does too."""
+        transform, begin, keep = self._transform, self._begin, self._keep()
+        for start in range(0, len(indices), RUN):
+            some = indices[start : start + RUN]
+            examples = self._read_run(some, seeds[start])
+            if len(examples) != len(some):
+                raise SourceChanged(_not_one_each(len(some), len(examples)))
+            examples.reverse()
+            for index, seed in zip(some, seeds[start : start + RUN], strict=True):
+                self.example = index
+                if transform is None:
+                    yield keep(examples.pop())
+                else:
+                    begin(seed)
+                    yield keep(self.transformed(transform, examples.pop(), seed))
+
+    def _read_run(self, some: list[int], seed: int) -> list[Any]:
+        """What `__getitems__` returns for some indices; what it raises is that of one example, where one raises."""
+        self.example = some[0] if len(some) == 1 else None
+        self._begin(seed)
+        try:
+            return list(self._source.__getitems__(some))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raised = error
+        for index in some if len(some) > 1 else ():
+            self.example = index
+            self._begin(seed)
+            list(self._source.__getitems__([index]))
+        self.example = some[0] if len(some) == 1 else None
+        try:
+            raise raised
+        finally:
+            del raised  # it refers to this frame
+
+    def items(self, items: Iterable[Any], first: int, seeds: list[int]) -> Iterator[Any]:
+        """Items of an iterable, the first of them number `first`."""
+        transform, begin, keep = self._transform, self._begin, self._keep()
+        for index, (item, seed) in enumerate(zip(items, seeds, strict=True), first):
+            self.example = index
+            if index in self.without:
+                yield SKIP
+                continue
+            try:
+                if transform is not None:
+                    begin(seed)
+                    item = keep(self.transformed(transform, item, seed))
+                item = self.settled(item)
+            except BaseException as error:
+                self.skip(index, error)
+                item = SKIP
+            yield item
+
+    def some_items(
+        self, items: Sequence[Any], rows: Sequence[int], numbers: Sequence[int], seeds: Sequence[int]
+    ) -> Iterator[Any]:
+        """Items in these rows of a run that has these numbers and seeds."""
+        for row, item in zip(rows, items, strict=True):
+            yield from self.items([item], numbers[row], [seeds[row]])
+
+    def earlier(self, numbers: Sequence[int]) -> Callable[[int, Callable[[], Any]], Any]:
+        """What gives an output that was made before, by its row in a run that has these numbers, and what loads it."""
+
+        def taken(row: int, load: Callable[[], Any]) -> Any:
+            self.example = number = int(numbers[row])
+            output = load()
+            if self._settles:
+                try:
+                    return self.settled(output)
+                except BaseException as error:
+                    self.skip(number, error)
+                    return SKIP
+            return output
+
+        return taken
+
+    def transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
+        """What the transform returns for an example."""
+        return transform(example, rng=self._seeder.rng(seed)) if self._wants_rng else transform(example)
+
+    def settled(self, output: Any) -> Any:
+        """`output`, whose parts have been read once where examples may be left out; raises what they raise then.
+
+        Once it is known what examples look like, one that looks different raises `Misfit`.
+        """
+        if not self._settles or output is SKIP:
+            return output
+        if type(output) is Many:
+            kept = self.keep(output)  # a list of examples waits while those of other shards are made
+            return Many(map(self.settled, kept.examples))
+        if self._likeness is not None:
+            return self._likeness.taken(output)
+        read(output)
+        return output
+
+
+def as_is(example: Any) -> Any:
+    """It is written before the next one is made."""
+    return example
+
+
+def _reason(error: BaseException) -> str:
+    """Why an example is left out."""
+    if isinstance(error, Misfit):
+        return str(error).replace("as in the first examples", "as in the others").removesuffix(".")  # it may be one
+    return summary(error)
+
+
+def _not_one_each(asked: int, came: int) -> str:
+    return f"`__getitems__` was asked for {asked} examples and returned {came}; return one for each index"
+
+
+def weighed(made: Iterable[Any], counts: Iterable[bool]) -> Iterator[Any]:
+    """The examples with a `sample_weight`: their own or 1 where they count, 0 where they fill the batch up.
+
+    Weights of their own may be nested, as for a model with several outputs.
+    """
+    for example, counting in zip(made, counts, strict=False):
+        if type(example) is not tuple or len(example) not in (2, 3):
+            kind = f"a tuple of {len(example)}" if type(example) is tuple else f"a {type(example).__name__}"
+            raise Misfit(f"it is {kind}; pad_remainder=True adds a sample_weight to examples (x, y) or (x, y, weight)")
+        weight = optree.tree_map(_floating, plain(example[2])) if len(example) == 3 else np.float32(1)
+        yield (*example[:2], weight if counting else optree.tree_map(_zero, weight))
+
+
+def _floating(weight: Any) -> Any:
+    """A weight that can be scaled: whole numbers become float32."""
+    array = canonical(weight)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise Misfit(f"a sample_weight of it is no number and no array of numbers: {short(weight)}")
+    return weight if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _zero(weight: Any) -> Any:
+    return np.zeros_like(canonical(weight))
+
+
+def outputs(made: Iterable[Any]) -> Iterator[Any]:
+    """The examples in what transforms returned: none for SKIP, several for Many."""
+    for output in made:
+        if output is SKIP:
+            continue
+        if type(output) is Many:
+            yield from output.examples
+        else:
+            yield output

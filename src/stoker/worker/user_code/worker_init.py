@@ -1,0 +1,47 @@
+"""The user's `worker_init`: called once a worker, before anything else of the user's is loaded."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from stoker.plan.permutation import mix
+from stoker.worker.user_code.current import Current, telling
+from stoker.worker.user_code.libraries import SetSeed, Watch
+
+#: Tells its random numbers from those of examples.
+_WORD = 0x1217
+
+
+class InitRaised(Exception):
+    """`worker_init` raised; the cause of this is what."""
+
+
+def initialise(init: Callable[[], Any], seed: int | None, worker: int | None) -> None:
+    """Call it, with all random states set from the Loader's seed: alike in each worker.
+
+    Args:
+        init: the user's function.
+        seed: the Loader's, or None where random states are left alone.
+        worker: number of this worker process, None in the trainer.
+    """
+    its = mix(seed or 0, _WORD)
+    with telling(lambda: Current(0, None, None, worker, its)):
+        if seed is None:
+            init()
+            return
+        import numpy as np
+
+        random.seed(its)
+        np.random.seed(its & 0xFFFFFFFF)
+
+        def found(set_seed: SetSeed) -> None:
+            set_seed(its)
+
+        watch = Watch(found)
+        try:
+            init()
+        finally:
+            sys.meta_path.remove(watch)
