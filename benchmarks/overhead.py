@@ -24,12 +24,12 @@ from stoker.memory.layout import Layout, aligned_copy
 from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
 from stoker.plan.permutation import Permutation
-from stoker.protocol.messages import Describe, Described, FormKnown, Work
+from stoker.protocol.messages import DescribedReply, DescribeRequest, FormRequest, IndexTaskRequest
 from stoker.protocol.program import Program
 from stoker.structure.collation import Collation
-from stoker.worker.batching.writer import Fork
+from stoker.worker.batching.writer import ForkGuard
 from stoker.worker.runner import Runner
-from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.seeding import Seeder, install_lazy_random
 
 BATCH, BATCHES = 256, 1500
@@ -76,13 +76,13 @@ def a_row_in_a_worker() -> None:
     slots, inboxes = [Slot.create(name) for name in ("slot", "store")], [Inbox.create("inbox") for _ in range(2)]
     program = Program(source, None, False, 0, BATCH, BATCH, Collation(), 0, 1 << 30)
     seeder = Seeder(0, None)
-    turns = Turns(program, [], None, seeder)
-    runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), turns=turns)
-    described = runner.answer(Describe(0, 0, numbers=(0,), places=(0,), sizes=(0,), rows=(BATCH,), one=True))
-    assert isinstance(described, Described)
+    turns = EpochHooks(program, [], None, seeder)
+    runner = Runner(program, slots, inboxes, seeder, unseen(), fork=ForkGuard(), turns=turns)
+    described = runner.answer(DescribeRequest(0, 0, numbers=(0,), places=(0,), sizes=(0,), rows=(BATCH,), one=True))
+    assert isinstance(described, DescribedReply)
     slots[0].resize(Layout.of(pickle.loads(described.pickled).spec.leaves, BATCH).nbytes)
-    runner.learn(FormKnown(described.pickled))
-    work = Work(1, 0, 0, 0, BATCH, False, False, BATCH, np.arange(BATCH))
+    runner.learn(FormRequest(described.pickled))
+    work = IndexTaskRequest(1, 0, 0, 0, BATCH, False, False, BATCH, np.arange(BATCH))
     for together in (1, 4, 32):
         runner._writer.output.together = together
         seconds = min(timeit.repeat(lambda: runner.answer(work), number=50, repeat=5)) / 50

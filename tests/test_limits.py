@@ -64,7 +64,7 @@ def test_little_memory_means_fewer_batches_ahead_and_the_same_batches(
     x = np.arange(400, dtype=np.uint16).reshape(400, 1).repeat(50_000, 1)
     with stoker.Loader(x, batch_size=10, workers=2, memory_limit=limit) as loader:
         held = list(loader)
-        taken = sum(slot.taken() for slot in loader._dispatcher._shelf._slots)
+        taken = sum(slot.taken() for slot in loader._producer._slot_table._slots)
     assert np.array_equal(np.concatenate([batch[:, 0] for batch in held]), np.arange(400))
     assert taken <= most * 1_003_520
     assert [record.message.split(":")[0] for record in caplog.records] == (
@@ -204,8 +204,8 @@ def test_options_without_meaning_are_refused(wrong: Any) -> None:
 
 def test_loaders_that_live_side_by_side_share_what_is_free() -> None:
     def limit(loader: stoker.Loader) -> int:
-        dispatcher: Any = loader._dispatcher
-        return int(dispatcher._shelf._limit)
+        producer: Any = loader._producer
+        return int(producer._slot_table._limit)
 
     def loader(**options: Any) -> stoker.Loader:
         return stoker.Loader(range(8), transform=lambda n: n, batch_size=4, workers=0, **options)

@@ -156,7 +156,7 @@ def test_iterators_abandoned_together_disturb_nobody() -> None:
 
 def test_an_interrupted_pull_loses_no_batch_and_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     with stoker.Loader(Squares(100), batch_size=10, workers=1, prefetch=1) as loader:
-        idle = type(loader._dispatcher._engine).idle
+        idle = type(loader._producer._engine).idle
         for _ in range(15):
             batches = iter(loader)
             next(batches)
@@ -166,7 +166,7 @@ def test_an_interrupted_pull_loses_no_batch_and_no_slot(monkeypatch: pytest.Monk
                 raise KeyboardInterrupt
 
             with monkeypatch.context() as patch:
-                patch.setattr(type(loader._dispatcher._engine), "idle", interrupted)
+                patch.setattr(type(loader._producer._engine), "idle", interrupted)
                 with contextlib.suppress(KeyboardInterrupt):
                     next(batches)
             if loader.state_dict(consumed=0)["epoch"] % 2:

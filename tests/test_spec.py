@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.structure.spec import Misfit, Spec
-from stoker.worker.batching.fixed_rows import MisfitAt, Rows
+from stoker.worker.batching.fixed_rows import FixedRows, MisfitAt
 from tests.examples import Pair
 
 leaves = st.one_of(
@@ -35,7 +35,7 @@ structures: st.SearchStrategy[Any] = st.recursive(
 def test_any_structure_is_written_and_read_back(example: Any) -> None:
     spec = Spec.of(example)
     columns: list[Any] = [np.zeros((3, *leaf.shape), leaf.dtype) for leaf in spec.leaves]
-    rows = Rows(spec, columns)
+    rows = FixedRows(spec, columns)
     for row, written in enumerate((example, copy.deepcopy(example)), 1):
         rows.write(row, written)
     for row in (1, 2):
@@ -51,7 +51,7 @@ def test_the_order_of_keys_does_not_matter() -> None:
     spec = Spec.of({"a": 1, "b": 2.0})
     columns: list[Any] = [np.zeros(1, leaf.dtype) for leaf in spec.leaves]
     for example in ({"b": 5.0, "a": 4}, OrderedDict(b=5.0, a=4)):
-        Rows(spec, columns).write(0, example)
+        FixedRows(spec, columns).write(0, example)
         assert [column[0] for column in columns] == [4, 5.0]
 
 
@@ -84,7 +84,7 @@ def test_what_no_tensor_can_hold_is_refused(example: Any) -> None:
 def test_another_structure_shape_or_dtype_does_not_fit(first: Any, other: Any) -> None:
     spec = Spec.of(first)
     columns: list[Any] = [np.zeros((2, *leaf.shape), leaf.dtype) for leaf in spec.leaves]
-    rows = Rows(spec, columns)
+    rows = FixedRows(spec, columns)
     rows.write(0, first)
     with pytest.raises(MisfitAt) as caught:
         rows.write(1, other, position=1)

@@ -1,4 +1,4 @@
-"""Options, checked, and the stations that follow from them, joined into a `Dispatcher`."""
+"""Options, checked, and the stations that follow from them, joined into a `Coordinator`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Final, Literal
 import numpy as np
 import optree
 
-from stoker.coordinator.coordinator import Dispatcher
-from stoker.coordinator.in_memory import Taker
+from stoker.coordinator.coordinator import Coordinator
+from stoker.coordinator.in_memory import InMemoryProducer
 from stoker.coordinator.producer import Streams
-from stoker.coordinator.slot_table import AHEAD_MOST, LEASES, Shelf, promised
-from stoker.coordinator.spec_request import LEAST, MOST, Look, Probe
+from stoker.coordinator.slot_table import AHEAD_MOST, LEASES, SlotTable, promised
+from stoker.coordinator.spec_request import LEAST, MOST, Look, SpecRequest
 from stoker.engines.changes import Changes
 from stoker.engines.engine import Engine
 from stoker.engines.snapshot import Snapshot
@@ -24,12 +24,12 @@ from stoker.epochs.epoch import Batching, Epoch
 from stoker.epochs.index_epoch import IndexEpoch
 from stoker.epochs.item_epoch import ItemEpoch
 from stoker.epochs.shard_epoch import ShardEpoch
-from stoker.epochs.shard_progress import Saved
+from stoker.epochs.shard_progress import SavedShards
 from stoker.errors import OptionError, StateError
-from stoker.memory.example_store import Store
+from stoker.memory.example_store import ExampleStore
 from stoker.memory.slot import Inbox, Slot
 from stoker.plan import position as state
-from stoker.plan.host_shard import Deal
+from stoker.plan.host_shard import HostShard
 from stoker.plan.order import Plan
 from stoker.plan.position import Position
 from stoker.protocol.program import Program, dump, takes_nothing, takes_rng
@@ -39,7 +39,7 @@ from stoker.runtime.descriptors import require_descriptors
 from stoker.runtime.free_memory import fair_share
 from stoker.scheduler.machine import SPARE
 from stoker.sources.arrays import ArraySource
-from stoker.sources.generator import ShardedSource
+from stoker.sources.generator import GeneratorSource
 from stoker.sources.iterable import IterableSource
 from stoker.sources.keras_dataset import is_keras
 from stoker.sources.map_style import MapSource
@@ -141,7 +141,7 @@ class Stations:
             fair_share(promised=promised()) if memory_limit is None else whole("memory_limit", memory_limit, least=1)
         )
         self.is_batched = flag("batched", batched) or is_keras(source)
-        if isinstance(source, ShardedSource | IterableSource):
+        if isinstance(source, GeneratorSource | IterableSource):
             self.is_batched |= source.batched
         if self.is_batched:
             size, collation = _ready(source, batch_size, collate, drop_remainder)
@@ -153,7 +153,7 @@ class Stations:
         self.sums = isinstance(pad_remainder, str) and pad_remainder == "sum"
         if isinstance(pad_remainder, str) and not self.sums:
             raise OptionError(f'pad_remainder must be True, False or "sum", got {pad_remainder!r}')
-        self.deal = Deal(index, count, self.sums or flag("pad_remainder", pad_remainder))
+        self.host_shard = HostShard(index, count, self.sums or flag("pad_remainder", pad_remainder))
         self._read(source, size, shuffle, drop_remainder)
         self._shuffle = self._buffer if self._plan is None else shuffle
         bounded = prefetch == 1
@@ -165,12 +165,12 @@ class Stations:
             self._buffer,
             window,
             self._single,
-            self.deal,
-            weighs=self.deal.pads,
+            self.host_shard,
+            weighs=self.host_shard.pads,
             bounded=bounded,
         )
         self._uneven = transform is not None and mentions_marks(transform)
-        self.check_deal(self.deal)
+        self.check_host_shard(self.host_shard)
         length = self._plan.length if self._plan is not None else None
         program = Program(
             None if isinstance(source, IterableSource) else source,
@@ -180,32 +180,36 @@ class Stations:
             length,
             size,
             collation,
-            self._buffer if isinstance(source, ShardedSource) else 0,
+            self._buffer if isinstance(source, GeneratorSource) else 0,
             limit,
             self._skips,
             flag("seed_globals", seed_globals),
-            self.deal.pads,
+            self.host_shard.pads,
             flag("share", share) and not has_turns(source),  # a hook shuffles its arrays in place
             worker_init,
         )
         form = None if output_signature is None else _signed(output_signature, collation)
-        if isinstance(source, ArraySource) and transform is None and collation.paths and not self.deal.pads:
+        if isinstance(source, ArraySource) and transform is None and collation.paths and not self.host_shard.pads:
             collation.rules(collation.spec(source[0]))
         self._changes: Changes | None = Changes(
             {"source": program.source, "transform": transform} if transform is not None else {"source": program.source},
             code=self.workers > 0,
         )
         taken = self._taken(program, form)
-        self.dispatcher: Streams = taken or self._dispatcher(program, prefetch, form)
+        self.producer: Streams = taken or self._producer(program, prefetch, form)
 
-    def check_deal(self, deal: Deal) -> None:
+    def check_host_shard(self, host_shard: HostShard) -> None:
         """Raise `OptionError` if batches cannot be dealt so."""
-        size, dealt = self.batching.size, f"shard_count={deal.count}" if deal.count > 1 else "pad_remainder=True"
-        if deal.index >= deal.count:
+        size, dealt = (
+            self.batching.size,
+            f"shard_count={host_shard.count}" if host_shard.count > 1 else "pad_remainder=True",
+        )
+        if host_shard.index >= host_shard.count:
             raise OptionError(
-                f"shard_index={deal.index} must be less than shard_count={deal.count}: trainers are counted from 0."
+                f"shard_index={host_shard.index} must be less than shard_count={host_shard.count}: trainers are "
+                "counted from 0."
             )
-        if deal.count == 1 and not deal.pads:
+        if host_shard.count == 1 and not host_shard.pads:
             return
         if self.is_batched:
             raise OptionError(
@@ -220,29 +224,32 @@ class Stations:
         if self._uneven or self._skips:
             why = "on_error='skip'" if self._skips else "a transform that returns stoker.SKIP or stoker.Many"
             raise OptionError(f"{dealt} needs to know the rows of each batch beforehand; with {why} nobody does.")
-        if size % deal.count:
+        count = host_shard.count
+        if size % count:
             raise OptionError(
-                f"batch_size={size} is that of all trainers together, and shard_count={deal.count} does not divide it; "
-                f"take {size // deal.count * deal.count or deal.count} or {(size // deal.count + 1) * deal.count}."
+                f"batch_size={size} is that of all trainers together, and shard_count={count} does not divide it; "
+                f"take {size // count * count or count} or {(size // count + 1) * count}."
             )
         rest = self._plan.length % size
-        if 0 < rest < deal.count and not (deal.pads or self._drop):
+        if 0 < rest < count and not (host_shard.pads or self._drop):
             raise OptionError(
-                f"the last batch has {rest} of {size} examples, too few for {deal.count} trainers, which take as "
+                f"the last batch has {rest} of {size} examples, too few for {host_shard.count} trainers, which take as "
                 "many steps each: give drop_remainder=True, or pad_remainder=True to fill it up with sample_weight 0."
             )
-        if deal.pads and self._drop:
+        if host_shard.pads and self._drop:
             raise OptionError("drop_remainder=True and pad_remainder=True: the last batch is left out, or filled up.")
 
-    def outline(self, deal: Deal | None = None) -> Outline:
+    def outline(self, host_shard: HostShard | None = None) -> Outline:
         """What is known of the batches, of this trainer or of one that is dealt this."""
-        size, deal = self.batching.size, deal or self.deal
+        size, host_shard = self.batching.size, host_shard or self.host_shard
         count = self._count()
-        whole_batches = self._drop or deal.pads or (count is not None and (count == math.inf or count % size == 0))
+        whole_batches = (
+            self._drop or host_shard.pads or (count is not None and (count == math.inf or count % size == 0))
+        )
         cardinality = count
         if count is not None and math.isfinite(count) and not self._single:
             cardinality = count // size if self._drop else -(-count // size)
-        share = size // deal.count
+        share = size // host_shard.count
         is_known = whole_batches and not (self.is_batched or self._has_function)  # else others decide on the rows
         return Outline(share, self._single, share if is_known else None, cardinality)
 
@@ -262,7 +269,7 @@ class Stations:
         if count is not None and position.taken > (most := self.outline().cardinality or 0):
             raise StateError(f"the state tells of {position.taken:,} batches taken; an epoch has {most:,}.")
         if position.stream is not None:
-            Saved.of(position.stream)
+            SavedShards.of(position.stream)
         return position
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -270,14 +277,14 @@ class Stations:
         told: dict[str, Any] = {"source": "iterable"}
         if self._map is not None:
             told = {"source": "map-style", "length": self._map.length}
-        elif isinstance(self._source, ShardedSource):
+        elif isinstance(self._source, GeneratorSource):
             length = "endless" if self._source.length == math.inf else self._source.length
             shards = {"shards": self._source.count, "open_shards": self._source.open_shards}
             told = {"source": "generator", **shards, "length": length, "batched": False}
         if self.is_batched:
             told["batched"] = True
         size = None if self._single or self.is_batched else self.batching.size
-        rest = {"drop_remainder": self._drop, "pad_remainder": self.deal.pads}
+        rest = {"drop_remainder": self._drop, "pad_remainder": self.host_shard.pads}
         return {**told, "batch_size": size, "shuffle": self._shuffle, **rest}
 
     def update(self, values: Mapping[str, Any]) -> None:
@@ -295,7 +302,7 @@ class Stations:
                 f"{', '.join(sorted(name for name in names if not name.startswith('_')))}."
             )
         if values:
-            self.dispatcher.update(values)
+            self.producer.update(values)
             self._changes = None  # the user knows
 
     def check(self) -> None:
@@ -311,7 +318,7 @@ class Stations:
 
     def _count(self) -> float | None:
         """Examples of an epoch."""
-        if self._uneven or self._skips or self.dispatcher.uneven:
+        if self._uneven or self._skips or self.producer.uneven:
             return None
         if self._plan is not None:
             return self._plan.length
@@ -320,7 +327,7 @@ class Stations:
     def _read(self, source: Any, size: int, shuffle: bool | int, drop_remainder: bool) -> None:
         """Take in the source and its order."""
         self._source, self._map, self._plan, self._buffer = None, None, None, 0
-        if isinstance(source, ShardedSource | IterableSource):
+        if isinstance(source, GeneratorSource | IterableSource):
             self._source, self._buffer = source, _buffer(shuffle)
             return
         if not isinstance(shuffle, bool):
@@ -338,23 +345,23 @@ class Stations:
                 "use a smaller batch_size or drop_remainder=False."
             )
 
-    def _taken(self, program: Program, form: Form | None) -> Taker | None:
+    def _taken(self, program: Program, form: Form | None) -> InMemoryProducer | None:
         """What takes batches from arrays in memory, if that is all there is to do."""
         source, collation = program.source, program.collation
         if not isinstance(source, ArraySource) or program.transform is not None or collation != Collation():
             return None
-        if form is not None or self._skips or self.deal.pads or not source.is_in_memory():
+        if form is not None or self._skips or self.host_shard.pads or not source.is_in_memory():
             return None
         assert self._plan is not None
         spec = collation.spec(source[0])
         epochs = _Epochs(None, self._plan, self.batching, False)
-        rows = self.batching.size // self.deal.count
+        rows = self.batching.size // self.host_shard.count
         snapshot = Snapshot(program)  # what the trainer writes to the arrays later is not seen, as in workers
         source = snapshot.copy()[0].source
         snapshot.close()
-        return Taker(epochs, source, Form.of(spec, collation.rules(spec)), rows, program.memory_limit)
+        return InMemoryProducer(epochs, source, Form.of(spec, collation.rules(spec)), rows, program.memory_limit)
 
-    def _dispatcher(self, program: Program, prefetch: int | None, form: Form | None) -> Dispatcher:
+    def _producer(self, program: Program, prefetch: int | None, form: Form | None) -> Coordinator:
         from stoker.worker.user_code.reading import RUN
 
         most = max(AHEAD_MOST, self.workers + 2)
@@ -378,10 +385,10 @@ class Stations:
 
             engine = InlineEngine(program, slots + early[0], inboxes + early[1])
         run = RUN if hasattr(type(program.source), "__getitems__") else 1
-        rows = self.batching.size // self.deal.count
-        return Dispatcher(
+        rows = self.batching.size // self.host_shard.count
+        return Coordinator(
             _Epochs(self._source, self._plan, self.batching, self._uneven),
-            Shelf(
+            SlotTable(
                 slots,
                 inboxes,
                 batch_size=self.batching.size,
@@ -392,7 +399,9 @@ class Stations:
             engine,
             workers=self.workers,
             run=run,
-            probe=Probe(self._look(program, run), max(1, self.workers), Store(early[0][0]), early[1][0], rows),
+            probe=SpecRequest(
+                self._look(program, run), max(1, self.workers), ExampleStore(early[0][0]), early[1][0], rows
+            ),
             form=form,
             retries=self._retries,
             skips=self._skips,
@@ -425,7 +434,7 @@ class _Epochs:
     def __call__(self, begin: Position, tell: Callable[[int, bool], None]) -> Epoch:
         if self.plan is not None:
             return IndexEpoch(begin, self.batching, self.plan, uneven=self.uneven)
-        if isinstance(self.source, ShardedSource):
+        if isinstance(self.source, GeneratorSource):
             return ShardEpoch(begin, self.batching, self.source, uneven=self.uneven)
         return ItemEpoch(begin, self.batching, self.source, tell, uneven=self.uneven)
 

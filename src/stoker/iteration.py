@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy.typing as npt
 
-from stoker.coordinator.in_memory import Taker
+from stoker.coordinator.in_memory import InMemoryProducer
 from stoker.errors import ClosedError, ProgramError, StokerError, copied
 from stoker.feed import numpy as arrays
-from stoker.plan.host_shard import Deal
+from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Iteration, Position
 from stoker.runtime.interpreter_exit import rest_if_exiting
 from stoker.runtime.signals import shielded
@@ -33,14 +33,14 @@ def cannot_be_copied(what: str) -> ProgramError:
     )
 
 
-class Batches(Iterator[Any]):
+class BatchIterator(Iterator[Any]):
     """One iteration of a Loader. It keeps the Loader alive; dropping it gives its slots back."""
 
     def __init__(
-        self, loader: Loader, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False
+        self, loader: Loader, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False
     ) -> None:
-        self._dispatcher = loader._dispatcher
-        self._stream = self._dispatcher.open_stream(serialized, deal, apart=apart)
+        self._producer = loader._producer
+        self._stream = self._producer.open_stream(serialized, host_shard, apart=apart)
         self._loader: Loader | None = loader
         self._keeper = weakref.ref(loader)
         self._pulling = threading.Lock()
@@ -51,15 +51,15 @@ class Batches(Iterator[Any]):
         self._singles: Iterator[Any] | None = iter(()) if loader._outline.single else None
 
     def __next__(self) -> Any:
-        self._dispatcher.require_owner()
+        self._producer.require_owner()
         if self._singles is None:
-            return self._next(lambda leaves: arrays.batch(self._dispatcher.form(), leaves), counts=True)
+            return self._next(lambda leaves: arrays.batch(self._producer.form(), leaves), counts=True)
         with self._handing_out:
             for example in self._singles:
                 self._took()
                 return example
             leaves = self.leaves()
-            self._singles = arrays.examples(self._dispatcher.form(), leaves)
+            self._singles = arrays.examples(self._producer.form(), leaves)
             example = next(self._singles)
             self._took()
             return example
@@ -89,7 +89,7 @@ class Batches(Iterator[Any]):
 
     def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made], *, counts: bool = False) -> _Made:
         """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
-        self._dispatcher.require_owner()
+        self._producer.require_owner()
         try:
             return self._first(make, counts)
         except StokerError as error:
@@ -122,9 +122,9 @@ class Batches(Iterator[Any]):
         self._check()
         with shielded():
             begun = self._begun
-            pulled = self._ask(self._dispatcher.pull)
+            pulled = self._ask(self._producer.pull)
             if not begun and (drop := self._drop()):
-                pulled[0] = arrays.behind(self._dispatcher.form(), pulled[0], drop)
+                pulled[0] = arrays.behind(self._producer.form(), pulled[0], drop)
             self._ready.extend(pulled)
             if self._loader is None:  # another thread has closed this iteration
                 self._ready.clear()
@@ -140,31 +140,31 @@ class Batches(Iterator[Any]):
         try:
             pulled = pull(self._stream)
         except Exception as error:
-            is_over = self._begun and self._dispatcher.epoch(self._stream) is None
+            is_over = self._begun and self._producer.epoch(self._stream) is None
             if is_over or isinstance(error, StopIteration | StokerError):  # else a handler of the user's raised it
                 self.close()
             raise
         if not self._begun:
             self._begun = True
-            if (epoch := self._dispatcher.epoch(self._stream)) is not None:
+            if (epoch := self._producer.epoch(self._stream)) is not None:
                 self.iteration = epoch.iteration
         return pulled
 
     def _drop(self) -> int:
         """Examples of the first batch that were taken in another run."""
-        epoch = self._dispatcher.epoch(self._stream)
+        epoch = self._producer.epoch(self._stream)
         return epoch.drop if epoch is not None else 0
 
     def stacks(self) -> list[npt.NDArray[Any]]:
         """The arrays of the next batches, along a new first axis; where these are taken from arrays in memory."""
-        assert isinstance(self._dispatcher, Taker)
-        self._dispatcher.require_owner()
+        assert isinstance(self._producer, InMemoryProducer)
+        self._producer.require_owner()
         with self._pulling:
             if self._loader is None:
                 raise StopIteration
             self._check()
             with shielded():
-                return self._ask(self._dispatcher.take)
+                return self._ask(self._producer.take)
 
     def several(self, most: int) -> list[list[npt.NDArray[Any]]]:
         """The arrays of the next batch, and of those behind it that are ready."""
@@ -180,8 +180,8 @@ class Batches(Iterator[Any]):
             self._loader = None
             self._ready.clear()
             with contextlib.suppress(ClosedError):  # in a fork, whose iteration this is not
-                self._dispatcher.close_stream(self._stream)
+                self._producer.close_stream(self._stream)
 
     def __del__(self) -> None:
         if getattr(self, "_loader", None) is not None:
-            self._dispatcher.drop_stream(self._stream)
+            self._producer.drop_stream(self._stream)

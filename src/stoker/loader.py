@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from stoker.build import BATCH_SIZE, Outline, Stations
 from stoker.errors import StokerError, copied
-from stoker.iteration import Batches, cannot_be_copied
-from stoker.plan.host_shard import Deal
+from stoker.iteration import BatchIterator, cannot_be_copied
+from stoker.plan.host_shard import HostShard
 from stoker.scheduler.machine import RETRIES
 from stoker.stats import Stats
 from stoker.structure.collation import Pad
@@ -181,9 +181,9 @@ class Loader:
             worker_init=worker_init,
             worker_env=worker_env,
         )
-        self._dispatcher = self._stations.dispatcher
+        self._producer = self._stations.producer
         self._last_error: StokerError | None = None
-        self._let_go = weakref.finalize(self, self._dispatcher.request_stop)
+        self._let_go = weakref.finalize(self, self._producer.request_stop)
         self._let_go.atexit = False  # the exit hook of `dispatch` does more: it waits
 
     def __len__(self) -> int:
@@ -195,7 +195,7 @@ class Loader:
             )
         return int(cardinality)
 
-    def __iter__(self) -> Batches:
+    def __iter__(self) -> BatchIterator:
         """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
 
         The arrays are read-only (write to a copy: `array.copy()`) and lie in shared memory, which is used again once
@@ -234,7 +234,7 @@ class Loader:
         from stoker.feed.tensorflow import dataset
 
         try:
-            form = self._dispatcher.form(apart=True)
+            form = self._producer.form(apart=True)
         except StokerError as error:
             self._keep(copied(error))
             raise
@@ -259,8 +259,10 @@ class Loader:
     def _outline(self) -> Outline:
         return self._stations.outline()
 
-    def _batches(self, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False) -> Batches:
-        return Batches(self, serialized, deal, apart=apart)
+    def _batches(
+        self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False
+    ) -> BatchIterator:
+        return BatchIterator(self, serialized, host_shard, apart=apart)
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Where training stands: a small dict that JSON can hold, for `load_state_dict`, here or in another process.
@@ -293,8 +295,8 @@ class Loader:
     def _state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
         """The state; `rolls` tells whether the end of an epoch is the start of the next one."""
         consumed = None if consumed is None else whole("consumed", consumed, least=None)
-        with self._dispatcher.journal() as journal:
-            return self._stations.state(journal.position(consumed, self._outline.cardinality, rolls=rolls))
+        with self._producer.consumption() as consumption:
+            return self._stations.state(consumption.position(consumed, self._outline.cardinality, rolls=rolls))
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Go on where a state was taken: the next iteration that begins is the rest of that epoch.
@@ -310,7 +312,7 @@ class Loader:
         Raises:
             StateError: the state is damaged, or of a Loader with other batches: tells what differs.
         """
-        self._dispatcher.go_to(self._stations.position(state, strict))
+        self._producer.go_to(self._stations.position(state, strict))
 
     def trackable(self) -> Any:
         """The place in the data, for `tf.train.Checkpoint(model=model, data=loader.trackable())`.
@@ -357,7 +359,7 @@ class Loader:
             ...     print([batch.tolist() for batch in loader], loader.stats().skips)
             [[12, 3]] 1
         """
-        return self._dispatcher.stats()
+        return self._producer.stats()
 
     @property
     def last_error(self) -> StokerError | None:
@@ -384,7 +386,7 @@ class Loader:
         Batches that were handed over stay valid; iterating raises `ClosedError`.
         """
         self._let_go.detach()
-        self._dispatcher.close()
+        self._producer.close()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise cannot_be_copied("a Loader")

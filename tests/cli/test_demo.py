@@ -83,8 +83,8 @@ def test_augmentation_keeps_the_label_and_bends_the_image_anew_each_time() -> No
 
 
 def test_the_first_epoch_does_not_count_where_there_are_more() -> None:
-    slow = race.Epoch(seconds=9.0, waiting=5.0, stepping=4.0, examples=10)
-    fast = race.Epoch(seconds=1.0, waiting=0.3, stepping=0.6, examples=10)
+    slow = race.RaceEpoch(seconds=9.0, waiting=5.0, stepping=4.0, examples=10)
+    fast = race.RaceEpoch(seconds=1.0, waiting=0.3, stepping=0.6, examples=10)
     result = race.Result("a", "one process", (slow, fast, fast), accuracy=1.0)
 
     assert result.epoch_seconds == 1.0

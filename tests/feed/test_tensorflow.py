@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import stoker
-from stoker.coordinator.slot_table import Shelf
+from stoker.coordinator.slot_table import SlotTable
 from tests.examples import Misbehaving, Nested, Pair, Squares
 from tests.test_ends import run
 
@@ -28,15 +28,15 @@ def test_tensors_lie_where_the_slot_has_the_leaf(monkeypatch: pytest.MonkeyPatch
     """Zero copy, with prefetch, for every leaf of a nested structure, until consumers hold too many batches."""
     with stoker.Loader(Nested(64), batch_size=4, workers=2) as loader:
         places: set[int] = set()
-        view = Shelf.view
+        view = SlotTable.view
 
-        def noting(self: Shelf, delivered: Any) -> Any:
+        def noting(self: SlotTable, delivered: Any) -> Any:
             leaves = view(self, delivered)
             assert not delivered.copy
             places.update(leaf.ctypes.data for leaf in leaves)
             return leaves
 
-        monkeypatch.setattr(Shelf, "view", noting)
+        monkeypatch.setattr(SlotTable, "view", noting)
         for batch in loader.to_tf():
             for tensor in tf.nest.flatten(batch):
                 assert np.asarray(memoryview(tensor)).ctypes.data in places
@@ -106,7 +106,7 @@ def test_abandoned_iterators_give_their_slots_back() -> None:
             next(iter(dataset))
         gc.collect()
         assert len(list(dataset)) == 100
-        assert not loader._dispatcher._epochs, "no iteration is left open"
+        assert not loader._producer._epochs, "no iteration is left open"
 
 
 def test_every_iteration_that_is_read_is_the_next_epoch() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stoker
-from stoker.structure.casting import Unfit, cast, is_castable
+from stoker.structure.casting import CannotCast, cast, is_castable
 
 NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
 VALUES = [0, 1, -1, 2, 300, 1.5, 70_000, 2**31, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), 1e39, 1e300, np.nan, np.inf]
@@ -45,7 +45,7 @@ def test_numbers_stay_what_they_are_or_do_not_fit(name: str, other: str, data: A
         assert made.dtype == dtype
         np.testing.assert_array_equal(made, plain)
     else:
-        with pytest.raises(Unfit) as caught:
+        with pytest.raises(CannotCast) as caught:
             cast(numbers, dtype)
         assert not holds(dtype, caught.value.value.item())
 

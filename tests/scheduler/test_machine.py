@@ -13,18 +13,18 @@ from stoker.scheduler.fault_attribution import ROUNDS
 from stoker.scheduler.machine import RETRIES, STARTS, STARTS_PROVEN, Scheduler
 from stoker.scheduler.messages import (
     Command,
-    Died,
-    GiveUp,
-    Joined,
-    Killed,
-    Pulled,
-    Respawn,
-    Rows,
-    Submit,
+    GiveUpCommand,
+    IndexWork,
+    KilledReason,
+    PullEvent,
+    RespawnCommand,
+    SubmitCommand,
     Task,
-    Trial,
+    TrialWork,
+    WorkerDiedEvent,
+    WorkerReadyEvent,
 )
-from stoker.scheduler.streams import RowsStream
+from stoker.scheduler.streams import IndexStream
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 SIZE = 6
@@ -60,9 +60,11 @@ class Numbered:
         batches = [rows[start : start + SIZE] for start in range(0, self.batches * SIZE, SIZE)]
         wrong = min((row for batch in batches for row in batch if row in self.bad | self.kills), default=None)
         if wrong is None:
-            return Expected([] if self.kill_together else batches, Killed(None, KILLED) if self.kill_together else None)
+            return Expected(
+                [] if self.kill_together else batches, KilledReason(None, KILLED) if self.kill_together else None
+            )
         number, row = divmod(wrong[1], SIZE)
-        return Expected(batches[:number], Killed(row, KILLED) if wrong in self.kills - self.bad else wrong)
+        return Expected(batches[:number], KilledReason(row, KILLED) if wrong in self.kills - self.bad else wrong)
 
     def shard(self, index: int) -> list[Row]:
         return [(index, position) for position in range(self.length)]
@@ -72,10 +74,10 @@ class Numbered:
             return max(self.kill_together)
         return next((row for row in rows if row in self.kills), None)
 
-    def stream(self, number: int) -> RowsStream:
+    def stream(self, number: int) -> IndexStream:
         rows_of = [min(SIZE, self.length - start) for start in range(0, self.length, SIZE)]
         batches = None if self.is_fed else self.batches
-        return RowsStream(number, batches, rows_of.__getitem__, SIZE, keep_rest=self.keep_rest, whole=self.whole)
+        return IndexStream(number, batches, rows_of.__getitem__, SIZE, keep_rest=self.keep_rest, whole=self.whole)
 
 
 def near(start: int, steps: frozenset[int]) -> frozenset[Row]:
@@ -193,7 +195,7 @@ def test_rows_whose_workers_were_killed_from_outside_are_tried_and_delivered() -
         world.join(0)
         world.die(0)
     world.join(0)
-    assert [type(task.work) for task in world.up[0]] == [Trial]
+    assert [type(task.work) for task in world.up[0]] == [TrialWork]
     world.run_to_the_end()
     assert (world.trials, world.deaths, world.ended) == (3, RETRIES + 1, {0: "finished"})
 
@@ -201,12 +203,12 @@ def test_rows_whose_workers_were_killed_from_outside_are_tried_and_delivered() -
 @pytest.mark.parametrize("retries", [0, 1, 4])
 def test_so_many_retries_as_are_told(retries: int) -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=0, retries=retries)
-    (task,) = tasks_of(machine.on(Joined(0), Pulled(0)))
+    (task,) = tasks_of(machine.on(WorkerReadyEvent(0), PullEvent(0)))
     for _ in range(retries):
-        machine.on(Died(0, KILLED, task.id))
-        assert tasks_of(machine.on(Joined(0))) == [task]
-    machine.on(Died(0, KILLED, task.id))
-    assert [task.work for task in tasks_of(machine.on(Joined(0)))] == [Trial(0, 0, 3, SIZE)]
+        machine.on(WorkerDiedEvent(0, KILLED, task.id))
+        assert tasks_of(machine.on(WorkerReadyEvent(0))) == [task]
+    machine.on(WorkerDiedEvent(0, KILLED, task.id))
+    assert [task.work for task in tasks_of(machine.on(WorkerReadyEvent(0)))] == [TrialWork(0, 0, 3, SIZE)]
 
 
 def test_a_trial_that_had_not_begun_when_its_worker_died_tells_nothing() -> None:
@@ -218,7 +220,7 @@ def test_a_trial_that_had_not_begun_when_its_worker_died_tells_nothing() -> None
         world.join_all()
     world.die(1)
     world.work(2)  # a trial, which kills
-    assert [type(task.work) for task in world.up[0]] == [Rows, Trial]
+    assert [type(task.work) for task in world.up[0]] == [IndexWork, TrialWork]
     world.die(0)
     world.run_to_the_end()  # where the World expects row 2
     assert (world.trials, world.ended) == (3 + TIMES - 1, {0: "failed"})
@@ -256,43 +258,47 @@ def test_of_rows_that_fail_the_first_is_told_whichever_failed_first() -> None:
 
 def test_workers_that_never_come_up_are_given_up() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
-    answers = [machine.on(Died(0, "no numpy")) for _ in range(STARTS)]
-    assert answers == [[Respawn(0)]] * (STARTS - 1) + [[GiveUp("no numpy")]]
+    answers = [machine.on(WorkerDiedEvent(0, "no numpy")) for _ in range(STARTS)]
+    assert answers == [[RespawnCommand(0)]] * (STARTS - 1) + [[GiveUpCommand("no numpy")]]
 
 
 def test_starts_that_somebody_may_have_killed_count_half() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
-    answers = [machine.on(Died(0, KILLED, killed=True)) for _ in range(2 * STARTS)]
-    assert answers == [[Respawn(0)]] * (2 * STARTS - 1) + [[GiveUp(KILLED)]]
+    answers = [machine.on(WorkerDiedEvent(0, KILLED, killed=True)) for _ in range(2 * STARTS)]
+    assert answers == [[RespawnCommand(0)]] * (2 * STARTS - 1) + [[GiveUpCommand(KILLED)]]
 
 
 def test_it_is_the_starts_of_one_worker_that_count() -> None:
     machine = Scheduler(workers=3, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
-    assert [machine.on(Died(worker, "slow")) for worker in range(3)] == [[Respawn(worker)] for worker in range(3)]
-    assert machine.on(Died(2, "slow")) == [GiveUp("slow")]
+    assert [machine.on(WorkerDiedEvent(worker, "slow")) for worker in range(3)] == [
+        [RespawnCommand(worker)] for worker in range(3)
+    ]
+    assert machine.on(WorkerDiedEvent(2, "slow")) == [GiveUpCommand("slow")]
 
 
 def test_a_worker_that_comes_up_clears_all_failed_starts() -> None:
     machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     for _ in range(9):
-        assert machine.on(Died(0, "slow")) == [Respawn(0)]
-        assert machine.on(Joined(1)) == []
-        assert machine.on(Died(1, KILLED)) == [Respawn(1)], "it had come up"
+        assert machine.on(WorkerDiedEvent(0, "slow")) == [RespawnCommand(0)]
+        assert machine.on(WorkerReadyEvent(1)) == []
+        assert machine.on(WorkerDiedEvent(1, KILLED)) == [RespawnCommand(1)], "it had come up"
 
 
 def test_once_a_worker_has_come_up_more_starts_are_tried() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
-    machine.on(Joined(0))
-    answers = [machine.on(Died(0, "no memory")) for _ in range(1 + STARTS_PROVEN)]
-    assert answers == [[Respawn(0)]] * STARTS_PROVEN + [[GiveUp("no memory")]]
+    machine.on(WorkerReadyEvent(0))
+    answers = [machine.on(WorkerDiedEvent(0, "no memory")) for _ in range(1 + STARTS_PROVEN)]
+    assert answers == [[RespawnCommand(0)]] * STARTS_PROVEN + [[GiveUpCommand("no memory")]]
 
 
 def test_once_a_worker_has_come_up_starts_are_tried_while_another_one_is_up() -> None:
     machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
-    machine.on(Joined(1))
-    assert [machine.on(Died(0, "no memory")) for _ in range(9 * STARTS_PROVEN)] == [[Respawn(0)]] * 9 * STARTS_PROVEN
-    assert machine.on(Died(1, KILLED)) == [Respawn(1)], "its own starts have not failed"
-    assert machine.on(Died(0, "no memory")) == [GiveUp("no memory")]
+    machine.on(WorkerReadyEvent(1))
+    assert [machine.on(WorkerDiedEvent(0, "no memory")) for _ in range(9 * STARTS_PROVEN)] == [
+        [RespawnCommand(0)]
+    ] * 9 * STARTS_PROVEN
+    assert machine.on(WorkerDiedEvent(1, KILLED)) == [RespawnCommand(1)], "its own starts have not failed"
+    assert machine.on(WorkerDiedEvent(0, "no memory")) == [GiveUpCommand("no memory")]
 
 
 def test_a_paused_stream_lends_its_slots_to_one_that_is_pulled() -> None:
@@ -323,19 +329,19 @@ def test_a_stream_that_has_delivered_all_takes_no_share() -> None:
 
 
 def test_the_first_batch_is_made_by_all_workers() -> None:
-    stream = RowsStream(0, 5, lambda batch: 64, 64)
+    stream = IndexStream(0, 5, lambda batch: 64, 64)
     machine = Scheduler(workers=3, open_stream=lambda number: stream, slots=2, leases=1)
     for worker in range(3):
-        machine.on(Joined(worker))
-    submits = [command for command in machine.on(Pulled(0)) if isinstance(command, Submit)]
+        machine.on(WorkerReadyEvent(worker))
+    submits = [command for command in machine.on(PullEvent(0)) if isinstance(command, SubmitCommand)]
     works = [(submit.worker, submit.task.work) for submit in submits]
-    assert {worker for worker, work in works if isinstance(work, Rows) and work.batch == 0} == {0, 1, 2}
+    assert {worker for worker, work in works if isinstance(work, IndexWork) and work.batch == 0} == {0, 1, 2}
 
 
 def tasks_of(commands: list[Command]) -> list[Task]:
-    return [command.task for command in commands if isinstance(command, Submit)]
+    return [command.task for command in commands if isinstance(command, SubmitCommand)]
 
 
 def _first(work: object) -> int:
-    assert isinstance(work, Rows)
+    assert isinstance(work, IndexWork)
     return work.first

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.scheduler.bisection import TIMES, Narrowing, Span
+from stoker.scheduler.bisection import TIMES, Bisection, Span
 
 firsts, counts = st.integers(0, 10**6), st.integers(2, 40) | st.integers(2, 1024)
 #: Where in the rows, from 0 (the first) to 1 (the last).
@@ -17,16 +17,16 @@ places = st.floats(0, 1)
 
 def searched(rows: range, hint: int | None, kills: Callable[[range], bool]) -> tuple[int | None, list[range]]:
     """What is found when trials end so, and which were made; each is of some of the rows."""
-    narrowing = Narrowing(Span(rows.start, len(rows)), hint)
+    bisection = Bisection(Span(rows.start, len(rows)), hint)
     tried = []
-    while (trial := narrowing.trial) is not None:
+    while (trial := bisection.trial) is not None:
         tried.append(range(trial.first, trial.first + trial.count))
         assert trial.count > 0
         assert set(tried[-1]) < set(rows), "all of them together have been tried often enough"
-        assert narrowing.found is None
+        assert bisection.found is None
         assert len(tried) <= 2 * len(rows), "it ends"
-        narrowing.told(kills(tried[-1]))
-    return narrowing.found, tried
+        bisection.told(kills(tried[-1]))
+    return bisection.found, tried
 
 
 @st.composite
@@ -38,9 +38,9 @@ def spans(draw: st.DrawFn) -> tuple[range, int | None]:
 
 @given(spans(), places)
 def test_a_row_that_kills_is_found_in_few_trials_whatever_the_hint(
-    suspects: tuple[range, int | None], place: float
+    attribution: tuple[range, int | None], place: float
 ) -> None:
-    rows, hint = suspects
+    rows, hint = attribution
     killer = rows[round(place * (len(rows) - 1))]
     found, tried = searched(rows, hint, lambda trial: killer in trial)
     assert found == killer
@@ -59,8 +59,8 @@ def test_a_row_that_is_hinted_at_is_tried_alone(first: int, count: int, place: f
 
 
 @given(spans())
-def test_when_nothing_kills_alone_nothing_is_found(suspects: tuple[range, int | None]) -> None:
-    rows, hint = suspects
+def test_when_nothing_kills_alone_nothing_is_found(attribution: tuple[range, int | None]) -> None:
+    rows, hint = attribution
     found, tried = searched(rows, hint, lambda trial: False)
     assert found is None
     assert len(tried) <= 2 + math.ceil(math.log2(len(rows)))
@@ -68,9 +68,9 @@ def test_when_nothing_kills_alone_nothing_is_found(suspects: tuple[range, int | 
 
 @given(spans(), places, places)
 def test_rows_that_kill_only_together_are_not_found(
-    suspects: tuple[range, int | None], one: float, other: float
+    attribution: tuple[range, int | None], one: float, other: float
 ) -> None:
-    rows, hint = suspects
+    rows, hint = attribution
     pair = {rows[round(place * (len(rows) - 1))] for place in (one, other)}
     pair = pair if len(pair) > 1 else {rows[0], rows[-1]}
     found, _ = searched(rows, hint, lambda trial: pair.issubset(trial))
@@ -78,16 +78,16 @@ def test_rows_that_kill_only_together_are_not_found(
 
 
 @given(spans(), st.lists(places, min_size=1, max_size=5))
-def test_of_several_rows_that_kill_one_is_found(suspects: tuple[range, int | None], chosen: list[float]) -> None:
-    rows, hint = suspects
+def test_of_several_rows_that_kill_one_is_found(attribution: tuple[range, int | None], chosen: list[float]) -> None:
+    rows, hint = attribution
     killers = {rows[round(place * (len(rows) - 1))] for place in chosen}
     found, _ = searched(rows, hint, lambda trial: not killers.isdisjoint(trial))
     assert found == (hint if hint in killers else min(killers)), "the one that was hinted at, or the first"
 
 
 @given(spans(), st.lists(st.booleans(), min_size=30, max_size=30))
-def test_the_search_ends_whatever_kills_the_workers(suspects: tuple[range, int | None], kills: list[bool]) -> None:
-    rows, hint = suspects
+def test_the_search_ends_whatever_kills_the_workers(attribution: tuple[range, int | None], kills: list[bool]) -> None:
+    rows, hint = attribution
     answers = iter(kills)
     found, tried = searched(rows, hint, lambda trial: next(answers))
     assert found is None or tried[-1] == range(found, found + 1), "only a row that killed alone is named"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stoker.scheduler.bisection import TIMES
 from stoker.scheduler.machine import RETRIES
-from stoker.scheduler.messages import Joint, Killed, Stride, WrongLength
+from stoker.scheduler.messages import JoinWork, KilledReason, ShardWork, WrongLengthReason
 from stoker.scheduler.shard_streams import ShardStream
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
@@ -87,10 +87,10 @@ def expected(of: Sharded) -> Expected:
     told = int(length) if length < math.inf else -1
     for rows in turns(shards, of.size, of.open_shards if of.in_turn else 1):
         if wrong := [row for row in rows if row in of.bad | of.kills]:
-            return Expected(batches, wrong[0] if wrong[0] in of.bad else Killed(None, KILLED))
+            return Expected(batches, wrong[0] if wrong[0] in of.bad else KilledReason(None, KILLED))
         raw += len(rows) * of.raws
         if raw > length:
-            return Expected(batches, WrongLength(told, raw, ended=False))
+            return Expected(batches, WrongLengthReason(told, raw, ended=False))
         joined = len(rows) < of.size or not of.in_turn
         rest += rows if joined else []
         batches += [] if joined else [rows]
@@ -99,7 +99,7 @@ def expected(of: Sharded) -> Expected:
             if wrong := [row for row in batches[-1] if row in of.misfits]:
                 return Expected(batches[:-1], wrong[0])
     if of.length is not None and raw != length:
-        return Expected(batches, WrongLength(told, raw, ended=True))
+        return Expected(batches, WrongLengthReason(told, raw, ended=True))
     wrong = [row for row in rest if row in of.misfits and of.keep_rest]
     return Expected(batches + [rest] * bool(rest and of.keep_rest and not wrong), wrong[0] if wrong else None)
 
@@ -212,7 +212,7 @@ def test_a_stream_whose_share_has_shrunk_goes_on_with_the_shard_that_has_the_tur
         world.join(worker)
     world.pull(0)
     for worker in range(3):
-        if world.up[worker] and world.up[worker][0].work != Stride(3):
+        if world.up[worker] and world.up[worker][0].work != ShardWork(3):
             world.work(worker)  # all but the shard that has the turn, and will end
     world.pull(1)
     world.run([0])
@@ -285,7 +285,7 @@ def test_whoever_kills_workers_from_outside_finds_no_culprit(source: Sharded, ex
     world.pull(0)
     for example in examples:
         world.join_all()
-        while isinstance(work := world.up[0][0].work, Stride) and work.until is not None:
+        while isinstance(work := world.up[0][0].work, ShardWork) and work.until is not None:
             world.work(0)
         world.die(0, example=example)
     world.run_to_the_end()
@@ -301,11 +301,11 @@ def test_what_cannot_be_left_out_fails() -> None:
 @pytest.mark.parametrize("skips", [False, True])
 def test_a_joined_batch_that_kills_every_worker_fails_without_a_name(skips: bool) -> None:
     world = World([Sharded([2, 2], in_turn=False)], workers=1, skips=skips)
-    world.expected = [Expected([], Killed(None, KILLED))]
+    world.expected = [Expected([], KilledReason(None, KILLED))]
     world.pull(0)
     while not world.ended:
         world.join_all()
-        if isinstance(world.up[0][0].work, Joint):
+        if isinstance(world.up[0][0].work, JoinWork):
             world.die(0)
         else:
             world.work(0)

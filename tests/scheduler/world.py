@@ -11,32 +11,32 @@ from hypothesis import strategies as st
 
 from stoker.scheduler.machine import RETRIES, SPARE, STARTS, STARTS_PROVEN, Scheduler
 from stoker.scheduler.messages import (
-    Blame,
-    Closed,
+    CloseEvent,
     Command,
-    Deliver,
-    Died,
-    Done,
+    DeliverCommand,
     Event,
-    Fail,
-    Failed,
-    Fed,
-    Finish,
-    Gather,
-    GiveUp,
-    Joined,
-    Joint,
-    Killed,
-    Load,
-    Park,
-    Pulled,
-    Released,
-    Respawn,
-    Rows,
-    Stride,
-    Submit,
+    FailCommand,
+    FinishCommand,
+    GatherCommand,
+    GiveUpCommand,
+    IndexWork,
+    ItemsEvent,
+    JoinWork,
+    KilledReason,
+    LeaveOutCommand,
+    LoadItemsCommand,
+    ParkCommand,
+    PullEvent,
+    RespawnCommand,
+    ShardWork,
+    SlotReleasedEvent,
+    SubmitCommand,
     Task,
-    Trial,
+    TaskDoneEvent,
+    TaskFailedEvent,
+    TrialWork,
+    WorkerDiedEvent,
+    WorkerReadyEvent,
 )
 from stoker.scheduler.streams import Stream
 
@@ -99,7 +99,7 @@ class World:
     skippable: bool = True
     verify: int = 0
     up: dict[int, deque[Task]] = field(default_factory=dict)
-    lanes: dict[int, dict[tuple[int, int], int]] = field(default_factory=dict)  # by worker: its open shards
+    shard_readers: dict[int, dict[tuple[int, int], int]] = field(default_factory=dict)  # by worker: its open shards
     progress: dict[tuple[int, int], int] = field(default_factory=dict)  # rows of a shard that are done
     gone: set[tuple[int, int]] = field(default_factory=set)  # parts that have ended: their items are dropped
     deaths: int = 0
@@ -153,44 +153,44 @@ class World:
 
     def carry_out(self, command: Command) -> None:
         match command:
-            case Submit(worker, task, opens):
+            case SubmitCommand(worker, task, opens):
                 self.submitted(worker, task, opens)
-            case Deliver():
+            case DeliverCommand():
                 self.deliver(command)
-            case Finish(stream):
+            case FinishCommand(stream):
                 assert self.delivered[stream] == self.expected[stream].batches, "it ends when all is delivered"
                 assert self.expected[stream].error is None, "no error is lost"
                 self.answer(stream, "finished")
-            case Fail(stream, batch, task, reason):
+            case FailCommand(stream, batch, task, reason):
                 assert batch == len(self.delivered[stream]), "an error comes in its batch's turn"
                 assert reason == self.expected[stream].error, "the first error is told, and the row at fault"
                 assert self.delivered[stream] == self.expected[stream].batches, "what is before it was delivered"
-                if isinstance(reason, Killed):
+                if isinstance(reason, KilledReason):
                     assert task is not None
                     assert self.died_at[task.id] > RETRIES, "one death, or a few, are no error"
-                    assert not (self.skips and self.skippable and isinstance(task.work, Stride)), "it is left out"
+                    assert not (self.skips and self.skippable and isinstance(task.work, ShardWork)), "it is left out"
                 self.answer(stream, "failed")
-            case Load(stream, slot, rows):
+            case LoadItemsCommand(stream, slot, rows):
                 first = self.loaded.get(stream, 0)
                 assert first + rows <= self.arrived.get(stream, 0), "only what has arrived is used"
                 self.loaded[stream] = first + rows
                 self.inbox[slot] = [(0, row) for row in range(first, first + rows)]
-            case Park(stream, parked, slot, rows):
+            case ParkCommand(stream, parked, slot, rows):
                 self.nobody_writes(slot)
                 assert (stream, parked) not in self.parked, "a number is used once"
                 self.parked[stream, parked] = self.rows_in(slot, rows)
-            case Gather(stream, slot, pieces):
+            case GatherCommand(stream, slot, pieces):
                 some = [self.parked[stream, piece.parked][piece.start : piece.stop] for piece in pieces]
                 self.inbox[slot] = [row for rows in some for row in rows]
-            case Blame(task, reason):
+            case LeaveOutCommand(task, reason):
                 assert self.skips
-                assert isinstance(task.work, Stride), "where one more or less changes no other batch's number"
+                assert isinstance(task.work, ShardWork), "where one more or less changes no other batch's number"
                 assert reason == KILLED
                 assert self.died_at.pop(task.id) > RETRIES, "one death, or a few, are no reason"
                 self.left_out.setdefault(task.stream, set()).add(self.deadly[task.id])
-            case Respawn(worker):
+            case RespawnCommand(worker):
                 self.down.add(worker)
-            case GiveUp():
+            case GiveUpCommand():
                 raise AssertionError("given up, though workers come up")
 
     def submitted(self, worker: int, task: Task, opens: bool) -> None:
@@ -200,16 +200,16 @@ class World:
         assert task.id not in self.finished, "what is done is kept, whoever dies"
         for other in (t for tasks in self.up.values() for t in tasks if t.slot == task.slot):
             mine, its = task.work, other.work
-            assert isinstance(mine, Rows | Trial), "a shard's rows and joined ones have one writer"
-            assert isinstance(its, Rows | Trial), "a shard's rows and joined ones have one writer"
+            assert isinstance(mine, IndexWork | TrialWork), "a shard's rows and joined ones have one writer"
+            assert isinstance(its, IndexWork | TrialWork), "a shard's rows and joined ones have one writer"
             assert (other.stream, its.batch) == (task.stream, mine.batch), "a slot has one batch at a time"
             assert its.first + its.count <= mine.first or mine.first + mine.count <= its.first, "rows have one writer"
-        if isinstance(task.work, Stride) and task.work.until is not None:
+        if isinstance(task.work, ShardWork) and task.work.until is not None:
             assert not opens
-        elif isinstance(task.work, Trial | Stride) and task.work.of is not None:
+        elif isinstance(task.work, TrialWork | ShardWork) and task.work.of is not None:
             assert not opens
             assert worker != self.made_by[task.work.of] or self.workers == 1, "another worker does it again"
-        elif isinstance(task.work, Stride):
+        elif isinstance(task.work, ShardWork):
             self.reads(worker, task, (task.stream, task.work.shard), opens)
         else:
             assert not opens
@@ -217,10 +217,10 @@ class World:
 
     def reads(self, worker: int, task: Task, key: tuple[int, int], opens: bool) -> None:
         source = self.sources[task.stream]
-        readers = [reader for reader, lanes in self.lanes.items() if key in lanes]
+        readers = [reader for reader, shard_readers in self.shard_readers.items() if key in shard_readers]
         assert readers == ([] if opens else [worker]), "a shard has one reader, which opens it once"
         if opens:
-            self.lanes[worker][key] = self.progress.get(key, 0)
+            self.shard_readers[worker][key] = self.progress.get(key, 0)
         if not source.in_turn:
             others = [other for tasks in self.up.values() for other in tasks if other.stream == task.stream]
             assert all(other.work != task.work for other in others), "of a part nothing is asked ahead"
@@ -229,7 +229,7 @@ class World:
             needed = min((key[1] + 1) * source.size, source.items)
             assert self.arrived[task.stream] >= needed, "only what has arrived is used"
 
-    def deliver(self, told: Deliver) -> None:
+    def deliver(self, told: DeliverCommand) -> None:
         stream, slot = told.stream, told.slot
         self.nobody_writes(slot)
         assert slot not in self.held
@@ -241,7 +241,7 @@ class World:
         self.memory.pop(slot)
         if told.copy:
             assert len(self.held) == self.leases, "a copy is made only when all leases are out"
-            self.on(Released(slot))
+            self.on(SlotReleasedEvent(slot))
         else:
             self.held.append(slot)
             assert len(self.held) <= self.leases, "the lease limit is kept"
@@ -264,53 +264,59 @@ class World:
         self.down.discard(worker)
         self.failed_starts.clear()
         self.is_proven = True
-        self.up[worker], self.lanes[worker] = deque(), {}
-        self.on(Joined(worker))
+        self.up[worker], self.shard_readers[worker] = deque(), {}
+        self.on(WorkerReadyEvent(worker))
 
     def work(self, worker: int) -> None:
         """A worker does the oldest task that it holds, or dies of it."""
         task = self.up[worker][0]
         source, work = self.sources[task.stream], task.work
         first, since, position, rows = 0, 0, 0, []
-        is_apart = isinstance(work, Stride) and (work.of is not None or work.until is not None)
+        is_apart = isinstance(work, ShardWork) and (work.of is not None or work.until is not None)
         match work:
-            case Rows(batch, first, some, _) | Trial(batch, first, some, _):
+            case IndexWork(batch, first, some, _) | TrialWork(batch, first, some, _):
                 start = batch * source.size
                 rows = self.inbox[task.slot] if source.items is not None else source.shard(0)[start:]
                 rows = rows[first : first + some]
-                self.trials += isinstance(work, Trial) and work.of is None
-            case Joint():
+                self.trials += isinstance(work, TrialWork) and work.of is None
+            case JoinWork():
                 rows = self.inbox[task.slot]
                 assert len(rows) == work.rows
-            case Stride(shard, until=int(until)):
+            case ShardWork(shard, until=int(until)):
                 rows = source.shard(shard)[self.progress.get((task.stream, shard), 0) : until + 1]
                 rows = [row for row in rows if row not in self.left_out.get(task.stream, ())]
                 self.trials += 1
-            case Stride(shard, since=int(since), of=int()):
+            case ShardWork(shard, since=int(since), of=int()):
                 rows, position = self.next_of_shard(task.stream, shard, since)
-            case Stride(shard):
-                since = self.lanes[worker][task.stream, shard]
+            case ShardWork(shard):
+                since = self.shard_readers[worker][task.stream, shard]
                 rows, position = self.next_of_shard(task.stream, shard, since)
-        bad = source.misfits if isinstance(work, Joint) else source.bad
+        bad = source.misfits if isinstance(work, JoinWork) else source.bad
         wrong = next((row for row in rows if row in bad), None)
         made = rows if wrong is None else rows[: rows.index(wrong)]
-        deadly = None if isinstance(work, Joint) else source.deadly(made)
+        deadly = None if isinstance(work, JoinWork) else source.deadly(made)
         if deadly is not None:
             self.deadly[task.id] = deadly
             self.die(worker, None if self.hint is None else deadly[1] % source.size + self.hint, deadly[1])
             return
         self.up[worker].popleft()
-        done = Done(worker, task.id, 0.001)
-        if isinstance(work, Stride) and not is_apart:
+        done = TaskDoneEvent(worker, task.id, 0.001)
+        if isinstance(work, ShardWork) and not is_apart:
             done = self.step(worker, task, len(rows), position, wrong)
-        if isinstance(work, Rows | Stride) and not is_apart and rows and self.verify and not task.id % self.verify:
+        if (
+            isinstance(work, IndexWork | ShardWork)
+            and not is_apart
+            and rows
+            and self.verify
+            and not task.id % self.verify
+        ):
             self.made_by[task.id] = worker
             done = replace(done, again=True, since=since)
-        if not isinstance(work, Trial) and not is_apart:
-            self.memory[task.slot] = self.memory.get(task.slot, {}) if isinstance(work, Rows) else {}
+        if not isinstance(work, TrialWork) and not is_apart:
+            self.memory[task.slot] = self.memory.get(task.slot, {}) if isinstance(work, IndexWork) else {}
             self.memory[task.slot].update(enumerate(rows, first))
             self.finished.add(task.id)
-        self.on(done if wrong is None else Failed(worker, task.id, wrong))
+        self.on(done if wrong is None else TaskFailedEvent(worker, task.id, wrong))
 
     def next_of_shard(self, stream: int, shard: int, position: int) -> tuple[list[Row], int]:
         """The next rows of a shard, without those that are left out, and the position after them."""
@@ -323,49 +329,51 @@ class World:
                 rows.append(row)
         return rows, position
 
-    def step(self, worker: int, task: Task, rows: int, position: int, wrong: Row | None) -> Done:
-        assert isinstance(task.work, Stride)
+    def step(self, worker: int, task: Task, rows: int, position: int, wrong: Row | None) -> TaskDoneEvent:
+        assert isinstance(task.work, ShardWork)
         source, key = self.sources[task.stream], (task.stream, task.work.shard)
-        self.lanes[worker][key] = position
+        self.shard_readers[worker][key] = position
         if wrong is None:
             self.progress[key] = position
         else:
-            self.lanes[worker][key] = len(source.shard(key[1]))  # a generator that has raised gives nothing more
+            self.shard_readers[worker][key] = len(
+                source.shard(key[1])
+            )  # a generator that has raised gives nothing more
         ended = rows < source.size
         if ended and not source.in_turn:
             self.gone.add(key)
-        return Done(worker, task.id, 0.001, rows, ended, ended or not source.in_turn, position * source.raws)
+        return TaskDoneEvent(worker, task.id, 0.001, rows, ended, ended or not source.in_turn, position * source.raws)
 
     def die(self, worker: int, row: int | None = None, example: int | None = None) -> None:
         self.deaths += 1
         tasks = self.up.pop(worker)
         if tasks:
             self.died_at[tasks[0].id] += 1
-        del self.lanes[worker]
+        del self.shard_readers[worker]
         at_work = tasks[0].id if tasks else None
-        self.on(Died(worker, KILLED, at_work, row, example, self.skippable))
+        self.on(WorkerDiedEvent(worker, KILLED, at_work, row, example, self.skippable))
 
     def is_killable(self, worker: int) -> bool:
         """Whether one more death is no reason to suspect what this worker is at; nor is it being found out."""
         tasks = self.up[worker]
-        is_tried = bool(tasks) and isinstance(work := tasks[0].work, Trial) and work.of is None
+        is_tried = bool(tasks) and isinstance(work := tasks[0].work, TrialWork) and work.of is None
         return not tasks or (self.died_at[tasks[0].id] < RETRIES and not is_tried)
 
     def fail_to_start(self, worker: int) -> None:
         """A worker dies before it joins."""
         self.down.discard(worker)
         self.failed_starts[worker] += 1
-        self.on(Died(worker, "no numpy"))
+        self.on(WorkerDiedEvent(worker, "no numpy"))
 
     def pull(self, stream: int) -> None:
         self.delivered.setdefault(stream, [])
         self.pulling.add(stream)
-        self.on(Pulled(stream))
+        self.on(PullEvent(stream))
 
     def close(self, stream: int) -> None:
         self.pulling.discard(stream)
         self.ended[stream] = "closed"
-        self.on(Closed(stream))
+        self.on(CloseEvent(stream))
 
     def feed(self, stream: int, items: int = 1) -> None:
         """Items arrive; that there are no more is told after the last one."""
@@ -379,11 +387,11 @@ class World:
     def flood(self, stream: int) -> None:
         self.feed(stream, 10)
 
-    def fed(self, stream: int) -> Fed:
-        return Fed(stream, self.arrived.get(stream, 0), stream in self.all_told)
+    def fed(self, stream: int) -> ItemsEvent:
+        return ItemsEvent(stream, self.arrived.get(stream, 0), stream in self.all_told)
 
     def release(self, _: int = 0) -> None:
-        self.on(Released(self.held.pop(0)))
+        self.on(SlotReleasedEvent(self.held.pop(0)))
 
     def choices(self) -> list[tuple[str, int]]:
         """What may happen next; kills stay so few that no task, and no start, may be given up for them."""

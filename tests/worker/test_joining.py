@@ -9,12 +9,12 @@ import numpy as np
 from stoker.memory.packed import pack
 from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.messages import Describe, Described, FormKnown, Join
+from stoker.protocol.messages import DescribedReply, DescribeRequest, FormRequest, JoinTaskRequest
 from stoker.protocol.program import Program
 from stoker.structure.collation import Collation
-from stoker.worker.batching.writer import Fork
+from stoker.worker.batching.writer import ForkGuard
 from stoker.worker.runner import Runner
-from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.seeding import Seeder
 
 
@@ -29,22 +29,22 @@ def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins()
 
     def worker(state: int) -> Runner:
         seeder = Seeder(0, None)
-        turns = Turns(program, [], None, seeder)
-        runner = Runner(program, [slot, store], [inbox, its], seeder, unseen(), fork=Fork(), turns=turns)
+        turns = EpochHooks(program, [], None, seeder)
+        runner = Runner(program, [slot, store], [inbox, its], seeder, unseen(), fork=ForkGuard(), turns=turns)
         np.random.seed(state)
         return runner
 
     def joined(state: int) -> bytes:
         runner = worker(state)
-        runner.learn(FormKnown(described.pickled))
+        runner.learn(FormRequest(described.pickled))
         inbox.put(pack((0, 6, 6.0)) + pack((0, 7, 7.0)))
-        runner.answer(Join(1, 0, 0, 3, 2, False))
+        runner.answer(JoinTaskRequest(1, 0, 0, 3, 2, False))
         return bytes(slot.readable(16))[:16]
 
     before = np.random.get_state()
     try:
-        described = worker(0).answer(Describe(0, 0, (0, 1), (0, 1), (0, 0), (2,)))
-        assert isinstance(described, Described)
+        described = worker(0).answer(DescribeRequest(0, 0, (0, 1), (0, 1), (0, 0), (2,)))
+        assert isinstance(described, DescribedReply)
         slot.resize(64)
         first = joined(1)
         assert np.frombuffer(first).astype(int).tolist() == [6, 7]

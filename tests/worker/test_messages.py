@@ -19,23 +19,23 @@ from stoker.protocol.messages import (
     MAX_BYTES,
     SHOWN,
     STATE_BYTES,
-    Describe,
-    Described,
-    Failure,
-    Finished,
-    FormKnown,
-    Hello,
-    Join,
-    Leave,
-    Made,
-    Make,
+    DescribedReply,
+    DescribeRequest,
+    ExamplesMadeReply,
+    FailureReply,
+    FormRequest,
+    IndexTaskRequest,
+    JoinTaskRequest,
+    LeaveEpochRequest,
+    MakeExamplesRequest,
     Message,
-    Open,
-    Opened,
-    Opening,
-    Progress,
-    Step,
-    Work,
+    OpenShardRequest,
+    ReadyReply,
+    ShardOpenedReply,
+    ShardOpening,
+    ShardProgress,
+    ShardTaskRequest,
+    TaskDoneReply,
     decode,
     encode,
     size,
@@ -53,9 +53,9 @@ any_text = st.text(st.characters())  # lone surrogates too: a file name may be n
 indices = st.lists(st.integers(0, 2**62), max_size=50).map(lambda some: np.array(some, np.int64))
 dims = st.lists(tasks, max_size=8).map(tuple)
 progress = st.builds(
-    Progress, raw=tasks, within=tasks, digest=st.integers(0, 2**64 - 1), state=any_text, state_raw=tasks
+    ShardProgress, raw=tasks, within=tasks, digest=st.integers(0, 2**64 - 1), state=any_text, state_raw=tasks
 )
-openings = st.builds(Opening, progress, items=small, first=tasks)
+openings = st.builds(ShardOpening, progress, items=small, first=tasks)
 flag = st.booleans()
 numbers = st.lists(tasks, max_size=50).map(tuple)
 skipped = st.lists(st.tuples(tasks, any_text), max_size=9).map(tuple)
@@ -65,26 +65,39 @@ made = st.lists(st.tuples(st.integers(-1, 2**31), tasks, tasks), max_size=50).ma
     lambda rows: np.array(rows, np.int64).reshape(-1, 3)
 )
 messages = st.one_of(
-    st.builds(Make, tasks, tasks, numbers, numbers, small, numbers),
-    st.builds(Made, tasks, numbers, flag),
-    st.builds(Open, tasks, tasks, small, progress, small, numbers),
-    st.builds(Opened, tasks, flag, st.binary()),
-    st.builds(Describe, tasks, small, numbers, numbers, numbers, numbers, flag, flag, left_out),
-    st.builds(FormKnown, st.binary(), flag),
-    st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices),
-    st.builds(Work, tasks, tasks, small, small, small, flag, flag, small, indices, trial=flag, made=made),
-    st.builds(Step, tasks, tasks, small, small, flag, flag, st.none() | openings),
-    st.builds(Step, tasks, tasks, small, small, flag, flag, st.none() | openings, small, indices, numbers, made=made),
-    st.builds(Join, tasks, small, small, flag),
-    st.builds(Leave, tasks),
-    st.builds(Hello),
-    st.builds(Described, tasks, st.binary(), numbers, flag),
-    st.builds(Finished, tasks, seconds, dims),
-    st.builds(Finished, tasks, seconds, dims, small, flag, flag, progress),
-    st.builds(Finished, tasks, seconds, dims, small, flag, flag, progress, skipped, tasks),
-    st.builds(Finished, tasks, seconds, dims, digests=digests),
+    st.builds(MakeExamplesRequest, tasks, tasks, numbers, numbers, small, numbers),
+    st.builds(ExamplesMadeReply, tasks, numbers, flag),
+    st.builds(OpenShardRequest, tasks, tasks, small, progress, small, numbers),
+    st.builds(ShardOpenedReply, tasks, flag, st.binary()),
+    st.builds(DescribeRequest, tasks, small, numbers, numbers, numbers, numbers, flag, flag, left_out),
+    st.builds(FormRequest, st.binary(), flag),
+    st.builds(IndexTaskRequest, tasks, tasks, small, small, small, flag, flag, small, indices),
+    st.builds(IndexTaskRequest, tasks, tasks, small, small, small, flag, flag, small, indices, trial=flag, made=made),
+    st.builds(ShardTaskRequest, tasks, tasks, small, small, flag, flag, st.none() | openings),
     st.builds(
-        Failure,
+        ShardTaskRequest,
+        tasks,
+        tasks,
+        small,
+        small,
+        flag,
+        flag,
+        st.none() | openings,
+        small,
+        indices,
+        numbers,
+        made=made,
+    ),
+    st.builds(JoinTaskRequest, tasks, small, small, flag),
+    st.builds(LeaveEpochRequest, tasks),
+    st.builds(ReadyReply),
+    st.builds(DescribedReply, tasks, st.binary(), numbers, flag),
+    st.builds(TaskDoneReply, tasks, seconds, dims),
+    st.builds(TaskDoneReply, tasks, seconds, dims, small, flag, flag, progress),
+    st.builds(TaskDoneReply, tasks, seconds, dims, small, flag, flag, progress, skipped, tasks),
+    st.builds(TaskDoneReply, tasks, seconds, dims, digests=digests),
+    st.builds(
+        FailureReply,
         st.integers(-1, 2**62),
         any_text,
         any_text,
@@ -111,9 +124,9 @@ def test_the_largest_task_fits_into_a_message() -> None:
     most = np.zeros(max(TASK_ROWS, MANY), np.int64)  # more lie in the slot's inbox
     made = np.zeros((MANY, 3), np.int64)
     for question in (
-        Work(0, 0, 0, 0, 0, False, False, 0, most, made=made),
-        Step(0, 0, 0, 0, False, True, None, 0, most, made=made),
-        Make(0, 0, (2**63 - 1,) * MAKE, (2**20,) * MAKE, 0),
+        IndexTaskRequest(0, 0, 0, 0, 0, False, False, 0, most, made=made),
+        ShardTaskRequest(0, 0, 0, 0, False, True, None, 0, most, made=made),
+        MakeExamplesRequest(0, 0, (2**63 - 1,) * MAKE, (2**20,) * MAKE, 0),
     ):
         assert len(encode(question)) < MAX_BYTES
 
@@ -129,10 +142,10 @@ def test_the_longest_answer_fits_into_a_message(errors: list[ValueError], emoji:
         reader.skip(NUMBER, error)
     state = "\N{GRINNING FACE}" * ((STATE_BYTES - 2) // 4) if emoji else '"' * ((STATE_BYTES - 2) // 2)
     assert STATE_BYTES - 4 < size(state) <= STATE_BYTES
-    come = Progress(NUMBER, NUMBER, 2**32 - 1, state, NUMBER)
+    come = ShardProgress(NUMBER, NUMBER, 2**32 - 1, state, NUMBER)
     digests = ((NUMBER, 2**32 - 1),) * DIGESTS
     its = (NUMBER,) * 200, 2**31 - 1, True, True, come, tuple(reader.skipped), NUMBER, digests, NUMBER
-    assert len(encode(Finished(NUMBER, 1 / 3, *its))) < MAX_BYTES
+    assert len(encode(TaskDoneReply(NUMBER, 1 / 3, *its))) < MAX_BYTES
 
 
 @given(st.text(st.characters(), max_size=9), st.integers(1, 40_000))
@@ -151,21 +164,21 @@ def test_other_bytes_are_no_message(data: bytes) -> None:
 SAMPLES = [
     encode(message)
     for message in (
-        Work(7, 1, 2, 3, 64, False, False, 8, np.arange(8)),
-        Step(7, 1, 2, 3, False, True, Opening(Progress(4, 5), 2, 9), 3, np.arange(3), (1, 2)),
-        Join(7, 1, 2, 3, 64, False),
-        Make(7, 2, (3, 4), (0, 1), 99),
-        Made(7, (64, 0)),
-        Open(7, 2, 3, Progress(4, 5), 1, (6,)),
-        Opened(7, True, b"specs"),
-        Describe(7, 2, (3, 4), (0, 1), (9, 9), (2,), True),
-        Described(7, b"form", (64,)),
-        FormKnown(b"form"),
-        Leave(7),
-        Hello(),
-        Finished(7, 0.25, (64, 512)),
-        Finished(7, 0.25, (), 3, True, True, Progress(4, 5), ((3, "é"),), 1),
-        Failure(7, "user", "ValueError: no", "Traceback", 3, None, b"pickled"),
+        IndexTaskRequest(7, 1, 2, 3, 64, False, False, 8, np.arange(8)),
+        ShardTaskRequest(7, 1, 2, 3, False, True, ShardOpening(ShardProgress(4, 5), 2, 9), 3, np.arange(3), (1, 2)),
+        JoinTaskRequest(7, 1, 2, 3, 64, False),
+        MakeExamplesRequest(7, 2, (3, 4), (0, 1), 99),
+        ExamplesMadeReply(7, (64, 0)),
+        OpenShardRequest(7, 2, 3, ShardProgress(4, 5), 1, (6,)),
+        ShardOpenedReply(7, True, b"specs"),
+        DescribeRequest(7, 2, (3, 4), (0, 1), (9, 9), (2,), True),
+        DescribedReply(7, b"form", (64,)),
+        FormRequest(b"form"),
+        LeaveEpochRequest(7),
+        ReadyReply(),
+        TaskDoneReply(7, 0.25, (64, 512)),
+        TaskDoneReply(7, 0.25, (), 3, True, True, ShardProgress(4, 5), ((3, "é"),), 1),
+        FailureReply(7, "user", "ValueError: no", "Traceback", 3, None, b"pickled"),
     )
 ]
 

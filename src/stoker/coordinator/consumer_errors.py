@@ -5,24 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from stoker.engines.deaths import died_at_work
-from stoker.engines.engine import Death, Stuck
+from stoker.engines.engine import StuckWorker, WorkerDeath
 from stoker.epochs.epoch import Epoch
 from stoker.errors import SourceError, StokerError
 from stoker.memory.progress_page import Phase
 from stoker.protocol.failures import raisable, wrong_length
-from stoker.protocol.messages import Failure
-from stoker.scheduler.messages import Fail, Killed, Rows, Shrunk, WrongLength
+from stoker.protocol.messages import FailureReply
+from stoker.scheduler.messages import FailCommand, IndexWork, KilledReason, ShrunkShardReason, WrongLengthReason
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportedFailure:
     """A failure, and the worker that told of it; None for the inline engine."""
 
     worker: int | None
-    failure: Failure
+    failure: FailureReply
 
 
-def error_of(fail: Fail, epoch: Epoch | None, *, skips: bool) -> StokerError:
+def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerError:
     """The exception for the consumer of a stream.
 
     `epoch` is None while the form of the batches is being found; `skips` tells whether bad examples are left out.
@@ -30,34 +30,34 @@ def error_of(fail: Fail, epoch: Epoch | None, *, skips: bool) -> StokerError:
     number = epoch.number if epoch is not None else 0
     batch = epoch.batch_number(fail.batch) if epoch is not None else fail.batch
     match fail.reason:
-        case WrongLength(length, came, ended):
+        case WrongLengthReason(length, came, ended):
             return wrong_length(length, came, ended)
-        case Shrunk(shard):
+        case ShrunkShardReason(shard):
             return SourceError(
                 f"in epoch {number} shard {shard} gives fewer examples than when the state was saved: it is not what "
                 "it was. Start the epoch afresh."
             )
-        case Told(worker, failure):
+        case ReportedFailure(worker, failure):
             return raisable(failure, epoch=number, batch=batch, worker=worker)
-    assert isinstance(fail.reason, Killed), fail
+    assert isinstance(fail.reason, KilledReason), fail
     death, row = fail.reason.reason, fail.reason.row
-    assert isinstance(death, Death), fail
+    assert isinstance(death, WorkerDeath), fail
     work = fail.task.work if fail.task is not None else None
     example: int | None = death.place.example
     if epoch is None or work is None:
         examples, work = "the first examples", None
-    elif isinstance(work, Rows):
+    elif isinstance(work, IndexWork):
         example = epoch.example(work, row) if row is not None else None
         examples = epoch.examples(work) if row is None else epoch.examples(replace(work, first=row, count=1))
     else:
         examples = epoch.examples(work)
-    if example is not None and not isinstance(work, Rows):
+    if example is not None and not isinstance(work, IndexWork):
         of = f"shard {death.place.shard}, " if death.place.shard is not None else ""
         examples = f"{of}example {example}"
     return died_at_work(death, examples, example, number, batch, skips=skips)
 
 
-def warning_of(stuck: Stuck, examples: str, *, is_needless: bool) -> str:
+def warning_of(stuck: StuckWorker, examples: str, *, is_needless: bool) -> str:
     """The warning about a worker that makes no progress at `examples`, in words; `is_needless`: nobody needs them."""
     doing = {
         Phase.STARTING: "is starting its interpreter",

@@ -9,7 +9,7 @@ from stoker.errors import OptionError, StateError
 from stoker.plan.position import Position
 
 
-class Journal:
+class ConsumptionTracker:
     """The iterations of one Loader, as far as they matter for its state. Used under the dispatcher's lock.
 
     Iterations follow one another; the last one that began is the one that is read. A model that is followed

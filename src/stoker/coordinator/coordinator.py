@@ -16,48 +16,58 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from stoker.coordinator.consumer_errors import Told, error_of, warning_of
-from stoker.coordinator.counters import Ledger
+from stoker.coordinator.consumer_errors import ReportedFailure, error_of, warning_of
+from stoker.coordinator.counters import Counters
 from stoker.coordinator.producer import AT_ONCE, MakeEpoch, Streams
-from stoker.coordinator.slot_table import LEASES, Shelf
-from stoker.coordinator.spec_request import Attempt, Probe
-from stoker.coordinator.task_table import Tasks
-from stoker.coordinator.updates import Updates
+from stoker.coordinator.slot_table import LEASES, SlotTable
+from stoker.coordinator.spec_request import SpecAttempt, SpecRequest
+from stoker.coordinator.task_table import TaskTable
+from stoker.coordinator.updates import AttributeUpdates
 from stoker.engines.deaths import died_at_start
-from stoker.engines.engine import APART, HERE, Answer, Death, Engine, Stuck
+from stoker.engines.engine import APART, HERE, Answer, Engine, StuckWorker, WorkerDeath
 from stoker.epochs.epoch import Epoch
 from stoker.epochs.item_epoch import ItemEpoch
 from stoker.errors import OptionError, SpecError, StokerError
 from stoker.memory.layout import aligned_copy
 from stoker.plan.position import Position
 from stoker.protocol.failures import raisable
-from stoker.protocol.messages import Described, Failure, Finished, FormKnown, Hello, Leave, Made, Opened, Question
+from stoker.protocol.messages import (
+    DescribedReply,
+    ExamplesMadeReply,
+    FailureReply,
+    FormRequest,
+    LeaveEpochRequest,
+    ReadyReply,
+    Request,
+    ShardOpenedReply,
+    TaskDoneReply,
+)
 from stoker.runtime.ctrl_c import is_unheeded
 from stoker.runtime.interpreter_exit import close_at_exit
 from stoker.runtime.signals import shielded
 from stoker.scheduler.machine import Scheduler
 from stoker.scheduler.messages import (
-    Blame,
-    Closed,
+    CloseEvent,
     Command,
-    Deliver,
+    DeliverCommand,
     Event,
-    Fail,
-    Fed,
-    Finish,
-    Gather,
-    GiveUp,
-    Joined,
-    Killed,
-    Load,
-    Park,
-    Pulled,
-    Released,
-    Respawn,
-    Submit,
+    FailCommand,
+    FinishCommand,
+    GatherCommand,
+    GiveUpCommand,
+    ItemsEvent,
+    KilledReason,
+    LeaveOutCommand,
+    LoadItemsCommand,
+    ParkCommand,
+    PullEvent,
+    RespawnCommand,
+    SlotReleasedEvent,
+    SubmitCommand,
     Task,
+    WorkerReadyEvent,
 )
-from stoker.scheduler.streams import RowsStream, Stream
+from stoker.scheduler.streams import IndexStream, Stream
 from stoker.stats import Stats
 from stoker.structure.collation import Form
 from stoker.structure.spec import Misfit
@@ -73,15 +83,15 @@ class _Outbox:
     """What waits for the consumer of a stream, and whether it has asked."""
 
     asked: bool = False
-    outcomes: deque[Deliver | Finish | Fail] = field(default_factory=deque)
+    outcomes: deque[DeliverCommand | FinishCommand | FailCommand] = field(default_factory=deque)
 
 
-class Dispatcher(Streams):
+class Coordinator(Streams):
     """Serves the streams of one Loader.
 
     Args:
         make_epoch: makes the epoch that begins here.
-        shelf: the slots.
+        slot_table: the slots.
         engine: who runs the workers; started at the first pull.
         workers: how many.
         run: rows that a task's boundaries are multiples of.
@@ -96,12 +106,12 @@ class Dispatcher(Streams):
     def __init__(
         self,
         make_epoch: MakeEpoch,
-        shelf: Shelf,
+        slot_table: SlotTable,
         engine: Engine,
         *,
         workers: int,
         run: int,
-        probe: Probe,
+        probe: SpecRequest,
         form: Form | None,
         retries: int,
         skips: bool,
@@ -109,14 +119,14 @@ class Dispatcher(Streams):
         turns: bool = False,
     ) -> None:
         super().__init__(make_epoch)
-        self._turns, self._updates = turns, Updates(folds=not turns)
-        self._skips, self._ledger = skips, Ledger()
-        self._shelf, self._engine = shelf, engine
-        self._inline, self._probe = workers == 0, probe
+        self._turns, self._updates = turns, AttributeUpdates(folds=not turns)
+        self._skips, self._counters = skips, Counters()
+        self._slot_table, self._engine = slot_table, engine
+        self._inline, self._spec_request = workers == 0, probe
         self._scheduler = Scheduler(
             workers=max(1, workers),
             open_stream=self._open_stream,
-            slots=shelf.ahead,
+            slots=slot_table.ahead,
             leases=LEASES,
             run=run,
             ahead=not self._inline,
@@ -127,8 +137,8 @@ class Dispatcher(Streams):
         self._events: list[Event] = []  # that follow from commands
         self._dropped: deque[int] = deque()
         self._outboxes: dict[int, _Outbox] = {}
-        self._tasks = Tasks(self._epochs, shelf, self._ledger, self._scheduler.free_slots, verify)
-        self._inquest = self._tasks.inquest
+        self._tasks = TaskTable(self._epochs, slot_table, self._counters, self._scheduler.free_slots, verify)
+        self._faults = self._tasks.faults
         self._told_form = form
         self._form: Form | None = None
         self._started = False
@@ -144,13 +154,13 @@ class Dispatcher(Streams):
                 self._started = True
                 if self._told_form is not None:
                     self._learn(self._told_form)
-            attempt = self._probe.attempt
+            attempt = self._spec_request.attempt
             while self._form is None:
                 if attempt is not None and attempt.error is not None:
                     raise attempt.error
                 self._check()
-                if self._probe.attempt is None:
-                    attempt = self._probe.attempt = Attempt()
+                if self._spec_request.attempt is None:
+                    attempt = self._spec_request.attempt = SpecAttempt()
                     self._ask_for_form(apart)
                 (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
@@ -168,76 +178,78 @@ class Dispatcher(Streams):
                 self._step()  # iterations that were dropped are closed before the next begins
             self._begin(stream)
             outcome = self._wait(stream)
-            if isinstance(outcome, Deliver):
+            if isinstance(outcome, DeliverCommand):
                 delivered = [outcome, *self._ready(stream, outcome)]
                 self._epochs[stream].handed([one.rows for one in delivered])
-                batches = [self._shelf.view(one) for one in delivered]
+                batches = [self._slot_table.view(one) for one in delivered]
             else:
                 epoch = self._epochs.get(stream)
-                if epoch is not None and isinstance(outcome, Finish):
+                if epoch is not None and isinstance(outcome, FinishCommand):
                     epoch.iteration.ended = True
                     self._changed.notify_all()
                 skips = self._skips
-                error = error_of(outcome, epoch, skips=skips) if isinstance(outcome, Fail) else self._raised(stream)
+                error = (
+                    error_of(outcome, epoch, skips=skips) if isinstance(outcome, FailCommand) else self._raised(stream)
+                )
                 self._forget(stream)
         if error is not None:
             raise error
-        if not isinstance(outcome, Deliver):
+        if not isinstance(outcome, DeliverCommand):
             raise StopIteration
         return [
             self._copied(one, arrays) if one.copy else arrays for one, arrays in zip(delivered, batches, strict=True)
         ]
 
-    def _ready(self, stream: int, first: Deliver) -> list[Deliver]:
+    def _ready(self, stream: int, first: DeliverCommand) -> list[DeliverCommand]:
         """Small batches that are ready behind the one that was pulled."""
-        may = not self._inline and not self._shelf.is_bounded and self._shelf.is_small(first)
+        may = not self._inline and not self._slot_table.is_bounded and self._slot_table.is_small(first)
         count = self._scheduler.ready(stream, AT_ONCE - 1) if may else 0
         if not count:
             return []
-        self._step(*[Pulled(stream)] * count)
+        self._step(*[PullEvent(stream)] * count)
         outcomes = self._outboxes[stream].outcomes  # none, when the Loader was closed meanwhile
-        found = [outcome for outcome in outcomes if isinstance(outcome, Deliver)]
+        found = [outcome for outcome in outcomes if isinstance(outcome, DeliverCommand)]
         outcomes.clear()
         return found
 
-    def _copied(self, outcome: Deliver, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def _copied(self, outcome: DeliverCommand, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Copies of the leaves; their slot is free then, in any case."""
         try:
             return [aligned_copy(leaf) for leaf in leaves]
         finally:
             with self._changed:
-                self._step(Released(outcome.slot))
+                self._step(SlotReleasedEvent(outcome.slot))
 
     def go_to(self, position: Position) -> None:
         """The next stream that begins does so there."""
         with self._changed:
             self._check()
-            epoch = self._probe.take_epoch()
+            epoch = self._spec_request.take_epoch()
             if epoch is not None and epoch.iteration.begin == position:
-                self._probe.give_epoch(epoch)
+                self._spec_request.give_epoch(epoch)
                 return
-            self._journal.go_to(position)
+            self._consumption.go_to(position)
             if epoch is not None:
-                self._probe.drop(epoch)
+                self._spec_request.drop(epoch)
                 if epoch.has_shards or self._turns:
-                    self._engine.leave(Leave(epoch.number))
+                    self._engine.leave(LeaveEpochRequest(epoch.number))
 
     def update(self, values: Mapping[str, Any]) -> None:
         with self._changed:
             self._check()
             self._updates.add(values)
-            self._probe.outdate()
+            self._spec_request.outdate()
             self._turns = True
 
     def stats(self) -> Stats:
         """What happened so far."""
         with self._changed:
-            return self._ledger.stats()
+            return self._counters.stats()
 
     def close_stream(self, stream: int) -> None:
         """Nobody will pull this stream again."""
         with self._changed:
-            self._step(Closed(stream))
+            self._step(CloseEvent(stream))
             self._tell()
 
     def drop_stream(self, stream: int) -> None:
@@ -261,13 +273,13 @@ class Dispatcher(Streams):
         with self._changed:
             self._closed = True
             self._tell()
-            epochs = [*self._epochs.values(), self._probe.take_epoch()]
+            epochs = [*self._epochs.values(), self._spec_request.take_epoch()]
         for epoch in epochs:
             if epoch is not None:
                 epoch.close()
         self._engine.stop()
-        self._shelf.close()
-        self._probe.close()
+        self._slot_table.close()
+        self._spec_request.close()
 
     # ── Listener: from the engine ────────────────────────────────────────────────────────────
     def heard(self, worker: int, answers: Sequence[Answer]) -> None:
@@ -275,39 +287,39 @@ class Dispatcher(Streams):
             events: list[Event] = []
             for answer in answers:
                 match answer:
-                    case Finished():
+                    case TaskDoneReply():
                         events += self._tasks.finished(worker, answer)
-                    case Hello():
-                        events.append(Joined(worker))
-                    case Made(made):
+                    case ReadyReply():
+                        events.append(WorkerReadyEvent(worker))
+                    case ExamplesMadeReply(made):
                         task, done = self._tasks.probed(worker, made)
-                        self._probe.made(task, answer)
+                        self._spec_request.made(task, answer)
                         events.append(done)
-                    case Opened(opened):
+                    case ShardOpenedReply(opened):
                         task, done = self._tasks.probed(worker, opened)
-                        self._probe.opened(worker, task, answer)
+                        self._spec_request.opened(worker, task, answer)
                         events.append(done)
-                    case Described(number):
-                        self._probe.described(answer)
+                    case DescribedReply(number):
+                        self._spec_request.described(answer)
                         events.append(self._tasks.probed(worker, number)[1])
-                    case Failure(task=-1):
+                    case FailureReply(task=-1):
                         error = raisable(answer, epoch=None, batch=None, worker=None if self._inline else worker)
                         assert isinstance(error, StokerError)
                         self._give_up(error)
-                    case Failure():
+                    case FailureReply():
                         events.append(self._tasks.failed(worker, answer, inline=self._inline))
             self._step(*events)
 
-    def died(self, death: Death) -> None:
+    def died(self, death: WorkerDeath) -> None:
         with self._changed:
-            self._ledger.died(death)
-            self._probe.died(death.worker)
+            self._counters.died(death)
+            self._spec_request.died(death.worker)
             self._step(self._tasks.died(death))
 
-    def stuck(self, stuck: Stuck) -> None:
+    def stuck(self, stuck: StuckWorker) -> None:
         with self._changed:
             is_needless = self._scheduler.is_needless(stuck.worker)
-            warning = warning_of(stuck, self._inquest.words(stuck.place), is_needless=is_needless)
+            warning = warning_of(stuck, self._faults.words(stuck.place), is_needless=is_needless)
             self._changed.later(log.warning, "%s", warning)
 
     def is_needless(self, worker: int) -> bool:
@@ -324,17 +336,17 @@ class Dispatcher(Streams):
         with self._changed:
             for stream, its in self._epochs.items():
                 if isinstance(its, ItemEpoch) and its.key == key and stream in self._outboxes:
-                    self._step(Fed(stream, its.arrived(items), ended))
+                    self._step(ItemsEvent(stream, its.arrived(items), ended))
                     break
             self._tell()
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
-    def _wait(self, stream: int) -> Deliver | Finish | Fail:
+    def _wait(self, stream: int) -> DeliverCommand | FinishCommand | FailCommand:
         """Ask for the next outcome of a stream, once, and wait for it; an interrupted wait asks no second time."""
         outbox = self._outboxes.setdefault(stream, _Outbox())
         if not outbox.asked:
             outbox.asked = True
-            self._step(Pulled(stream))
+            self._step(PullEvent(stream))
         self._check()
         while not outbox.outcomes:
             if is_unheeded():
@@ -351,35 +363,35 @@ class Dispatcher(Streams):
         return APART if stream in self._apart else HERE
 
     def _next_epoch(self) -> Epoch:
-        epoch = self._probe.take_epoch() or super()._next_epoch()
+        epoch = self._spec_request.take_epoch() or super()._next_epoch()
         if (renew := self._updates.renewal(epoch.number)) is not None:
             self._engine.renew(renew)
         return epoch
 
     def _open_stream(self, number: int) -> Stream:
         if number == _PROBE:
-            rows, each = self._probe.begin_round()
-            return RowsStream(_PROBE, 1, lambda batch: rows, rows, spread=each)
+            rows, each = self._spec_request.begin_round()
+            return IndexStream(_PROBE, 1, lambda batch: rows, rows, spread=each)
         epoch = self._epochs[number]
         if isinstance(epoch, ItemEpoch):
             items, ended = epoch.puller.pulled, epoch.puller.ended is not None
-            self._events.append(Fed(number, epoch.arrived(items), ended))
-        if self._inline and self._probe.abandon(self._bound(number)):
-            self._engine.leave(Leave(epoch.number))
+            self._events.append(ItemsEvent(number, epoch.arrived(items), ended))
+        if self._inline and self._spec_request.abandon(self._bound(number)):
+            self._engine.leave(LeaveEpochRequest(epoch.number))
         return epoch.stream(number)
 
     def _ask_for_form(self, apart: bool) -> None:
         """Ask what batches look like; of an iterable, once its first items are there."""
         (self._apart.add if apart else self._apart.discard)(_PROBE)
-        epoch = self._probe.begin(super()._next_epoch)
+        epoch = self._spec_request.begin(super()._next_epoch)
         if (renew := self._updates.glimpse(epoch.number)) is not None:
             self._engine.renew(renew)
-        while not self._probe.is_ready():
+        while not self._spec_request.is_ready():
             self._check()
             self._changed.wait(0.1)
-        if (error := self._probe.raised()) is not None:
+        if (error := self._spec_request.raised()) is not None:
             raise error
-        self._step(Pulled(_PROBE))
+        self._step(PullEvent(_PROBE))
 
     def _raised(self, stream: int) -> BaseException | None:
         """What a stream's iterable raised when it ended."""
@@ -392,14 +404,14 @@ class Dispatcher(Streams):
         outbox = self._outboxes.pop(stream, None)
         epoch = self._ended(stream)
         if outbox is not None:  # what was delivered and never taken, because the pull was interrupted
-            self._events += [Released(o.slot) for o in outbox.outcomes if isinstance(o, Deliver)]
+            self._events += [SlotReleasedEvent(o.slot) for o in outbox.outcomes if isinstance(o, DeliverCommand)]
         if epoch is not None:
-            self._inquest.forget(stream)
-            self._ledger.epoch_ended(epoch.number, self._changed.later)
-            self._probe.is_past(epoch)
+            self._faults.forget(stream)
+            self._counters.epoch_ended(epoch.number, self._changed.later)
+            self._spec_request.is_past(epoch)
             epoch.close()
             if (epoch.has_shards or self._turns) and not self._closed:
-                self._engine.leave(Leave(epoch.number))
+                self._engine.leave(LeaveEpochRequest(epoch.number))
 
     def _tell(self) -> None:
         """Wake all threads that wait for an outcome."""
@@ -411,9 +423,9 @@ class Dispatcher(Streams):
         if self._closed or self._broken is not None:
             return
         try:
-            now: list[Event] = [Released(slot) for slot in self._shelf.ended()]
+            now: list[Event] = [SlotReleasedEvent(slot) for slot in self._slot_table.ended()]
             while self._dropped:
-                now.append(Closed(self._dropped.popleft()))
+                now.append(CloseEvent(self._dropped.popleft()))
             now += events
             while now or self._events:
                 now += self._events
@@ -421,7 +433,7 @@ class Dispatcher(Streams):
                 for command in self._scheduler.on(*now):
                     self._do(command)
                 for event in now:
-                    if isinstance(event, Closed) and event.stream != _PROBE:  # the probe has more rounds
+                    if isinstance(event, CloseEvent) and event.stream != _PROBE:  # the probe has more rounds
                         self._forget(event.stream)
                 now.clear()
             self._engine.flush()
@@ -431,80 +443,84 @@ class Dispatcher(Streams):
 
     def _do(self, command: Command) -> None:
         match command:
-            case Submit(worker, task, opens):
+            case SubmitCommand(worker, task, opens):
                 self._submit(worker, task, opens)
-            case Deliver(stream=0) | Fail(stream=0):
+            case DeliverCommand(stream=0) | FailCommand(stream=0):
                 self._asked(command)
-            case Fail(stream, batch, _, Told(failure=Failure(kind="uneven"))):
+            case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind="uneven"))):
                 self.uneven = self.uneven or not self._skips  # what is skipped for an error is so in this epoch
                 self._epochs[stream].turn_uneven(batch)
-                self._events.append(Pulled(stream))  # opens it again, as it is now
-            case Fail(stream, batch, Task() as task, Killed(int() as row, death)) if self._may_leave_out():
-                self._inquest.leave_out(task, row, death)
+                self._events.append(PullEvent(stream))  # opens it again, as it is now
+            case FailCommand(stream, batch, Task() as task, KilledReason(int() as row, death)) if self._may_leave_out():
+                self._faults.leave_out(task, row, death)
                 self._epochs[stream].turn_uneven(batch)
-                self._events.append(Pulled(stream))
-            case Blame(task, death):
-                self._inquest.leave_out(task, None, death)
-            case Deliver(stream) | Finish(stream) | Fail(stream):
+                self._events.append(PullEvent(stream))
+            case LeaveOutCommand(task, death):
+                self._faults.leave_out(task, None, death)
+            case DeliverCommand(stream) | FinishCommand(stream) | FailCommand(stream):
                 self._outboxes[stream].outcomes.append(command)
-                if isinstance(command, Deliver):
+                if isinstance(command, DeliverCommand):
                     epoch = self._epochs[stream]
                     epoch.delivered()
                     if epoch.early is not None and not epoch.uneven and command.batch >= epoch.early.batches:
-                        self._probe.is_past(epoch)
+                        self._spec_request.is_past(epoch)
                 self._tell()
-            case Load(stream, slot, count):
-                self._shelf.put(slot, self._epochs[stream].load(count))
-            case Gather(stream, slot, pieces):
-                self._shelf.put(slot, self._epochs[stream].gather(pieces))
-            case Park(stream, parked, slot, rows):
-                self._epochs[stream].park(parked, self._shelf.segments(slot, rows))
-            case Respawn(worker):
+            case LoadItemsCommand(stream, slot, count):
+                self._slot_table.put(slot, self._epochs[stream].load(count))
+            case GatherCommand(stream, slot, pieces):
+                self._slot_table.put(slot, self._epochs[stream].gather(pieces))
+            case ParkCommand(stream, parked, slot, rows):
+                self._epochs[stream].park(parked, self._slot_table.segments(slot, rows))
+            case RespawnCommand(worker):
                 if not self._closed:
                     self._engine.respawn(worker)
-            case GiveUp(reason):
+            case GiveUpCommand(reason):
                 self._give_up(died_at_start(reason))
 
-    def _asked(self, command: Deliver | Fail) -> None:
+    def _asked(self, command: DeliverCommand | FailCommand) -> None:
         """What came of the question what batches look like."""
         match command:
-            case Deliver():
-                self._events += [Closed(_PROBE), Released(command.slot)]
+            case DeliverCommand():
+                self._events += [CloseEvent(_PROBE), SlotReleasedEvent(command.slot)]
                 self._end_round()
                 return
-            case Fail(reason=Told(failure=Failure(kind="source"))) if self._probe.found_none():
+            case FailCommand(reason=ReportedFailure(failure=FailureReply(kind="source"))) if (
+                self._spec_request.found_none()
+            ):
                 """Whoever waits asks again."""
-            case Fail(reason=Killed(_, Death(place=place))) if self._skips and self._probe.leave_out(place):
+            case FailCommand(reason=KilledReason(_, WorkerDeath(place=place))) if (
+                self._skips and self._spec_request.leave_out(place)
+            ):
                 """Likewise."""
-            case Fail():
-                self._probe.failed(error_of(command, None, skips=self._skips))
+            case FailCommand():
+                self._spec_request.failed(error_of(command, None, skips=self._skips))
         self._tell()
 
     def _end_round(self) -> None:
         """Some were made, or looked at: go on until it is known what batches look like."""
         try:
-            if self._probe.wants_more():
+            if self._spec_request.wants_more():
                 self._tell()
                 return
-            if not self._probe.is_known():
-                self._events.append(Pulled(_PROBE))
+            if not self._spec_request.is_known():
+                self._events.append(PullEvent(_PROBE))
                 return
-            assert self._probe.form is not None
-            self._learn(self._probe.form)
+            assert self._spec_request.form is not None
+            self._learn(self._spec_request.form)
         except Misfit as misfit:
-            self._probe.failed(SpecError(f"the first examples of the shards cannot be batched: {misfit}"))
+            self._spec_request.failed(SpecError(f"the first examples of the shards cannot be batched: {misfit}"))
             self._tell()
         except OptionError as error:
-            self._probe.failed(error)
+            self._spec_request.failed(error)
             self._tell()
 
     def _may_leave_out(self) -> bool:
-        return self._skips and self._inquest.may_leave_out()
+        return self._skips and self._faults.may_leave_out()
 
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks.note(worker, task)
         if task.stream == _PROBE:
-            question: Question = self._probe.question(task)
+            question: Request = self._spec_request.question(task)
         else:
             question = self._tasks.question(task, opens)
         self._engine.submit(worker, question)
@@ -514,13 +530,13 @@ class Dispatcher(Streams):
         import cloudpickle
 
         try:
-            self._events.append(self._shelf.learn(form, self._changed.later))
+            self._events.append(self._slot_table.learn(form, self._changed.later))
         except StokerError as error:
             self._give_up(error)
             return
         self._form = form
         self._tasks.learn(form)
-        self._engine.tell(FormKnown(cloudpickle.dumps(form, protocol=5), self._probe.draws))
+        self._engine.tell(FormRequest(cloudpickle.dumps(form, protocol=5), self._spec_request.draws))
         self._tell()
 
     def _cut_short(self, error: BaseException) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from stoker.engines.engine import Death
+from stoker.engines.engine import WorkerDeath
 from stoker.stats import Skipped, Stats
 
 log = logging.getLogger("stoker")
@@ -14,7 +14,7 @@ log = logging.getLogger("stoker")
 _KEPT, _NAMED = 1_000, 5
 
 
-class Ledger:
+class Counters:
     """Used under the dispatcher's lock."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Ledger:
         self._skipped: list[Skipped] = []
         self._of_epoch: dict[int, tuple[int, list[Skipped]]] = {}
 
-    def died(self, death: Death) -> None:
+    def died(self, death: WorkerDeath) -> None:
         """A worker died."""
         self._deaths += 1
         self._stuck += death.stuck is not None

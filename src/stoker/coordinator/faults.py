@@ -6,15 +6,15 @@ import signal
 from collections.abc import Mapping
 from itertools import zip_longest
 
-from stoker.coordinator.consumer_errors import Told
-from stoker.coordinator.counters import Ledger
+from stoker.coordinator.consumer_errors import ReportedFailure
+from stoker.coordinator.counters import Counters
 from stoker.engines.deaths import how
-from stoker.engines.engine import Death
+from stoker.engines.engine import WorkerDeath
 from stoker.epochs.epoch import Epoch
-from stoker.memory.progress_page import Phase, Place
+from stoker.memory.progress_page import Activity, Phase
 from stoker.plan.permutation import mix
-from stoker.protocol.messages import Failure, Finished
-from stoker.scheduler.messages import Died, Failed, Rows, Stride, Task, Trial, is_apart
+from stoker.protocol.messages import FailureReply, TaskDoneReply
+from stoker.scheduler.messages import IndexWork, ShardWork, Task, TaskFailedEvent, TrialWork, WorkerDiedEvent, is_apart
 from stoker.stats import Skipped
 from stoker.worker.tasks.digests import WHOLE
 
@@ -24,39 +24,41 @@ IN_A_ROW = 10
 Digests = tuple[tuple[int, int], ...]
 
 
-class Inquest:
+class Faults:
     """Used under the dispatcher's lock.
 
     Args:
         tasks: those that workers have, by number.
         epochs: those that are read, by stream.
-        ledger: counts what is left out.
+        counters: counts what is left out.
         verify: the share of tasks that are done twice, to see whether the same comes out.
     """
 
-    def __init__(self, tasks: Mapping[int, Task], epochs: Mapping[int, Epoch], ledger: Ledger, verify: float) -> None:
-        self._tasks, self._epochs, self._ledger, self._verify = tasks, epochs, ledger, verify
+    def __init__(
+        self, tasks: Mapping[int, Task], epochs: Mapping[int, Epoch], counters: Counters, verify: float
+    ) -> None:
+        self._tasks, self._epochs, self._counters, self._verify = tasks, epochs, counters, verify
         self._left_out_in_a_row = 0
         #: Of tasks that are done twice: their stream, and what came out.
         self._digests: dict[int, tuple[int, Digests]] = {}
 
     # ── deaths ───────────────────────────────────────────────────────────────────────────────
-    def died(self, death: Death) -> Died:
+    def died(self, death: WorkerDeath) -> WorkerDiedEvent:
         """What the scheduler is told of a death: with the row that the worker was at, where that is known."""
         place, row = death.place, None
         task = self._tasks.get(place.task)
         epoch = self._epochs.get(task.stream) if task is not None else None
-        if task is not None and epoch is not None and place.example is not None and isinstance(task.work, Rows):
+        if task is not None and epoch is not None and place.example is not None and isinstance(task.work, IndexWork):
             row = epoch.row(task.work, place.example)
         # It can be left out where user code made one example; not where a generator was on its way to its next.
         skippable = place.example is not None and place.phase is Phase.READING and self.may_leave_out()
-        if skippable and task is not None and epoch is not None and isinstance(task.work, Stride):
+        if skippable and task is not None and epoch is not None and isinstance(task.work, ShardWork):
             assert place.example is not None
             skippable = not epoch.is_left_out(epoch.shard_of(task.work), place.example)
         killed = death.stuck is None and -death.code in (signal.SIGKILL, signal.SIGTERM)
-        return Died(death.worker, death, place.task, row, place.example, skippable, killed)
+        return WorkerDiedEvent(death.worker, death, place.task, row, place.example, skippable, killed)
 
-    def words(self, place: Place) -> str:
+    def words(self, place: Activity) -> str:
         """What a worker is at, in words."""
         task = self._tasks.get(place.task)
         epoch = self._epochs.get(task.stream) if task is not None else None
@@ -70,17 +72,17 @@ class Inquest:
     def leave_out(self, task: Task, row: int | None, death: object) -> None:
         """Leave out the example in this row of a task, or the one of a shard that a worker died at."""
         epoch, work = self._epochs[task.stream], task.work
-        assert isinstance(death, Death)
-        if isinstance(work, Stride):
+        assert isinstance(death, WorkerDeath)
+        if isinstance(work, ShardWork):
             shard, example = epoch.shard_of(work), death.place.example
         else:
-            assert isinstance(work, Rows)
+            assert isinstance(work, IndexWork)
             shard, example = None, None if row is None else epoch.example(work, row)
         assert example is not None
         self._left_out_in_a_row += 1
         if epoch.leave_out(shard, example):
             reason = f"its workers died: the last one {how(death)}"
-            self._ledger.skipped([Skipped(epoch.number, shard, example, reason)], 1)
+            self._counters.skipped([Skipped(epoch.number, shard, example, reason)], 1)
 
     def all_is_well(self) -> None:
         """A task was done."""
@@ -94,42 +96,44 @@ class Inquest:
     def is_compared(self, task: Task, epoch: Epoch) -> bool:
         """Whether the rows of a task are made twice, or are so for the second time."""
         work = task.work
-        if isinstance(work, Trial | Stride) and work.of is not None:
+        if isinstance(work, TrialWork | ShardWork) and work.of is not None:
             return True
         if not self._verify or is_apart(work):
             return False
-        if isinstance(work, Stride):
+        if isinstance(work, ShardWork):
             return not work.again and self._is_drawn(epoch.number, task.id)
-        return isinstance(work, Rows) and self._is_drawn(epoch.number, work.batch, work.first)
+        return isinstance(work, IndexWork) and self._is_drawn(epoch.number, work.batch, work.first)
 
     def _is_drawn(self, *words: int) -> bool:
         return mix(*words, 7) < self._verify * 2**64
 
-    def to_be_done_again(self, task: Task, answer: Finished) -> bool:
+    def to_be_done_again(self, task: Task, answer: TaskDoneReply) -> bool:
         """Whether a task that is done is to be done a second time; what came out is kept until then."""
-        if not answer.digests or not isinstance(task.work, Rows | Stride) or is_apart(task.work):
+        if not answer.digests or not isinstance(task.work, IndexWork | ShardWork) or is_apart(task.work):
             return False
         self._digests[answer.task] = task.stream, answer.digests
         return True
 
-    def differs(self, worker: int, answer: Finished) -> Failed | None:
+    def differs(self, worker: int, answer: TaskDoneReply) -> TaskFailedEvent | None:
         """The failure of a task that was done a second time, if something else came out."""
         task = self._tasks[answer.task]
         work = task.work
-        if not isinstance(work, Trial | Stride) or work.of is None or work.of not in self._digests:
+        if not isinstance(work, TrialWork | ShardWork) or work.of is None or work.of not in self._digests:
             return None
         _, before = self._digests.pop(work.of)
         example = _first_that_differs(before, answer.digests)
         if example is None:
             return None
         shard = None
-        if isinstance(work, Stride):
+        if isinstance(work, ShardWork):
             shard = self._epochs[task.stream].shard_of(work)
         if example == WHOLE:
-            return Failed(worker, answer.task, Told(worker, Failure(answer.task, "differs", "", shard=shard)))
+            return TaskFailedEvent(
+                worker, answer.task, ReportedFailure(worker, FailureReply(answer.task, "differs", "", shard=shard))
+            )
         others = f" (or one of the {answer.together - 1:,} after it)" if answer.together > 1 else ""
-        failure = Failure(answer.task, "differs", others, example=example, shard=shard)
-        return Failed(worker, answer.task, Told(worker, failure))
+        failure = FailureReply(answer.task, "differs", others, example=example, shard=shard)
+        return TaskFailedEvent(worker, answer.task, ReportedFailure(worker, failure))
 
     def forget(self, stream: int) -> None:
         """Nobody reads this stream any more."""

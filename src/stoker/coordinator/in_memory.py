@@ -29,7 +29,7 @@ _BYTES, _MOST = 1 << 20, 16
 Arrays = list[npt.NDArray[Any]]
 
 
-class Taker(Streams):
+class InMemoryProducer(Streams):
     """Serves the streams of a Loader of arrays, without workers.
 
     Args:

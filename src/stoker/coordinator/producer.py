@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from stoker.coordinator.consumption import Journal
+from stoker.coordinator.consumption import ConsumptionTracker
 from stoker.epochs.epoch import Epoch
 from stoker.errors import ClosedError, StokerError
-from stoker.plan.host_shard import Deal
+from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Position
 from stoker.runtime.locks import Lock
 from stoker.stats import Stats
@@ -34,28 +34,28 @@ class Streams(ABC):
         self._changed = Lock()
         self._epochs: dict[int, Epoch] = {}
         self._serialized: set[int] = set()
-        self._deals: dict[int, Deal] = {}
+        self._host_shards: dict[int, HostShard] = {}
         self._apart: set[int] = set()
         self._streams, self._made_epochs = 0, 0
-        self._journal = Journal()
+        self._consumption = ConsumptionTracker()
         self._closed = False
         self._broken: StokerError | None = None
         self.uneven = False  # a transform returned SKIP or Many
 
-    def open_stream(self, serialized: bool = False, deal: Deal | None = None, *, apart: bool = False) -> int:
+    def open_stream(self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False) -> int:
         """A number for a new stream; its epoch begins at its first pull.
 
         Args:
             serialized: whether each component is delivered as a serialised tensor.
-            deal: which rows of each batch it has.
+            host_shard: which rows of each batch it has.
             apart: whether TensorFlow pulls it: its threads run no code of the user's.
         """
         with self._changed:
             self._streams += 1
             if serialized:
                 self._serialized.add(self._streams)
-            if deal is not None:
-                self._deals[self._streams] = deal
+            if host_shard is not None:
+                self._host_shards[self._streams] = host_shard
             if apart:
                 self._apart.add(self._streams)
             return self._streams
@@ -83,13 +83,13 @@ class Streams(ABC):
     def last_epoch(self) -> Epoch | None:
         """What the last stream that began reads."""
         with self._changed:
-            return self._journal.last()
+            return self._consumption.last()
 
     @contextmanager
-    def journal(self) -> Iterator[Journal]:
+    def consumption(self) -> Iterator[ConsumptionTracker]:
         """What was taken so far, held still."""
         with self._changed:
-            yield self._journal
+            yield self._consumption
 
     def update(self, values: Mapping[str, Any]) -> None:
         """The source has these attributes in all epochs that begin from now on."""
@@ -99,7 +99,7 @@ class Streams(ABC):
         """The next stream that begins does so there."""
         with self._changed:
             self._check()
-            self._journal.go_to(position)
+            self._consumption.go_to(position)
 
     @abstractmethod
     def stats(self) -> Stats:
@@ -135,14 +135,14 @@ class Streams(ABC):
         if stream not in self._epochs:
             epoch = self._epochs[stream] = self._next_epoch()
             epoch.serialized = stream in self._serialized
-            epoch.deal = self._deals.get(stream, epoch.deal)
-            self._journal.began(epoch)
+            epoch.host_shard = self._host_shards.get(stream, epoch.host_shard)
+            self._consumption.began(epoch)
         return self._epochs[stream]
 
     def _next_epoch(self) -> Epoch:
         self._made_epochs += 1
         key = self._made_epochs
-        epoch = self._make_epoch(self._journal.begin(), lambda items, ended: self.fed(key, items, ended))
+        epoch = self._make_epoch(self._consumption.begin(), lambda items, ended: self.fed(key, items, ended))
         epoch.key = key
         epoch.uneven = epoch.uneven or self.uneven
         return epoch
@@ -154,6 +154,6 @@ class Streams(ABC):
     def _ended(self, stream: int) -> Epoch | None:
         """Nobody reads this stream any more; returns what it read."""
         self._serialized.discard(stream)
-        self._deals.pop(stream, None)
+        self._host_shards.pop(stream, None)
         self._apart.discard(stream)
         return self._epochs.pop(stream, None)

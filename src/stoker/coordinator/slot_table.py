@@ -16,7 +16,7 @@ from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
 from stoker.memory.slot import Inbox, Slot
 from stoker.scheduler.machine import SPARE
-from stoker.scheduler.messages import Deliver, Sized
+from stoker.scheduler.messages import DeliverCommand, SlotsSizedEvent
 from stoker.structure.collation import Form
 
 log = logging.getLogger("stoker")
@@ -32,15 +32,15 @@ _SMALL_BYTES = 1 << 20
 _AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
 
 
-_living: weakref.WeakSet[Shelf] = weakref.WeakSet()
+_living: weakref.WeakSet[SlotTable] = weakref.WeakSet()
 
 
 def promised() -> int:
     """Bytes that the slots of this process's Loaders may still take."""
-    return sum(shelf.promised() for shelf in list(_living))
+    return sum(slot_table.promised() for slot_table in list(_living))
 
 
-class Shelf:
+class SlotTable:
     """The slots of one Loader, with their inboxes. Used under the dispatcher's lock.
 
     Args:
@@ -81,7 +81,7 @@ class Shelf:
         except OSError:  # another thread has just closed them
             return 0
 
-    def learn(self, form: Form, later: Callable[..., None]) -> Sized:
+    def learn(self, form: Form, later: Callable[..., None]) -> SlotsSizedEvent:
         """Give the slots their size; `later` is called with what to log.
 
         Raises:
@@ -89,7 +89,7 @@ class Shelf:
         """
         self._in_place = form.in_place
         if not form.in_place:
-            return Sized(self._prefetch or min(self.ahead, 2 * self._workers + 2), whole=True)
+            return SlotsSizedEvent(self._prefetch or min(self.ahead, 2 * self._workers + 2), whole=True)
         layout = self._layout = Layout.of(form.spec.leaves, self._batch_size)
         if layout.nbytes > self._limit:
             raise OptionError(
@@ -100,7 +100,7 @@ class Shelf:
             slot.resize(layout.nbytes)
         ahead, fit = self._ahead(layout.nbytes), self._limit // layout.nbytes
         if fit >= ahead + SPARE + LEASES:
-            return Sized(ahead)
+            return SlotsSizedEvent(ahead)
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
         kept = max(0, fit - SPARE - fewer)
         slower = f"only {fewer} instead of {ahead} are made ahead, so training may wait for data; and "
@@ -117,9 +117,11 @@ class Shelf:
             f"{layout.nbytes * (ahead + SPARE + LEASES):_}",
             " or prefetch" if ahead > 1 else "",
         )
-        return Sized(fewer, leases=kept)
+        return SlotsSizedEvent(fewer, leases=kept)
 
-    def wrote(self, slot: int, form: Form, dims: tuple[int, ...], free: Callable[[], list[int]]) -> list[Sized]:
+    def wrote(
+        self, slot: int, form: Form, dims: tuple[int, ...], free: Callable[[], list[int]]
+    ) -> list[SlotsSizedEvent]:
         """A worker wrote a batch with these shapes, none for one as planned; `free` slots may be emptied."""
         if not dims and (form.in_place or any(part.ndim for part in form.parts)):  # else a batch of scalars alone
             self._layouts.pop(slot, None)
@@ -134,9 +136,9 @@ class Shelf:
         if layout.nbytes <= self._largest or self._in_place:
             return []
         self._largest = layout.nbytes
-        return [Sized(self._ahead(layout.nbytes), whole=True)]
+        return [SlotsSizedEvent(self._ahead(layout.nbytes), whole=True)]
 
-    def view(self, delivered: Deliver) -> list[npt.NDArray[Any]]:
+    def view(self, delivered: DeliverCommand) -> list[npt.NDArray[Any]]:
         """The arrays of a batch; they keep its slot, unless they are to be copied."""
         layout, rows = self._layouts.get(delivered.slot), None
         if layout is None:
@@ -149,7 +151,7 @@ class Shelf:
             self._leases.grant(delivered.slot, arrays)
         return arrays
 
-    def is_small(self, delivered: Deliver) -> bool:
+    def is_small(self, delivered: DeliverCommand) -> bool:
         """Whether a batch takes little memory."""
         layout = self._layouts.get(delivered.slot) or self._layout
         return layout is not None and layout.nbytes <= _SMALL_BYTES

@@ -13,14 +13,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stoker.coordinator.faults import IN_A_ROW
-from stoker.epochs.epoch import Early, Epoch, Looked
+from stoker.epochs.epoch import Epoch, ExamplesLookedAt, ExamplesMade
 from stoker.epochs.item_epoch import ItemEpoch
 from stoker.epochs.shard_epoch import ShardEpoch
-from stoker.memory.example_store import BATCHES, Store
-from stoker.memory.progress_page import Phase, Place
+from stoker.memory.example_store import BATCHES, ExampleStore
+from stoker.memory.progress_page import Activity, Phase
 from stoker.memory.slot import Inbox
-from stoker.protocol.messages import MAKE, Describe, Described, Made, Make, Open, Opened, Progress
-from stoker.scheduler.messages import Rows, Task, Trial
+from stoker.protocol.messages import (
+    MAKE,
+    DescribedReply,
+    DescribeRequest,
+    ExamplesMadeReply,
+    MakeExamplesRequest,
+    OpenShardRequest,
+    ShardOpenedReply,
+    ShardProgress,
+)
+from stoker.scheduler.messages import IndexWork, Task, TrialWork
 from stoker.structure.collation import Collation, Form, is_stacked_in_place
 from stoker.structure.spec import Misfit, Spec
 from stoker.worker.tasks.spec_inference import LOOK_FURTHER, leaves_open, merged
@@ -58,13 +67,13 @@ class Look:
 
 
 @dataclass(eq=False)
-class Attempt:
+class SpecAttempt:
     """One attempt, and how it failed; those who waited for it are told."""
 
     error: BaseException | None = None
 
 
-class Probe:
+class SpecRequest:
     """The question. Used under the dispatcher's lock.
 
     Args:
@@ -75,18 +84,18 @@ class Probe:
         size: rows of a batch.
     """
 
-    def __init__(self, look: Look, workers: int, store: Store, inbox: Inbox, size: int) -> None:
+    def __init__(self, look: Look, workers: int, store: ExampleStore, inbox: Inbox, size: int) -> None:
         self._look, self._workers, self._store, self._inbox = look, workers, store, inbox
         self._batches = max(look.batches, math.ceil(look.least / size))
         self._rows, self._most = size, look.most
         self.without: set[tuple[int, int]] = set()  # examples that kill workers, by shard or -1
         self._epoch: Epoch | None = None  # the next one, which is read on from what was looked at
-        self.attempt: Attempt | None = None  # under way
-        self._looked: Looked | None = None
+        self.attempt: SpecAttempt | None = None  # under way
+        self._looked: ExamplesLookedAt | None = None
         self._sizes: dict[int, int] = {}  # of what was made, by its place; -1 where that raised
         self._one = look.one
         self._units: list[list[int]] = []  # of places (or shards) that are made together, in the round under way
-        self._shards: list[tuple[int, Progress]] = []  # that are opened, one after the other
+        self._shards: list[tuple[int, ShardProgress]] = []  # that are opened, one after the other
         self._specs: dict[int, list[tuple[Spec, int]]] = {}  # of what they gave
         self._owners: dict[int, int] = {}  # workers that have them open
         self.form: Form | None = None
@@ -206,9 +215,9 @@ class Probe:
         self.form = Form.of(spec, rules)
         return True
 
-    def opened(self, worker: int, task: Task, answer: Opened) -> None:
+    def opened(self, worker: int, task: Task, answer: ShardOpenedReply) -> None:
         """A worker has opened a shard."""
-        assert isinstance(task.work, Rows | Trial)
+        assert isinstance(task.work, IndexWork | TrialWork)
         (place,) = self._units[task.work.first]
         shard = self._shards[place][0]
         self._specs[place] = pickle.loads(answer.specs) if answer.specs else []
@@ -230,29 +239,31 @@ class Probe:
         assert self._looked is not None
         return -1 if (-1, self._looked.numbers[place]) in self.without else self._sizes.get(place)
 
-    def question(self, task: Task) -> Make | Open | Describe:
+    def question(self, task: Task) -> MakeExamplesRequest | OpenShardRequest | DescribeRequest:
         """What a worker is asked."""
         assert self._epoch is not None
         without = tuple(self.without)
         if not self._units:
             return self._description(task.id)
-        assert isinstance(task.work, Rows | Trial)
+        assert isinstance(task.work, IndexWork | TrialWork)
         if self._looked is None:
             (place,) = self._units[task.work.first]
             shard, progress = self._shards[place]
             steps = math.ceil(self._batches / len(self._shards))
             its = tuple(number for of, number in self.without if of == shard)
-            return Open(task.id, self._epoch.number, shard, progress, steps, its)
+            return OpenShardRequest(task.id, self._epoch.number, shard, progress, steps, its)
         units = self._units[task.work.first : task.work.first + task.work.count]
         places = tuple(place for unit in units for place in unit)
         numbers = tuple(self._looked.numbers[place] for place in places)
         most = self._look.memory // max(1, self._count())
-        return Make(task.id, self._epoch.number, numbers, places, most, tuple(number for _, number in without))
+        return MakeExamplesRequest(
+            task.id, self._epoch.number, numbers, places, most, tuple(number for _, number in without)
+        )
 
-    def _description(self, task: int) -> Describe:
+    def _description(self, task: int) -> DescribeRequest:
         assert self._epoch is not None
         if self._looked is None:
-            return Describe(task, self._epoch.number, without=tuple(self.without))
+            return DescribeRequest(task, self._epoch.number, without=tuple(self.without))
         places = list(range(min(1, self._count()) if self._one else self._count()))
         places = [place for place in places if (-1, self._looked.numbers[place]) not in self.without]
         if self._look.skips:
@@ -265,11 +276,11 @@ class Probe:
         rows = self._looked.rows or (len(numbers),)
         further = self._wanted() < LOOK_FURTHER and self._may_look_further()
         its = numbers, tuple(places), sizes, rows
-        return Describe(task, self._epoch.number, *its, self._one, further, tuple(self.without))
+        return DescribeRequest(task, self._epoch.number, *its, self._one, further, tuple(self.without))
 
-    def made(self, task: Task, answer: Made) -> None:
+    def made(self, task: Task, answer: ExamplesMadeReply) -> None:
         """A worker has made examples."""
-        assert isinstance(task.work, Rows | Trial)
+        assert isinstance(task.work, IndexWork | TrialWork)
         units = self._units[task.work.first : task.work.first + task.work.count]
         places = [place for unit in units for place in unit]
         self.draws = self.draws or answer.draws
@@ -277,7 +288,7 @@ class Probe:
         for place in places[len(answer.sizes) :]:
             self._sizes.setdefault(place, -1)
 
-    def described(self, answer: Described) -> None:
+    def described(self, answer: DescribedReply) -> None:
         """A worker has looked at them."""
         self.draws = self.draws or answer.draws
         if not answer.pickled:
@@ -299,7 +310,7 @@ class Probe:
         """Whether it is known now, at the end of a round, what batches look like; raises `Misfit`."""
         return self.form is not None or (bool(self._shards) and not self._describes and self._is_enough())
 
-    def _early(self, looked: Looked, collated: tuple[int, ...]) -> Early:
+    def _early(self, looked: ExamplesLookedAt, collated: tuple[int, ...]) -> ExamplesMade:
         """What the epoch's batches are made of."""
         made = {looked.numbers[place]: (place, size) for place, size in self._sizes.items() if size > 0}
         batches, start = dict[int, tuple[int, int, int]](), 0
@@ -307,7 +318,7 @@ class Probe:
             if size:
                 batches[looked.numbers[start]] = rows, BATCHES + number, size
             start += rows
-        return Early(made, batches, len(looked.rows))
+        return ExamplesMade(made, batches, len(looked.rows))
 
     def found_none(self) -> bool:
         """No example was found: whether there is more to look at, or an error to tell. Whoever waits asks again."""
@@ -328,7 +339,7 @@ class Probe:
         """Whether there may be more than is looked at."""
         return self._epoch is not None and self._looked is not None and len(self._looked.numbers) >= self._wanted()
 
-    def leave_out(self, place: Place) -> bool:
+    def leave_out(self, place: Activity) -> bool:
         """Look at other examples than the one that a worker died at, if it is known. Whoever waits asks again."""
         example = -1 if place.shard is None else place.shard, place.example
         if place.example is None or place.phase is not Phase.READING or example in self.without:

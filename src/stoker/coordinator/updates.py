@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.errors import OptionError, ProgramError, cause, summary
-from stoker.protocol.messages import Renew
-from stoker.worker.user_code.epoch_hooks import Update
+from stoker.protocol.messages import UpdateRequest
+from stoker.worker.user_code.epoch_hooks import EpochUpdate
 
 #: Bytes that all updates may take together: they travel in messages.
 _MOST = 60_000
 
 
 @dataclass
-class _Entry:
+class _Update:
     """One call. `since` is None until an epoch begins."""
 
     number: int
@@ -25,7 +25,7 @@ class _Entry:
     since: int | None = None
 
 
-class Updates:
+class AttributeUpdates:
     """Used under the dispatcher's lock.
 
     Args:
@@ -35,7 +35,7 @@ class Updates:
 
     def __init__(self, *, folds: bool) -> None:
         self._folds, self._count = folds, 0
-        self._entries: list[_Entry] = []
+        self._entries: list[_Update] = []
 
     def add(self, values: Mapping[str, Any]) -> None:
         """They count from the next epoch that begins."""
@@ -45,7 +45,7 @@ class Updates:
             pickled = cloudpickle.dumps(dict(values), protocol=5)
         except Exception as error:
             raise ProgramError(f"a value given to update() cannot be pickled: {summary(error)}") from cause(error)
-        entry = _Entry(self._count, frozenset(values), pickled)
+        entry = _Update(self._count, frozenset(values), pickled)
         others = [one for one in self._entries if not (one.names <= entry.names and (self._folds or one.since is None))]
         size = sum(len(one.pickled) for one in (*others, entry))
         if size > _MOST:
@@ -55,17 +55,17 @@ class Updates:
             )
         self._entries, self._count = [*others, entry], self._count + 1
 
-    def renewal(self, epoch: int) -> Renew | None:
+    def renewal(self, epoch: int) -> UpdateRequest | None:
         """What workers are told before this epoch, which begins now; None if there is nothing to tell."""
         if not self._entries:
             return None
         for entry in self._entries:
             entry.since = epoch if entry.since is None else entry.since
-        told = tuple(Update(entry.number, min(entry.since or 0, epoch), entry.pickled) for entry in self._entries)
-        return Renew(epoch, pickle.dumps(told))
+        told = tuple(EpochUpdate(entry.number, min(entry.since or 0, epoch), entry.pickled) for entry in self._entries)
+        return UpdateRequest(epoch, pickle.dumps(told))
 
-    def glimpse(self, epoch: int) -> Renew | None:
+    def glimpse(self, epoch: int) -> UpdateRequest | None:
         """What workers are told before they look at the first examples of an epoch that has not begun."""
         since = [epoch if entry.since is None else min(entry.since, epoch) for entry in self._entries]
-        told = tuple(Update(one.number, its, one.pickled) for one, its in zip(self._entries, since, strict=True))
-        return Renew(epoch, pickle.dumps(told)) if told else None
+        told = tuple(EpochUpdate(one.number, its, one.pickled) for one, its in zip(self._entries, since, strict=True))
+        return UpdateRequest(epoch, pickle.dumps(told)) if told else None

@@ -81,7 +81,7 @@ def _checksum(part: Any, code: bool) -> int:
 
     buffers: list[pickle.PickleBuffer] = []
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    class FingerprintPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         def reducer_override(self, value: Any) -> Any:
             if isinstance(value, _CODE):
                 return super().reducer_override(value) if code or value is str else (str, ("code",))
@@ -91,7 +91,7 @@ def _checksum(part: Any, code: bool) -> int:
             return super().reducer_override(value)
 
     file = _Short()
-    Pickler(file, protocol=5, buffer_callback=buffers.append).dump(part)
+    FingerprintPickler(file, protocol=5, buffer_callback=buffers.append).dump(part)
     found = zlib.crc32(file.getvalue())
     views = [buffer.raw() for buffer in buffers]
     if sum(view.nbytes for view in views) <= _MOST_ARRAYS:

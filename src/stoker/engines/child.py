@@ -13,22 +13,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import stoker
-from stoker.engines.engine import Answer, Stuck
+from stoker.engines.engine import Answer, StuckWorker
 from stoker.memory import long_message as letter
 from stoker.memory.memfd import above_standard
-from stoker.memory.progress_page import STACK_SIGNAL, Board
+from stoker.memory.progress_page import STACK_SIGNAL, ProgressPage
 from stoker.protocol.messages import (
     MAX_BYTES,
-    Described,
-    Failure,
-    Finished,
-    FormKnown,
-    Hello,
-    Leave,
-    Made,
-    Opened,
-    Question,
-    Renew,
+    DescribedReply,
+    ExamplesMadeReply,
+    FailureReply,
+    FormRequest,
+    LeaveEpochRequest,
+    ReadyReply,
+    Request,
+    ShardOpenedReply,
+    TaskDoneReply,
+    UpdateRequest,
     bundled,
     decode,
     encode,
@@ -64,7 +64,7 @@ _NO_GPU = {
 }
 
 
-class Child:
+class WorkerProcess:
     """A worker process, its socket, and the descriptor (pidfd) that is readable once it has exited.
 
     Args:
@@ -86,12 +86,12 @@ class Child:
         #: Where messages arrive: `recv` would map and unmap so much memory for each (glibc, once TensorFlow is loaded).
         self._heard = memoryview(bytearray(MAX_BYTES))
         self.asked, self.answered = 1, 0  # messages that want an answer, and answers; it owes a Hello
-        self.stuck: Stuck | None = None  # why it is killed
-        self.board = Board.fresh()
+        self.stuck: StuckWorker | None = None  # why it is killed
+        self.page = ProgressPage.fresh()
         self.channel, theirs = pair(socket.SOCK_SEQPACKET)
         with theirs:
             tracker = resource_tracker()
-            inherited = [theirs.fileno(), self.board.fd, program, tracker, *memory]
+            inherited = [theirs.fileno(), self.page.fd, program, tracker, *memory]
             try:
                 self.process = subprocess.Popen(
                     [sys.executable, "-c", _START, "stoker.worker", *map(str, [number, os.getpid(), *inherited])],
@@ -102,7 +102,7 @@ class Child:
                 )
             except BaseException:
                 self.channel.close()
-                self.board.close()
+                self.page.close()
                 raise
         self.channel.setblocking(False)
         try:
@@ -111,11 +111,11 @@ class Child:
             self.process.kill()
             self.process.wait()
             self.channel.close()
-            self.board.close()
+            self.page.close()
             raise
         log.debug("worker %d started, pid %d", number, self.process.pid)
 
-    def post(self, message: Question | FormKnown | Leave | Renew) -> None:
+    def post(self, message: Request | FormRequest | LeaveEpochRequest | UpdateRequest) -> None:
         """Send with the next `flush`."""
         data = encode(message)
         if self._posted and self._posted_bytes + len(data) > MAX_BYTES // 2:
@@ -151,7 +151,10 @@ class Child:
                 log.warning("worker %d is killed, for it sent what is %s", self.number, str(error))
                 self.signal(signal.SIGKILL)
                 return answers or None
-            assert isinstance(answer, Hello | Made | Opened | Described | Finished | Failure), answer
+            assert isinstance(
+                answer,
+                ReadyReply | ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply,
+            ), answer
             answers.append(answer)
 
     def signal(self, number: int) -> None:
@@ -167,15 +170,15 @@ class Child:
         """Its Python stacks, if it writes them within so many seconds; else why there are none."""
         if _state(self.process.pid) in ("T", "t"):
             return "(no stack: the process is stopped)"
-        begin, deadline = self.board.stack_end(), time.monotonic() + seconds
+        begin, deadline = self.page.stack_end(), time.monotonic() + seconds
         self.signal(STACK_SIGNAL)
         while time.monotonic() < deadline:
             time.sleep(0.01)
-            if (end := self.board.stack_end()) > begin:
+            if (end := self.page.stack_end()) > begin:
                 time.sleep(0.02)  # it writes line by line
-                if self.board.stack_end() == end:
+                if self.page.stack_end() == end:
                     break
-        if stack := self.board.stack(begin):
+        if stack := self.page.stack(begin):
             return _theirs(stack)
         return "(it does not tell its stack)"
 
@@ -188,10 +191,10 @@ class Child:
         log.debug("worker %d ended with %d", self.number, self.code())
         os.close(self.pidfd)
         self.channel.close()
-        self.board.close()
+        self.page.close()
 
 
-def end(children: Sequence[Child], grace: float = 0.5) -> None:
+def end(children: Sequence[WorkerProcess], grace: float = 0.5) -> None:
     """End all: ask, wait, terminate, wait, kill."""
     for child in children:
         child.channel.close()  # a worker that waits for a task reads the end of the stream, and leaves
@@ -204,7 +207,7 @@ def end(children: Sequence[Child], grace: float = 0.5) -> None:
         child.reap()
 
 
-def _wait(children: Sequence[Child], seconds: float) -> list[Child]:
+def _wait(children: Sequence[WorkerProcess], seconds: float) -> list[WorkerProcess]:
     """Wait so long for all to exit; returns those that have not."""
     deadline = time.monotonic() + seconds
     left = list(children)

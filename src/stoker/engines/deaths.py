@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from stoker.engines.engine import Death
+from stoker.engines.engine import WorkerDeath
 from stoker.errors import WorkerDied, bounded
 
 #: Of a stack.
@@ -17,7 +17,7 @@ _HINTS = {
 
 
 def died_at_work(
-    death: Death, examples: str, example: int | None, epoch: int, batch: int, *, skips: bool
+    death: WorkerDeath, examples: str, example: int | None, epoch: int, batch: int, *, skips: bool
 ) -> WorkerDied:
     """The error for `examples`, in words, at which one worker after the other died.
 
@@ -41,13 +41,13 @@ def _bounded(stack: str) -> str:
 
 
 def died_at_start(reason: object) -> WorkerDied:
-    """The error when no worker lives long enough to take a task; `reason` is the last one's `Death`."""
-    told = how(reason) if isinstance(reason, Death) else f"failed: {reason}"
-    hint = " Its last words, if any, stand on stderr." if isinstance(reason, Death) and reason.code > 0 else ""
+    """The error when no worker lives long enough to take a task; `reason` is the last one's `WorkerDeath`."""
+    told = how(reason) if isinstance(reason, WorkerDeath) else f"failed: {reason}"
+    hint = " Its last words, if any, stand on stderr." if isinstance(reason, WorkerDeath) and reason.code > 0 else ""
     return WorkerDied(f"no worker process comes up: the last one {told} before it was ready.{hint}")
 
 
-def how(death: Death) -> str:
+def how(death: WorkerDeath) -> str:
     """How a process ended, in words."""
     if death.stuck is not None:
         return f"made no progress for {death.stuck.seconds:.1f} s (timeout) and was killed"

@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from stoker.memory.progress_page import Place
+from stoker.memory.progress_page import Activity
 from stoker.protocol.messages import (
-    Described,
-    Failure,
-    Finished,
-    FormKnown,
-    Hello,
-    Leave,
-    Made,
-    Opened,
-    Question,
-    Renew,
+    DescribedReply,
+    ExamplesMadeReply,
+    FailureReply,
+    FormRequest,
+    LeaveEpochRequest,
+    ReadyReply,
+    Request,
+    ShardOpenedReply,
+    TaskDoneReply,
+    UpdateRequest,
 )
 from stoker.runtime.locks import Lock
 
 #: The workers of the inline engine: the thread that pulls, and one for what TensorFlow's threads pull.
 HERE, APART = 0, 1
 
-Answer = Hello | Made | Opened | Described | Finished | Failure
+Answer = ReadyReply | ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply
 
 
 @dataclass(frozen=True)
-class Death:
+class WorkerDeath:
     """How a worker process ended.
 
     Attributes:
@@ -40,13 +40,13 @@ class Death:
 
     worker: int
     code: int
-    place: Place
-    stuck: Stuck | None = None
+    place: Activity
+    stuck: StuckWorker | None = None
     oom_kills: int = 0
 
 
 @dataclass(frozen=True)
-class Stuck:
+class StuckWorker:
     """A worker that makes no progress.
 
     Attributes:
@@ -58,7 +58,7 @@ class Stuck:
 
     worker: int
     seconds: float
-    place: Place
+    place: Activity
     stack: str
     killed: bool
 
@@ -69,10 +69,10 @@ class Listener(Protocol):
     def heard(self, worker: int, answers: Sequence[Answer]) -> None:
         """A worker sent messages."""
 
-    def died(self, death: Death) -> None:
+    def died(self, death: WorkerDeath) -> None:
         """A worker's exit is confirmed, and all that it had sent was heard."""
 
-    def stuck(self, stuck: Stuck) -> None:
+    def stuck(self, stuck: StuckWorker) -> None:
         """A worker makes no progress."""
 
     def is_needless(self, worker: int) -> bool:
@@ -90,21 +90,21 @@ class Engine(Protocol):
     """
 
     def start(self, listener: Listener) -> None:
-        """Bring all workers up, without waiting for them; each says `Hello`."""
+        """Bring all workers up, without waiting for them; each says `ReadyReply`."""
 
-    def submit(self, worker: int, message: Question) -> None:
+    def submit(self, worker: int, message: Request) -> None:
         """Give a worker its next task; it answers in the order of the tasks. Sent with the next `flush`."""
 
     def flush(self) -> None:
         """Send what was submitted: several tasks for one worker wake it once."""
 
-    def tell(self, known: FormKnown) -> None:
+    def tell(self, known: FormRequest) -> None:
         """Let every worker, also those to come, know the form of the batches before its next task."""
 
-    def leave(self, leave: Leave) -> None:
+    def leave(self, leave: LeaveEpochRequest) -> None:
         """Let every worker close the shards of an epoch that nobody reads any more."""
 
-    def renew(self, renew: Renew) -> None:
+    def renew(self, renew: UpdateRequest) -> None:
         """Let every worker, also those to come, know what `Loader.update` gave, before its next task."""
 
     def respawn(self, worker: int) -> None:

@@ -12,26 +12,26 @@ from stoker.engines.snapshot import Snapshot
 from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
-from stoker.protocol.messages import Failure, FormKnown, Hello, Leave, Question, Renew
+from stoker.protocol.messages import FailureReply, FormRequest, LeaveEpochRequest, ReadyReply, Request, UpdateRequest
 from stoker.protocol.program import Program
-from stoker.worker.batching.writer import Fork
+from stoker.worker.batching.writer import ForkGuard
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.current import telling
-from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.seeding import KeptState, Seeder
 from stoker.worker.user_code.worker_init import InitRaised, initialise
 
-Order = Hello | Question | Leave | Renew | FormKnown
+Order = ReadyReply | Request | LeaveEpochRequest | UpdateRequest | FormRequest
 
 
-class Hand:
+class ProgramCopy:
     """A copy of the program, and what runs it. It is made by the thread that uses it, which calls `worker_init` then.
 
     Args:
         snapshot: makes copies of the program.
         slots: the slots.
         inboxes: theirs.
-        passes: exceptions of the user's code that are not turned into a `Failure`.
+        passes: exceptions of the user's code that are not turned into a `FailureReply`.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class Hand:
         if program.worker_init is not None:
             with self._kept:
                 _initialise(program)
-        turns = Turns(program, held, snapshot.copy if snapshot.can_copy else None, seeder, snapshot.only)
-        self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=Fork(), turns=turns, passes=passes)
+        turns = EpochHooks(program, held, snapshot.copy if snapshot.can_copy else None, seeder, snapshot.only)
+        self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=ForkGuard(), turns=turns, passes=passes)
         self.thread = threading.get_ident()
 
     def do(self, order: Order) -> Answer | None:
@@ -57,13 +57,13 @@ class Hand:
         self.thread = threading.get_ident()
         with self._kept, telling(self._runner.current):
             match order:
-                case Hello():
+                case ReadyReply():
                     return order
-                case FormKnown():
+                case FormRequest():
                     self._runner.learn(order)
-                case Leave():
+                case LeaveEpochRequest():
                     self._runner.leave(order)
-                case Renew():
+                case UpdateRequest():
                     self._runner.renew(order)
                 case _:
                     return self._runner.answer(order)
@@ -83,14 +83,14 @@ def _initialise(program: Program) -> None:
         raise InitRaised from error
 
 
-def unmade(error: Exception) -> Failure:
+def unmade(error: Exception) -> FailureReply:
     """What is told when no hand can be made: `worker_init` raised, or the user's unpickling."""
     if isinstance(error, InitRaised) and error.__cause__ is not None:
         return failure(-1, "init", error.__cause__)
     return failure(-1, "program", error)
 
 
-class Apart:
+class ApartThread:
     """A hand with a thread of its own, which starts with the first order and ends with `request_stop`.
 
     Args:
@@ -99,7 +99,7 @@ class Apart:
         listener: is told the answers.
     """
 
-    def __init__(self, make: Callable[[], Hand], running: threading.Lock, listener: Listener) -> None:
+    def __init__(self, make: Callable[[], ProgramCopy], running: threading.Lock, listener: Listener) -> None:
         self._make, self._running, self._listener = make, running, listener
         self._orders: SimpleQueue[Order | None] = SimpleQueue()
         self._stopping = False
@@ -122,7 +122,7 @@ class Apart:
             self._thread.join(seconds)
 
     def _run(self) -> None:
-        hand: Hand | None = None
+        hand: ProgramCopy | None = None
         try:
             while not self._stopping and (order := self._orders.get()) is not None:
                 with self._running:

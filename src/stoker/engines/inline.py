@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from stoker.engines.engine import APART, HERE, Listener
-from stoker.engines.hands import Apart, Hand, Order, unmade
+from stoker.engines.hands import ApartThread, Order, ProgramCopy, unmade
 from stoker.engines.snapshot import Snapshot
 from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.messages import FormKnown, Hello, Leave, Question, Renew
+from stoker.protocol.messages import FormRequest, LeaveEpochRequest, ReadyReply, Request, UpdateRequest
 from stoker.protocol.program import Program
 from stoker.runtime.locks import Lock
 from stoker.runtime.signals import interruptible
@@ -33,32 +33,32 @@ class InlineEngine:
 
     def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
         self._snapshot, self._slots, self._inboxes = Snapshot(program), slots, inboxes
-        self._here: Hand | None = None
-        self._apart: Apart | None = None
-        self._known: FormKnown | None = None
-        self._renewals: dict[int, Renew] = {}
-        self._pending: deque[Order] = deque([Hello()])
+        self._here: ProgramCopy | None = None
+        self._apart: ApartThread | None = None
+        self._known: FormRequest | None = None
+        self._renewals: dict[int, UpdateRequest] = {}
+        self._pending: deque[Order] = deque([ReadyReply()])
         self._running = threading.Lock()
         self._stopping = False
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
 
-    def submit(self, worker: int, message: Question) -> None:
+    def submit(self, worker: int, message: Request) -> None:
         self._put(message, apart=worker == APART)
 
     def flush(self) -> None:
         """Nothing is sent."""
 
-    def tell(self, known: FormKnown) -> None:
+    def tell(self, known: FormRequest) -> None:
         self._known = known
         self._put_to_all(known)
 
-    def leave(self, leave: Leave) -> None:
+    def leave(self, leave: LeaveEpochRequest) -> None:
         self._renewals.pop(leave.epoch, None)
         self._put_to_all(leave)
 
-    def renew(self, renew: Renew) -> None:
+    def renew(self, renew: UpdateRequest) -> None:
         self._renewals[renew.epoch] = renew
         self._put_to_all(renew)
 
@@ -72,7 +72,7 @@ class InlineEngine:
         changed.without(self._run_next)
 
     def stand_by(self, changed: Lock) -> None:
-        if self._pending and isinstance(self._pending[0], Hello):
+        if self._pending and isinstance(self._pending[0], ReadyReply):
             changed.without(self._greet)
         else:
             changed.wait(0.1)
@@ -102,7 +102,7 @@ class InlineEngine:
             self._pending.append(order)
             return
         if self._apart is None and not self._stopping:
-            self._apart = Apart(lambda: self._make(()), self._running, self._listener)
+            self._apart = ApartThread(lambda: self._make(()), self._running, self._listener)
             for known in self._so_far():
                 self._apart.put(known)
         if self._apart is not None:
@@ -119,13 +119,13 @@ class InlineEngine:
         """What a hand that is made now must know."""
         return [*([] if self._known is None else [self._known]), *self._renewals.values()]
 
-    def _make(self, passes: tuple[type[BaseException], ...]) -> Hand:
-        return Hand(self._snapshot, self._slots, self._inboxes, passes)
+    def _make(self, passes: tuple[type[BaseException], ...]) -> ProgramCopy:
+        return ProgramCopy(self._snapshot, self._slots, self._inboxes, passes)
 
     def _greet(self) -> None:
         """Nothing is to be started: tasks may come."""
         with self._running:
-            if self._pending and isinstance(order := self._pending[0], Hello):
+            if self._pending and isinstance(order := self._pending[0], ReadyReply):
                 self._pending.popleft()
                 self._listener.heard(HERE, [order])
                 self._listener.heard(APART, [order])

@@ -21,12 +21,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from stoker.engines.child import Child, end, pair
-from stoker.engines.engine import Death, Listener
-from stoker.engines.watch import Watch
+from stoker.engines.child import WorkerProcess, end, pair
+from stoker.engines.engine import Listener, WorkerDeath
+from stoker.engines.watch import ProgressWatch
 from stoker.memory.memfd import Memfd
 from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.messages import FormKnown, Leave, Question, Renew
+from stoker.protocol.messages import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.runtime.free_memory import oom_kills
 from stoker.runtime.locks import Lock
 from stoker.runtime.shortage import wanted
@@ -62,15 +62,15 @@ class ProcessEngine:
         environment: Mapping[str, str | None],
     ) -> None:
         self._program, self._workers, self._environment = program, workers, environment
-        self._watch, self._oom_kills = Watch(timeout), oom_kills()
+        self._watch, self._oom_kills = ProgressWatch(timeout), oom_kills()
         self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
-        self._children: dict[int, Child] = {}
-        self._posted: dict[int, Child] = {}
+        self._children: dict[int, WorkerProcess] = {}
+        self._posted: dict[int, WorkerProcess] = {}
         self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
         self._failed_starts: Counter[int] = Counter()  # in a row
         self._due: dict[int, float] = {}  # worker: when it is started again
-        self._known: FormKnown | None = None
-        self._renewals: dict[int, Renew] = {}  # by epoch
+        self._known: FormRequest | None = None
+        self._renewals: dict[int, UpdateRequest] = {}  # by epoch
         self._asleep = False  # the supervisor, without a time at which it wakes: no worker owes an answer
         self._reading = Lock()  # to read a socket and to tell what it said is one act
         self._leader: int | None = None  # the thread that waits for a batch and listens
@@ -90,7 +90,7 @@ class ProcessEngine:
         thread.start()
         self._thread = thread
 
-    def submit(self, worker: int, message: Question) -> None:
+    def submit(self, worker: int, message: Request) -> None:
         child = self._children[worker]
         if not child.renewed:
             child.renewed = True
@@ -110,21 +110,21 @@ class ProcessEngine:
             self._wake()
         self._posted.clear()
 
-    def leave(self, leave: Leave) -> None:
+    def leave(self, leave: LeaveEpochRequest) -> None:
         self._renewals.pop(leave.epoch, None)
         for child in list(self._children.values()):
             if child.told:
                 child.post(leave)
                 self._posted[child.number] = child
 
-    def renew(self, renew: Renew) -> None:
+    def renew(self, renew: UpdateRequest) -> None:
         self._renewals[renew.epoch] = renew
         for child in list(self._children.values()):
             if child.renewed:
                 child.post(renew)
                 self._posted[child.number] = child
 
-    def tell(self, known: FormKnown) -> None:
+    def tell(self, known: FormRequest) -> None:
         self._known = known
 
     def respawn(self, worker: int) -> None:
@@ -188,7 +188,7 @@ class ProcessEngine:
             elif (child := channels.get(fd)) is not None:
                 self._hear(child)
 
-    def _hear(self, child: Child) -> None:
+    def _hear(self, child: WorkerProcess) -> None:
         with self._reading:
             if self._stopping or child.ended or child.number in self._silent:
                 return
@@ -199,7 +199,7 @@ class ProcessEngine:
                 if not isinstance(error, Exception):
                     raise
 
-    def _receive(self, child: Child) -> None:
+    def _receive(self, child: WorkerProcess) -> None:
         answers = child.receive()
         if answers is None:
             self._news.unregister(child.channel)
@@ -227,7 +227,7 @@ class ProcessEngine:
             self._program.close()
 
     def _spawn(self, worker: int) -> None:
-        child = Child(worker, self._program.fd, self._memory, self._environment)
+        child = WorkerProcess(worker, self._program.fd, self._memory, self._environment)
         self._children[worker] = child
         self._news.register(child.channel, select.EPOLLIN)
         self._exits.register(child.pidfd, selectors.EVENT_READ, child)
@@ -267,7 +267,7 @@ class ProcessEngine:
     def _is_owed(self) -> bool:
         return any(child.owes() for child in list(self._children.values()))
 
-    def _bury(self, child: Child) -> None:
+    def _bury(self, child: WorkerProcess) -> None:
         """A process has exited: hear what it had still sent, then tell its death."""
         self._hear(child)
         with self._reading:
@@ -278,7 +278,7 @@ class ProcessEngine:
         kills = oom_kills()
         more, self._oom_kills = kills - self._oom_kills, kills
         self._failed_starts[child.number] = 0 if child.answered else self._failed_starts[child.number] + 1
-        death = Death(child.number, child.code(), child.board.place(), child.stuck, more)
+        death = WorkerDeath(child.number, child.code(), child.page.place(), child.stuck, more)
         self._listener.died(death)  # until this is told, tasks may be given to it
         if self._children[child.number] is child:
             del self._children[child.number]

@@ -22,7 +22,7 @@ from stoker.memory.memfd import Memfd
 from stoker.protocol.program import Program, held_by, mapped_file
 
 if TYPE_CHECKING:
-    from stoker.worker.user_code.epoch_hooks import Copy
+    from stoker.worker.user_code.epoch_hooks import SourceCopy
     from stoker.worker.user_code.libraries import Held
 
 #: What is used as it is.
@@ -43,7 +43,7 @@ class Snapshot:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._kept: list[Any] = []
-        self.only: list[Copy] = []
+        self.only: list[SourceCopy] = []
         self._bundle = self._taken()
         self.can_copy = self._bundle is not None and not any(one is program.source for one in self._kept)
         if self._bundle is not None:
@@ -95,7 +95,7 @@ def _pickled(program: Program, buffers: list[pickle.PickleBuffer], kept: list[An
         kept.append(value)
         return _same, (len(kept) - 1,)
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    class SnapshotPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         def reducer_override(self, value: Any) -> Any:
             if value is _same:
                 return NotImplemented
@@ -111,5 +111,5 @@ def _pickled(program: Program, buffers: list[pickle.PickleBuffer], kept: list[An
                 return left_out(value)
 
     file = io.BytesIO()
-    Pickler(file, protocol=5, buffer_callback=buffers.append).dump(program)
+    SnapshotPickler(file, protocol=5, buffer_callback=buffers.append).dump(program)
     return file.getvalue()

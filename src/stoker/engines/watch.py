@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stoker.engines.child import Child
-from stoker.engines.engine import Stuck
-from stoker.memory.progress_page import Phase, Place
+from stoker.engines.child import WorkerProcess
+from stoker.engines.engine import StuckWorker
+from stoker.memory.progress_page import Activity, Phase
 
 #: Seconds without progress after which a worker is told of when the user gave no `timeout`.
 PATIENCE = 60.0
@@ -22,17 +22,17 @@ _STACK = 0.5
 
 
 @dataclass
-class _Seen:
+class _Observed:
     """What a worker was at when it was looked at, and for how long it has been."""
 
-    child: Child
-    place: Place
+    child: WorkerProcess
+    place: Activity
     answered: int
     seconds: float = 0.0
     told: bool = False
 
 
-class Watch:
+class ProgressWatch:
     """Looks at the boards of workers that have something to do. Used by the supervisor alone.
 
     Args:
@@ -41,11 +41,11 @@ class Watch:
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[int, _Observed] = {}
         self._looked = time.monotonic()
         self.interval = _LOOK if timeout is None else min(_LOOK, timeout / 4)
 
-    def look(self, children: Iterable[Child]) -> list[Stuck]:
+    def look(self, children: Iterable[WorkerProcess]) -> list[StuckWorker]:
         """The workers that are stuck; those with `killed` are to be killed by the caller."""
         now = time.monotonic()
         passed = now - self._looked
@@ -55,18 +55,18 @@ class Watch:
         found = []
         for child in children:
             stuck = self._look_at(child, min(passed, _MOST)) if child.owes() else self._seen.pop(child.number, None)
-            if isinstance(stuck, Stuck):
+            if isinstance(stuck, StuckWorker):
                 found.append(stuck)
         return found
 
-    def told(self) -> list[Child]:
+    def told(self) -> list[WorkerProcess]:
         """The workers that were told of, and have made no progress since."""
         return [seen.child for seen in self._seen.values() if seen.told and seen.answered == seen.child.answered]
 
-    def _look_at(self, child: Child, passed: float) -> Stuck | None:
-        place, seen = child.board.place(), self._seen.get(child.number)
+    def _look_at(self, child: WorkerProcess, passed: float) -> StuckWorker | None:
+        place, seen = child.page.place(), self._seen.get(child.number)
         if seen is None or (seen.child, seen.place, seen.answered) != (child, place, child.answered):
-            self._seen[child.number] = _Seen(child, place, child.answered)
+            self._seen[child.number] = _Observed(child, place, child.answered)
             return None
         seen.seconds += passed
         limit = PATIENCE if self._timeout is None else self._timeout
@@ -76,4 +76,4 @@ class Watch:
             return None
         seen.told = True
         stack = "(no stack: no Python runs yet)" if place.phase is Phase.STARTING else child.stack(_STACK)
-        return Stuck(child.number, seen.seconds, place, stack, killed=self._timeout is not None)
+        return StuckWorker(child.number, seen.seconds, place, stack, killed=self._timeout is not None)

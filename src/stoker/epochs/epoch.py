@@ -13,12 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stoker.epochs.shard_progress import Saved
-from stoker.plan.host_shard import ALL, Deal
+from stoker.epochs.shard_progress import SavedShards
+from stoker.plan.host_shard import ALL, HostShard
 from stoker.plan.position import Iteration, Position
-from stoker.protocol.messages import COLLATED, MANY, NOTHING_MADE, Finished, Indices, Join, Opening, Progress, Question
-from stoker.scheduler.messages import Joint, Piece, Rows, Stride, Task, Trial
-from stoker.scheduler.resume_points import Marks
+from stoker.protocol.messages import (
+    COLLATED,
+    MANY,
+    NOTHING_MADE,
+    Indices,
+    JoinTaskRequest,
+    Request,
+    ShardOpening,
+    ShardProgress,
+    TaskDoneReply,
+)
+from stoker.scheduler.messages import IndexWork, JoinWork, ParkedRows, ShardWork, Task, TrialWork
+from stoker.scheduler.resume_points import ResumePoints
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
 from stoker.stats import Skipped
@@ -35,7 +45,7 @@ class Batching:
         shuffle: size of the shuffle buffer, or 0.
         window: parts of a source that are made side by side when their sizes are not known beforehand.
         single: whether examples are handed out one by one.
-        deal: which rows of each batch are this trainer's.
+        host_shard: which rows of each batch are this trainer's.
         weighs: whether each example gets a `sample_weight`.
         bounded: whether only one batch is made ahead, in all, so that examples are fresh.
     """
@@ -46,13 +56,13 @@ class Batching:
     shuffle: int
     window: int
     single: bool = False
-    deal: Deal = ALL
+    host_shard: HostShard = ALL
     weighs: bool = False
     bounded: bool = False
 
 
 @dataclass(frozen=True)
-class Looked:
+class ExamplesLookedAt:
     """Examples of an epoch that are looked at to find out what batches look like.
 
     Attributes:
@@ -67,7 +77,7 @@ class Looked:
 
 
 @dataclass(eq=False)
-class Early:
+class ExamplesMade:
     """What was made of an epoch before it was known what batches look like.
 
     Attributes:
@@ -101,23 +111,23 @@ class Epoch(ABC):
     def __init__(self, begin: Position, batching: Batching, *, uneven: bool) -> None:
         self.iteration, self.number, self.uneven = Iteration(begin), begin.epoch, uneven
         self.key = 0  # tells epochs with the same number apart
-        self.deal = batching.deal
+        self.host_shard = batching.host_shard
         self.serialized = False  # whether each component is delivered as a serialised tensor
         self._batching = batching
-        self.ledger: set[tuple[int | None, int]] = set()  # examples that were left out, by shard and number
+        self.counters: set[tuple[int | None, int]] = set()  # examples that were left out, by shard and number
         self._parked: dict[int, list[bytes]] = {}
         self._without: dict[int | None, set[int]] = {}
-        self._progress: dict[int, Progress] = {}
-        saved = None if begin.stream is None else Saved.of(begin.stream)
+        self._progress: dict[int, ShardProgress] = {}
+        saved = None if begin.stream is None else SavedShards.of(begin.stream)
         self._since = saved.mark if saved is not None else None
         self.drop = saved.drop if saved else 0  # examples of its first batch that were taken before
         self._base = saved.base if saved else begin.taken * (1 if batching.single else batching.size)
         self._before = begin.taken - self.drop  # what was taken before the stream's first batch
-        self._marks: Marks | None = None
-        self.early: Early | None = None
+        self._marks: ResumePoints | None = None
+        self.early: ExamplesMade | None = None
         if saved is not None:
             self._progress = {
-                place.shard: place.come for place in saved.mark.places if isinstance(place.come, Progress)
+                place.shard: place.come for place in saved.mark.places if isinstance(place.come, ShardProgress)
             }
             for shard, example in saved.without:
                 self.leave_out(shard, example)
@@ -127,21 +137,21 @@ class Epoch(ABC):
         """The stream that the scheduler serves."""
 
     @abstractmethod
-    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
         """The question for rows of a batch with a number."""
 
     @abstractmethod
-    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+    def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
         """The question for the next rows of a shard."""
 
-    def look(self, batches: int, most: int) -> Looked | None:
+    def look(self, batches: int, most: int) -> ExamplesLookedAt | None:
         """The examples of its first batches, no more than so many; None where they are not known by number."""
         return None
 
     def opened(self, owners: dict[int, int]) -> None:  # noqa: B027
         """Shards that workers have opened already."""
 
-    def numbers(self, question: Question) -> Sequence[int]:
+    def numbers(self, question: Request) -> Sequence[int]:
         """The numbers of the examples of a task that makes them anew."""
         return ()
 
@@ -166,7 +176,7 @@ class Epoch(ABC):
             mark = self._marks.after(taken - self._before)
         if mark is None:
             return None
-        return Position(self.number, taken, Saved(self._base, drop, mark, tuple(self._known_without())).told())
+        return Position(self.number, taken, SavedShards(self._base, drop, mark, tuple(self._known_without())).told())
 
     def batch_number(self, number: int) -> int:
         """The number in the epoch of a batch of the stream."""
@@ -200,27 +210,27 @@ class Epoch(ABC):
         return self.uneven
 
     @abstractmethod
-    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
+    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         """Which examples a task is about, in words."""
 
-    def example(self, work: Rows | Trial, row: int) -> int:
+    def example(self, work: IndexWork | TrialWork, row: int) -> int:
         """The number of the example in a row of a numbered batch."""
         raise AssertionError("shards have no numbered batches")
 
-    def row(self, work: Rows | Trial, example: int) -> int | None:
+    def row(self, work: IndexWork | TrialWork, example: int) -> int | None:
         """The row of a numbered batch in which an example stands, among those of a task."""
         return next(
             (row for row in range(work.first, work.first + work.count) if self.example(work, row) == example), None
         )
 
-    def shard_of(self, work: Stride) -> int | None:
+    def shard_of(self, work: ShardWork) -> int | None:
         """The shard that its examples are counted in; None where they are counted in the source."""
         return None
 
     def leave_out(self, shard: int | None, example: int) -> bool:
         """Leave this example out from now on; whether it was not left out before."""
-        known = (shard, example) in self.ledger
-        self.ledger.add((shard, example))
+        known = (shard, example) in self.counters
+        self.counters.add((shard, example))
         self._without.setdefault(shard, set()).add(example)
         return not known
 
@@ -228,11 +238,11 @@ class Epoch(ABC):
         """Whether this example is left out because it kills workers."""
         return example in self._without.get(shard, ())
 
-    def noted(self, work: Stride, skipped: Sequence[tuple[int, str]], count: int) -> tuple[list[Skipped], int]:
+    def noted(self, work: ShardWork, skipped: Sequence[tuple[int, str]], count: int) -> tuple[list[Skipped], int]:
         """Those of the examples that a worker left out which it had not left out before; and how many."""
         shard = self.shard_of(work)
-        new = [(number, reason) for number, reason in skipped if (shard, number) not in self.ledger]
-        self.ledger.update((shard, number) for number, _ in new)
+        new = [(number, reason) for number, reason in skipped if (shard, number) not in self.counters]
+        self.counters.update((shard, number) for number, _ in new)
         return [Skipped(self.number, shard, *one) for one in new], len(new) + count - len(skipped)
 
     def _left_out(self, shard: int | None) -> tuple[int, ...]:
@@ -246,34 +256,36 @@ class Epoch(ABC):
         """What must lie in the slot's inbox when a worker opens a shard, or None."""
         return None
 
-    def question(self, task: Task, opens: bool) -> Question:
+    def question(self, task: Task, opens: bool) -> Request:
         """What to ask a worker for a task; `opens`: it does not have the shard open."""
         match task.work:
-            case Rows() | Trial() as some:
+            case IndexWork() | TrialWork() as some:
                 return self.rows(task, some)
-            case Stride(shard, True, since):
-                assert isinstance(since, Progress | None)
-                return self.stride(task, shard, Opening(since or Progress()))
-            case Stride(shard):
-                return self.stride(task, shard, self._opening(shard) if opens or task.work.until is not None else None)
-            case Joint():
+            case ShardWork(shard, True, since):
+                assert isinstance(since, ShardProgress | None)
+                return self.shard_request(task, shard, ShardOpening(since or ShardProgress()))
+            case ShardWork(shard):
+                return self.shard_request(
+                    task, shard, self._opening(shard) if opens or task.work.until is not None else None
+                )
+            case JoinWork():
                 number = self.batch_number(task.work.number)
-                return Join(task.id, self.number, task.slot, number, task.work.rows, self.serialized)
+                return JoinTaskRequest(task.id, self.number, task.slot, number, task.work.rows, self.serialized)
 
-    def since(self, work: Rows | Trial | Stride | Joint) -> Progress | None:
+    def since(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> ShardProgress | None:
         """How far a shard has come, before its task that is done now is heard of."""
-        return self._progress.get(work.shard, Progress()) if isinstance(work, Stride) else None
+        return self._progress.get(work.shard, ShardProgress()) if isinstance(work, ShardWork) else None
 
-    def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
+    def heard(self, work: IndexWork | TrialWork | ShardWork | JoinWork, answer: TaskDoneReply) -> None:
         """A worker has done a task."""
-        if isinstance(work, Stride) and answer.progress is not None and not work.again:
+        if isinstance(work, ShardWork) and answer.progress is not None and not work.again:
             self._progress[work.shard] = answer.progress
 
     def park(self, number: int, segments: list[bytes]) -> None:
         """Keep single examples."""
         self._parked[number] = segments
 
-    def gather(self, pieces: Sequence[Piece]) -> bytes:
+    def gather(self, pieces: Sequence[ParkedRows]) -> bytes:
         """Parked examples one after the other; those before them in their parcel are needed no more either."""
         found: list[bytes] = []
         for piece in pieces:
@@ -283,8 +295,8 @@ class Epoch(ABC):
                 del self._parked[piece.parked]
         return b"".join(found)
 
-    def _opening(self, shard: int) -> Opening:
-        return Opening(self._progress.get(shard, Progress()))
+    def _opening(self, shard: int) -> ShardOpening:
+        return ShardOpening(self._progress.get(shard, ShardProgress()))
 
 
 def told(numbers: list[int]) -> str:
@@ -293,6 +305,6 @@ def told(numbers: list[int]) -> str:
     return f"example{'s' * (len(numbers) > 1)} {shown}"
 
 
-def of_part(work: Stride, size: int, base: int) -> str:
+def of_part(work: ShardWork, size: int, base: int) -> str:
     """The examples of a part of a source, in words."""
     return f"the {size} examples from number {base + work.shard * size} on"

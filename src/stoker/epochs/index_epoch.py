@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stoker.epochs.epoch import Batching, Epoch, Looked, of_part, told
-from stoker.plan.host_shard import Filled
+from stoker.epochs.epoch import Batching, Epoch, ExamplesLookedAt, of_part, told
+from stoker.plan.host_shard import PaddedBatch
 from stoker.plan.order import Plan
 from stoker.plan.position import Position
-from stoker.protocol.messages import Opening, Question, Step, Work
-from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
-from stoker.scheduler.streams import RowsStream, Stream
+from stoker.protocol.messages import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest
+from stoker.scheduler.messages import IndexWork, JoinWork, ShardWork, Task, TrialWork
+from stoker.scheduler.streams import IndexStream, Stream
 
 
 class IndexEpoch(Epoch):
@@ -25,25 +25,27 @@ class IndexEpoch(Epoch):
         left, size = self._plan.length - self._base, self._batching.size
         if self.uneven:
             return self._parts(range(-(-left // size)), number)
-        return RowsStream(number, self.batches(), self._rows_of, size, whole=self.serialized)
+        return IndexStream(number, self.batches(), self._rows_of, size, whole=self.serialized)
 
-    def look(self, batches: int, most: int) -> Looked:
+    def look(self, batches: int, most: int) -> ExamplesLookedAt:
         numbers, rows = list[int](), list[int]()
         if self._base >= self._plan.length:  # nothing is left of it
             count = min(self._batching.size, self._plan.length, most)
-            return Looked(tuple(self._order.indices(0, count).tolist()), ())
+            return ExamplesLookedAt(tuple(self._order.indices(0, count).tolist()), ())
         for batch in range(min(batches, -(-(self._plan.length - self._base) // self._batching.size))):
             count = self._rows_of(batch)
             if batch and not self._batching.keep_rest and self._whole(batch) < self._batching.size:
                 break
-            numbers += self.indices(Rows(batch, 0, min(count, most - len(numbers)), count)).tolist()
+            numbers += self.indices(IndexWork(batch, 0, min(count, most - len(numbers)), count)).tolist()
             rows.append(count)
-        return Looked(tuple(numbers), tuple(rows))
+        return ExamplesLookedAt(tuple(numbers), tuple(rows))
 
-    def numbers(self, question: Question) -> list[int]:
-        if isinstance(question, Work):
+    def numbers(self, question: Request) -> list[int]:
+        if isinstance(question, IndexTaskRequest):
             return [] if question.trial else question.indices.tolist()
-        return question.indices.tolist() if isinstance(question, Step) and question.opening is not None else []
+        return (
+            question.indices.tolist() if isinstance(question, ShardTaskRequest) and question.opening is not None else []
+        )
 
     def batches(self) -> int:
         """How many it has, when they are numbered."""
@@ -55,13 +57,13 @@ class IndexEpoch(Epoch):
         numbers = range(first, min(first + most, self.batches()))
         sizes = [self._rows_of(number) for number in numbers]
         return [
-            self.indices(Rows(number, 0, size, size))
+            self.indices(IndexWork(number, 0, size, size))
             for number, size in zip(numbers, sizes, strict=True)
             if size == sizes[0]
         ]
 
     def _rows_of(self, batch: int) -> int:
-        first, stop = self.deal.span(self._whole(batch), self._batching.size)
+        first, stop = self.host_shard.span(self._whole(batch), self._batching.size)
         return stop - first
 
     def _whole(self, batch: int) -> int:
@@ -69,29 +71,33 @@ class IndexEpoch(Epoch):
         size = self._batching.size
         return min(size, self._plan.length - self._base - batch * size)
 
-    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
         where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
         filled = self._filled(rows) if self._batching.weighs else None
-        return Work(*where, False, rows.count, self.indices(rows), isinstance(rows, Trial), filled=filled)
+        return IndexTaskRequest(
+            *where, False, rows.count, self.indices(rows), isinstance(rows, TrialWork), filled=filled
+        )
 
-    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+    def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
         if opening is None:
-            return Step(
+            return ShardTaskRequest(
                 task.id, self.number, task.slot, shard, self.serialized, True, None, without=self._left_out(None)
             )
         size = self._rows_of(shard)
-        indices = self.indices(Rows(shard, 0, size, size))
+        indices = self.indices(IndexWork(shard, 0, size, size))
         without = self._left_out(None)
-        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, size, indices, without)
+        return ShardTaskRequest(
+            task.id, self.number, task.slot, shard, self.serialized, True, opening, size, indices, without
+        )
 
-    def example(self, work: Rows | Trial, row: int) -> int:
-        return int(self.indices(Rows(work.batch, row, 1, work.whole))[0])
+    def example(self, work: IndexWork | TrialWork, row: int) -> int:
+        return int(self.indices(IndexWork(work.batch, row, 1, work.whole))[0])
 
-    def row(self, work: Rows | Trial, example: int) -> int | None:
+    def row(self, work: IndexWork | TrialWork, example: int) -> int | None:
         found = np.flatnonzero(self.indices(work) == example)
         return work.first + int(found[0]) if len(found) else None
 
-    def indices(self, rows: Rows | Trial) -> npt.NDArray[np.int64]:
+    def indices(self, rows: IndexWork | TrialWork) -> npt.NDArray[np.int64]:
         """The examples that stand in these rows."""
         start, filled = self._base + rows.batch * self._batching.size, self._filled(rows)
         first, stop = rows.first, rows.first + rows.count
@@ -100,11 +106,13 @@ class IndexEpoch(Epoch):
             return self._order.indices(start + first, start + stop)
         return self._order.indices(start, start + filled.examples)[filled.places(first, stop)]
 
-    def _filled(self, rows: Rows | Trial) -> Filled:
+    def _filled(self, rows: IndexWork | TrialWork) -> PaddedBatch:
         whole, size = self._whole(rows.batch), self._batching.size
-        return Filled(size if self.deal.pads else whole, whole, self.deal.span(whole, size)[0])
+        return PaddedBatch(size if self.host_shard.pads else whole, whole, self.host_shard.span(whole, size)[0])
 
-    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
-        if isinstance(work, Rows | Trial):
+    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
+        if isinstance(work, IndexWork | TrialWork):
             return told(self.indices(work).tolist())
-        return "examples that are joined" if isinstance(work, Joint) else of_part(work, self._batching.size, self._base)
+        return (
+            "examples that are joined" if isinstance(work, JoinWork) else of_part(work, self._batching.size, self._base)
+        )

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stoker.epochs.epoch import Batching, Epoch, Looked, of_part, told
+from stoker.epochs.epoch import Batching, Epoch, ExamplesLookedAt, of_part, told
 from stoker.memory.packed import pack
 from stoker.plan.permutation import mix
 from stoker.plan.position import Position
 from stoker.plan.shuffle_buffer import shuffled
-from stoker.protocol.messages import Finished, Opening, Question, Step, Work
-from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
-from stoker.scheduler.streams import RowsStream, Stream
+from stoker.protocol.messages import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest, TaskDoneReply
+from stoker.scheduler.messages import IndexWork, JoinWork, ShardWork, Task, TrialWork
+from stoker.scheduler.streams import IndexStream, Stream
 from stoker.sources.iterable import IterableSource, Puller
 
 
@@ -47,10 +47,10 @@ class ItemEpoch(Epoch):
     def stream(self, number: int) -> Stream:
         size, keep = self._batching.size, self._batching.keep_rest
         if not self.uneven:
-            return RowsStream(number, None, lambda batch: size, size, keep_rest=keep, whole=self.serialized)
+            return IndexStream(number, None, lambda batch: size, size, keep_rest=keep, whole=self.serialized)
         return self._parts(None, number)
 
-    def look(self, batches: int, most: int) -> Looked:
+    def look(self, batches: int, most: int) -> ExamplesLookedAt:
         size, skip = self._batching.size, self.puller.skipped
         segments, behind = self.puller.peek(min(batches * size, most))
         count = len(segments) - behind
@@ -58,12 +58,12 @@ class ItemEpoch(Epoch):
         rows = [size] * (count // size)
         if count % size and (self._batching.keep_rest or not rows):
             rows.append(count % size)
-        return Looked(tuple(numbers), tuple(rows), b"".join(segments))
+        return ExamplesLookedAt(tuple(numbers), tuple(rows), b"".join(segments))
 
-    def numbers(self, question: Question) -> range:
-        if isinstance(question, Work) and not question.trial:
+    def numbers(self, question: Request) -> range:
+        if isinstance(question, IndexTaskRequest) and not question.trial:
             return range(int(question.indices[0]), int(question.indices[0]) + question.count)
-        if isinstance(question, Step) and question.opening is not None:
+        if isinstance(question, ShardTaskRequest) and question.opening is not None:
             return range(question.opening.first, question.opening.first + question.opening.items)
         return range(0)
 
@@ -89,22 +89,22 @@ class ItemEpoch(Epoch):
         if self._batching.bounded:
             self._want()
 
-    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
         start = np.array([self.example(rows, rows.first)], np.int64)
         where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
-        return Work(*where, True, rows.count, start, isinstance(rows, Trial))
+        return IndexTaskRequest(*where, True, rows.count, start, isinstance(rows, TrialWork))
 
-    def example(self, work: Rows | Trial, row: int) -> int:
+    def example(self, work: IndexWork | TrialWork, row: int) -> int:
         return self._base + work.batch * self._batching.size + row
 
-    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+    def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
         if opening is not None:
-            opening = Opening(opening.progress, len(self._open[shard]), self._base + shard * self._batching.size)
+            opening = ShardOpening(opening.progress, len(self._open[shard]), self._base + shard * self._batching.size)
         without = self._left_out(None)
-        return Step(task.id, self.number, task.slot, shard, self.serialized, True, opening, without=without)
+        return ShardTaskRequest(task.id, self.number, task.slot, shard, self.serialized, True, opening, without=without)
 
     def inbox(self, task: Task) -> bytes | None:
-        if not isinstance(task.work, Stride):
+        if not isinstance(task.work, ShardWork):
             return None
         while self._parts_taken <= task.work.shard:
             items = self._take(self._batching.size)
@@ -113,20 +113,22 @@ class ItemEpoch(Epoch):
             self._parts_taken += 1
         return b"".join(self._open[task.work.shard])
 
-    def heard(self, work: Rows | Trial | Stride | Joint, answer: Finished) -> None:
+    def heard(self, work: IndexWork | TrialWork | ShardWork | JoinWork, answer: TaskDoneReply) -> None:
         super().heard(work, answer)
-        if isinstance(work, Stride) and answer.ended and not self._is_needed_again(work, answer):
+        if isinstance(work, ShardWork) and answer.ended and not self._is_needed_again(work, answer):
             self._open.pop(work.shard, None)
 
-    def _is_needed_again(self, work: Stride, answer: Finished) -> bool:
+    def _is_needed_again(self, work: ShardWork, answer: TaskDoneReply) -> bool:
         """Whether a part that has ended is made again, to be compared, or was opened for what was left of it."""
         return work.of is None and (work.again or bool(answer.digests))
 
-    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
-        if isinstance(work, Rows | Trial):
+    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
+        if isinstance(work, IndexWork | TrialWork):
             start = self.example(work, work.first)
             return told(list(range(start, start + work.count)))
-        return "examples that are joined" if isinstance(work, Joint) else of_part(work, self._batching.size, self._base)
+        return (
+            "examples that are joined" if isinstance(work, JoinWork) else of_part(work, self._batching.size, self._base)
+        )
 
     def close(self) -> None:
         self.puller.close()

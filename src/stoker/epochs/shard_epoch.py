@@ -9,17 +9,17 @@ import numpy as np
 from stoker.epochs.epoch import Batching, Epoch
 from stoker.plan.permutation import Permutation, mix
 from stoker.plan.position import Position
-from stoker.protocol.messages import Opening, Progress, Question, Step
-from stoker.scheduler.messages import Joint, Rows, Stride, Task, Trial
+from stoker.protocol.messages import Request, ShardOpening, ShardProgress, ShardTaskRequest
+from stoker.scheduler.messages import IndexWork, JoinWork, ShardWork, Task, TrialWork
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
-from stoker.sources.generator import ShardedSource
+from stoker.sources.generator import GeneratorSource
 
 
 class ShardEpoch(Epoch):
     """Of a generator function over shards."""
 
-    def __init__(self, begin: Position, batching: Batching, source: ShardedSource, *, uneven: bool) -> None:
+    def __init__(self, begin: Position, batching: Batching, source: GeneratorSource, *, uneven: bool) -> None:
         super().__init__(begin, batching, uneven=uneven)
         self._source = source
         self._owners: dict[int, int] = {}
@@ -31,7 +31,7 @@ class ShardEpoch(Epoch):
         order: list[int] = permutation(np.arange(self._source.count)).tolist()
         return order
 
-    def first_shards(self) -> list[tuple[int, Progress]]:
+    def first_shards(self) -> list[tuple[int, ShardProgress]]:
         """The shards that are read first, and how far they have come.
 
         None where shards are opened before these for what was left of them when a state was saved.
@@ -41,7 +41,7 @@ class ShardEpoch(Epoch):
         open_now = [] if self._since is None else [place.shard for place in self._since.places]
         start = 0 if self._since is None else self._since.opened
         shards = [*open_now, *self._order()[start : start + self._source.open_shards - len(open_now)]]
-        return [(shard, self._progress.get(shard, Progress())) for shard in shards]
+        return [(shard, self._progress.get(shard, ShardProgress())) for shard in shards]
 
     def opened(self, owners: dict[int, int]) -> None:
         self._owners = owners
@@ -60,22 +60,24 @@ class ShardEpoch(Epoch):
         self._marks = stream.marks
         return stream
 
-    def rows(self, task: Task, rows: Rows | Trial) -> Question:
+    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
         raise AssertionError("shards have no numbered batches")
 
-    def stride(self, task: Task, shard: int, opening: Opening | None) -> Question:
+    def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
         without = self._left_out(shard)
-        return Step(task.id, self.number, task.slot, shard, self.serialized, False, opening, without=without)
+        return ShardTaskRequest(
+            task.id, self.number, task.slot, shard, self.serialized, False, opening, without=without
+        )
 
-    def shard_of(self, work: Stride) -> int | None:
+    def shard_of(self, work: ShardWork) -> int | None:
         return work.shard
 
     @property
     def has_shards(self) -> bool:
         return True
 
-    def examples(self, work: Rows | Trial | Stride | Joint) -> str:
-        if not isinstance(work, Stride):
+    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
+        if not isinstance(work, ShardWork):
             return "the last examples of shards"
-        raw = self._progress.get(work.shard, Progress()).raw
+        raw = self._progress.get(work.shard, ShardProgress()).raw
         return f"shard {work.shard} from its example {raw} on"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.errors import StateError
-from stoker.protocol.messages import JSON, Progress
-from stoker.scheduler.resume_points import Leftover, Mark
-from stoker.scheduler.streams import Place
+from stoker.protocol.messages import JSON, ShardProgress
+from stoker.scheduler.resume_points import Leftover, ResumePoint
+from stoker.scheduler.streams import ShardPosition
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedShards:
     """What another run needs to go on with an epoch whose batches are not numbered beforehand.
 
     Attributes:
@@ -25,7 +25,7 @@ class Saved:
 
     base: int
     drop: int
-    mark: Mark
+    mark: ResumePoint
     without: tuple[tuple[int | None, int], ...] = ()
 
     def told(self) -> dict[str, Any]:
@@ -43,15 +43,17 @@ class Saved:
         }
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Saved:
+    def of(cls, told: Mapping[str, Any]) -> SavedShards:
         """Back from JSON; raises `StateError`."""
         try:
-            places = tuple(Place(_whole(shard), _whole(raw), _come(come)) for shard, raw, come in told["places"])
+            places = tuple(
+                ShardPosition(_whole(shard), _whole(raw), _come(come)) for shard, raw, come in told["places"]
+            )
             left = tuple(
                 Leftover(_whole(shard), _come(since), _whole(start), _whole(stop))
                 for shard, since, start, stop in told["left"]
             )
-            mark = Mark(_whole(told["opened"]), _whole(told["turn"]), _whole(told["raw"]), places, left)
+            mark = ResumePoint(_whole(told["opened"]), _whole(told["turn"]), _whole(told["raw"]), places, left)
             without = tuple((None if s is None else _whole(s), _whole(example)) for s, example in told["without"])
             return cls(_whole(told["base"]), _whole(told["drop"]), mark, without)
         except (KeyError, TypeError, ValueError) as error:
@@ -68,15 +70,15 @@ def _told(progress: object) -> list[Any] | None:
     """How far a shard has come; an iterator's own state only where that is JSON: else the shard is read again."""
     if progress is None:
         return None
-    assert isinstance(progress, Progress)
+    assert isinstance(progress, ShardProgress)
     own = (progress.state, progress.state_raw) if progress.state.startswith(JSON) else ("", 0)
     return [progress.raw, progress.within, progress.digest, *own]
 
 
-def _come(told: Any) -> Progress | None:
+def _come(told: Any) -> ShardProgress | None:
     if told is None:
         return None
     raw, within, digest, state, state_raw = told
     if not isinstance(state, str) or (state and not state.startswith(JSON)):  # workers would unpickle another one
         raise ValueError(f"{state!r:.40} is no state of an iterator")
-    return Progress(_whole(raw), _whole(within), _whole(digest), state, _whole(state_raw))
+    return ShardProgress(_whole(raw), _whole(within), _whole(digest), state, _whole(state_raw))

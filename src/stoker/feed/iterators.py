@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.errors import ClosedError, SpecError, StokerError, plain
-from stoker.plan.host_shard import Deal
+from stoker.plan.host_shard import HostShard
 from stoker.runtime.interpreter_exit import exiting
 from stoker.structure.collation import Form, Pad
 from stoker.structure.values import STRING
 
 if TYPE_CHECKING:
-    from stoker.iteration import Batches
+    from stoker.iteration import BatchIterator
     from stoker.loader import Loader
 
 _Made = TypeVar("_Made")
@@ -33,7 +33,7 @@ class Iterators:
         order: which of a batch's arrays TensorFlow gets, in its order of the leaves.
         serialized: whether each component is a serialised tensor.
         most: batches that a pull gives at most; TensorFlow wants the arrays of as many each time.
-        deal: which rows of each batch are handed out; None for the Loader's own.
+        host_shard: which rows of each batch are handed out; None for the Loader's own.
         scale: what the values of some leaves, by number, are multiplied with in the last batch.
     """
 
@@ -44,10 +44,10 @@ class Iterators:
         order: list[int],
         serialized: bool,
         most: int,
-        deal: Deal | None,
+        host_shard: HostShard | None,
         scale: Mapping[int, float],
     ) -> None:
-        self._loader, self._serialized, self.most, self._deal = loader, serialized, most, deal
+        self._loader, self._serialized, self.most, self._host_shard = loader, serialized, most, host_shard
         self._order = order
         starts = list(itertools.accumulate(form.counts, initial=0))
         self._scale = {starts[number]: factor for number, factor in scale.items()}
@@ -55,14 +55,14 @@ class Iterators:
         cardinality = loader._outline.cardinality
         self._counted = cardinality is not None
         self._cardinality = None if cardinality == math.inf else cardinality
-        self._sizes = _told_sizes(loader._dispatcher.form(), serialized)
+        self._sizes = _told_sizes(loader._producer.form(), serialized)
         self._numbers = itertools.count()
-        self._open: dict[int, Batches] = {}
+        self._open: dict[int, BatchIterator] = {}
 
     def begin(self) -> int:
         """The number of a new iterator; its epoch begins with its first pull."""
         number = next(self._numbers)
-        self._open[number] = self._loader._batches(self._serialized, self._deal, apart=True)
+        self._open[number] = self._loader._batches(self._serialized, self._host_shard, apart=True)
         return number
 
     def pull(self, number: int) -> list[Any]:
@@ -82,7 +82,7 @@ class Iterators:
         handed += [handed[-1]] * (self.most - len(handed))
         return [np.int64(len(batches)), *itertools.chain.from_iterable(handed)]
 
-    def _taken(self, number: int, take: Callable[[Batches], _Made]) -> _Made:
+    def _taken(self, number: int, take: Callable[[BatchIterator], _Made]) -> _Made:
         """What `take` gets from an iteration, and its end if this was the last of it."""
         try:
             its = self._open[number]
@@ -123,7 +123,7 @@ class Iterators:
         self._open.pop(number).close()
 
 
-class Stacks(Iterators):
+class StackedIterators(Iterators):
     """Iterators over arrays in memory, of which several batches are taken at once."""
 
     def pull(self, number: int) -> list[Any]:
@@ -132,7 +132,7 @@ class Stacks(Iterators):
         return [np.int64(len(stacks[0])), *(stacks[place] for place in self._order)]
 
 
-class Nothing:
+class NoIterators:
     """Iterators without elements, that can stand in the place of others."""
 
     most = 1
@@ -166,7 +166,7 @@ def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]
     ]
 
 
-def weak(iterators: Iterators | Nothing) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def weak(iterators: Iterators | NoIterators) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """The methods of `iterators` as functions for TensorFlow, which never lets go of a function that it was given.
 
     So they hold a weak reference. The dataset holds the strong one, and each iterator its dataset.

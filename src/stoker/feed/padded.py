@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from stoker.errors import OptionError
-from stoker.plan.host_shard import Deal
+from stoker.plan.host_shard import HostShard
 
 if TYPE_CHECKING:
     from stoker.loader import Loader
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 _FRAMES = 16
 
 
-def scale(loader: Loader, deal: Deal, *, sums: bool) -> dict[int, float]:
+def scale(loader: Loader, host_shard: HostShard, *, sums: bool) -> dict[int, float]:
     """What the weights in the last batch are multiplied with, by the number of the leaf.
 
     Args:
         loader: whose batches they are.
-        deal: which rows of each batch are handed out.
+        host_shard: which rows of each batch are handed out.
         sums: whether the loss is the sum over the examples, not their mean.
     """
     stations = loader._stations
     whole = stations.rest()
-    first, stop = deal.span(whole, stations.batching.size)
-    factor = 1.0 if sums else (stop - first) * deal.count / whole
-    leaves = loader._dispatcher.form().batch.leaves
+    first, stop = host_shard.span(whole, stations.batching.size)
+    factor = 1.0 if sums else (stop - first) * host_shard.count / whole
+    leaves = loader._producer.form().batch.leaves
     return {number: factor for number, leaf in enumerate(leaves) if leaf.path.startswith("[2]") and factor != 1}
 
 
-def of_keras_loop(loader: Loader, frame: Any) -> tuple[Deal, bool] | None:
+def of_keras_loop(loader: Loader, frame: Any) -> tuple[HostShard, bool] | None:
     """What the loop of Keras that makes an iterator in this frame gets, if it is one: which rows, and whether sums."""
     if not frame.f_globals.get("__name__", "").startswith(("keras.", "tf_keras.")) or _is_distributed():
         return None
     stations = loader._stations
-    deal, whole = stations.deal, stations.rest()
-    if whole >= deal.count:
-        deal = Deal(deal.index, deal.count)
-    first, stop = deal.span(whole, stations.batching.size)
-    if (stop - first) * deal.count == whole:
-        return deal, False
-    return deal, _sums(_model(frame), stations.sums)
+    host_shard, whole = stations.host_shard, stations.rest()
+    if whole >= host_shard.count:
+        host_shard = HostShard(host_shard.index, host_shard.count)
+    first, stop = host_shard.span(whole, stations.batching.size)
+    if (stop - first) * host_shard.count == whole:
+        return host_shard, False
+    return host_shard, _sums(_model(frame), stations.sums)
 
 
 def _is_distributed() -> bool:

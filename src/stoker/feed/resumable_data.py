@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from stoker.errors import StateError
-from stoker.feed.resume_file import Checkpoint, randomness, restore_randomness
+from stoker.feed.resume_file import ResumeFile, randomness, restore_randomness
 from stoker.validation import whole
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         save_every = None if save_every is None else whole("save_every", save_every, least=1)
         self._loader, self._save_every, self._strict = loader, save_every, strict
         path = Path(path)
-        self._file = Checkpoint(path / "resume.stoker" if path.is_dir() else path)
+        self._file = ResumeFile(path / "resume.stoker" if path.is_dir() else path)
         self._epoch = self._step = self._since_save = 0
         self._resumed: dict[str, Any] | None = None
         self._values: dict[str, list[Any]] = {}  # of the variables, until the first epoch begins
@@ -82,8 +82,8 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         saved = self._read()
         if saved is not None:
             self._restore(*saved)
-        with self._loader._dispatcher.journal() as journal:
-            journal.follow()
+        with self._loader._producer.consumption() as consumption:
+            consumption.follow()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Restore the metrics of the epoch that goes on: Keras has just reset them."""
@@ -109,8 +109,8 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the steps of one execution; save, when it is time."""
         steps, self._step = batch + 1 - self._step, batch + 1
-        with self._loader._dispatcher.journal() as journal:
-            journal.took(steps)
+        with self._loader._producer.consumption() as consumption:
+            consumption.took(steps)
         self._since_save += steps
         if self._save_every is not None and self._since_save >= self._save_every:
             self._save(self._epoch, self._step, logs or {}, ended=False)
@@ -123,8 +123,8 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     def on_train_end(self, logs: Any = None) -> None:
         """Training is over: nothing is left to go on with."""
-        with self._loader._dispatcher.journal() as journal:
-            journal.let_go()
+        with self._loader._producer.consumption() as consumption:
+            consumption.let_go()
         self._file.remove()
 
     # ── saving ───────────────────────────────────────────────────────────────────────────────
@@ -137,8 +137,8 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
                 kept.setdefault(key, []).append(value)
         # Where Keras does not know the number of steps, it is the dataset's end that ends the epoch.
         state = self._loader._state(rolls=ended or bool(self.params.get("steps")))
-        with self._loader._dispatcher.journal() as journal:
-            seen = state["batches"] if ended else journal.seen()
+        with self._loader._producer.consumption() as consumption:
+            seen = state["batches"] if ended else consumption.seen()
         where = {"epoch": epoch, "step": step, "seen": seen, "loader": state}
         told = {**where, "logs": logs, "epochs": epochs, "history": kept}
         arrays = {

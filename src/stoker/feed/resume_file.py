@@ -18,7 +18,7 @@ _FORMAT, _VERSION = "stoker training state", 1
 _TOLD = "state.json"
 
 
-class Checkpoint:
+class ResumeFile:
     """The file.
 
     Args:

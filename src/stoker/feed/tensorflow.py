@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optree
 
-from stoker.coordinator.in_memory import Taker
+from stoker.coordinator.in_memory import InMemoryProducer
 from stoker.coordinator.producer import AT_ONCE
 from stoker.errors import OptionError
 from stoker.feed import padded
-from stoker.feed.iterators import Iterators, Nothing, Stacks, weak
+from stoker.feed.iterators import Iterators, NoIterators, StackedIterators, weak
 from stoker.memory.layout import Layout
-from stoker.plan.host_shard import Deal
+from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Iteration, Position
 from stoker.runtime.ctrl_c import listen_for_interrupts
 from stoker.runtime.interpreter_exit import close_before_others
@@ -51,16 +51,19 @@ _FEW = 64
 def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Dataset:
     """The rows of one input pipeline of several, a replica's at a time; see `Loader.to_tf_shard`."""
     stations, pipelines = loader._stations, context.num_input_pipelines
-    if stations.deal.count > 1:
+    if stations.host_shard.count > 1:
         raise OptionError(
-            f"to_tf_shard() deals the batches out itself; make the Loader without shard_count={stations.deal.count}."
+            "to_tf_shard() deals the batches out itself; make the Loader without "
+            f"shard_count={stations.host_shard.count}."
         )
     size, replicas = stations.batching.size, context.num_replicas_in_sync
-    deal = Deal(context.input_pipeline_id, pipelines, stations.deal.pads)
+    host_shard = HostShard(context.input_pipeline_id, pipelines, stations.host_shard.pads)
     if not stations.is_batched and size % replicas:
         raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
-    stations.check_deal(deal)
-    made = dataset(loader, loader._dispatcher.form(apart=True), stations.outline(deal), serialized=False, deal=deal)
+    stations.check_host_shard(host_shard)
+    made = dataset(
+        loader, loader._producer.form(apart=True), stations.outline(host_shard), serialized=False, host_shard=host_shard
+    )
     return made if replicas == pipelines else made.rebatch(size // replicas)
 
 
@@ -70,7 +73,7 @@ def dataset(
     outline: Outline,
     *,
     serialized: bool,
-    deal: Deal | None = None,
+    host_shard: HostShard | None = None,
     sums: bool | None = None,
 ) -> tf.data.Dataset:
     """The batches of `loader`; see `Loader.to_tf`. `sums`: whether losses are sums, where the Loader is not asked."""
@@ -83,18 +86,18 @@ def dataset(
         ahead = 0
     order = _parts_of(form, _leaf_order(form.batch))
     several = ahead > _AHEAD and not outline.single and len(order) <= _FEW
-    if isinstance(loader._dispatcher, Taker) and loader._dispatcher.together > 1 and not serialized and ahead:
-        iterators: Iterators = Stacks(loader, form, order, serialized, 1, deal, {})
+    if isinstance(loader._producer, InMemoryProducer) and loader._producer.together > 1 and not serialized and ahead:
+        iterators: Iterators = StackedIterators(loader, form, order, serialized, 1, host_shard, {})
     else:
-        scale = _scale(loader, deal, sums) if not serialized else {}
-        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, deal, scale)
+        scale = _scale(loader, host_shard, sums) if not serialized else {}
+        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, host_shard, scale)
     made = _elements(form, iterators, outline, ahead)
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     elif outline.cardinality is not None:
         # The iteration that goes on where a state was taken has fewer; nothing follows it, endlessly for all that
         # tf.data knows. So the number is known, and, unlike an asserted one, may be less.
-        nothing = _elements(form, Nothing(), outline, ahead).repeat()
+        nothing = _elements(form, NoIterators(), outline, ahead).repeat()
         made = made.concatenate(nothing).take(int(outline.cardinality))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = (
@@ -103,14 +106,18 @@ def dataset(
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     made = made.with_options(options)
     made = _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
-    return _for_keras(made, loader, form) if deal is None and loader._stations.deal.pads and not serialized else made
+    return (
+        _for_keras(made, loader, form)
+        if host_shard is None and loader._stations.host_shard.pads and not serialized
+        else made
+    )
 
 
-def _scale(loader: Loader, deal: Deal | None, sums: bool | None) -> dict[int, float]:
+def _scale(loader: Loader, host_shard: HostShard | None, sums: bool | None) -> dict[int, float]:
     stations = loader._stations
     if not stations.batching.weighs:
         return {}
-    return padded.scale(loader, deal or stations.deal, sums=stations.sums if sums is None else sums)
+    return padded.scale(loader, host_shard or stations.host_shard, sums=stations.sums if sums is None else sums)
 
 
 def _for_keras(made: Any, loader: Loader, form: Form) -> Any:
@@ -129,16 +136,16 @@ def _padded(kind: Hashable) -> Any:
             if wanted is None:
                 return super().__iter__()
             if wanted not in self._stoker_others:
-                deal, sums = wanted
-                outline = loader._stations.outline(deal)
-                other = dataset(loader, self._stoker_form, outline, serialized=False, deal=deal, sums=sums)
+                host_shard, sums = wanted
+                outline = loader._stations.outline(host_shard)
+                other = dataset(loader, self._stoker_form, outline, serialized=False, host_shard=host_shard, sums=sums)
                 self._stoker_others[wanted] = other
             return iter(self._stoker_others[wanted])
 
     return Padded
 
 
-def _elements(form: Form, iterators: Iterators | Nothing, outline: Outline, ahead: int) -> tf.data.Dataset:
+def _elements(form: Form, iterators: Iterators | NoIterators, outline: Outline, ahead: int) -> tf.data.Dataset:
     """What is handed out: batches, `ahead` of them (or none) prefetched, or examples one by one."""
     made = _batches(form, iterators, outline.static_rows)
     made = made.prefetch(ahead) if ahead else made
@@ -150,7 +157,7 @@ def _elements(form: Form, iterators: Iterators | Nothing, outline: Outline, ahea
     return made
 
 
-def _batches(form: Form, iterators: Iterators | Nothing, rows: int | None) -> tf.data.Dataset:
+def _batches(form: Form, iterators: Iterators | NoIterators, rows: int | None) -> tf.data.Dataset:
     """The batches; examples whose shapes vary are still ragged values beside their shapes.
 
     Args:
@@ -178,7 +185,7 @@ def _batches(form: Form, iterators: Iterators | Nothing, rows: int | None) -> tf
         return reduce(lambda some, other: some.concatenate(other), parts).take(count)
 
     specs = encoded if most == 1 else [number, *encoded * most]
-    if stacked := isinstance(iterators, Stacks):
+    if stacked := isinstance(iterators, StackedIterators):
         specs = [tf.TensorSpec((None, *spec.shape), spec.dtype) for spec in encoded]
     variant = tf.raw_ops.GeneratorDataset(
         init_func_other_args=[],
@@ -284,10 +291,10 @@ def _parts_of(form: Form, order: list[int]) -> list[int]:
 def _example(form: Form, *parts: Any) -> Any:
     """One example of a batch whose rows were handed out: what varied gets its shape back."""
     tf = _tensorflow()
-    tree = _tuples(form.batch.unflatten(_Place(number) for number in range(len(form.batch.leaves))))
+    tree = _tuples(form.batch.unflatten(_LeafNumber(number) for number in range(len(form.batch.leaves))))
     structure = parts[0] if type(tree) is not tuple else parts
 
-    def shaped(place: _Place, value: Any) -> Any:
+    def shaped(place: _LeafNumber, value: Any) -> Any:
         leaf = form.batch.leaves[place.number]
         if leaf.kind is not Kind.VARYING:
             return value
@@ -300,15 +307,15 @@ def _example(form: Form, *parts: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _LeafNumber:
     """Stands for the leaf with this number."""
 
     number: int
 
 
-def _zip(function: Callable[[_Place, Any], Any], tree: Any, values: Any) -> Any:
+def _zip(function: Callable[[_LeafNumber, Any], Any], tree: Any, values: Any) -> Any:
     """`values` with `function` applied where `tree` has a place."""
-    if isinstance(tree, _Place):
+    if isinstance(tree, _LeafNumber):
         return function(tree, values)
     if isinstance(tree, dict):
         return type(tree)((key, _zip(function, part, values[key])) for key, part in tree.items())
@@ -391,7 +398,7 @@ def _counting(kind: Hashable) -> Any:
 
         def _stoker_count(self, element: Any) -> Any:
             if self._stoker_iteration is None:
-                epoch = self._stoker_loader._dispatcher.last_epoch()
+                epoch = self._stoker_loader._producer.last_epoch()
                 self._stoker_iteration = epoch.iteration if epoch is not None else Iteration(Position())
             self._stoker_iteration.taken = (self._stoker_iteration.taken or 0) + 1
             return element

@@ -13,7 +13,7 @@ def trackable(loader: Loader) -> Any:
     """See `Loader.trackable`."""
     import tensorflow as tf
 
-    class Place(tf.train.experimental.PythonState):  # type: ignore[misc]  # TensorFlow has no types
+    class TrackablePosition(tf.train.experimental.PythonState):  # type: ignore[misc]  # TensorFlow has no types
         """Saves `loader.state_dict(consumed)`, and loads it."""
 
         consumed: int | None = None
@@ -25,4 +25,4 @@ def trackable(loader: Loader) -> Any:
             loader.load_state_dict(json.loads(string_value))
             self.consumed = None
 
-    return Place()
+    return TrackablePosition()

@@ -17,7 +17,7 @@ _APART = 1 << 40
 BATCHES = 1 << 22
 
 
-class Store:
+class ExampleStore:
     """What workers put in and, until the trainer empties it, take out.
 
     Args:
@@ -28,7 +28,7 @@ class Store:
         self._file = file
 
     def put(self, place: int, data: bytes) -> None:
-        """Put a segment (see `parcel`) into a place; raises OSError where the system gives no memory."""
+        """Put a segment (see `packed`) into a place; raises OSError where the system gives no memory."""
         view, offset = memoryview(data), 0
         while offset < len(data):
             offset += os.pwrite(self._file.fd, view[offset:], place * _APART + offset)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stoker.structure.spec import Leaf, Part
+from stoker.structure.spec import Leaf, PartSpec
 
 #: TensorFlow takes over an array without copying it only when it starts at a multiple of this.
 ALIGNMENT = 64
@@ -58,7 +58,7 @@ class Layout:
         return cls(tuple(columns), max(offset, ALIGNMENT))
 
     @classmethod
-    def of_dims(cls, parts: Sequence[Part], dims: Sequence[int]) -> Layout:
+    def of_dims(cls, parts: Sequence[PartSpec], dims: Sequence[int]) -> Layout:
         """Lay arrays of these kinds, whose shapes `dims` tells one after the other."""
         shapes, start = [], 0
         for part in parts:

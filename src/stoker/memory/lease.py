@@ -16,7 +16,7 @@ from typing import Any
 import numpy.typing as npt
 
 
-class _Leaf(weakref.ref[npt.NDArray[Any]]):
+class _LeasedArray(weakref.ref[npt.NDArray[Any]]):
     """A reference to a leaf array of a leased slot; its callback gets it when the array is gone."""
 
     __slots__ = ("slot",)
@@ -32,14 +32,16 @@ class Leases:
     """
 
     def __init__(self) -> None:
-        self._gone: deque[_Leaf] = deque()
-        self._alive: dict[int, dict[int, _Leaf]] = {}  # by slot and id; a reference that is itself gone calls nobody
+        self._gone: deque[_LeasedArray] = deque()
+        self._alive: dict[
+            int, dict[int, _LeasedArray]
+        ] = {}  # by slot and id; a reference that is itself gone calls nobody
 
     def grant(self, slot: int, leaves: Sequence[npt.NDArray[Any]]) -> None:
         """`slot` is leased until the last of `leaves` is gone."""
         alive = self._alive[slot] = {}
         for leaf in leaves:
-            reference = _Leaf(leaf, self._gone.append)
+            reference = _LeasedArray(leaf, self._gone.append)
             reference.slot = slot
             alive[id(reference)] = reference
 

@@ -21,7 +21,7 @@ _STACK_BYTES = 64_000
 _WORDS = struct.Struct("=4q")
 #: A worker that gets this signal writes its Python stack behind its page. One that nobody else uses.
 STACK_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 0
-#: Places on the board.
+#: Places on the page.
 TASK, SHARD, EXAMPLE, PHASE = range(4)
 #: Stands for no example, no shard.
 NOTHING = -1
@@ -39,7 +39,7 @@ class Phase(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Place:
+class Activity:
     """What a worker was at."""
 
     task: int
@@ -48,28 +48,31 @@ class Place:
     phase: Phase
 
 
-class Board(Memfd):
-    """The trainer calls `create` and `place`, the worker builds a `Board` over the descriptor and calls `words`."""
+class ProgressPage(Memfd):
+    """What a worker is doing, in shared memory.
+
+    The trainer calls `fresh` and `place`. The worker opens the page over its descriptor and calls `words`.
+    """
 
     @classmethod
-    def fresh(cls) -> Board:
+    def fresh(cls) -> ProgressPage:
         """Make one for a worker that is about to start."""
-        board = cls.create("board")
-        os.pwrite(board.fd, _WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
-        os.ftruncate(board.fd, _PAGE)
-        fcntl.fcntl(board.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        os.lseek(board.fd, _PAGE, os.SEEK_SET)  # where a stack is written to
-        return board
+        page = cls.create("progress-page")
+        os.pwrite(page.fd, _WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
+        os.ftruncate(page.fd, _PAGE)
+        fcntl.fcntl(page.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        os.lseek(page.fd, _PAGE, os.SEEK_SET)  # where a stack is written to
+        return page
 
     def words(self) -> memoryview:
-        """The board as numbers, for the worker to write."""
+        """The page as numbers, for the worker to write."""
         return memoryview(mmap.mmap(self.fd, _PAGE)).cast("q")
 
-    def place(self) -> Place:
+    def place(self) -> Activity:
         """What the worker is at, or was when it died."""
         task, shard, example, phase = _WORDS.unpack(os.pread(self.fd, _WORDS.size, 0))
         shard, example = (None if number == NOTHING else number for number in (shard, example))
-        return Place(task, shard, example, Phase(phase))
+        return Activity(task, shard, example, Phase(phase))
 
     def stack_end(self) -> int:
         """Where the next stack begins."""

@@ -20,7 +20,7 @@ def unimportable() -> tuple[bytes, ...]:
     global _seen
     count = len(sys.modules)
     if _seen[0] != count:
-        modules = Modules()
+        modules = ImportableModules()
         names = [name for name in list(sys.modules) if isinstance(name, str) and not modules.is_importable(name)]
         others = {name.encode() for name in names if name not in MAIN}
         _seen = count, (b"main__", *others)  # both names of the script in one search
@@ -35,7 +35,7 @@ def _defines(name: str) -> bool:
     )
 
 
-class Modules:
+class ImportableModules:
     """The loaded modules as they are now."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ import cloudpickle
 import numpy as np
 
 from stoker.pickling import stand_ins as arrival
-from stoker.pickling.importable import MAIN, Modules
+from stoker.pickling.importable import MAIN, ImportableModules
 
 _CACHED = type(functools.lru_cache(len))
 _LOCKS = type(threading.Lock()), type(threading.RLock())
@@ -50,7 +50,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.sent: dict[int, Any] = {}
         self.modules: dict[str, bool] = {}  # whether it travels by value
-        self._keeps, self._loaded = keeps, Modules()
+        self._keeps, self._loaded = keeps, ImportableModules()
         self._fresh: dict[int, Any] = {}
         self._reducers: dict[type, Callable[[Any], Any] | None] = dict.fromkeys(_PLAIN)
 

@@ -52,7 +52,7 @@ def rest_of(sent: Mapping[str, Mapping[str, Any]]) -> bytes:
         )
 
 
-class _Pickler(Pickler):
+class _DefinitionPickler(Pickler):
     """Knows what came with the program, and takes no large values along."""
 
     def __init__(self, file: Any, known: Mapping[int, tuple[str, str]]) -> None:
@@ -70,7 +70,7 @@ class _Pickler(Pickler):
         return make, arguments, state, *more
 
 
-class _Bounded(io.BytesIO):
+class _BoundedFile(io.BytesIO):
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > _MOST:
             raise OverflowError("too much for definitions")
@@ -78,8 +78,8 @@ class _Bounded(io.BytesIO):
 
 
 def _pickled(found: Mapping[str, Mapping[str, Any]], known: Mapping[int, tuple[str, str]]) -> bytes:
-    file = _Bounded()
-    pickler = _Pickler(file, known)
+    file = _BoundedFile()
+    pickler = _DefinitionPickler(file, known)
     with pickler.by_value():
         pickler.dump(found)
     return file.getvalue()

@@ -28,7 +28,7 @@ _only: dict[str, Any] = {}
 NOTHING = "nothing"
 
 
-class Namesake(ModuleType):
+class StandIn(ModuleType):
     """Has the name of a module that cannot be imported here, and what was sent of it.
 
     Args:
@@ -61,7 +61,7 @@ def stand_in(names: Collection[str], rest: bytes | memoryview) -> None:
         return found
 
     for name in names:
-        sys.modules[name] = Namesake(name, lambda name=name: others().get(name, {}))  # type: ignore[misc]
+        sys.modules[name] = StandIn(name, lambda name=name: others().get(name, {}))  # type: ignore[misc]
     if MAIN[1] in names:  # multiprocessing has started the trainer: there both are one module
         sys.modules[MAIN[0]] = sys.modules[MAIN[1]]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stoker.errors import summary
-from stoker.pickling.importable import Modules
+from stoker.pickling.importable import ImportableModules
 from stoker.pickling.pickler import dumps
 
 _DEPTH = 12
@@ -89,7 +89,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"[{number}]", part) for number, part in enumerate(value))
     if not isinstance(value, type | types.FunctionType | types.MethodType | types.ModuleType):
         yield from ((f".{name}", part) for name, part in getattr(value, "__dict__", {}).items())
-        if not Modules().is_importable(type(value).__module__):  # its methods travel by value
+        if not ImportableModules().is_importable(type(value).__module__):  # its methods travel by value
             yield from ((f".{name}", part) for name, part in vars(type(value)).items() if callable(part))
         for kind in type(value).__mro__:
             slots = kind.__dict__.get("__slots__", ())

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class Deal:
+class HostShard:
     """The part of each batch that is this trainer's: the same rows for the same batch, whatever the trainers' number.
 
     Attributes:
@@ -35,7 +35,7 @@ class Deal:
 
 
 @dataclass(frozen=True)
-class Filled:
+class PaddedBatch:
     """A batch that is filled up: its examples are spread over its rows, and each stands again up to the next one.
 
     So each trainer, and each replica that a part of a trainer's rows goes to, has as many as any other, but for one.
@@ -65,4 +65,4 @@ class Filled:
 
 
 #: There is one trainer: it has all rows.
-ALL = Deal()
+ALL = HostShard()

@@ -21,10 +21,10 @@ from stoker.errors import (
 )
 from stoker.errors import bounded as bounded
 from stoker.protocol.error_types import worker_error
-from stoker.protocol.messages import Failure
+from stoker.protocol.messages import FailureReply
 
 _HERE = str(Path(__file__).parents[1]) + os.sep
-#: Of a traceback. With 6 bytes for each character (as JSON has it) a `Failure` fits into a message.
+#: Of a traceback. With 6 bytes for each character (as JSON has it) a `FailureReply` fits into a message.
 _LINES, _CHARACTERS = 32, 10_000
 _PICKLE = 32_000
 #: What NumPy, and code that takes buffers, raise about arrays that must not be written to.
@@ -35,13 +35,13 @@ _GPU = re.compile(r"\b(CUDA|cuda|GPUs?|ROCm)\b")
 
 def failure(
     task: int, kind: str, error: BaseException, example: int | None = None, shard: int | None = None
-) -> Failure:
+) -> FailureReply:
     """The message about an exception that user code raised."""
     error = _own(error)
     text, cause = traceback_of(BaseException.with_traceback(error, _user_frames(error.__traceback__)))
     pickled = b"" if cause is None else _pickled(cause)
     told = summary(error), bounded(text, _LINES, _CHARACTERS)
-    return Failure(task, kind, *told, example, shard, pickled, cause)
+    return FailureReply(task, kind, *told, example, shard, pickled, cause)
 
 
 def is_exhausted(error: BaseException) -> bool:
@@ -86,7 +86,7 @@ def _pickled(error: BaseException) -> bytes:
     return bytes(data)
 
 
-def raisable(failure: Failure, *, epoch: int | None, batch: int | None, worker: int | None) -> StokerError:
+def raisable(failure: FailureReply, *, epoch: int | None, batch: int | None, worker: int | None) -> StokerError:
     """The exception that the consumer gets for a worker's `failure`; its cause is the user's own."""
     what = f"example {failure.example}" if failure.example is not None else "the source"
     if failure.kind == "collate":
@@ -157,7 +157,7 @@ def wrong_length(told: int, came: int, ended: bool) -> SourceError:
     )
 
 
-def _unpickled(failure: Failure) -> BaseException | None:
+def _unpickled(failure: FailureReply) -> BaseException | None:
     try:
         cause = pickle.loads(failure.pickled) if failure.pickled else None
     except BaseException:  # it could be rebuilt in the worker; where it cannot be here, the text must do

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stoker.plan.host_shard import Filled
+from stoker.plan.host_shard import PaddedBatch
 
 #: What is longer travels as a memfd: far below the socket's default buffer of 208 KiB, so a send never waits.
 MAX_BYTES = 1 << 17
 
-#: Indices that a message may hold, and examples that a `Make` may tell of.
+#: Indices that a message may hold, and examples that a `MakeExamplesRequest` may tell of.
 MANY, MAKE = 1024, 1024
-#: What a `Finished` may hold at most, so that it fits: skipped examples (27 bytes without the reason), bytes of their
-#: reasons, bytes of an iterator's own state, digests (16 bytes each). Texts count as they stand in the message.
+#: What a `TaskDoneReply` may hold at most, so that it fits: skipped examples (27 bytes without the reason), bytes of
+#: their reasons, bytes of an iterator's own state, digests (16 bytes each). Texts count as they stand in the message.
 SHOWN, REASON_BYTES, STATE_BYTES, DIGESTS = 1_000, 30_000, 48_000, 1_024
 
 #: How the text of a user's state begins: JSON, or a pickle, which only this run's own workers are trusted with.
@@ -42,7 +42,7 @@ COLLATED = -1
 
 
 @dataclass(frozen=True)
-class Make:
+class MakeExamplesRequest:
     """Make single examples, before it is known what batches look like, and put each into its place in the store.
 
     Attributes:
@@ -60,7 +60,7 @@ class Make:
 
 
 @dataclass(frozen=True)
-class Open:
+class OpenShardRequest:
     """Open a shard and make the rows of its first steps, before it is known what batches look like.
 
     Attributes:
@@ -72,13 +72,13 @@ class Open:
     task: int
     epoch: int
     shard: int
-    progress: Progress
+    progress: ShardProgress
     steps: int
     without: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Describe:
+class DescribeRequest:
     """Find out what the examples look like.
 
     Attributes:
@@ -103,8 +103,8 @@ class Describe:
 
 
 @dataclass(frozen=True)
-class FormKnown:
-    """The pickled `Form` of the batches: needed before the first `Work`, `Step` or `Join`.
+class FormRequest:
+    """The pickled `Form` of the batches, needed before the first task that writes rows.
 
     `draws`: the user's code draws from NumPy's global state.
     """
@@ -114,7 +114,7 @@ class FormKnown:
 
 
 @dataclass(frozen=True)
-class Work:
+class IndexTaskRequest:
     """Make examples and write them to rows first, first+1, … of `slot`.
 
     Attributes:
@@ -140,12 +140,12 @@ class Work:
     indices: Indices
     trial: bool = False
     digest: bool = False
-    filled: Filled | None = None
+    filled: PaddedBatch | None = None
     made: Indices = field(default_factory=lambda: NOTHING_MADE)
 
 
 @dataclass(frozen=True)
-class Progress:
+class ShardProgress:
     """How far a shard has come.
 
     Attributes:
@@ -163,7 +163,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Opening:
+class ShardOpening:
     """What a worker needs to open a shard, or to open it again where another worker left it.
 
     Attributes:
@@ -171,13 +171,13 @@ class Opening:
         first: number of the first one.
     """
 
-    progress: Progress
+    progress: ShardProgress
     items: int = 0
     first: int = 0
 
 
 @dataclass(frozen=True)
-class Step:
+class ShardTaskRequest:
     """Make the next rows of a shard: a whole batch in `slot`, or, at its end, what is left.
 
     Attributes:
@@ -200,7 +200,7 @@ class Step:
     shard: int
     serialized: bool
     parted: bool
-    opening: Opening | None
+    opening: ShardOpening | None
     count: int = 0
     indices: Indices = field(default_factory=lambda: NONE)
     without: tuple[int, ...] = ()
@@ -212,7 +212,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Join:
+class JoinTaskRequest:
     """Make batch number `batch` of the `count` examples in the slot's inbox."""
 
     task: int
@@ -224,14 +224,14 @@ class Join:
 
 
 @dataclass(frozen=True)
-class Leave:
+class LeaveEpochRequest:
     """Close the shards of this epoch: nobody reads it any more."""
 
     epoch: int
 
 
 @dataclass(frozen=True)
-class Renew:
+class UpdateRequest:
     """What `Loader.update` gave, before an epoch for which it counts: the pickled updates, from the first one on."""
 
     epoch: int
@@ -239,13 +239,13 @@ class Renew:
 
 
 @dataclass(frozen=True)
-class Hello:
+class ReadyReply:
     """The program is loaded and the worker waits for tasks."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """The answer to `Make`: bytes that each example takes in the store.
+class ExamplesMadeReply:
+    """The answer to `MakeExamplesRequest`: bytes that each example takes in the store.
 
     It is 0 for one that cannot be sent, and -1 for one that raised and may be left out. Where one raised that may not,
     it and those behind it are missing. `draws`: the user's code drew from NumPy's global state.
@@ -257,8 +257,8 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The answer to `Open`: whether the shard is open, and what its rows look like, pickled (or nothing)."""
+class ShardOpenedReply:
+    """The answer to `OpenShardRequest`: whether the shard is open, and what its rows look like, pickled or empty."""
 
     task: int
     is_open: bool
@@ -266,8 +266,8 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Described:
-    """The answer to `Describe`: the pickled form; empty when more examples must be looked at.
+class DescribedReply:
+    """The answer to `DescribeRequest`: the pickled form; empty when more examples must be looked at.
 
     Attributes:
         collated: bytes of what the user's function made of each batch, in the store behind the examples; 0 if nothing.
@@ -281,14 +281,14 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The answer to `Work`, `Step` and `Join`: the rows are written, in so many seconds.
+class TaskDoneReply:
+    """The answer to a task that writes rows: they are written; it took `seconds`.
 
     Attributes:
         dims: the shapes of all parts of the batch, one after the other; empty when they are as planned.
-        rows: rows made by a `Step`.
+        rows: rows made by a `ShardTaskRequest`.
         ended: whether the shard has no more.
-        parcel: whether they lie in the slot as single examples, to be joined with others.
+        packed: whether they lie in the slot as single examples, to be joined with others.
         progress: of the shard.
         skipped: examples that raised and were left out: their numbers, and what they raised (empty where that is
             too much to tell); the first `SHOWN`.
@@ -302,8 +302,8 @@ class Finished:
     dims: tuple[int, ...] = ()
     rows: int = 0
     ended: bool = False
-    parcel: bool = False
-    progress: Progress | None = None
+    packed: bool = False
+    progress: ShardProgress | None = None
     skipped: tuple[tuple[int, str], ...] = ()
     skips: int = 0
     digests: tuple[tuple[int, int], ...] = ()
@@ -311,7 +311,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailureReply:
     """User code raised. `task` is -1 when the program could not be loaded.
 
     Attributes:
@@ -337,8 +337,21 @@ class Failure:
     error: BaseException | None = field(default=None, compare=False)
 
 
-Question = Make | Open | Describe | Work | Step | Join
-Message = Question | FormKnown | Leave | Renew | Hello | Made | Opened | Described | Finished | Failure
+Request = (
+    MakeExamplesRequest | OpenShardRequest | DescribeRequest | IndexTaskRequest | ShardTaskRequest | JoinTaskRequest
+)
+Message = (
+    Request
+    | FormRequest
+    | LeaveEpochRequest
+    | UpdateRequest
+    | ReadyReply
+    | ExamplesMadeReply
+    | ShardOpenedReply
+    | DescribedReply
+    | TaskDoneReply
+    | FailureReply
+)
 
 _ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
 _WORK = struct.Struct("<cqqiii??i??iiii")
@@ -350,41 +363,43 @@ _LENGTH = struct.Struct("<i")
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
-        case Work(task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, filled, made):
+        case IndexTaskRequest(
+            task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, filled, made
+        ):
             where = task, epoch, slot, first, rows
             told = (0, 0, 0) if filled is None else (filled.rows, filled.examples, filled.first)
             head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, *told, len(made))
             return head + made.tobytes() + indices.tobytes()
-        case Finished(task, seconds, dims, progress=None, digests=()):
+        case TaskDoneReply(task, seconds, dims, progress=None, digests=()):
             return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
-        case Finished(digests=digests):
+        case TaskDoneReply(digests=digests):
             return _with_text(b"f", asdict(replace(message, digests=())), np.array(digests, np.uint64).tobytes())
-        case Step(indices=indices, made=made):
+        case ShardTaskRequest(indices=indices, made=made):
             text = {**asdict(message), "indices": None, "made": len(made)}
             return _with_text(b"P", text, made.tobytes() + indices.tobytes())
-        case Join():
+        case JoinTaskRequest():
             return _with_text(b"J", asdict(message))
-        case Make():
+        case MakeExamplesRequest():
             return _with_text(b"M", asdict(message))
-        case Made():
+        case ExamplesMadeReply():
             return _with_text(b"m", asdict(message))
-        case Open():
+        case OpenShardRequest():
             return _with_text(b"O", asdict(message))
-        case Opened(task, is_open, specs):
+        case ShardOpenedReply(task, is_open, specs):
             return _with_text(b"o", {"task": task, "is_open": is_open}, specs)
-        case Describe():
+        case DescribeRequest():
             return _with_text(b"D", asdict(message))
-        case Described(task, pickled, collated, draws):
+        case DescribedReply(task, pickled, collated, draws):
             return _with_text(b"d", {"task": task, "collated": collated, "draws": draws}, pickled)
-        case FormKnown(pickled, draws):
+        case FormRequest(pickled, draws):
             return (b"N" if draws else b"S") + pickled
-        case Leave(epoch):
+        case LeaveEpochRequest(epoch):
             return _TASK.pack(b"L", epoch)
-        case Renew(epoch, pickled):
+        case UpdateRequest(epoch, pickled):
             return _TASK.pack(b"R", epoch) + pickled
-        case Hello():
+        case ReadyReply():
             return b"H"
-        case Failure(pickled=pickled):
+        case FailureReply(pickled=pickled):
             shown = ("task", "kind", "summary", "traceback", "example", "shard")
             return _with_text(b"X", {name: getattr(message, name) for name in shown}, pickled)
     raise AssertionError(message)
@@ -405,62 +420,62 @@ def _decoded(data: bytes) -> Message:
             made, indices = _made(data, earlier, _WORK.size)
             task, epoch, slot, first, rows, serialized, from_inbox, count = fields
             where = task, epoch, slot, first, rows
-            filled = Filled(rows_of_all, examples, before) if rows_of_all else None
-            return Work(*where, serialized, from_inbox, count, indices, trial, digest, filled, made)
+            filled = PaddedBatch(rows_of_all, examples, before) if rows_of_all else None
+            return IndexTaskRequest(*where, serialized, from_inbox, count, indices, trial, digest, filled, made)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
-            return Finished(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
+            return TaskDoneReply(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
         case b"f":
             return _finished(*_text(data))
         case b"P":
             return _step(*_text(data))
         case b"J":
-            return Join(**_text(data)[0])
+            return JoinTaskRequest(**_text(data)[0])
         case b"D":
             its = _tuples(_text(data)[0])
-            return Describe(**{**its, "without": tuple((shard, number) for shard, number in its["without"])})
+            return DescribeRequest(**{**its, "without": tuple((shard, number) for shard, number in its["without"])})
         case b"O":
             its = _tuples(_text(data)[0])
-            return Open(**{**its, "progress": Progress(**its["progress"])})
+            return OpenShardRequest(**{**its, "progress": ShardProgress(**its["progress"])})
         case b"o":
             text, specs = _text(data)
-            return Opened(**text, specs=specs)
+            return ShardOpenedReply(**text, specs=specs)
         case b"M":
-            return Make(**_tuples(_text(data)[0]))
+            return MakeExamplesRequest(**_tuples(_text(data)[0]))
         case b"m":
-            return Made(**_tuples(_text(data)[0]))
+            return ExamplesMadeReply(**_tuples(_text(data)[0]))
         case b"d":
             text, pickled = _text(data)
-            return Described(text["task"], pickled, tuple(text["collated"]), text["draws"])
+            return DescribedReply(text["task"], pickled, tuple(text["collated"]), text["draws"])
         case b"S" | b"N":
-            return FormKnown(data[1:], data[:1] == b"N")
+            return FormRequest(data[1:], data[:1] == b"N")
         case b"L":
-            return Leave(_TASK.unpack(data)[1])
+            return LeaveEpochRequest(_TASK.unpack(data)[1])
         case b"R":
-            return Renew(_TASK.unpack_from(data)[1], data[_TASK.size :])
+            return UpdateRequest(_TASK.unpack_from(data)[1], data[_TASK.size :])
         case b"H":
-            return Hello()
+            return ReadyReply()
         case b"X":
             text, pickled = _text(data)
-            return Failure(**text, pickled=pickled)
+            return FailureReply(**text, pickled=pickled)
     raise ValueError(f"not a message: {data[:20]!r}")
 
 
-def _finished(text: dict[str, Any], rest: bytes) -> Finished:
+def _finished(text: dict[str, Any], rest: bytes) -> TaskDoneReply:
     skipped = tuple((number, reason) for number, reason in text["skipped"])
     pairs = np.frombuffer(rest, np.uint64).reshape(-1, 2).tolist()
     digests = tuple((number, digest) for number, digest in pairs)
-    progress = None if text["progress"] is None else Progress(**text["progress"])
+    progress = None if text["progress"] is None else ShardProgress(**text["progress"])
     its = {"dims": tuple(text["dims"]), "digests": digests, "skipped": skipped}
-    return Finished(**{**text, **its, "progress": progress})
+    return TaskDoneReply(**{**text, **its, "progress": progress})
 
 
-def _step(text: dict[str, Any], rest: bytes) -> Step:
+def _step(text: dict[str, Any], rest: bytes) -> ShardTaskRequest:
     opening = text["opening"]
     if opening is not None:
-        text["opening"] = Opening(**{**opening, "progress": Progress(**opening["progress"])})
+        text["opening"] = ShardOpening(**{**opening, "progress": ShardProgress(**opening["progress"])})
     made, indices = _made(rest, text["made"], 0)
-    return Step(**{**text, "made": made, "indices": indices, "without": tuple(text["without"])})
+    return ShardTaskRequest(**{**text, "made": made, "indices": indices, "without": tuple(text["without"])})
 
 
 def _made(data: bytes, count: int, start: int) -> tuple[Indices, Indices]:

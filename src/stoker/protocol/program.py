@@ -166,7 +166,7 @@ def mapped_file(array: np.memmap[Any, Any]) -> Any:
     return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape, order)
 
 
-class Arrived:
+class LoadedProgram:
     """The program as it came to a worker. What it holds is loaded in this order, and once.
 
     To make one goes to the trainer's directory, with its `sys.path` and `sys.argv`.

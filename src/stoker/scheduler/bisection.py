@@ -21,23 +21,23 @@ class Span:
     count: int
 
 
-class Narrowing:
-    """The search, among the rows of `suspects`.
+class Bisection:
+    """The search, among the rows of `attribution`.
 
     Attributes:
         trial: what is to be tried next; None when the search is over.
         found: the row that kills; None when no single one does.
     """
 
-    def __init__(self, suspects: Span, hint: int | None) -> None:
-        self._suspects, self._kills = suspects, 0
-        hinted = hint is not None and 0 <= hint - suspects.first < suspects.count
+    def __init__(self, attribution: Span, hint: int | None) -> None:
+        self._attribution, self._kills = attribution, 0
+        hinted = hint is not None and 0 <= hint - attribution.first < attribution.count
         self.found: int | None = None
         self.trial: Span | None = Span(hint, 1) if hint is not None and hinted else self._half()
 
     def told(self, killed: bool) -> None:
         """The trial is over; it killed its worker, or not."""
-        tried, suspects = self.trial, self._suspects
+        tried, attribution = self.trial, self._attribution
         assert tried is not None
         if killed and tried.count == 1:
             self._kills += 1
@@ -46,14 +46,14 @@ class Narrowing:
             return
         self._kills = 0
         if killed:
-            self._suspects = tried
-        elif tried == suspects:
+            self._attribution = tried
+        elif tried == attribution:
             self.trial = None  # the last one left does no harm either, alone
             return
-        elif tried.first == suspects.first:
-            self._suspects = Span(tried.first + tried.count, suspects.count - tried.count)
+        elif tried.first == attribution.first:
+            self._attribution = Span(tried.first + tried.count, attribution.count - tried.count)
         # else: the row in the middle that was hinted at; halves are tried as if nothing had been said
         self.trial = self._half()
 
     def _half(self) -> Span:
-        return Span(self._suspects.first, -(-self._suspects.count // 2))
+        return Span(self._attribution.first, -(-self._attribution.count // 2))

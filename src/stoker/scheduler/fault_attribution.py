@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from stoker.scheduler.bisection import TIMES, Narrowing, Span
-from stoker.scheduler.in_flight import Held, Search
-from stoker.scheduler.messages import Died, Rows, Stride, Task, Trial
+from stoker.scheduler.bisection import TIMES, Bisection, Span
+from stoker.scheduler.in_flight import FaultSearch, TaskInFlight
+from stoker.scheduler.messages import IndexWork, ShardWork, Task, TrialWork, WorkerDiedEvent
 
 #: A task is looked into when workers died at one and the same place in it more often than it may be done again; or
 #: so many times as often at any.
@@ -25,8 +25,8 @@ ROUNDS = 2
 class Verdict:
     """This row of a task kills workers, or what the last one was at (None)."""
 
-    held: Held
-    died: Died
+    held: TaskInFlight
+    died: WorkerDiedEvent
     row: int | None
 
 
@@ -48,7 +48,7 @@ class _Deaths:
         self.place = place
 
 
-class Suspects:
+class FaultAttribution:
     """Finds out what kills. What it returns is to be done next: the task again or a trial of it, or it is a verdict.
 
     Args:
@@ -56,15 +56,15 @@ class Suspects:
         make_task: makes a task about rows of one that was given before.
     """
 
-    def __init__(self, retries: int, make_task: Callable[[Held, Trial | Stride], Task]) -> None:
+    def __init__(self, retries: int, make_task: Callable[[TaskInFlight, TrialWork | ShardWork], Task]) -> None:
         self._retries, self._make_task = retries, make_task
         self._deaths: dict[int, _Deaths] = {}  # of a task, by its id
         self._acquitted: Counter[int] = Counter()  # rounds of tries in which nothing of a task, by its id, killed
 
-    def died(self, held: Held, died: Died) -> Held | Verdict:
+    def died(self, held: TaskInFlight, died: WorkerDiedEvent) -> TaskInFlight | Verdict:
         """A worker died at a task."""
         deaths = self._deaths.setdefault(held.task.id, _Deaths())
-        deaths.add(died.example if isinstance(held.task.work, Stride) else died.row)
+        deaths.add(died.example if isinstance(held.task.work, ShardWork) else died.row)
         if deaths.at_one_place <= self._retries and deaths.count <= FACTOR * self._retries:
             return held
         del self._deaths[held.task.id]
@@ -78,47 +78,47 @@ class Suspects:
         """A task is done: nothing of it needs to be tried again."""
         self._acquitted.pop(task, None)
 
-    def tried(self, search: Search, died: Died | None) -> Held | Verdict | None:
+    def tried(self, search: FaultSearch, died: WorkerDiedEvent | None) -> TaskInFlight | Verdict | None:
         """A trial is over; it killed its worker, or not."""
-        held, narrowing = search.held, search.narrowing
+        held, bisection = search.held, search.bisection
         if held.batch.shard is not None:
             held.batch.shard.on_trial = False
         if held.is_vain:
             return None
-        if narrowing is not None:
-            narrowing.told(died is not None)
+        if bisection is not None:
+            bisection.told(died is not None)
             return self._try(search)
         if died is None or died.example != search.died.example:
             return self._acquit(held)
         search.kills += 1
         return self._try(search) if search.kills < TIMES else Verdict(held, died, None)
 
-    def _accuse(self, held: Held, died: Died) -> Held | Verdict:
+    def _accuse(self, held: TaskInFlight, died: WorkerDiedEvent) -> TaskInFlight | Verdict:
         """One worker after the other died at this task."""
         work = held.task.work
-        is_known = isinstance(work, Stride) and work.of is None and died.example is not None
-        if self._acquitted[held.task.id] >= ROUNDS or not (isinstance(work, Rows) or is_known):
+        is_known = isinstance(work, ShardWork) and work.of is None and died.example is not None
+        if self._acquitted[held.task.id] >= ROUNDS or not (isinstance(work, IndexWork) or is_known):
             return Verdict(held, died, None)
-        rows = Narrowing(Span(work.first, work.count), died.row) if isinstance(work, Rows) else None
-        return self._try(Search(held, died, rows))
+        rows = Bisection(Span(work.first, work.count), died.row) if isinstance(work, IndexWork) else None
+        return self._try(FaultSearch(held, died, rows))
 
-    def _try(self, search: Search) -> Held | Verdict:
+    def _try(self, search: FaultSearch) -> TaskInFlight | Verdict:
         """Let a worker try what is to be tried next; at the end of the search, tell what was found."""
-        held, work, narrowing = search.held, search.held.task.work, search.narrowing
-        if isinstance(work, Stride):
+        held, work, bisection = search.held, search.held.task.work, search.bisection
+        if isinstance(work, ShardWork):
             assert held.batch.shard is not None
             held.batch.shard.on_trial = True
             return self._trial(search, replace(work, until=search.died.example))
-        assert isinstance(work, Rows)
-        assert narrowing is not None
-        if narrowing.trial is not None:
-            return self._trial(search, Trial(work.batch, narrowing.trial.first, narrowing.trial.count, work.whole))
-        return self._acquit(held) if narrowing.found is None else Verdict(held, search.died, narrowing.found)
+        assert isinstance(work, IndexWork)
+        assert bisection is not None
+        if bisection.trial is not None:
+            return self._trial(search, TrialWork(work.batch, bisection.trial.first, bisection.trial.count, work.whole))
+        return self._acquit(held) if bisection.found is None else Verdict(held, search.died, bisection.found)
 
-    def _trial(self, search: Search, work: Trial | Stride) -> Held:
-        return Held(self._make_task(search.held, work), search.held.batch, search)
+    def _trial(self, search: FaultSearch, work: TrialWork | ShardWork) -> TaskInFlight:
+        return TaskInFlight(self._make_task(search.held, work), search.held.batch, search)
 
-    def _acquit(self, held: Held) -> Held:
+    def _acquit(self, held: TaskInFlight) -> TaskInFlight:
         """Nothing of the task kills when it is tried: the workers may have been killed from outside."""
         self._acquitted[held.task.id] += 1
         return held

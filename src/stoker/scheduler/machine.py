@@ -22,35 +22,35 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 
-from stoker.scheduler.fault_attribution import Suspects, Verdict
-from stoker.scheduler.in_flight import Held, first_row, repeated
+from stoker.scheduler.fault_attribution import FaultAttribution, Verdict
+from stoker.scheduler.in_flight import TaskInFlight, first_row, repeated
 from stoker.scheduler.messages import (
-    Blame,
-    Closed,
+    CloseEvent,
     Command,
-    Deliver,
-    Died,
-    Done,
+    DeliverCommand,
     Event,
-    Fail,
-    Failed,
-    Fed,
-    Finish,
-    GiveUp,
-    Joined,
-    Killed,
-    Pulled,
-    Released,
-    Respawn,
-    Rows,
-    Sized,
-    Stride,
-    Submit,
+    FailCommand,
+    FinishCommand,
+    GiveUpCommand,
+    IndexWork,
+    ItemsEvent,
+    KilledReason,
+    LeaveOutCommand,
+    PullEvent,
+    RespawnCommand,
+    ShardWork,
+    SlotReleasedEvent,
+    SlotsSizedEvent,
+    SubmitCommand,
     Task,
-    Trial,
+    TaskDoneEvent,
+    TaskFailedEvent,
+    TrialWork,
+    WorkerDiedEvent,
+    WorkerReadyEvent,
     is_apart,
 )
-from stoker.scheduler.streams import Batch, Shard, State, Stream
+from stoker.scheduler.streams import BatchInMaking, BatchState, ShardState, Stream
 
 #: How often a task is done again after a worker died at it, when the user does not say.
 RETRIES = 2
@@ -72,10 +72,10 @@ class Scheduler:
     """The state machine. Call `on(events)` and carry out the commands, in order.
 
     Args:
-        workers: number of workers; none is up before its `Joined`.
+        workers: number of workers; none is up before its `WorkerReadyEvent`.
         open_stream: makes the stream with this number, at its first pull.
-        slots: slots in which batches are made, at least 1; all are used after `Sized` only. There is one more,
-            for a stream that is pulled while the others have them all.
+        slots: slots in which batches are made, at least 1; all are used after `SlotsSizedEvent` only. There is one
+            more, for a stream that is pulled while the others have them all.
         leases: slots beyond these that consumers may hold.
         run: tasks begin and end at multiples of so many rows (or at the batch's end).
         ahead: whether batches are made before they are pulled.
@@ -105,9 +105,9 @@ class Scheduler:
         self._leased: set[int] = set()
         self._lent: set[int] = set()  # being copied out
         self._streams: dict[int, Stream] = {}  # in the order of their last pull
-        self._todo: deque[Held] = deque()
-        self._up: dict[int, deque[Held]] = {}
-        self._suspects = Suspects(retries, self._task)
+        self._todo: deque[TaskInFlight] = deque()
+        self._up: dict[int, deque[TaskInFlight]] = {}
+        self._attribution = FaultAttribution(retries, self._task)
         self._failed_starts: defaultdict[int, float] = defaultdict(float)  # of a worker, in a row
         self._proven = False  # a worker has come up: the program can be loaded
         self._next_task = 0
@@ -127,37 +127,37 @@ class Scheduler:
 
     def _take_in(self, event: Event, out: list[Command]) -> None:
         match event:
-            case Released(slot):
+            case SlotReleasedEvent(slot):
                 self._leased.discard(slot)
                 self._lent.discard(slot)
                 self._free.append(slot)
-            case Pulled(stream):
+            case PullEvent(stream):
                 self._pulled(stream)
-            case Done(worker):
+            case TaskDoneEvent(worker):
                 self._done(worker, event, out)
-            case Joined(worker):
+            case WorkerReadyEvent(worker):
                 self._failed_starts.clear()
                 self._proven = True
                 self._up[worker] = deque()
-            case Sized(slots, whole, leases):
+            case SlotsSizedEvent(slots, whole, leases):
                 self._slots, self._whole = slots, whole
                 self._leases = self._leases if leases is None else leases
-            case Fed(stream, items, ended):
+            case ItemsEvent(stream, items, ended):
                 if stream in self._streams:
                     self._streams[stream].fed(items, ended)
-            case Closed(stream):
+            case CloseEvent(stream):
                 self._close(stream)
-            case Failed(worker, task, reason):
+            case TaskFailedEvent(worker, task, reason):
                 held = self._finished(worker, task)
                 if held.search is not None:
-                    self._judged(self._suspects.tried(held.search, None), out)
+                    self._judged(self._attribution.tried(held.search, None), out)
                 else:
                     self._fail(held, reason)
-            case Died(worker, reason):
+            case WorkerDiedEvent(worker, reason):
                 if worker not in self._up:
                     self._failed_starts[worker] += 0.5 if event.killed else 1
                 self._died(event, out)
-                out.append(GiveUp(reason) if self._is_hopeless(worker) else Respawn(worker))
+                out.append(GiveUpCommand(reason) if self._is_hopeless(worker) else RespawnCommand(worker))
 
     def _is_hopeless(self, worker: int) -> bool:
         """Whether the starts of a worker have failed so often that the program, or the machine, lets none come up."""
@@ -199,11 +199,11 @@ class Scheduler:
         for number, stream in list(self._streams.items()):
             while stream.pulls:
                 if stream.is_over():
-                    out.append(Finish(number))
+                    out.append(FinishCommand(number))
                     self._close(number)
                     break
                 batch = stream.head()
-                if batch is None or batch.state in (State.FILLING, State.WAITING):
+                if batch is None or batch.state in (BatchState.FILLING, BatchState.WAITING):
                     break
                 if batch.failure is not None:
                     if batch.writers or any(held.batch is batch for held in self._todo):
@@ -214,11 +214,11 @@ class Scheduler:
                 stream.pulls -= 1
                 self._deliver(stream, batch, out)
 
-    def _deliver(self, stream: Stream, batch: Batch, out: list[Command]) -> None:
+    def _deliver(self, stream: Stream, batch: BatchInMaking, out: list[Command]) -> None:
         stream.take()
         copy = len(self._leased) >= self._leases
         (self._lent if copy else self._leased).add(batch.slot)
-        out.append(Deliver(batch.stream, batch.number, batch.slot, batch.rows, copy))
+        out.append(DeliverCommand(batch.stream, batch.number, batch.slot, batch.rows, copy))
 
     def _close(self, number: int) -> None:
         stream = self._streams.pop(number, None)
@@ -226,60 +226,62 @@ class Scheduler:
             for batch in stream.batches():
                 self._drop(batch)
 
-    def _drop(self, batch: Batch) -> None:
-        batch.state = State.DROPPED
+    def _drop(self, batch: BatchInMaking) -> None:
+        batch.state = BatchState.DROPPED
         self._todo = deque(held for held in self._todo if held.batch is not batch)
         if not batch.writers and batch.slot >= 0:
             self._free.append(batch.slot)
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────
-    def _finished(self, worker: int, task: int) -> Held:
+    def _finished(self, worker: int, task: int) -> TaskInFlight:
         """The oldest task that `worker` held, which it has just finished or failed."""
         held = self._up[worker].popleft()
         if held.task.id != task:
             raise AssertionError(f"worker {worker} reported task {task} while it held {held.task}")
         self._let_go(held)
-        self._suspects.survived(task)
+        self._attribution.survived(task)
         return held
 
-    def _let_go(self, held: Held) -> None:
+    def _let_go(self, held: TaskInFlight) -> None:
         held.batch.writers -= 1
-        if held.batch.state is State.DROPPED and not held.batch.writers:
+        if held.batch.state is BatchState.DROPPED and not held.batch.writers:
             self._free.append(held.batch.slot)
 
-    def _done(self, worker: int, done: Done, out: list[Command]) -> None:
+    def _done(self, worker: int, done: TaskDoneEvent, out: list[Command]) -> None:
         held = self._finished(worker, done.task)
         batch, work = held.batch, held.task.work
-        self._suspects.done(done.task)
+        self._attribution.done(done.task)
         if held.search is not None:
-            self._judged(self._suspects.tried(held.search, None), out)
+            self._judged(self._attribution.tried(held.search, None), out)
             return
-        if done.seconds > 0 and isinstance(work, Rows):
+        if done.seconds > 0 and isinstance(work, IndexWork):
             each = done.seconds / work.count
             self._row_seconds = each if self._row_seconds is None else 0.75 * self._row_seconds + 0.25 * each
             self._depth = max(DEPTH, min(DEPTH_SHORT, int(DEPTH_SECONDS / done.seconds)))
         if batch.shard is not None and not is_apart(work):
-            batch.rows, batch.parcel, batch.ended, batch.raw = done.rows, done.parcel, done.ended, done.raw
+            batch.rows, batch.packed, batch.ended, batch.raw = done.rows, done.packed, done.ended, done.raw
             batch.come, batch.shard.ended = done.come, done.ended
         if done.again and not held.is_vain:
-            self._todo.appendleft(Held(self._task(held, repeated(held.task, done.since)), batch, made_by=worker))
+            self._todo.appendleft(
+                TaskInFlight(self._task(held, repeated(held.task, done.since)), batch, made_by=worker)
+            )
             return
         batch.unfinished -= 1
-        if batch.state is State.FILLING and not batch.unfinished:
-            batch.state = State.READY
+        if batch.state is BatchState.FILLING and not batch.unfinished:
+            batch.state = BatchState.READY
 
-    def _fail(self, held: Held, reason: object) -> None:
+    def _fail(self, held: TaskInFlight, reason: object) -> None:
         """Mark the batch as failed, by its first row that fails; its other writers are waited for."""
         batch = held.batch
-        if batch.state is State.DROPPED:
+        if batch.state is BatchState.DROPPED:
             return
         if batch.failure is None or held.first < first_row(batch.failure.task):
-            batch.failure = Fail(batch.stream, batch.number, held.task, reason)
-        batch.state = State.FAILED
+            batch.failure = FailCommand(batch.stream, batch.number, held.task, reason)
+        batch.state = BatchState.FAILED
         first = first_row(batch.failure.task)
         self._todo = deque(h for h in self._todo if h.batch is not batch or h.first < first)
 
-    def _died(self, died: Died, out: list[Command]) -> None:
+    def _died(self, died: WorkerDiedEvent, out: list[Command]) -> None:
         """Take back what a dead worker held; only the task at work may have killed it."""
         worker = died.worker
         for stream in self._streams.values():
@@ -293,24 +295,24 @@ class Scheduler:
             if held.task.id != died.task:
                 self._todo.appendleft(held)
             elif held.search is not None:
-                self._judged(self._suspects.tried(held.search, died), out)
+                self._judged(self._attribution.tried(held.search, died), out)
             else:
-                self._judged(self._suspects.died(held, died), out)
+                self._judged(self._attribution.died(held, died), out)
 
-    def _judged(self, found: Held | Verdict | None, out: list[Command]) -> None:
+    def _judged(self, found: TaskInFlight | Verdict | None, out: list[Command]) -> None:
         """What is to be done about a task that workers died at."""
         match found:
-            case Held():
+            case TaskInFlight():
                 self._todo.appendleft(found)
-            case Verdict(Held(Task(work=Stride(of=None))) as held, died) if self._skips and died.skippable:
-                out.append(Blame(held.task, died.reason))
+            case Verdict(TaskInFlight(Task(work=ShardWork(of=None))) as held, died) if self._skips and died.skippable:
+                out.append(LeaveOutCommand(held.task, died.reason))
                 self._todo.appendleft(held)
-            case Verdict(Held(Task(work=Rows(first=first, count=1))) as held, died):
-                self._fail(held, Killed(first, died.reason))
+            case Verdict(TaskInFlight(Task(work=IndexWork(first=first, count=1))) as held, died):
+                self._fail(held, KilledReason(first, died.reason))
             case Verdict(held, died, row):
-                self._fail(held, Killed(row, died.reason))
+                self._fail(held, KilledReason(row, died.reason))
 
-    def _task(self, held: Held, work: Trial | Stride) -> Task:
+    def _task(self, held: TaskInFlight, work: TrialWork | ShardWork) -> Task:
         """A new task about rows of one that was given before."""
         self._next_task += 1
         return Task(self._next_task - 1, held.task.stream, held.task.slot, work)
@@ -369,7 +371,7 @@ class Scheduler:
         if start.before is not None:
             out.append(start.before(batch.slot))
         for work in start.works:
-            self._todo.append(Held(Task(self._next_task, batch.stream, batch.slot, work), batch))
+            self._todo.append(TaskInFlight(Task(self._next_task, batch.stream, batch.slot, work), batch))
             self._next_task += 1
         return True
 
@@ -389,8 +391,8 @@ class Scheduler:
     def _submit(self, out: list[Command]) -> None:
         if not self._todo or not self._up:
             return
-        waiting: deque[Held] = deque()
-        behind: set[Shard] = set()  # shards with a task that must come first
+        waiting: deque[TaskInFlight] = deque()
+        behind: set[ShardState] = set()  # shards with a task that must come first
         while self._todo:
             entry = self._todo.popleft()
             shard = None if is_apart(entry.task.work) else entry.batch.shard
@@ -408,10 +410,10 @@ class Scheduler:
                 shard.owner = worker
             entry.batch.writers += 1
             self._up[worker].append(entry)
-            out.append(Submit(worker, entry.task, opens))
+            out.append(SubmitCommand(worker, entry.task, opens))
         self._todo.extendleft(reversed(waiting))
 
-    def _worker_for(self, entry: Held, shard: Shard | None) -> int | None:
+    def _worker_for(self, entry: TaskInFlight, shard: ShardState | None) -> int | None:
         """The worker that takes the next task, or None while that one holds enough.
 
         A shard stays with the worker that has it open. A new one goes to the worker that has the

@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
-class Joined:
+class WorkerReadyEvent:
     """A worker is up and takes tasks."""
 
     worker: int
 
 
 @dataclass(frozen=True)
-class Pulled:
+class PullEvent:
     """A consumer waits for the next batch of this stream; the first pull opens the stream."""
 
     stream: int
 
 
 @dataclass(frozen=True)
-class Closed:
+class CloseEvent:
     """A consumer lost interest in this stream."""
 
     stream: int
 
 
 @dataclass(frozen=True)
-class Fed:
+class ItemsEvent:
     """So many items of an iterable have arrived for this stream, in all; `ended`: there are no more."""
 
     stream: int
@@ -37,13 +37,13 @@ class Fed:
 
 
 @dataclass(frozen=True)
-class Done:
+class TaskDoneEvent:
     """A worker has done the oldest task that it held.
 
     Attributes:
-        rows: of a `Stride`: rows made.
+        rows: of a `ShardWork`: rows made.
         ended: the shard has no more.
-        parcel: the rows are single examples, to be joined with others.
+        packed: the rows are single examples, to be joined with others.
         raw: examples that the shard has given so far.
         come: how far the shard has come, for whoever opens it next.
         again: the rows are to be made once more, by another worker, to see whether the same comes out.
@@ -55,7 +55,7 @@ class Done:
     seconds: float
     rows: int = 0
     ended: bool = False
-    parcel: bool = False
+    packed: bool = False
     raw: int = 0
     again: bool = False
     come: object = None
@@ -63,7 +63,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Failed:
+class TaskFailedEvent:
     """The user's code raised in the oldest task that this worker held; the worker lives on."""
 
     worker: int
@@ -72,7 +72,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Died:
+class WorkerDiedEvent:
     """A worker's exit is confirmed: it writes nothing any more.
 
     Attributes:
@@ -93,14 +93,14 @@ class Died:
 
 
 @dataclass(frozen=True)
-class Released:
+class SlotReleasedEvent:
     """Nobody can see the batch in this slot any more."""
 
     slot: int
 
 
 @dataclass(frozen=True)
-class Sized:
+class SlotsSizedEvent:
     """The size of a batch is known: so many slots are used to make batches ahead.
 
     Attributes:
@@ -113,12 +113,22 @@ class Sized:
     leases: int | None = None
 
 
-Event = Sized | Joined | Pulled | Closed | Fed | Done | Failed | Died | Released
+Event = (
+    SlotsSizedEvent
+    | WorkerReadyEvent
+    | PullEvent
+    | CloseEvent
+    | ItemsEvent
+    | TaskDoneEvent
+    | TaskFailedEvent
+    | WorkerDiedEvent
+    | SlotReleasedEvent
+)
 
 
 # ── commands ─────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
-class Rows:
+class IndexWork:
     """Rows first … first+count-1 of the batch with this number, which has `whole` of them."""
 
     batch: int
@@ -128,7 +138,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialWork:
     """Rows first … first+count-1 of a batch are made, and not written, to see whether that kills the worker.
 
     Or to see whether the same comes out as in the task `of`.
@@ -142,7 +152,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Stride:
+class ShardWork:
     """The next rows of a shard: a whole batch, or what is left.
 
     Attributes:
@@ -160,13 +170,13 @@ class Stride:
 
 def is_apart(work: object) -> bool:
     """Whether nothing of it is written: it is compared, or tells whether an example kills."""
-    if isinstance(work, Stride):
+    if isinstance(work, ShardWork):
         return work.of is not None or work.until is not None
-    return isinstance(work, Trial)
+    return isinstance(work, TrialWork)
 
 
 @dataclass(frozen=True)
-class Piece:
+class ParkedRows:
     """Examples start … stop-1 of those that were parked under this number."""
 
     parked: int
@@ -175,10 +185,10 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Joint:
+class JoinWork:
     """The batch with this number, of single examples that were parked."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ParkedRows, ...]
     number: int
 
     @property
@@ -194,11 +204,11 @@ class Task:
     id: int
     stream: int
     slot: int
-    work: Rows | Trial | Stride | Joint
+    work: IndexWork | TrialWork | ShardWork | JoinWork
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadItemsCommand:
     """Put the next `count` items of the stream's iterable into the inbox of `slot`."""
 
     stream: int
@@ -207,16 +217,16 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Gather:
+class GatherCommand:
     """Put parked examples into the inbox of `slot`; they are needed no more."""
 
     stream: int
     slot: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ParkedRows, ...]
 
 
 @dataclass(frozen=True)
-class Submit:
+class SubmitCommand:
     """Give a task to a worker; `opens`: it does not have the shard open."""
 
     worker: int
@@ -225,7 +235,7 @@ class Submit:
 
 
 @dataclass(frozen=True)
-class Park:
+class ParkCommand:
     """Keep the `rows` single examples that lie in `slot` under a number; the slot is used again at once."""
 
     stream: int
@@ -235,7 +245,7 @@ class Park:
 
 
 @dataclass(frozen=True)
-class Deliver:
+class DeliverCommand:
     """Hand the batch in `slot` to the stream's consumer; `copy`: copy it out and release the slot at once."""
 
     stream: int
@@ -246,14 +256,14 @@ class Deliver:
 
 
 @dataclass(frozen=True)
-class Finish:
+class FinishCommand:
     """The stream has delivered all its batches."""
 
     stream: int
 
 
 @dataclass(frozen=True)
-class Fail:
+class FailCommand:
     """The stream ends with an error in the place of batch `batch`: `task` could not be done (None: see `reason`)."""
 
     stream: int
@@ -263,15 +273,18 @@ class Fail:
 
 
 @dataclass(frozen=True)
-class Killed:
-    """The reason for a `Fail`: this row kills the workers, or some rows do (None) of which no single one does alone."""
+class KilledReason:
+    """The reason for a `FailCommand`: this row kills the workers.
+
+    None: some rows do, of which no single one does alone.
+    """
 
     row: int | None
     reason: object
 
 
 @dataclass(frozen=True)
-class Blame:
+class LeaveOutCommand:
     """What the worker was at when it died is to be left out of the shard of `task`, which is done again."""
 
     task: Task
@@ -279,8 +292,8 @@ class Blame:
 
 
 @dataclass(frozen=True)
-class WrongLength:
-    """The reason for a `Fail`: a source gave another number of examples than was told.
+class WrongLengthReason:
+    """The reason for a `FailCommand`: a source gave another number of examples than was told.
 
     `ended`: these are all; else there are more.
     """
@@ -291,24 +304,35 @@ class WrongLength:
 
 
 @dataclass(frozen=True)
-class Shrunk:
-    """The reason for a `Fail`: this shard gives fewer rows now than in the run that is gone on with."""
+class ShrunkShardReason:
+    """The reason for a `FailCommand`: this shard gives fewer rows now than in the run that is gone on with."""
 
     shard: int
 
 
 @dataclass(frozen=True)
-class Respawn:
+class RespawnCommand:
     """Start a new process in the place of a worker that died."""
 
     worker: int
 
 
 @dataclass(frozen=True)
-class GiveUp:
+class GiveUpCommand:
     """No worker comes up any more: every stream ends with an error."""
 
     reason: object
 
 
-Command = Blame | Load | Gather | Submit | Park | Deliver | Finish | Fail | Respawn | GiveUp
+Command = (
+    LeaveOutCommand
+    | LoadItemsCommand
+    | GatherCommand
+    | SubmitCommand
+    | ParkCommand
+    | DeliverCommand
+    | FinishCommand
+    | FailCommand
+    | RespawnCommand
+    | GiveUpCommand
+)

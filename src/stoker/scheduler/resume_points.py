@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from stoker.scheduler.messages import Command, Park, Piece, Stride
-from stoker.scheduler.streams import Batch, Place, Shard, Start, State
+from stoker.scheduler.messages import Command, ParkCommand, ParkedRows, ShardWork
+from stoker.scheduler.streams import BatchInMaking, BatchStart, BatchState, ShardPosition, ShardState
 
 #: Marks that are kept: more than the batches that a trainer pulls ahead of its steps.
 _KEPT = 4096
@@ -24,7 +24,7 @@ class Leftover:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ResumePoint:
     """What stands between two batches of a stream of shards.
 
     Attributes:
@@ -38,7 +38,7 @@ class Mark:
     opened: int = 0
     turn: int = 0
     raw: int = 0
-    places: tuple[Place, ...] = ()
+    places: tuple[ShardPosition, ...] = ()
     left: tuple[Leftover, ...] = ()
 
     def needed(self) -> list[int]:
@@ -46,83 +46,83 @@ class Mark:
         return [place.shard for place in self.places] + [left.shard for left in self.left]
 
 
-class Marks:
+class ResumePoints:
     """The marks of a stream, by the batches and rows before each."""
 
-    def __init__(self, first: Mark) -> None:
-        self._marks: deque[tuple[int, int, Mark]] = deque([(0, 0, first)], _KEPT)
+    def __init__(self, first: ResumePoint) -> None:
+        self._marks: deque[tuple[int, int, ResumePoint]] = deque([(0, 0, first)], _KEPT)
 
-    def add(self, rows: int, mark: Mark) -> None:
+    def add(self, rows: int, mark: ResumePoint) -> None:
         """After one more batch, of so many rows."""
         batches, before, _ = self._marks[-1]
         self._marks.append((batches + 1, before + rows, mark))
 
-    def after(self, batches: int) -> Mark | None:
+    def after(self, batches: int) -> ResumePoint | None:
         """The mark behind so many batches; None when it is too long ago, or not known yet."""
         return next((mark for count, _, mark in reversed(self._marks) if count == batches), None)
 
-    def before(self, rows: int) -> tuple[int, Mark] | None:
+    def before(self, rows: int) -> tuple[int, ResumePoint] | None:
         """The last mark with at most so many rows before it, and how many; None when it is too long ago."""
         return next(((count, mark) for _, count, mark in reversed(self._marks) if count <= rows), None)
 
 
 @dataclass(eq=False)
-class _Part:
+class _Stretch:
     of: Leftover
-    shard: Shard
-    batch: Batch | None = None
+    shard: ShardState
+    batch: BatchInMaking | None = None
     parked: int = 0
 
 
 @dataclass
-class Again:
+class RowsAgain:
     """What was left of shards in another run, made again before anything else is."""
 
     left: Sequence[Leftover]
-    parts: list[_Part] = field(init=False)
+    parts: list[_Stretch] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.parts = [_Part(of, Shard(Place(of.shard))) for of in self.left]
+        self.parts = [_Stretch(of, ShardState(ShardPosition(of.shard))) for of in self.left]
 
-    def start(self, stream: int, size: int, is_there: Callable[[Shard], bool]) -> Start | None:
+    def start(self, stream: int, size: int, is_there: Callable[[ShardState], bool]) -> BatchStart | None:
         """Start the next one that can be made."""
         part = next((part for part in self.parts if part.batch is None and is_there(part.shard)), None)
         if part is None:
             return None
-        part.batch = Batch(stream, -1, size, shard=part.shard)
-        return Start(part.batch, [Stride(part.of.shard, True, part.of.since)])
+        part.batch = BatchInMaking(stream, -1, size, shard=part.shard)
+        return BatchStart(part.batch, [ShardWork(part.of.shard, True, part.of.since)])
 
     def is_starved(self) -> bool:
         """Whether the next one can be started and none is being made."""
         return not self.batches()
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[BatchInMaking]:
         """Those that have a slot."""
         return [part.batch for part in self.parts if part.batch is not None and not part.parked]
 
-    def shards(self) -> list[Shard]:
+    def shards(self) -> list[ShardState]:
         """Those that are opened for it."""
         return [part.shard for part in self.parts if not part.parked]
 
-    def failed(self) -> Batch | None:
+    def failed(self) -> BatchInMaking | None:
         """The first that could not be made."""
-        return next((batch for batch in self.batches() if batch.state is State.FAILED), None)
+        return next((batch for batch in self.batches() if batch.state is BatchState.FAILED), None)
 
-    def park(self, stream: int, last: int, out: list[Command]) -> list[Batch]:
+    def park(self, stream: int, last: int, out: list[Command]) -> list[BatchInMaking]:
         """Keep the rows that are ready, under numbers above `last`; returns the batches whose slots are free."""
         free = []
         for part in self.parts:
-            if part.batch is not None and not part.parked and part.batch.state is State.READY:
+            if part.batch is not None and not part.parked and part.batch.state is BatchState.READY:
                 part.parked = last = last + 1
-                out.append(Park(stream, part.parked, part.batch.slot, part.batch.rows))
+                out.append(ParkCommand(stream, part.parked, part.batch.slot, part.batch.rows))
                 free.append(part.batch)
         return free
 
-    def pieces(self) -> list[tuple[Piece, Leftover]] | None:
+    def pieces(self) -> list[tuple[ParkedRows, Leftover]] | None:
         """All that is left, once it is made again."""
         if not all(part.parked for part in self.parts):
             return None
-        return [(Piece(part.parked, part.of.start, part.of.stop), part.of) for part in self.parts]
+        return [(ParkedRows(part.parked, part.of.start, part.of.stop), part.of) for part in self.parts]
 
     def shrunk(self) -> int | None:
         """A shard that gives fewer rows now than it gave in the other run."""

@@ -17,9 +17,19 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 
-from stoker.scheduler.messages import Command, Fail, Gather, Joint, Park, Piece, Shrunk, Stride, WrongLength
-from stoker.scheduler.resume_points import Again, Leftover, Mark, Marks
-from stoker.scheduler.streams import Batch, Cut, Place, Shard, Start, State, count_ready
+from stoker.scheduler.messages import (
+    Command,
+    FailCommand,
+    GatherCommand,
+    JoinWork,
+    ParkCommand,
+    ParkedRows,
+    ShardWork,
+    ShrunkShardReason,
+    WrongLengthReason,
+)
+from stoker.scheduler.resume_points import Leftover, ResumePoint, ResumePoints, RowsAgain
+from stoker.scheduler.streams import BatchInMaking, BatchStart, BatchState, Cut, ShardPosition, ShardState, count_ready
 
 
 class ShardStream:
@@ -47,7 +57,7 @@ class ShardStream:
         keep_rest: bool = True,
         in_turn: bool = True,
         length: float | None = None,
-        since: Mark | None = None,
+        since: ResumePoint | None = None,
         owners: dict[int, int] | None = None,
     ) -> None:
         self._owners = {} if owners is None else owners
@@ -56,15 +66,17 @@ class ShardStream:
         self._open_shards, self._length = open_shards, length
         self._available = len(order) if order is not None else 0
         self._all = order is not None  # no more shards become available
-        since = since or Mark()
+        since = since or ResumePoint()
         self._opened, self._turn, self._raw = since.opened, since.turn, since.raw
-        self._places = [Shard(place, self._owners.pop(place.shard, None)) for place in since.places]
-        self._made: dict[Shard, deque[Batch]] = {shard: deque() for shard in self._places}  # of them, in order
-        self._again = Again(since.left) if since.left else None
-        self._line: deque[Batch] = deque()  # to be delivered in this order
-        self._left: deque[Piece] = deque()
+        self._places = [ShardState(place, self._owners.pop(place.shard, None)) for place in since.places]
+        self._made: dict[ShardState, deque[BatchInMaking]] = {
+            shard: deque() for shard in self._places
+        }  # of them, in order
+        self._again = RowsAgain(since.left) if since.left else None
+        self._line: deque[BatchInMaking] = deque()  # to be delivered in this order
+        self._left: deque[ParkedRows] = deque()
         self._origins: dict[int, Leftover] = {}  # of what is parked
-        self.marks = Marks(since)
+        self.marks = ResumePoints(since)
         self._parked = 0
         self._numbers = 0  # batches that have been put in line
         self._delivered_all = False
@@ -74,7 +86,7 @@ class ShardStream:
     def holding(self) -> int:
         return len(self.batches())
 
-    def head(self) -> Batch | None:
+    def head(self) -> BatchInMaking | None:
         return self._line[0] if self._line else None
 
     def ready(self, most: int) -> int:
@@ -88,20 +100,20 @@ class ShardStream:
 
     def is_starved(self) -> bool:
         if self._line:
-            return self._line[0].state is State.WAITING
+            return self._line[0].state is BatchState.WAITING
         if self._again is not None:
             return self._again.is_starved()
         return bool(self._places) and not self._made[self._places[self._turn]]
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[BatchInMaking]:
         again = self._again.batches() if self._again is not None else []
         made = [batch for shard in self._places for batch in self._made[shard]]
         return [batch for batch in self._line if batch.slot >= 0] + again + made
 
-    def shards(self) -> list[Shard]:
+    def shards(self) -> list[ShardState]:
         return (self._again.shards() if self._again is not None else []) + self._places
 
-    def give_back(self) -> Batch | None:
+    def give_back(self) -> BatchInMaking | None:
         return None
 
     def fed(self, items: int, ended: bool) -> None:
@@ -111,13 +123,13 @@ class ShardStream:
         self._all = ended
         self._fill_places()
 
-    def start(self, cut: Cut) -> Start | None:
+    def start(self, cut: Cut) -> BatchStart | None:
         for batch in self._line:
-            if batch.state is State.WAITING:
+            if batch.state is BatchState.WAITING:
                 joint = batch.joint
                 assert joint is not None
-                batch.state = State.FILLING
-                return Start(batch, [joint], partial(self._gather, joint))
+                batch.state = BatchState.FILLING
+                return BatchStart(batch, [joint], partial(self._gather, joint))
         if self._again is not None:
             return self._again.start(self.number, self._size, self._is_there)
         shards = [*self._places[self._turn :], *self._places[: self._turn]]
@@ -125,25 +137,25 @@ class ShardStream:
         if not wanted:
             return None
         shard = min(wanted, key=lambda shard: len(self._made[shard]))
-        batch = Batch(self.number, -1, self._size, shard=shard)
+        batch = BatchInMaking(self.number, -1, self._size, shard=shard)
         self._made[shard].append(batch)
-        return Start(batch, [Stride(shard.index)])
+        return BatchStart(batch, [ShardWork(shard.index)])
 
-    def _goes_on(self, shard: Shard) -> bool:
+    def _goes_on(self, shard: ShardState) -> bool:
         """Whether more may be asked of a shard; of a part, that mostly ends at once, one thing at a time."""
         made = self._made[shard]
         may = self._is_there(shard) and (self._in_turn or not made)
         return may and not shard.ended and not (made and made[-1].failure)
 
-    def _is_there(self, shard: Shard) -> bool:
+    def _is_there(self, shard: ShardState) -> bool:
         """Whether what it consists of has arrived: of the parts that another run had opened, too."""
         return self._order is not None or shard.index < self._available
 
-    def _gather(self, joint: Joint, slot: int) -> Command:
-        return Gather(self.number, slot, joint.pieces)
+    def _gather(self, joint: JoinWork, slot: int) -> Command:
+        return GatherCommand(self.number, slot, joint.pieces)
 
     # ── what is done ─────────────────────────────────────────────────────────────────────────
-    def advance(self) -> tuple[list[Command], list[Batch]]:
+    def advance(self) -> tuple[list[Command], list[BatchInMaking]]:
         out: list[Command] = []
         free = self._remake(out)
         while self._again is None and (self._places or self._rows_left() >= self._size):
@@ -152,26 +164,26 @@ class ShardStream:
                 continue
             shard = self._places[self._turn]
             made = self._made[shard]
-            if not made or made[0].state is State.FILLING:
+            if not made or made[0].state is BatchState.FILLING:
                 return out, free
             batch = made.popleft()
-            if batch.state is State.FAILED:
+            if batch.state is BatchState.FAILED:
                 self._end_with(batch)
                 return out, free + self._dropped()
-            since, shard.place = shard.place, Place(shard.index, batch.raw, batch.come)
+            since, shard.place = shard.place, ShardPosition(shard.index, batch.raw, batch.come)
             self._raw += batch.raw - since.raw
             if self._length is not None and self._raw > self._length:
                 free.append(batch)
-                self._fail(WrongLength(int(self._length), self._raw, ended=False))
+                self._fail(WrongLengthReason(int(self._length), self._raw, ended=False))
                 return out, free + self._dropped()
-            if batch.parcel:
+            if batch.packed:
                 self._park(batch, Leftover(shard.index, since.come, 0, batch.rows), out)
                 free.append(batch)
             if batch.ended:
                 free += self._replace(shard)
-            elif self._in_turn and not batch.parcel:
+            elif self._in_turn and not batch.packed:
                 self._turn = (self._turn + 1) % len(self._places)
-            if not batch.parcel:
+            if not batch.packed:
                 self._put_in_line(batch)
         if self._again is None and self._all and self._opened == self._available and not self._delivered_all:
             self._finish()
@@ -180,13 +192,13 @@ class ShardStream:
     def _finish(self) -> None:
         if self._length is not None and self._raw != self._length:
             told = int(self._length) if math.isfinite(self._length) else -1
-            self._fail(WrongLength(told, self._raw, ended=True))
+            self._fail(WrongLengthReason(told, self._raw, ended=True))
             return
         if self._left and self._keep_rest:
             self._put_in_line(self._joint(self._rows_left()))
         self._delivered_all = True
 
-    def _remake(self, out: list[Command]) -> list[Batch]:
+    def _remake(self, out: list[Command]) -> list[BatchInMaking]:
         """Take in what was left in another run; returns the batches whose slots are free."""
         if self._again is None:
             return []
@@ -202,7 +214,7 @@ class ShardStream:
         if shrunk is not None:
             free += self._again.batches()
             self._again = None
-            self._fail(Shrunk(shrunk))
+            self._fail(ShrunkShardReason(shrunk))
             return free + self._dropped()
         if pieces is not None:
             self._left = deque(piece for piece, _ in pieces)
@@ -210,44 +222,48 @@ class ShardStream:
             self._again = None
         return free
 
-    def _park(self, batch: Batch, origin: Leftover, out: list[Command]) -> None:
+    def _park(self, batch: BatchInMaking, origin: Leftover, out: list[Command]) -> None:
         if batch.rows:
             self._parked += 1
-            out.append(Park(self.number, self._parked, batch.slot, batch.rows))
-            self._left.append(Piece(self._parked, 0, batch.rows))
+            out.append(ParkCommand(self.number, self._parked, batch.slot, batch.rows))
+            self._left.append(ParkedRows(self._parked, 0, batch.rows))
             self._origins[self._parked] = origin
 
     def _rows_left(self) -> int:
         return sum(piece.stop - piece.start for piece in self._left)
 
-    def _joint(self, rows: int) -> Batch:
+    def _joint(self, rows: int) -> BatchInMaking:
         """A batch of the first `rows` examples that are left."""
         pieces, missing = [], rows
         while missing:
             piece = self._left.popleft()
             stop = min(piece.stop, piece.start + missing)
-            pieces.append(Piece(piece.parked, piece.start, stop))
+            pieces.append(ParkedRows(piece.parked, piece.start, stop))
             missing -= stop - piece.start
             if stop < piece.stop:
-                self._left.appendleft(Piece(piece.parked, stop, piece.stop))
+                self._left.appendleft(ParkedRows(piece.parked, stop, piece.stop))
             else:
                 del self._origins[piece.parked]
-        return Batch(self.number, -1, rows, state=State.WAITING, joint=Joint(tuple(pieces), self._numbers))
+        return BatchInMaking(
+            self.number, -1, rows, state=BatchState.WAITING, joint=JoinWork(tuple(pieces), self._numbers)
+        )
 
-    def _put_in_line(self, batch: Batch) -> None:
+    def _put_in_line(self, batch: BatchInMaking) -> None:
         batch.number = self._numbers
         self._numbers += 1
         self._line.append(batch)
         self.marks.add(batch.rows, self._mark())
 
-    def _mark(self) -> Mark:
+    def _mark(self) -> ResumePoint:
         left = []
         for piece in self._left:
             origin = self._origins[piece.parked]
             left.append(Leftover(origin.shard, origin.since, piece.start, piece.stop))
-        return Mark(self._opened, self._turn, self._raw, tuple(shard.place for shard in self._places), tuple(left))
+        return ResumePoint(
+            self._opened, self._turn, self._raw, tuple(shard.place for shard in self._places), tuple(left)
+        )
 
-    def _replace(self, shard: Shard) -> list[Batch]:
+    def _replace(self, shard: ShardState) -> list[BatchInMaking]:
         """The next shard takes the place of one that has ended; returns what was made of that one in vain."""
         vain = list(self._made.pop(shard))
         place = self._places.index(shard)
@@ -264,28 +280,28 @@ class ShardStream:
         while len(self._places) < self._open_shards and self._opened < self._available:
             self._places.append(self._open())
 
-    def _open(self) -> Shard:
+    def _open(self) -> ShardState:
         index = self._order[self._opened] if self._order is not None else self._opened
-        shard = Shard(Place(index), self._owners.pop(index, None))
+        shard = ShardState(ShardPosition(index), self._owners.pop(index, None))
         self._opened += 1
         self._made[shard] = deque()
         return shard
 
     # ── the end by an error ──────────────────────────────────────────────────────────────────
-    def _fail(self, reason: WrongLength | Shrunk) -> None:
-        batch = Batch(self.number, -1, 0, state=State.FAILED)
-        batch.failure = Fail(self.number, self._numbers, None, reason)
+    def _fail(self, reason: WrongLengthReason | ShrunkShardReason) -> None:
+        batch = BatchInMaking(self.number, -1, 0, state=BatchState.FAILED)
+        batch.failure = FailCommand(self.number, self._numbers, None, reason)
         self._end_with(batch)
 
-    def _end_with(self, batch: Batch) -> None:
+    def _end_with(self, batch: BatchInMaking) -> None:
         """Nothing comes after this batch, which has failed."""
         self._put_in_line(batch)
         if batch.failure is not None:
             failure = batch.failure
-            batch.failure = Fail(failure.stream, batch.number, failure.task, failure.reason)
+            batch.failure = FailCommand(failure.stream, batch.number, failure.task, failure.reason)
         self._delivered_all = True
 
-    def _dropped(self) -> list[Batch]:
+    def _dropped(self) -> list[BatchInMaking]:
         """Let go of all open shards."""
         dropped = [batch for shard in self._places for batch in self._made.pop(shard)]
         self._places.clear()

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
-from stoker.scheduler.messages import Command, Fail, Joint, Load, Rows, Stride
+from stoker.scheduler.messages import Command, FailCommand, IndexWork, JoinWork, LoadItemsCommand, ShardWork
 
 
-class State(enum.Enum):
+class BatchState(enum.Enum):
     """Of a batch; see the diagram in `machine`."""
 
     WAITING = "it is known what it consists of; it has no slot"
@@ -26,7 +26,7 @@ class State(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Place:
+class ShardPosition:
     """An open shard: the raw examples that it has given, and how far it has come, for whoever opens it next."""
 
     shard: int
@@ -35,10 +35,10 @@ class Place:
 
 
 @dataclass(eq=False)
-class Shard:
+class ShardState:
     """A shard that is read: by one worker at a time."""
 
-    place: Place  # by what stands in line
+    place: ShardPosition  # by what stands in line
     owner: int | None = None  # the worker that has it open
     ended: bool = False
     on_trial: bool = False  # whether one of its examples kills is being found out; its next rows wait
@@ -50,20 +50,20 @@ class Shard:
 
 
 @dataclass(eq=False)
-class Batch:
+class BatchInMaking:
     """A batch, or the rows at the end of a shard, on their way through a slot."""
 
     stream: int
     number: int
     rows: int
     slot: int = -1
-    state: State = State.FILLING
+    state: BatchState = BatchState.FILLING
     unfinished: int = 1  # tasks that are not done, waiting or held by a worker
     writers: int = 0  # tasks that live workers hold
-    failure: Fail | None = None
-    shard: Shard | None = None  # whose rows it has
-    joint: Joint | None = None  # or the parked examples it consists of
-    parcel: bool = False
+    failure: FailCommand | None = None
+    shard: ShardState | None = None  # whose rows it has
+    joint: JoinWork | None = None  # or the parked examples it consists of
+    packed: bool = False
     ended: bool = False
     raw: int = 0
     come: object = None  # how far its shard has come with it
@@ -71,11 +71,11 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Start:
+class BatchStart:
     """A batch to be started: `works` are its tasks, `before` is done when it gets its slot."""
 
-    batch: Batch
-    works: list[Rows | Stride | Joint]
+    batch: BatchInMaking
+    works: list[IndexWork | ShardWork | JoinWork]
     before: Callable[[int], Command] | None = None
 
 
@@ -92,7 +92,7 @@ class Stream(Protocol):
     def holding(self) -> int:
         """Batches that are made ahead, or being made."""
 
-    def head(self) -> Batch | None:
+    def head(self) -> BatchInMaking | None:
         """The next one to be delivered, if that is known yet."""
 
     def ready(self, most: int) -> int:
@@ -107,31 +107,31 @@ class Stream(Protocol):
     def is_starved(self) -> bool:
         """Whether what is delivered next is not even started."""
 
-    def start(self, cut: Cut) -> Start | None:
+    def start(self, cut: Cut) -> BatchStart | None:
         """Start the next batch, if one may be started."""
 
-    def advance(self) -> tuple[list[Command], list[Batch]]:
+    def advance(self) -> tuple[list[Command], list[BatchInMaking]]:
         """Take in what is done: what is to be done about it, and the batches that nobody needs any more."""
 
-    def give_back(self) -> Batch | None:
+    def give_back(self) -> BatchInMaking | None:
         """The last batch that was started, to be made again later; None when none can be."""
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[BatchInMaking]:
         """All that have, or had, a slot and are not delivered."""
 
-    def shards(self) -> list[Shard]:
+    def shards(self) -> list[ShardState]:
         """The shards that have a place, those too that have ended and wait for their turn."""
 
     def fed(self, items: int, ended: bool) -> None:
         """So many items have arrived."""
 
 
-def count_ready(batches: Iterable[Batch | None]) -> int:
+def count_ready(batches: Iterable[BatchInMaking | None]) -> int:
     """How many of the first ones are ready."""
-    return sum(1 for _ in takewhile(lambda batch: batch is not None and batch.state is State.READY, batches))
+    return sum(1 for _ in takewhile(lambda batch: batch is not None and batch.state is BatchState.READY, batches))
 
 
-class RowsStream:
+class IndexStream:
     """A stream of numbered batches.
 
     Args:
@@ -160,12 +160,12 @@ class RowsStream:
         self._is_fed, self._whole = batches is None, whole
         self._items = 0
         self._delivered = 0
-        self._made: dict[int, Batch] = {}  # numbers delivered … next-1, in order
+        self._made: dict[int, BatchInMaking] = {}  # numbers delivered … next-1, in order
 
     def holding(self) -> int:
         return len(self._made)
 
-    def head(self) -> Batch | None:
+    def head(self) -> BatchInMaking | None:
         return self._made.get(self._delivered)
 
     def ready(self, most: int) -> int:
@@ -181,29 +181,29 @@ class RowsStream:
     def is_starved(self) -> bool:
         return not self._made and self._rows_of_next() > 0
 
-    def start(self, cut: Cut) -> Start | None:
+    def start(self, cut: Cut) -> BatchStart | None:
         rows = self._rows_of_next()
         if not rows or any(batch.failure for batch in self._made.values()):
             return None
         number, size = self._next, rows if self._whole else self._spread or cut(rows)
-        works: list[Rows | Stride | Joint] = [
-            Rows(number, first, min(size, rows - first), rows) for first in range(0, rows, size)
+        works: list[IndexWork | ShardWork | JoinWork] = [
+            IndexWork(number, first, min(size, rows - first), rows) for first in range(0, rows, size)
         ]
-        batch = Batch(self.number, number, rows, unfinished=len(works), spread=self._spread > 0)
+        batch = BatchInMaking(self.number, number, rows, unfinished=len(works), spread=self._spread > 0)
         self._made[number] = batch
-        load = (lambda slot: Load(self.number, slot, rows)) if self._is_fed else None
-        return Start(batch, works, load)
+        load = (lambda slot: LoadItemsCommand(self.number, slot, rows)) if self._is_fed else None
+        return BatchStart(batch, works, load)
 
-    def advance(self) -> tuple[list[Command], list[Batch]]:
+    def advance(self) -> tuple[list[Command], list[BatchInMaking]]:
         return [], []
 
-    def give_back(self) -> Batch | None:
+    def give_back(self) -> BatchInMaking | None:
         return self._made.pop(self._next - 1) if self._made and not self._is_fed else None
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[BatchInMaking]:
         return list(self._made.values())
 
-    def shards(self) -> list[Shard]:
+    def shards(self) -> list[ShardState]:
         return []
 
     def fed(self, items: int, ended: bool) -> None:

@@ -52,7 +52,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class ShardedSource:
+class GeneratorSource:
     """See `from_generator`.
 
     Attributes:
@@ -83,7 +83,7 @@ def from_generator(
     *,
     open_shards: int = 16,
     batched: bool = False,
-) -> ShardedSource:
+) -> GeneratorSource:
     """A source of the examples that `fn(shard)` yields, for each of the shards, in the workers.
 
     The shards are the user's partition of the data (files, ranges, servers) and do not depend on the number
@@ -119,7 +119,7 @@ def from_generator(
     _check_function(fn)
     count, items = _counted(shards)
     open_shards = whole("open_shards", open_shards, least=1)
-    return ShardedSource(fn, count, items, length_of(length), open_shards, flag("batched", batched))
+    return GeneratorSource(fn, count, items, length_of(length), open_shards, flag("batched", batched))
 
 
 def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:

@@ -173,7 +173,7 @@ def from_iterable(
 
 
 @dataclass(frozen=True)
-class Ended:
+class IterableEnd:
     """The iterable has no more items; `error` is what it raised instead."""
 
     error: BaseException | None
@@ -208,7 +208,7 @@ class Puller:
         self._changed = Lock()
         self._closed = False
         self.pulled = skip
-        self.ended: Ended | None = None
+        self.ended: IterableEnd | None = None
         self._earlier = source.enter(self)
         self._thread = threading.Thread(target=self._run, name="stoker-puller", daemon=True)
         try:
@@ -256,10 +256,10 @@ class Puller:
         try:
             shared = self._let_others_end()
             self._pull()
-            self.ended = Ended(None)
+            self.ended = IterableEnd(None)
         except BaseException as error:  # the user's own: it is raised where the batch is pulled
             came = self.pulled > self.skipped or self._behind
-            self.ended = Ended(error if came else self._source.explained(error, shared=shared))
+            self.ended = IterableEnd(error if came else self._source.explained(error, shared=shared))
         self._source.leave(self)
         if not self._closed:
             self._tell(self.pulled, True)

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 _BECOMES = {"b": "biufc", "u": "biufc", "i": "biufc", "f": "biufc", "c": "c"}
 
 
-class Unfit(Exception):
+class CannotCast(Exception):
     """`value`, one of those that were to be cast, is none of the dtype's."""
 
     def __init__(self, value: Any) -> None:
@@ -47,7 +47,7 @@ def is_castable(came: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
 
 
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    """`array` in `dtype`, which `is_castable`; raises `Unfit`.
+    """`array` in `dtype`, which `is_castable`; raises `CannotCast`.
 
     >>> cast(np.array([1.0, 3.0]), np.dtype(np.uint8))
     array([1, 3], dtype=uint8)
@@ -63,7 +63,7 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     if array.size:
         lost = _lost(array, made)
         if lost is not None and lost.any():
-            raise Unfit(array[lost].flat[0])
+            raise CannotCast(array[lost].flat[0])
     return made
 
 

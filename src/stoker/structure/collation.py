@@ -16,7 +16,7 @@ import optree
 
 from stoker.errors import OptionError
 from stoker.structure.lists import is_array, is_of_tokens, is_row
-from stoker.structure.spec import Kind, Leaf, Part, Spec, flattened, made_plain
+from stoker.structure.spec import Kind, Leaf, PartSpec, Spec, flattened, made_plain
 from stoker.structure.values import STRING
 from stoker.validation import flag, index, whole
 
@@ -293,7 +293,7 @@ class Form:
         return cls(Spec(spec.tree, loose), tuple(rules), Spec(spec.tree, batch), in_place)
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartSpec, ...]:
         """The arrays that a batch lies in."""
         return tuple(part for leaf in self.batch.leaves for part in leaf.parts())
 

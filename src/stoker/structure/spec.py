@@ -48,7 +48,7 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Part:
+class PartSpec:
     """One array of a leaf's, as it lies in a slot."""
 
     dtype: np.dtype[Any]
@@ -127,26 +127,26 @@ class Leaf:
     def _tells(self) -> tuple[int, int]:
         return -self.untold, len(self.shape)
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartSpec, ...]:
         """The arrays that this leaf of a batch lies in.
 
         The values come first: for strings a `TensorProto`, and the start and end of each string in it.
         """
-        splits = Part(_INDEX, 1)
+        splits = PartSpec(_INDEX, 1)
         match self.kind:
             case Kind.DENSE:
                 return self._value_parts(len(self.shape))
             case Kind.RAGGED:
                 return (*self._value_parts(len(self.shape) - self.ragged_rank), *[splits] * self.ragged_rank)
             case Kind.SPARSE:
-                return (*self._value_parts(1), Part(_INDEX, 2), Part(_INDEX, 1))
+                return (*self._value_parts(1), PartSpec(_INDEX, 2), PartSpec(_INDEX, 1))
             case Kind.VARYING:
-                return (*self._value_parts(1), splits, Part(_INDEX, 2))
+                return (*self._value_parts(1), splits, PartSpec(_INDEX, 2))
 
-    def _value_parts(self, ndim: int) -> tuple[Part, ...]:
+    def _value_parts(self, ndim: int) -> tuple[PartSpec, ...]:
         if self.dtype == STRING:
-            return Part(_BYTES, 1), Part(_INDEX, ndim + 1)
-        return (Part(self.dtype, ndim),)
+            return PartSpec(_BYTES, 1), PartSpec(_INDEX, ndim + 1)
+        return (PartSpec(self.dtype, ndim),)
 
 
 @dataclass(frozen=True)

@@ -18,34 +18,34 @@ import traceback
 from functools import partial
 
 from stoker.memory import long_message as letter
-from stoker.memory.progress_page import PHASE, STACK_SIGNAL, Board, Phase
+from stoker.memory.progress_page import PHASE, STACK_SIGNAL, Phase, ProgressPage
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
 from stoker.protocol.messages import (
     MAX_BYTES,
-    Describe,
-    FormKnown,
-    Hello,
-    Join,
-    Leave,
-    Make,
+    DescribeRequest,
+    FormRequest,
+    IndexTaskRequest,
+    JoinTaskRequest,
+    LeaveEpochRequest,
+    MakeExamplesRequest,
     Message,
-    Open,
-    Renew,
-    Step,
-    Work,
+    OpenShardRequest,
+    ReadyReply,
+    ShardTaskRequest,
+    UpdateRequest,
     decode,
     encode,
     unbundled,
 )
-from stoker.protocol.program import Arrived, load_again
-from stoker.worker.batching.writer import Fork
+from stoker.protocol.program import LoadedProgram, load_again
+from stoker.worker.batching.writer import ForkGuard
 from stoker.worker.failpoints import Failpoint, reach
-from stoker.worker.multiprocessing_tracker import Lent
+from stoker.worker.multiprocessing_tracker import TrainersMultiprocessing
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.current import tells_in_process
-from stoker.worker.user_code.epoch_hooks import Turns
-from stoker.worker.user_code.libraries import Watch, came_with_program
+from stoker.worker.user_code.epoch_hooks import EpochHooks
+from stoker.worker.user_code.libraries import ImportWatch, came_with_program
 from stoker.worker.user_code.seeding import Seeder, install_lazy_random
 from stoker.worker.user_code.worker_init import initialise
 
@@ -75,7 +75,7 @@ def _main(arguments: list[str]) -> bool:
     reach(Failpoint.SPAWN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
     faulthandler.register(STACK_SIGNAL, board_fd, all_threads=True)  # written by C code, also while the GIL is held
-    board = Board(board_fd)
+    page = ProgressPage(board_fd)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what the user prints is seen when it is printed
@@ -84,7 +84,7 @@ def _main(arguments: list[str]) -> bool:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
         slots, inboxes = [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]]
         fds = program_fd, tracker if tracker >= 0 else None
-        return _serve(number, channel, fds, board, slots, inboxes)
+        return _serve(number, channel, fds, page, slots, inboxes)
     return False
 
 
@@ -92,7 +92,7 @@ def _serve(
     number: int,
     channel: socket.socket,
     fds: tuple[int, int | None],
-    board: Board,
+    page: ProgressPage,
     slots: list[Slot],
     inboxes: list[Inbox],
 ) -> bool:
@@ -102,12 +102,12 @@ def _serve(
         letter.send(channel, encode(message), MAX_BYTES)
 
     lazy = install_lazy_random()
-    words = board.words()
+    words = page.words()
     words[PHASE] = Phase.LOADING
     kind = "program"
     try:
-        arrived = Arrived(fds[0])
-        Lent(fds[1], arrived.key)
+        arrived = LoadedProgram(fds[0])
+        TrainersMultiprocessing(fds[1], arrived.key)
         if (init := arrived.worker_init()) is not None:
             kind = "init"
             initialise(init, arrived.seed, number)
@@ -119,28 +119,35 @@ def _serve(
         return True
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:
-        Watch(seeder.found)
-    turns = Turns(program, list(came_with_program), partial(load_again, fds[0]), seeder)
+        ImportWatch(seeder.found)
+    turns = EpochHooks(program, list(came_with_program), partial(load_again, fds[0]), seeder)
     runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, turns=turns, worker=number)
     tells_in_process(runner.current)
     words[PHASE] = Phase.IDLE
-    send(Hello())
+    send(ReadyReply())
     heard = memoryview(bytearray(MAX_BYTES))
     while data := letter.receive(channel, heard):
         for part in unbundled(data):
             match decode(part):
-                case Work() | Step() | Join() | Make() | Open() | Describe() as question:
+                case (
+                    IndexTaskRequest()
+                    | ShardTaskRequest()
+                    | JoinTaskRequest()
+                    | MakeExamplesRequest()
+                    | OpenShardRequest()
+                    | DescribeRequest() as question
+                ):
                     answer = runner.answer(question)
                     reach(Failpoint.REPORT)
                     send(answer)
                     reach(Failpoint.REPORTED)
                     if runner.exhausted:
                         return True
-                case FormKnown() as known:
+                case FormRequest() as known:
                     runner.learn(known)
-                case Leave() as leave:
+                case LeaveEpochRequest() as leave:
                     runner.leave(leave)
-                case Renew() as renew:
+                case UpdateRequest() as renew:
                     runner.renew(renew)
                 case other:
                     raise AssertionError(f"the trainer sent {other}")
@@ -155,7 +162,7 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-_fork = Fork()
+_fork = ForkGuard()
 
 
 def _guard_forks(channel: socket.socket) -> None:

@@ -18,7 +18,7 @@ from stoker.worker.user_code.libraries import Importing
 _SEGMENT = "shared_memory"
 
 
-class Lent(Importing):
+class TrainersMultiprocessing(Importing):
     """Puts it into the modules of multiprocessing as soon as they are imported.
 
     Args:

@@ -7,40 +7,40 @@ import pickle
 import time
 from collections.abc import Sequence
 
-from stoker.memory.example_store import Store
+from stoker.memory.example_store import ExampleStore
 from stoker.memory.progress_page import NOTHING, PHASE, SHARD, TASK, Phase
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import bounded, failure, is_exhausted
 from stoker.protocol.messages import (
-    Describe,
-    Described,
-    Failure,
-    Finished,
-    FormKnown,
-    Join,
-    Leave,
-    Made,
-    Make,
-    Open,
-    Opened,
-    Question,
-    Renew,
-    Step,
-    Work,
+    DescribedReply,
+    DescribeRequest,
+    ExamplesMadeReply,
+    FailureReply,
+    FormRequest,
+    IndexTaskRequest,
+    JoinTaskRequest,
+    LeaveEpochRequest,
+    MakeExamplesRequest,
+    OpenShardRequest,
+    Request,
+    ShardOpenedReply,
+    ShardTaskRequest,
+    TaskDoneReply,
+    UpdateRequest,
 )
 from stoker.protocol.program import Program
-from stoker.sources.generator import ShardedSource
+from stoker.sources.generator import GeneratorSource
 from stoker.structure.spec import Misfit
 from stoker.worker.batching.fitting import MisfitAt
-from stoker.worker.batching.writer import Fork, Uneven, Writer
+from stoker.worker.batching.writer import ForkGuard, UnevenRows, Writer
 from stoker.worker.failpoints import Failpoint, reach
-from stoker.worker.tasks.first_examples import Maker
-from stoker.worker.tasks.first_shards import Opener
-from stoker.worker.tasks.index_tasks import Numbered
-from stoker.worker.tasks.shard_tasks import Steps
-from stoker.worker.tasks.spec_inference import Describer, Unsuited
+from stoker.worker.tasks.first_examples import FirstExamples
+from stoker.worker.tasks.first_shards import FirstShards
+from stoker.worker.tasks.index_tasks import IndexTasks
+from stoker.worker.tasks.shard_tasks import ShardTasks
+from stoker.worker.tasks.spec_inference import SpecInference, UnsuitedExample
 from stoker.worker.user_code.current import Current
-from stoker.worker.user_code.epoch_hooks import Turns
+from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.reading import Reader, SourceChanged
 from stoker.worker.user_code.seeding import Seeder
 
@@ -55,7 +55,7 @@ class Runner:
         seeder: sets the random states before each example.
         words: the worker's board.
         fork: looked at after user code; a forked copy exits instead of writing.
-        passes: exceptions of the user's code that are not turned into a `Failure`.
+        passes: exceptions of the user's code that are not turned into a `FailureReply`.
         worker: number of this worker process.
         turns: the copies of the program, of which this is the first.
     """
@@ -68,8 +68,8 @@ class Runner:
         seeder: Seeder,
         words: memoryview,
         *,
-        fork: Fork,
-        turns: Turns,
+        fork: ForkGuard,
+        turns: EpochHooks,
         passes: tuple[type[BaseException], ...] = (),
         worker: int | None = None,
     ) -> None:
@@ -79,20 +79,24 @@ class Runner:
 
         self._reader = reader = Reader(program, seeder, words)
         self._writer = writer = Writer(program, slots, inboxes, reader, seeder, words, fork, passes)
-        store = Store(slots[-1])
-        self._numbered = Numbered(program, reader, writer, seeder, store)
-        self._steps = Steps(program, reader, writer, seeder, words, passes, store)
-        self._maker = Maker(program, reader, writer, seeder, store, passes)
-        self._opener = Opener(program, reader, writer, self._steps, words, passes)
-        self._describer = Describer(program, reader, writer, seeder, words, self._maker, store)
+        store = ExampleStore(slots[-1])
+        self._numbered = IndexTasks(program, reader, writer, seeder, store)
+        self._steps = ShardTasks(program, reader, writer, seeder, words, passes, store)
+        self._maker = FirstExamples(program, reader, writer, seeder, store, passes)
+        self._opener = FirstShards(program, reader, writer, self._steps, words, passes)
+        self._describer = SpecInference(program, reader, writer, seeder, words, self._maker, store)
         self._epoch: int | None = None
         self._turns, self._used = turns, program
         self._turned: int | None = None  # the epoch whose program is used
 
-    def answer(self, question: Question) -> Made | Opened | Described | Finished | Failure:
+    def answer(
+        self, question: Request
+    ) -> ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply:
         """Do a task and tell how it went."""
         started = time.perf_counter()
-        self._reader.begin_task(question.without if isinstance(question, Step | Make | Open) else ())
+        self._reader.begin_task(
+            question.without if isinstance(question, ShardTaskRequest | MakeExamplesRequest | OpenShardRequest) else ()
+        )
         self._writer.digests.clear()
         self._words[TASK], self._words[SHARD] = question.task, NOTHING
         self._words[PHASE] = Phase.READING  # last: what stands above is of this task now
@@ -101,21 +105,21 @@ class Runner:
             if _is_trial(question):
                 time.sleep(0.2 * os.urandom(1)[0] / 256)  # who kills workers at regular times must not hit each
             match question:
-                case Make():
+                case MakeExamplesRequest():
                     sizes = self._maker.do(question)
-                    return Made(question.task, sizes, self._seeder.draws)
-                case Open():
-                    return Opened(question.task, *self._opener.do(question))
-                case Describe():
+                    return ExamplesMadeReply(question.task, sizes, self._seeder.draws)
+                case OpenShardRequest():
+                    return ShardOpenedReply(question.task, *self._opener.do(question))
+                case DescribeRequest():
                     return self._describe(question)
-                case Work():
+                case IndexTaskRequest():
                     dims = self._numbered.do(question)
                     seconds = 0.0 if len(question.made) else time.perf_counter() - started  # it tells no speed
-                    return Finished(question.task, seconds, dims, **self._writer.compared())
-                case Join():
+                    return TaskDoneReply(question.task, seconds, dims, **self._writer.compared())
+                case JoinTaskRequest():
                     dims = self._writer.join(question)
-                    return Finished(question.task, time.perf_counter() - started, dims)
-                case Step():
+                    return TaskDoneReply(question.task, time.perf_counter() - started, dims)
+                case ShardTaskRequest():
                     return self._steps.do(question, started)
         except BaseException as error:
             return self._failure(question.task, error)
@@ -131,7 +135,7 @@ class Runner:
         """What the user's code is at."""
         return Current(self._epoch or 0, self._reader.example, self._reader.shard, self._worker, self._seeder.seed)
 
-    def learn(self, known: FormKnown) -> None:
+    def learn(self, known: FormRequest) -> None:
         """Take on the form that all workers write by."""
         form = pickle.loads(known.pickled)
         self._writer.output.learn(form)
@@ -139,7 +143,7 @@ class Runner:
         if known.draws:
             self._seeder.seed_all()
 
-    def leave(self, leave: Leave) -> None:
+    def leave(self, leave: LeaveEpochRequest) -> None:
         """Close the shards of an epoch."""
         self._steps.leave(leave.epoch)
         self._turned = None
@@ -147,16 +151,16 @@ class Runner:
 
     def leave_all(self) -> None:
         """Close the shards of all epochs."""
-        self._steps.lanes.leave_all()
+        self._steps.shard_readers.leave_all()
 
-    def renew(self, renew: Renew) -> None:
+    def renew(self, renew: UpdateRequest) -> None:
         """The source has other attributes from this epoch on."""
         self._turned = None
         self._turns.renew(renew)
 
-    def _reach(self, question: Question) -> None:
+    def _reach(self, question: Request) -> None:
         reach(Failpoint.CLAIM)
-        if not isinstance(question, Join) and question.epoch != self._epoch:
+        if not isinstance(question, JoinTaskRequest) and question.epoch != self._epoch:
             if self._epoch is not None:
                 reach(Failpoint.TURN)
             self._epoch = question.epoch
@@ -173,19 +177,19 @@ class Runner:
             self._seeder.hold(held)
             self._used = program
 
-    def _describe(self, task: Describe) -> Described:
+    def _describe(self, task: DescribeRequest) -> DescribedReply:
         import cloudpickle
 
-        if not isinstance(self._program.source, ShardedSource):
+        if not isinstance(self._program.source, GeneratorSource):
             self._reader.without = frozenset(number for _, number in task.without)
         try:
             form, collated = self._describer.form(task)
         finally:
             self._seeder.settle()
         pickled = b"" if form is None else cloudpickle.dumps(form, protocol=5)
-        return Described(task.task, pickled, collated, self._seeder.draws)
+        return DescribedReply(task.task, pickled, collated, self._seeder.draws)
 
-    def _failure(self, task: int, error: BaseException) -> Failure:
+    def _failure(self, task: int, error: BaseException) -> FailureReply:
         self._fork.leave()
         if isinstance(error, self._passes):
             raise error
@@ -194,19 +198,19 @@ class Runner:
         if isinstance(error, MisfitAt):
             error = error.reason
         if isinstance(error, Misfit):
-            return Failure(task, "spec", bounded(str(error)), example=example, shard=shard)
+            return FailureReply(task, "spec", bounded(str(error)), example=example, shard=shard)
         if isinstance(error, SourceChanged):
-            return Failure(task, "source", str(error))
-        if isinstance(error, Unsuited):
-            return Failure(task, "option", bounded(str(error)))
-        if isinstance(error, Uneven):
-            return Failure(task, "uneven", "", example=example)
+            return FailureReply(task, "source", str(error))
+        if isinstance(error, UnsuitedExample):
+            return FailureReply(task, "option", bounded(str(error)))
+        if isinstance(error, UnevenRows):
+            return FailureReply(task, "uneven", "", example=example)
         joining = self._words[PHASE] == Phase.JOINING and example is None
         return failure(task, "collate" if joining else "user", error, example, shard)
 
 
-def _is_trial(question: Question) -> bool:
+def _is_trial(question: Request) -> bool:
     """Whether an example is tried: does it kill workers?"""
-    if isinstance(question, Work):
+    if isinstance(question, IndexTaskRequest):
         return question.trial and question.count == 1
-    return isinstance(question, Step) and question.until is not None
+    return isinstance(question, ShardTaskRequest) and question.until is not None

@@ -16,7 +16,7 @@ from typing import Any
 
 
 @dataclass
-class Epoch:
+class RaceEpoch:
     """What one epoch took.
 
     Attributes:
@@ -66,11 +66,11 @@ class Result:
 
     name: str
     how: str
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[RaceEpoch, ...]
     accuracy: float
 
     @property
-    def steady(self) -> tuple[Epoch, ...]:
+    def steady(self) -> tuple[RaceEpoch, ...]:
         """The epochs that count: not the first, in which Keras compiles and workers start."""
         return self.epochs[1:] or self.epochs
 
@@ -99,7 +99,7 @@ class Stopwatch:
     """
 
     def __init__(self, tell: Callable[[Now], None]) -> None:
-        self.epochs: list[Epoch] = []
+        self.epochs: list[RaceEpoch] = []
         self._tell = tell
         self._begun = 0.0
 
@@ -135,7 +135,7 @@ class Stopwatch:
         return pull_and_step
 
     def _begin(self, epoch: int, logs: Any = None) -> None:
-        self.epochs.append(Epoch())
+        self.epochs.append(RaceEpoch())
         self._begun = perf_counter()
 
     def _stepped(self, batch: int, logs: Any = None) -> None:

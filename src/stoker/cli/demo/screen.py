@@ -40,7 +40,7 @@ class Screen:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def lane(self, name: str) -> Callable[[Now], None]:
+    def shard_reader(self, name: str) -> Callable[[Now], None]:
         """Gives a contender its bar; to be called with how far it is."""
         task = self._progress.add_task(name, total=self._epochs * self._steps, text="")
 

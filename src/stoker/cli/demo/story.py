@@ -64,7 +64,7 @@ def compete(console: Console, split: Split, epochs: int, workers: int) -> list[R
     crew = f"{workers} worker{'s' if workers > 1 else ''}"
     with many_processes(split.train, SEED, workers) as loader, Screen(console, epochs, steps) as screen:
         contenders = [
-            Contender(name, how, build(SEED, epochs * steps), dataset, screen.lane(name))
+            Contender(name, how, build(SEED, epochs * steps), dataset, screen.shard_reader(name))
             for name, how, dataset in (
                 ("from_generator", "one process", one_process(split.train, SEED)),
                 ("stoker.Loader", crew, loader.to_tf()),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stoker.structure.casting import Unfit, cast, is_castable, is_within
+from stoker.structure.casting import CannotCast, cast, is_castable, is_within
 from stoker.structure.collation import Pad
 from stoker.structure.spec import Kind, Leaf, Misfit, dtype_repair, empty_as, leaf_of, untold_by
 from stoker.structure.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, builtin, canonical
@@ -48,7 +48,7 @@ def _read(leaf: Leaf, value: Any, position: int) -> Any:
     except Misfit as misfit:
         told = str(misfit).removeprefix("it ")
         raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} E{leaf.expected[1:]}.")) from None
-    except Unfit as unfit:
+    except CannotCast as unfit:
         raise _unfit(leaf, value, unfit.value, position) from None
     are_loose = type(value) is list or (type(value) is np.ndarray and value.dtype == STRING)
     if are_loose or (leaf.lenient and type(value) in PYTHON_NUMBERS):
@@ -64,7 +64,7 @@ def _read(leaf: Leaf, value: Any, position: int) -> Any:
 
 
 def _cast(leaf: Leaf, value: Any) -> Array | None:
-    """An array or a number of NumPy's in the dtype that the user tells, as quickly as can be; raises `Unfit`."""
+    """An array or a number of NumPy's in the dtype that the user tells, as quickly as can be; raises `CannotCast`."""
     is_array = type(value) is np.ndarray and value.size > 0 and value.dtype != STRING  # strings are encoded
     if is_array or isinstance(value, np.number | np.bool_):
         array = np.asarray(value)
@@ -84,7 +84,7 @@ def _wide(value: Any) -> Any:
 
 
 def _converted(leaf: Leaf, form: Any) -> Any:
-    """`form` with the numbers of the dtype that the user tells; raises `Unfit`."""
+    """`form` with the numbers of the dtype that the user tells; raises `CannotCast`."""
     values = _values(form)
     if values.dtype == leaf.dtype or (values.size and not is_castable(values.dtype, leaf.dtype)):
         return form

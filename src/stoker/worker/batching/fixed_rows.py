@@ -20,7 +20,7 @@ from stoker.worker.batching.fitting import MisfitAt, fitting
 _VIEWS = 1024
 
 
-class Rows:
+class FixedRows:
     """Writes examples into rows of one batch.
 
     Args:

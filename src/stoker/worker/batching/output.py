@@ -16,7 +16,7 @@ from stoker.structure.tensorproto import tensor_bytes
 from stoker.structure.values import STRING
 from stoker.worker.batching.assemble import Assembler, Block, string_blocks
 from stoker.worker.batching.fitting import at
-from stoker.worker.batching.fixed_rows import Rows
+from stoker.worker.batching.fixed_rows import FixedRows
 
 
 class Output:
@@ -38,7 +38,7 @@ class Output:
     ) -> None:
         self._slots, self._batch_size = slots, batch_size
         self._function, self._limit = function, memory_limit
-        self._rows: dict[tuple[int, int], Rows] = {}
+        self._rows: dict[tuple[int, int], FixedRows] = {}
 
     def learn(self, form: Form) -> None:
         """Take on what batches look like."""
@@ -47,12 +47,12 @@ class Output:
         if form.in_place:
             self._layout = Layout.of(form.spec.leaves, self._batch_size)
 
-    def rows(self, slot: int, rows: int) -> Rows:
+    def rows(self, slot: int, rows: int) -> FixedRows:
         """The rows of a batch whose examples have fixed places."""
         found = self._rows.get((slot, rows))
         if found is None:
             columns = self._layout.view(self._slots[slot].writable(self._layout.nbytes), rows)
-            found = self._rows[slot, rows] = Rows(self.form.spec, columns)
+            found = self._rows[slot, rows] = FixedRows(self.form.spec, columns)
         return found
 
     def columns(self, slot: int, rows: int) -> list[Any]:
@@ -75,7 +75,7 @@ class Output:
             block.fill(view)
         return tuple(size for block in blocks for size in block.shape)
 
-    def parcel(self, slot: int, examples: list[Any]) -> None:
+    def packed(self, slot: int, examples: list[Any]) -> None:
         """Write single examples, each behind its shard and number: where each ends, and then their segments."""
         segments = [pack(example) for example in examples]
         ends = np.cumsum([len(segment) for segment in segments], dtype=np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from stoker.memory.packed import unpack
 from stoker.memory.progress_page import PHASE, Phase
 from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.messages import Indices, Join, Step, Work
+from stoker.protocol.messages import IndexTaskRequest, Indices, JoinTaskRequest, ShardTaskRequest
 from stoker.protocol.program import Program, takes_rng
 from stoker.sources.markers import SKIP, Many
 from stoker.worker.batching.fitting import MisfitAt
@@ -22,11 +22,11 @@ from stoker.worker.user_code.reading import Reader
 from stoker.worker.user_code.seeding import Seeder
 
 
-class Uneven(Exception):
+class UnevenRows(Exception):
     """The transform returned SKIP or Many where one example was counted on."""
 
 
-class Fork:
+class ForkGuard:
     """Tells whether this process is a copy that user code forked: it must not write any more."""
 
     happened = False
@@ -66,7 +66,7 @@ class Writer:
         reader: Reader,
         seeder: Seeder,
         words: memoryview,
-        fork: Fork,
+        fork: ForkGuard,
         passes: tuple[type[BaseException], ...],
     ) -> None:
         self._reader, self._seeder, self._words = reader, seeder, words
@@ -109,9 +109,9 @@ class Writer:
         """What an answer tells of the digests."""
         return {"digests": self.digests.told(), "together": self.digests.together} if self.digests else {}
 
-    def numbers(self, task: Work | Step) -> Indices:
+    def numbers(self, task: IndexTaskRequest | ShardTaskRequest) -> Indices:
         """The numbers of the examples of a task."""
-        if isinstance(task, Work) and task.from_inbox:
+        if isinstance(task, IndexTaskRequest) and task.from_inbox:
             return np.arange(task.indices[0], task.indices[0] + task.count)
         if len(task.indices) == task.count:
             return task.indices
@@ -122,15 +122,15 @@ class Writer:
         return unpack(self._inboxes[slot].read(), count, skip=skip)
 
     def even(self, made: Iterable[Any]) -> list[Any]:
-        """The examples, each in its place; raises `Uneven`."""
+        """The examples, each in its place; raises `UnevenRows`."""
         some = list(made)
         if self._has_marks and any(map(self._is_mark, some)):
-            raise Uneven
+            raise UnevenRows
         self.fork.leave()
         return some
 
     def into(self, slot: int, rows: int, first: int = 0) -> Callable[[Any], None]:
-        """What writes one example after the other into a batch of so many rows; raises `Uneven` and `MisfitAt`."""
+        """What writes one example after the other into a batch of so many rows; raises `UnevenRows` and `MisfitAt`."""
         write, fork, has_marks, row = self.output.rows(slot, rows).write, self.fork, self._has_marks, first
         may_fail = is_armed()
 
@@ -139,7 +139,7 @@ class Writer:
             if fork.happened:
                 fork.leave()  # this copy of the worker came back from the user's code
             if has_marks and self._is_mark(example):
-                raise Uneven
+                raise UnevenRows
             write(row, example)
             row += 1
             if may_fail:
@@ -151,7 +151,9 @@ class Writer:
         """Whether it stands for none or several examples."""
         return self._has_marks and (output is SKIP or type(output) is Many)
 
-    def whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[int] | Indices) -> tuple[int, ...]:
+    def whole(
+        self, task: IndexTaskRequest | ShardTaskRequest, examples: list[Any], numbers: Sequence[int] | Indices
+    ) -> tuple[int, ...]:
         """A batch whose examples have these numbers; returns the shapes of its parts."""
         self._reader.example = None
         self._words[PHASE] = Phase.JOINING
@@ -169,7 +171,7 @@ class Writer:
                 self._reader.example = None  # it is none of them alone
             raise
 
-    def join(self, task: Join) -> tuple[int, ...]:
+    def join(self, task: JoinTaskRequest) -> tuple[int, ...]:
         """The batch of the examples in a slot's inbox, which come each behind its shard and number."""
         self._seeder.seed_all()
         self._words[PHASE] = Phase.JOINING

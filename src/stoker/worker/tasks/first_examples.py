@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from stoker.memory.example_store import Store
+from stoker.memory.example_store import ExampleStore
 from stoker.memory.packed import pack, unpack
 from stoker.protocol.failures import is_exhausted
-from stoker.protocol.messages import Indices, Make
+from stoker.protocol.messages import Indices, MakeExamplesRequest
 from stoker.protocol.program import Program
 from stoker.sources.markers import Many
 from stoker.structure.spec import plain
@@ -25,8 +25,8 @@ from stoker.worker.user_code.reading import Reader
 from stoker.worker.user_code.seeding import Seeder
 
 
-class Maker:
-    """Carries out `Make`.
+class FirstExamples:
+    """Carries out `MakeExamplesRequest`.
 
     Args:
         program: the user's code.
@@ -43,14 +43,14 @@ class Maker:
         reader: Reader,
         writer: Writer,
         seeder: Seeder,
-        store: Store,
+        store: ExampleStore,
         passes: tuple[type[BaseException], ...],
     ) -> None:
         self._has_items, self._reader, self._writer = program.source is None, reader, writer
         self._seeder, self._store, self._passes = seeder, store, passes
         self._is_taken_apart = program.collation.function is None and not program.weighs
 
-    def do(self, task: Make) -> tuple[int, ...]:
+    def do(self, task: MakeExamplesRequest) -> tuple[int, ...]:
         """Make them; returns the bytes that each takes: see `Made`."""
         self._seeder.seed_for_now()
         seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
@@ -104,7 +104,7 @@ class Maker:
 
 
 def partly(
-    store: Store,
+    store: ExampleStore,
     made: Indices,
     count: int,
     read: Callable[[list[int]], Iterator[Any]],

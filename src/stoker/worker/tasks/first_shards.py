@@ -6,19 +6,19 @@ from typing import Any
 
 from stoker.memory.progress_page import PHASE, Phase
 from stoker.protocol.failures import is_exhausted
-from stoker.protocol.messages import Open
+from stoker.protocol.messages import OpenShardRequest
 from stoker.protocol.program import Program
 from stoker.structure.collation import Collation, is_stacked_in_place
 from stoker.structure.spec import Spec
 from stoker.worker.batching.writer import Writer
-from stoker.worker.tasks.shard_readers import Lane
-from stoker.worker.tasks.shard_tasks import Ahead, Steps
+from stoker.worker.tasks.shard_readers import ShardReader
+from stoker.worker.tasks.shard_tasks import RowsAhead, ShardTasks
 from stoker.worker.tasks.spec_inference import loose
 from stoker.worker.user_code.reading import Reader
 
 
-class Opener:
-    """Carries out `Open`.
+class FirstShards:
+    """Carries out `OpenShardRequest`.
 
     Args:
         program: the user's code.
@@ -34,16 +34,16 @@ class Opener:
         program: Program,
         reader: Reader,
         writer: Writer,
-        steps: Steps,
+        steps: ShardTasks,
         words: memoryview,
         passes: tuple[type[BaseException], ...],
     ) -> None:
         self._program, self._reader, self._writer, self._steps = program, reader, writer, steps
         self._words, self._passes = words, passes
 
-    def do(self, task: Open) -> tuple[bool, bytes]:
+    def do(self, task: OpenShardRequest) -> tuple[bool, bytes]:
         """Open it; returns what `Opened` tells."""
-        made, is_open = list[Ahead](), False
+        made, is_open = list[RowsAhead](), False
         try:
             made, is_open = self._taken(task, self._steps.open_early(task))
         except BaseException as error:
@@ -56,24 +56,30 @@ class Opener:
             self._steps.close(task.epoch, task.shard)
         return is_open and not task.without, _told(specs)
 
-    def _taken(self, task: Open, lane: Lane) -> tuple[list[Ahead], bool]:
+    def _taken(self, task: OpenShardRequest, shard_reader: ShardReader) -> tuple[list[RowsAhead], bool]:
         """The rows of its first steps; whether none of them raised."""
-        made: list[Ahead] = []
-        lane.begin_step(frozenset(task.without))
-        while len(made) < task.steps and not lane.ended:
-            before, examples, skipped = lane.left, list[Any](), len(self._reader.skipped)
+        made: list[RowsAhead] = []
+        shard_reader.begin_step(frozenset(task.without))
+        while len(made) < task.steps and not shard_reader.ended:
+            before, examples, skipped = shard_reader.left, list[Any](), len(self._reader.skipped)
             try:
-                lane.take(self._program.batch_size, self._program.batch_size, examples.append)
+                shard_reader.take(self._program.batch_size, self._program.batch_size, examples.append)
             except BaseException as error:
                 self._pass_by(error)
-                made.append(Ahead(examples, list(lane.came), before, before, False, []))
+                made.append(RowsAhead(examples, list(shard_reader.came), before, before, False, []))
                 return made, False
             self._writer.fork.leave()
-            its = list(lane.came), before, lane.progress(), lane.ended, self._reader.skipped[skipped:]
-            made.append(Ahead(examples, *its))
+            its = (
+                list(shard_reader.came),
+                before,
+                shard_reader.progress(),
+                shard_reader.ended,
+                self._reader.skipped[skipped:],
+            )
+            made.append(RowsAhead(examples, *its))
         return made, True
 
-    def _specs(self, task: Open, made: list[Ahead]) -> list[tuple[Spec, int]]:
+    def _specs(self, task: OpenShardRequest, made: list[RowsAhead]) -> list[tuple[Spec, int]]:
         """What they look like, each with the number of examples that tell so; as far as nothing is wrong with them."""
         specs = list[tuple[Spec, int]]()
         try:
@@ -90,7 +96,7 @@ class Opener:
             raise error
         self._reader.exhausted = self._reader.exhausted or is_exhausted(error)
 
-    def _described(self, task: Open, ahead: Ahead) -> list[tuple[Spec, int]]:
+    def _described(self, task: OpenShardRequest, ahead: RowsAhead) -> list[tuple[Spec, int]]:
         """What the rows of a step look like, if they tell it."""
         collation = self._program.collation
         if collation.function is None:
@@ -105,7 +111,7 @@ class Opener:
         ahead.collated.append(batch)
         return [(loose(Spec.of(batch), scalars=True), 1)]
 
-    def _spec(self, collation: Collation, ahead: Ahead) -> tuple[Spec, int]:
+    def _spec(self, collation: Collation, ahead: RowsAhead) -> tuple[Spec, int]:
         """Of examples; those that have a fixed place in a batch are told by the first one."""
         self._reader.example = ahead.numbers[0]
         if collation.default == "asis":

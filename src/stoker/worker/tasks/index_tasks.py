@@ -6,21 +6,21 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stoker.memory.example_store import Store
-from stoker.protocol.messages import COLLATED, Work
+from stoker.memory.example_store import ExampleStore
+from stoker.protocol.messages import COLLATED, IndexTaskRequest
 from stoker.protocol.program import Program
 from stoker.sources.arrays import ArraySource
 from stoker.sources.map_style import changed_length
 from stoker.sources.markers import SKIP, Many
-from stoker.structure.casting import Unfit
+from stoker.structure.casting import CannotCast
 from stoker.worker.batching.writer import Writer
 from stoker.worker.tasks.first_examples import partly
 from stoker.worker.user_code.reading import Reader, SourceChanged, weighed
 from stoker.worker.user_code.seeding import Seeder
 
 
-class Numbered:
-    """Carries out `Work`.
+class IndexTasks:
+    """Carries out `IndexTaskRequest`.
 
     Args:
         program: the user's code.
@@ -30,7 +30,7 @@ class Numbered:
         store: where examples lie that were made before.
     """
 
-    def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder, store: Store) -> None:
+    def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder, store: ExampleStore) -> None:
         self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
         self._store = store
         self._epoch = -1
@@ -39,7 +39,7 @@ class Numbered:
         """From now on read this copy of the program."""
         self._program = program
 
-    def do(self, task: Work) -> tuple[int, ...]:
+    def do(self, task: IndexTaskRequest) -> tuple[int, ...]:
         """Make its rows; returns the shapes of the parts of the batch, where these are not as planned."""
         if task.epoch != self._epoch:
             self._check_length()
@@ -47,24 +47,24 @@ class Numbered:
         if self._is_copied(task):
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
-            with contextlib.suppress(Unfit):  # told below, with its example
+            with contextlib.suppress(CannotCast):  # told below, with its example
                 self._program.source.take(task.indices, [column[rows] for column in columns])
                 return ()
         self._seeder.begin_task()
         dims = self._made(task)
         return self._made(task) if self._seeder.must_redo() else dims
 
-    def _is_copied(self, task: Work) -> bool:
+    def _is_copied(self, task: IndexTaskRequest) -> bool:
         """Whether its rows are copied from arrays, and no code of the user's runs."""
         is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
         if not is_plain or not self._is_in_place(task) or task.trial or task.filled is not None:
             return False
         return bool(self._program.source.is_like(self._writer.output.form.spec))
 
-    def _is_in_place(self, task: Work) -> bool:
+    def _is_in_place(self, task: IndexTaskRequest) -> bool:
         return self._writer.output.form.in_place and not task.serialized
 
-    def _made(self, task: Work) -> tuple[int, ...]:
+    def _made(self, task: IndexTaskRequest) -> tuple[int, ...]:
         """Make and write them, or only make them."""
         self._writer.digests.clear()
         self._reader.keeps = not self._is_in_place(task)
@@ -86,7 +86,7 @@ class Numbered:
             return ()
         return self._writer.whole(task, examples, numbers)
 
-    def _examples(self, task: Work) -> Iterator[Any]:
+    def _examples(self, task: IndexTaskRequest) -> Iterator[Any]:
         """What the transform returns for each."""
         numbers = self._writer.numbers(task)
         seeds = self._seeder.seeds(task.epoch, numbers)
@@ -100,7 +100,7 @@ class Numbered:
             made = weighed(made, task.filled.counts(task.first, task.first + task.count).tolist())
         return self._digested(made) if task.digest else made
 
-    def _partly(self, task: Work, numbers: list[int], seeds: list[int]) -> Iterator[Any]:
+    def _partly(self, task: IndexTaskRequest, numbers: list[int], seeds: list[int]) -> Iterator[Any]:
         """The same where some were made before."""
 
         def read(rows: list[int]) -> Iterator[Any]:
@@ -117,7 +117,7 @@ class Numbered:
                 self._writer.digests.add(self._reader.example or 0, example)
             yield example
 
-    def _write(self, task: Work, made: Iterable[Any]) -> None:
+    def _write(self, task: IndexTaskRequest, made: Iterable[Any]) -> None:
         """Into the slot, each before the next is made."""
         put = self._writer.into(task.slot, task.rows, task.first)
         for example in made:

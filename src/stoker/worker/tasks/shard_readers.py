@@ -17,9 +17,9 @@ import optree
 from stoker.memory.progress_page import EXAMPLE, PHASE, Phase
 from stoker.plan.permutation import mix, mix_array
 from stoker.plan.shuffle_buffer import shuffled
-from stoker.protocol.messages import JSON, PICKLE, STATE_BYTES, Progress, size
+from stoker.protocol.messages import JSON, PICKLE, STATE_BYTES, ShardProgress, size
 from stoker.protocol.program import Program
-from stoker.sources.generator import ShardedSource
+from stoker.sources.generator import GeneratorSource
 from stoker.sources.markers import SKIP, Many
 from stoker.worker.tasks.digests import digest
 from stoker.worker.user_code.reading import Reader, SourceChanged, as_is
@@ -49,7 +49,7 @@ def _weight(output: Any) -> int:
     return sum(len(leaf) if isinstance(leaf, str | bytes) else getattr(leaf, "nbytes", 64) for leaf in leaves)
 
 
-class Lane:
+class ShardReader:
     """One open shard: a run of raw examples and what the transform makes of them.
 
     Args:
@@ -73,7 +73,7 @@ class Lane:
         self,
         raws: Generator[tuple[Any, int], None, None],
         transform: Callable[[Any, int], Any] | None,
-        progress: Progress,
+        progress: ShardProgress,
         *,
         own_state: Callable[[], str] | None = None,
         name: str,
@@ -135,7 +135,7 @@ class Lane:
         self._make_ahead()
         return len(self.came)
 
-    def progress(self) -> Progress:
+    def progress(self) -> ShardProgress:
         """How far it has come, after a step."""
         if self._transform is None and self._raw:
             self._digest = digest(self._last)
@@ -143,7 +143,7 @@ class Lane:
             state = self._own_state()
             if size(state) <= STATE_BYTES:  # else the shard is read again
                 self._state, self._state_raw = state, self._raw
-        self.left = Progress(self._raw, self._within, self._digest, self._state, self._state_raw)
+        self.left = ShardProgress(self._raw, self._within, self._digest, self._state, self._state_raw)
         return self.left
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class Lane:
         self._words[PHASE] = Phase.READING
         return pulled
 
-    def _skip_to(self, progress: Progress) -> None:
+    def _skip_to(self, progress: ShardProgress) -> None:
         for _ in range(progress.raw - (progress.within > 0) - self._raw):
             self._last, _ = self._pulled()
             if self._last is _END:
@@ -272,32 +272,32 @@ def _nothing() -> Generator[tuple[Any, int], None, None]:
     yield from ()
 
 
-class Lanes:
+class ShardReaders:
     """The open shards of this worker, by epoch and shard."""
 
     def __init__(self, program: Program, reader: Reader, seeder: Seeder, words: memoryview) -> None:
         self._program, self._reader, self._seeder, self._words = program, reader, seeder, words
-        self._open: dict[tuple[int, int], Lane] = {}
+        self._open: dict[tuple[int, int], ShardReader] = {}
         self._ended: deque[tuple[int, int]] = deque()
 
-    def get(self, epoch: int, shard: int) -> Lane:
+    def get(self, epoch: int, shard: int) -> ShardReader:
         """An open shard."""
         return self._open[epoch, shard]
 
-    def open(self, epoch: int, shard: int, make: Callable[[], Lane]) -> Lane:
+    def open(self, epoch: int, shard: int, make: Callable[[], ShardReader]) -> ShardReader:
         """Open a shard, as `make` does it; if it is open, that one is closed before."""
         self.close(epoch, shard)
-        lane = self._open[epoch, shard] = make()
-        return lane
+        shard_reader = self._open[epoch, shard] = make()
+        return shard_reader
 
     def shard(
-        self, epoch: int, shard: int, progress: Progress, without: frozenset[int] = frozenset(), *, keeps: bool
-    ) -> Lane:
+        self, epoch: int, shard: int, progress: ShardProgress, without: frozenset[int] = frozenset(), *, keeps: bool
+    ) -> ShardReader:
         """A shard of the user's generator function, from where `progress` says.
 
         `keeps`: its examples are still needed when the next one is made.
         """
-        source: ShardedSource = self._program.source
+        source: GeneratorSource = self._program.source
         seeds = self._seeds(epoch, shard)
         mixed = mix(self._program.seed, epoch, 3, shard)
         self._seeder.begin(mixed)
@@ -319,7 +319,7 @@ class Lanes:
         raws = self._pull(iterator, seeds, progress.state_raw, self._reader.keep if keeps_raw else as_is)
         if buffer:
             raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
-        return Lane(
+        return ShardReader(
             raws,
             transform,
             progress,
@@ -332,10 +332,10 @@ class Lanes:
             skip=self._reader.skip,
         )
 
-    def part(self, part: int, made: Iterator[Any], numbers: Sequence[int], progress: Progress) -> Lane:
+    def part(self, part: int, made: Iterator[Any], numbers: Sequence[int], progress: ShardProgress) -> ShardReader:
         """A part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
         raws = ((output, 0) for output in made)
-        return Lane(
+        return ShardReader(
             raws,
             lambda output, seed: output,
             progress,
@@ -349,9 +349,9 @@ class Lanes:
 
     def close(self, epoch: int, shard: int) -> None:
         """Close a shard, if it is open."""
-        lane = self._open.pop((epoch, shard), None)
-        if lane is not None:
-            lane.close()
+        shard_reader = self._open.pop((epoch, shard), None)
+        if shard_reader is not None:
+            shard_reader.close()
 
     def finish(self, epoch: int, shard: int) -> None:
         """Let go of a shard that has ended; steps that were asked for ahead still find it, without rows."""

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from stoker.memory.example_store import Store
-from stoker.protocol.messages import SHOWN, Finished, Open, Progress, Step
+from stoker.memory.example_store import ExampleStore
+from stoker.protocol.messages import SHOWN, OpenShardRequest, ShardProgress, ShardTaskRequest, TaskDoneReply
 from stoker.protocol.program import Program
-from stoker.sources.generator import ShardedSource
+from stoker.sources.generator import GeneratorSource
 from stoker.worker.batching.fitting import MisfitAt
 from stoker.worker.batching.writer import Writer
 from stoker.worker.tasks.first_examples import partly
-from stoker.worker.tasks.shard_readers import Lane, Lanes
+from stoker.worker.tasks.shard_readers import ShardReader, ShardReaders
 from stoker.worker.user_code.reading import Reader
 from stoker.worker.user_code.seeding import Seeder
 
 
 @dataclass(eq=False)
-class Ahead:
+class RowsAhead:
     """The rows of a step that were made before it was asked for.
 
     Attributes:
@@ -38,15 +38,15 @@ class Ahead:
 
     examples: list[Any]
     numbers: list[int]
-    before: Progress
-    after: Progress
+    before: ShardProgress
+    after: ShardProgress
     ended: bool
     skipped: list[tuple[int, str]]
     collated: list[Any] = field(default_factory=list)
 
 
-class Steps:
-    """Carries out `Step`.
+class ShardTasks:
+    """Carries out `ShardTaskRequest`.
 
     Args:
         program: the user's code.
@@ -66,17 +66,17 @@ class Steps:
         seeder: Seeder,
         words: memoryview,
         passes: tuple[type[BaseException], ...],
-        store: Store,
+        store: ExampleStore,
     ) -> None:
         self._store = store
         self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
-        self._passes, self.lanes = passes, Lanes(program, reader, seeder, words)
-        self._interrupted: dict[tuple[int, int], Progress] = {}
-        self._is_sharded = isinstance(program.source, ShardedSource)
+        self._passes, self.shard_readers = passes, ShardReaders(program, reader, seeder, words)
+        self._interrupted: dict[tuple[int, int], ShardProgress] = {}
+        self._is_sharded = isinstance(program.source, GeneratorSource)
         self._digesting = False
-        self._ahead: dict[tuple[int, int], deque[Ahead]] = {}
+        self._ahead: dict[tuple[int, int], deque[RowsAhead]] = {}
 
-    def do(self, task: Step, started: float) -> Finished:
+    def do(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Make its rows; returns the answer."""
         if self._is_sharded:
             self._reader.shard = task.shard
@@ -90,33 +90,35 @@ class Steps:
         finally:
             self._writer.careful = False
 
-    def _in_line(self, task: Step, started: float) -> Finished:
+    def _in_line(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """The shard goes on with it."""
         key = task.epoch, task.shard
         interrupted = self._interrupted.pop(key, None)
         if task.opening is not None:
             self._ahead.pop(key, None)
-            lane = self._open(task, task.opening.progress)
+            shard_reader = self._open(task, task.opening.progress)
         elif key in self._ahead:
             return self._made_ahead(task, started)
         else:
-            lane = self._open(task, interrupted) if interrupted is not None else self.lanes.get(*key)
-        before = lane.left
+            shard_reader = self._open(task, interrupted) if interrupted is not None else self.shard_readers.get(*key)
+        before = shard_reader.left
         self.seed_batch(*key, before)
         try:
-            rows, dims, parcel = self._rows_of(task, lane)
+            rows, dims, packed = self._rows_of(task, shard_reader)
         except self._passes:  # it broke the user's generator off: the task is done again, from where this one began
             self._interrupted[key] = before
             raise
-        progress = lane.progress()
-        if lane.ended:
-            self.lanes.finish(*key)
+        progress = shard_reader.progress()
+        if shard_reader.ended:
+            self.shard_readers.finish(*key)
         skipped = self._reader.skipped
         seconds = time.perf_counter() - started
         its = tuple(skipped[:SHOWN]), len(skipped)
-        return Finished(task.task, seconds, dims, rows, lane.ended, parcel, progress, *its, **self._writer.compared())
+        return TaskDoneReply(
+            task.task, seconds, dims, rows, shard_reader.ended, packed, progress, *its, **self._writer.compared()
+        )
 
-    def _made_ahead(self, task: Step, started: float) -> Finished:
+    def _made_ahead(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Its rows were made before."""
         key = task.epoch, task.shard
         ahead = self._ahead[key][0]
@@ -125,23 +127,25 @@ class Steps:
         if task.digest:
             for number, example in zip(ahead.numbers, ahead.examples, strict=True):
                 self._writer.digests.add(number, example)
-        rows, dims, parcel = self._put(task, ahead.examples, ahead.numbers)
+        rows, dims, packed = self._put(task, ahead.examples, ahead.numbers)
         self._ahead[key].popleft()
         if not self._ahead[key]:
             del self._ahead[key]
         if ahead.ended:
-            self.lanes.finish(*key)
+            self.shard_readers.finish(*key)
         its = tuple(ahead.skipped[:SHOWN]), len(ahead.skipped)
         seconds = time.perf_counter() - started
         compared = self._writer.compared()
-        return Finished(task.task, seconds, dims, rows, ahead.ended, parcel, ahead.after, *its, **compared)
+        return TaskDoneReply(task.task, seconds, dims, rows, ahead.ended, packed, ahead.after, *its, **compared)
 
-    def _put(self, task: Step, examples: list[Any], numbers: list[int]) -> tuple[int, tuple[int, ...], bool]:
+    def _put(
+        self, task: ShardTaskRequest, examples: list[Any], numbers: list[int]
+    ) -> tuple[int, tuple[int, ...], bool]:
         """Write the examples of a step; returns how many, the shapes of their parts, and whether they are a parcel."""
         rows, shard = len(examples), self._reader.shard
         if rows < self._program.batch_size or task.parted:
             named = zip(numbers, examples, strict=True)
-            self._writer.output.parcel(task.slot, [(shard, *one) for one in named])
+            self._writer.output.packed(task.slot, [(shard, *one) for one in named])
             return rows, (), True
         if not self._is_in_place(task):
             if task.digest:
@@ -156,75 +160,75 @@ class Steps:
                 raise misfit.reason from None
         return rows, (), False
 
-    def seed_batch(self, epoch: int, shard: int, at: Progress) -> None:
+    def seed_batch(self, epoch: int, shard: int, at: ShardProgress) -> None:
         """Seed what is done to a batch as a whole, by where it begins in its shard."""
         self._writer.batch_seed = self._seeder.of_batch(epoch, at.raw, at.within, shard + 1)
 
     # ── before it is known what batches look like ────────────────────────────────────────────
-    def open_early(self, task: Open) -> Lane:
+    def open_early(self, task: OpenShardRequest) -> ShardReader:
         """Open a shard, whose first rows are kept."""
         self._reader.shard = task.shard
         self._seeder.seed_all()
         self._ahead.pop((task.epoch, task.shard), None)
         without = frozenset(task.without)
-        return self.lanes.open(
+        return self.shard_readers.open(
             task.epoch,
             task.shard,
-            lambda: self.lanes.shard(task.epoch, task.shard, task.progress, without, keeps=True),
+            lambda: self.shard_readers.shard(task.epoch, task.shard, task.progress, without, keeps=True),
         )
 
-    def keep(self, epoch: int, shard: int, made: list[Ahead]) -> None:
+    def keep(self, epoch: int, shard: int, made: list[RowsAhead]) -> None:
         """These are the rows of its first steps."""
         self._ahead[epoch, shard] = deque(made)
 
     def close(self, epoch: int, shard: int) -> None:
         """Nobody goes on with this shard here."""
         self._ahead.pop((epoch, shard), None)
-        self.lanes.close(epoch, shard)
+        self.shard_readers.close(epoch, shard)
 
     def leave(self, epoch: int) -> None:
         """Close all shards of an epoch."""
         self._ahead = {key: ahead for key, ahead in self._ahead.items() if key[0] != epoch}
-        self.lanes.leave(epoch)
+        self.shard_readers.leave(epoch)
 
     # ── beside the shard that is open ────────────────────────────────────────────────────────
-    def _apart(self, task: Step, started: float) -> Finished:
+    def _apart(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Make rows once more, to be compared, or to see whether that kills."""
         assert task.opening is not None
-        lane = self._lane(task, task.opening.progress)
+        shard_reader = self._shard_reader(task, task.opening.progress)
         try:
             if task.until is not None:
-                self._tempt(lane, task.until)
+                self._tempt(shard_reader, task.until)
             else:
-                self._repeat(lane, task.opening.progress, task)
+                self._repeat(shard_reader, task.opening.progress, task)
         finally:
-            lane.close()
+            shard_reader.close()
         seconds = time.perf_counter() - started
-        return Finished(task.task, seconds, ended=lane.ended, **self._writer.compared())
+        return TaskDoneReply(task.task, seconds, ended=shard_reader.ended, **self._writer.compared())
 
-    def _repeat(self, lane: Lane, since: Progress, task: Step) -> None:
+    def _repeat(self, shard_reader: ShardReader, since: ShardProgress, task: ShardTaskRequest) -> None:
         """Make the rows once more, to be compared."""
         wanted, examples = self._program.batch_size, list[Any]()
-        while len(examples) < wanted and not lane.ended:
-            self._take(lane, 1, wanted - len(examples), examples.append)
+        while len(examples) < wanted and not shard_reader.ended:
+            self._take(shard_reader, 1, wanted - len(examples), examples.append)
         if len(examples) == wanted and not task.parted:
             self.seed_batch(task.epoch, task.shard, since)
             self._writer.digest_batch(examples)
 
-    def _tempt(self, lane: Lane, until: int) -> None:
+    def _tempt(self, shard_reader: ShardReader, until: int) -> None:
         """Make the examples up to this one, and convert them: does that kill this worker?"""
-        while not lane.ended and (not self._is_sharded or lane.example <= until):
-            self._take(lane, 1, 1, lambda example: self._writer.convert([example], lane.came))
+        while not shard_reader.ended and (not self._is_sharded or shard_reader.example <= until):
+            self._take(shard_reader, 1, 1, lambda example: self._writer.convert([example], shard_reader.came))
 
     # ── what is read ─────────────────────────────────────────────────────────────────────────
-    def _open(self, task: Step, progress: Progress) -> Lane:
-        return self.lanes.open(task.epoch, task.shard, lambda: self._lane(task, progress))
+    def _open(self, task: ShardTaskRequest, progress: ShardProgress) -> ShardReader:
+        return self.shard_readers.open(task.epoch, task.shard, lambda: self._shard_reader(task, progress))
 
-    def _lane(self, task: Step, progress: Progress) -> Lane:
+    def _shard_reader(self, task: ShardTaskRequest, progress: ShardProgress) -> ShardReader:
         """What a step reads, from where `progress` says."""
         if self._is_sharded:
             keeps = not self._is_in_place(task)
-            return self.lanes.shard(task.epoch, task.shard, progress, frozenset(task.without), keeps=keeps)
+            return self.shard_readers.shard(task.epoch, task.shard, progress, frozenset(task.without), keeps=keeps)
         if task.opening is not None and task.opening.items:
             count, first = task.opening.items, task.opening.first
             items = list(self._writer.items(task.slot, count))
@@ -239,61 +243,61 @@ class Steps:
             return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
 
         made = partly(self._store, task.made, len(numbers), read, self._reader.earlier(numbers))
-        return self.lanes.part(task.shard, made, numbers, progress)
+        return self.shard_readers.part(task.shard, made, numbers, progress)
 
-    def _is_in_place(self, task: Step) -> bool:
+    def _is_in_place(self, task: ShardTaskRequest) -> bool:
         """Whether each example is written to its row as it comes."""
         return self._writer.output.form.in_place and not task.parted and not task.serialized
 
     # ── what is written ──────────────────────────────────────────────────────────────────────
-    def _rows_of(self, task: Step, lane: Lane) -> tuple[int, tuple[int, ...], bool]:
+    def _rows_of(self, task: ShardTaskRequest, shard_reader: ShardReader) -> tuple[int, tuple[int, ...], bool]:
         """Write a lane's next rows; returns how many, the shapes of their parts, and whether they are a parcel."""
-        lane.begin_step(frozenset(task.without))
+        shard_reader.begin_step(frozenset(task.without))
         wanted, output = self._program.batch_size, self._writer.output
         if self._is_in_place(task):
-            numbers = self._fill(task.slot, lane, wanted)
+            numbers = self._fill(task.slot, shard_reader, wanted)
             if len(numbers) == wanted:
                 return wanted, (), False
             examples = output.kept(task.slot, len(numbers))
         else:
-            examples, numbers = self._taken(lane, wanted)
+            examples, numbers = self._taken(shard_reader, wanted)
             if len(examples) == wanted and not task.parted:
                 if task.digest:
                     self._writer.digest_batch(examples)
                 return wanted, self._writer.whole(task, examples, numbers), False
         shard = self._reader.shard
-        output.parcel(task.slot, [(shard, *named) for named in zip(numbers, examples, strict=True)])
+        output.packed(task.slot, [(shard, *named) for named in zip(numbers, examples, strict=True)])
         return len(examples), (), True
 
-    def _fill(self, slot: int, lane: Lane, wanted: int) -> list[int]:
+    def _fill(self, slot: int, shard_reader: ShardReader, wanted: int) -> list[int]:
         """Write rows as they come, until the batch is full or the shard ends; returns the examples' numbers."""
-        self._take(lane, wanted, wanted, self._writer.into(slot, wanted))
-        return list(lane.came)
+        self._take(shard_reader, wanted, wanted, self._writer.into(slot, wanted))
+        return list(shard_reader.came)
 
-    def _taken(self, lane: Lane, wanted: int) -> tuple[list[Any], list[int]]:
+    def _taken(self, shard_reader: ShardReader, wanted: int) -> tuple[list[Any], list[int]]:
         """A lane's next examples, and their numbers."""
         examples: list[Any] = []
 
         def put(example: Any) -> None:
             if self._writer.careful:
-                self._writer.convert([example], lane.came[-1:])
+                self._writer.convert([example], shard_reader.came[-1:])
             examples.append(example)
 
-        self._take(lane, wanted, wanted, put)
+        self._take(shard_reader, wanted, wanted, put)
         self._writer.fork.leave()
-        return examples, list(lane.came)
+        return examples, list(shard_reader.came)
 
-    def _take(self, lane: Lane, count: int, last: int, put: Callable[[Any], None]) -> None:
+    def _take(self, shard_reader: ShardReader, count: int, last: int, put: Callable[[Any], None]) -> None:
         """Hand a lane's next `count` outputs to `put`; `last` is how many more the step wants in all."""
 
         def compared(example: Any) -> None:
-            self._writer.digests.add(lane.came[-1], example)
+            self._writer.digests.add(shard_reader.came[-1], example)
             put(example)
 
         try:
-            lane.take(count, last, compared if self._digesting else put)
+            shard_reader.take(count, last, compared if self._digesting else put)
         except BaseException as error:
-            self._reader.example = lane.example
+            self._reader.example = shard_reader.example
             if isinstance(error, MisfitAt):
                 raise error.reason from None
             raise

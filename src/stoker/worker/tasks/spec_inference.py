@@ -11,18 +11,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stoker.errors import OptionError
-from stoker.memory.example_store import BATCHES, Store
+from stoker.memory.example_store import BATCHES, ExampleStore
 from stoker.memory.progress_page import PHASE, SHARD, Phase
-from stoker.protocol.messages import Describe, Progress
+from stoker.protocol.messages import DescribeRequest, ShardProgress
 from stoker.protocol.program import Program
-from stoker.sources.generator import ShardedSource
+from stoker.sources.generator import GeneratorSource
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.collation import Form, Rule, is_stacked_in_place
 from stoker.structure.spec import Kind, Leaf, Misfit, Spec, plain
 from stoker.worker.batching.likeness import Kinds
 from stoker.worker.batching.writer import Writer
-from stoker.worker.tasks.first_examples import Maker
-from stoker.worker.tasks.shard_readers import Lanes
+from stoker.worker.tasks.first_examples import FirstExamples
+from stoker.worker.tasks.shard_readers import ShardReaders
 from stoker.worker.user_code.reading import Reader, SourceChanged, outputs, weighed
 from stoker.worker.user_code.seeding import Seeder
 
@@ -38,11 +38,11 @@ AGREE = 3
 Suited = TypeVar("Suited")
 
 
-class Unsuited(Exception):
+class UnsuitedExample(Exception):
     """An option does not suit the examples."""
 
 
-class Describer:
+class SpecInference:
     """Looks at the first examples of an epoch. Those of shards are made for this alone, where none is enough by itself.
 
     Args:
@@ -62,13 +62,13 @@ class Describer:
         writer: Writer,
         seeder: Seeder,
         words: memoryview,
-        maker: Maker,
-        store: Store,
+        maker: FirstExamples,
+        store: ExampleStore,
     ) -> None:
         self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
         self._words, self._maker, self._store = words, maker, store
 
-    def form(self, task: Describe) -> tuple[Form | None, tuple[int, ...]]:
+    def form(self, task: DescribeRequest) -> tuple[Form | None, tuple[int, ...]]:
         """The form of the batches, and what was kept of what the function returned; raises `Misfit`.
 
         The form is None where one example is not enough to tell it.
@@ -94,7 +94,7 @@ class Describer:
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             if task.one:
                 return None, ()
-            enough = LOOK if isinstance(self._program.source, ShardedSource) else sys.maxsize
+            enough = LOOK if isinstance(self._program.source, GeneratorSource) else sys.maxsize
             for number, example in enumerate(examples, 2):
                 spec = spec.widened(example)  # one by one: an error names the one that was read last
                 if number >= LOOK_FURTHER or (number >= enough and not leaves_open(spec, rules)):
@@ -103,7 +103,7 @@ class Describer:
                 return None, ()
         return _suited(Form.of, spec, rules), ()
 
-    def _commonest(self, task: Describe, examples: Iterator[Any]) -> Spec | None:
+    def _commonest(self, task: DescribeRequest, examples: Iterator[Any]) -> Spec | None:
         """What most of the first examples look like; raises `Misfit` if none of them can be batched.
 
         None where more of them must be looked at.
@@ -135,7 +135,7 @@ class Describer:
         first, self._reader.shard, self._reader.example = misfits[0]
         raise first
 
-    def _of_function(self, task: Describe) -> tuple[Form, tuple[int, ...]]:
+    def _of_function(self, task: DescribeRequest) -> tuple[Form, tuple[int, ...]]:
         """Of batches as the function gets them: it may take no others, and how many rows it makes only it knows."""
         self._seeder.seed_for_now()
         made = list(self._made(task))
@@ -162,14 +162,14 @@ class Describer:
         spec = merged(specs)
         return Form.of(spec, ["asis"] * len(spec.leaves)), tuple(kept)
 
-    def _made(self, task: Describe) -> Iterator[Any]:
+    def _made(self, task: DescribeRequest) -> Iterator[Any]:
         """What the user's code makes of the examples that are looked at."""
-        if isinstance(self._program.source, ShardedSource):
+        if isinstance(self._program.source, GeneratorSource):
             return self._of_shards(task)
         made = self._numbered(task)
         return weighed(made, repeat(True)) if self._program.weighs else made
 
-    def _numbered(self, task: Describe) -> Iterator[Any]:
+    def _numbered(self, task: DescribeRequest) -> Iterator[Any]:
         seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
         for number, place, size, seed in zip(task.numbers, task.places, task.sizes, seeds, strict=True):
             self._reader.example = number
@@ -178,27 +178,27 @@ class Describer:
             else:
                 yield from self._maker.read([number], [place], [seed])
 
-    def _of_shards(self, task: Describe) -> Iterator[Any]:
-        source: ShardedSource = self._program.source
+    def _of_shards(self, task: DescribeRequest) -> Iterator[Any]:
+        source: GeneratorSource = self._program.source
         self._seeder.seed_all()
-        lanes = Lanes(self._program, self._reader, self._seeder, self._words)
+        shard_readers = ShardReaders(self._program, self._reader, self._seeder, self._words)
         seen, most = 0, LOOK_BATCHES if self._program.collation.default == "asis" else LOOK_FURTHER
         if self._writer.has_function:
             most = LOOK_CALLS * self._program.batch_size
         for shard in range(source.count):
             self._words[SHARD] = shard
             without = frozenset(number for its, number in task.without if its == shard)
-            lane = lanes.shard(task.epoch, shard, Progress(), without, keeps=True)
+            shard_reader = shard_readers.shard(task.epoch, shard, ShardProgress(), without, keeps=True)
             some: list[Any] = []
-            while seen < most and lane.take(1, 1, some.append):
+            while seen < most and shard_reader.take(1, 1, some.append):
                 seen += 1
                 yield some.pop()
-            lane.close()
+            shard_reader.close()
 
     def _nothing(self) -> str:
         source = self._program.source
         what = "no example is left"
-        if isinstance(source, ShardedSource):
+        if isinstance(source, GeneratorSource):
             what = f"the generator yields nothing, in none of {source.count} shards"
         elif source is None:
             what = "the iterable gives no example"
@@ -208,11 +208,11 @@ class Describer:
 
 
 def _suited(make: Callable[..., Suited], *args: Any) -> Suited:
-    """What `make` returns; raises `Unsuited` for an option that does not suit the examples."""
+    """What `make` returns; raises `UnsuitedExample` for an option that does not suit the examples."""
     try:
         return make(*args)
     except OptionError as error:
-        raise Unsuited(str(error)) from None
+        raise UnsuitedExample(str(error)) from None
 
 
 def leaves_open(spec: Spec, rules: Sequence[Rule]) -> bool:

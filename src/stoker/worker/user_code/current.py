@@ -28,13 +28,13 @@ class Current:
     seed: int
 
 
-class _Teller(threading.local):
+class _CurrentRecorder(threading.local):
     """Who can tell: in a worker for all its threads, in the trainer for the thread that runs the user's code."""
 
     tell: Callable[[], Current] | None = None
 
 
-_in_thread = _Teller()
+_in_thread = _CurrentRecorder()
 _in_process: list[Callable[[], Current]] = []
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stoker.plan.permutation import mix
-from stoker.protocol.messages import Renew
+from stoker.protocol.messages import UpdateRequest
 from stoker.protocol.program import Program
 from stoker.worker.user_code.libraries import restore, seed_held, states_of
 from stoker.worker.user_code.reading import SourceChanged
@@ -30,7 +30,7 @@ _KERAS = "keras", "tf_keras", "tensorflow"
 
 
 @dataclass(frozen=True)
-class Update:
+class EpochUpdate:
     """What one call of `Loader.update` gave: it counts from epoch `since` on. `pickled` is a dict of attributes."""
 
     number: int
@@ -39,30 +39,30 @@ class Update:
 
 
 @dataclass(frozen=True)
-class _Set:
+class _SetAttributes:
     """An update's attributes are set."""
 
     number: int
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _EpochTurn:
     """What the source does when an epoch begins."""
 
     epoch: int
 
 
 @dataclass
-class Copy:
+class SourceCopy:
     """A copy of the program, what was done to it, and the epochs that are read from it."""
 
     program: Program
     held: list[Held]
-    done: list[_Set | _Turn] = field(default_factory=list)
+    done: list[_SetAttributes | _EpochTurn] = field(default_factory=list)
     readers: set[int] = field(default_factory=set)
 
 
-class Turns:
+class EpochHooks:
     """The copies of the program that this process has.
 
     Args:
@@ -79,17 +79,17 @@ class Turns:
         held: list[Held],
         again: Callable[[], tuple[Program, list[Held]]] | None,
         seeder: Seeder,
-        only: list[Copy] | None = None,
+        only: list[SourceCopy] | None = None,
     ) -> None:
         self._again, self._seeder = again, seeder
-        self._copies = [Copy(program, held)]
+        self._copies = [SourceCopy(program, held)]
         if again is None and only is not None:
             only[:] = only or self._copies
             self._copies = list(only)
-        self._updates: dict[int, tuple[Update, ...]] = {}
+        self._updates: dict[int, tuple[EpochUpdate, ...]] = {}
         self._begins, self._ends = has_hook(program.source, "on_epoch_begin"), has_hook(program.source, "on_epoch_end")
 
-    def renew(self, message: Renew) -> None:
+    def renew(self, message: UpdateRequest) -> None:
         """These updates count for an epoch that is about to begin."""
         self._updates[message.epoch] = pickle.loads(message.pickled)
 
@@ -108,25 +108,25 @@ class Turns:
         last = max(self._copies, key=lambda copy: len(copy.done), default=None)  # none, where its hook raised
         self._copies = [copy for copy in self._copies if copy.readers or copy is last]
 
-    def _needed(self, epoch: int) -> list[_Set | _Turn]:
+    def _needed(self, epoch: int) -> list[_SetAttributes | _EpochTurn]:
         """What is done to a fresh copy."""
         updates = self._updates.get(epoch, ())
         if not self._begins and not self._ends:
-            return [_Set(update.number) for update in updates]
-        needed: list[_Set | _Turn] = []
+            return [_SetAttributes(update.number) for update in updates]
+        needed: list[_SetAttributes | _EpochTurn] = []
         for turn in range(epoch + 1):
-            needed += [_Set(update.number) for update in updates if min(update.since, epoch) == turn]
+            needed += [_SetAttributes(update.number) for update in updates if min(update.since, epoch) == turn]
             if turn or self._begins:
-                needed.append(_Turn(turn))
+                needed.append(_EpochTurn(turn))
         return needed
 
-    def _made(self, needed: list[_Set | _Turn], epoch: int) -> Copy:
+    def _made(self, needed: list[_SetAttributes | _EpochTurn], epoch: int) -> SourceCopy:
         free = [copy for copy in self._copies if not copy.readers and needed[: len(copy.done)] == copy.done]
         its = max(free, key=lambda copy: len(copy.done), default=None) or self._fresh(epoch)
         values = {update.number: update.pickled for update in self._updates.get(epoch, ())}
         try:
             for step in needed[len(its.done) :]:
-                if isinstance(step, _Set):
+                if isinstance(step, _SetAttributes):
                     self._set(its.program.source, pickle.loads(values[step.number]))
                 else:
                     self._turn(its, step.epoch)
@@ -137,13 +137,13 @@ class Turns:
             raise
         return its
 
-    def _fresh(self, epoch: int) -> Copy:
+    def _fresh(self, epoch: int) -> SourceCopy:
         if self._again is None:
             raise SourceChanged(
                 f"epoch {epoch} needs the source as it was before, and it cannot be copied: it can be read only "
                 "forwards, one iteration at a time. End the other iteration first, or let the source be pickled."
             )
-        copy = Copy(*self._again())
+        copy = SourceCopy(*self._again())
         self._copies.append(copy)
         return copy
 
@@ -151,14 +151,14 @@ class Turns:
         for name, value in values.items():
             setattr(source, name, value)
 
-    def _turn(self, its: Copy, epoch: int) -> None:
+    def _turn(self, its: SourceCopy, epoch: int) -> None:
         source = its.program.source
         if epoch and self._ends:
             self._call(source.on_epoch_end, its, mix(its.program.seed, epoch, 9))
         if self._begins:
             self._call(source.on_epoch_begin, its, mix(its.program.seed, epoch, 10))
 
-    def _call(self, hook: Callable[[], Any], its: Copy, seed: int) -> None:
+    def _call(self, hook: Callable[[], Any], its: SourceCopy, seed: int) -> None:
         """Call it, with random states of its own, also where examples are not seeded: all workers must agree."""
         import numpy.random
 

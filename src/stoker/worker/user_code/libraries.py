@@ -92,7 +92,7 @@ class Importing(ABC):
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    spec.loader = cast("Any", _Watched(spec.loader, self))
+                    spec.loader = cast("Any", _WatchedLoader(spec.loader, self))
                 return spec
         return None
 
@@ -113,7 +113,7 @@ class Importing(ABC):
         self.imported(module)
 
 
-class Watch(Importing):
+class ImportWatch(Importing):
     """Calls `found` with what sets a library's seed, when the library has been imported.
 
     Importing changes no random state: some modules draw from `random` when they are loaded, within whatever example
@@ -157,7 +157,7 @@ class Watch(Importing):
                 numpys.set_state(states[1])
 
 
-class _Watched:
+class _WatchedLoader:
     """The loader of a module that is watched."""
 
     def __init__(self, loader: Any, watch: Importing) -> None:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from stoker.plan.permutation import mix, mix_array
 from stoker.worker.user_code.keras_seeds import MODULE as KERAS
 from stoker.worker.user_code.keras_seeds import KerasSeeds
-from stoker.worker.user_code.libraries import SetSeed, Watch, restore, seed_held, set_torch_seed, states_of
+from stoker.worker.user_code.libraries import ImportWatch, SetSeed, restore, seed_held, set_torch_seed, states_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -279,7 +279,7 @@ class KeptState:
             self._seeder.forget_libraries()
             self._ends = ends
             libraries = {"torch": self._torch, KERAS: self._keras}
-            ends.callback(Watch(self._seeder.found, libraries, thread=threading.get_ident()).end)
+            ends.callback(ImportWatch(self._seeder.found, libraries, thread=threading.get_ident()).end)
             self._ends = ends.pop_all()
 
     def __exit__(self, *exc: object) -> None:

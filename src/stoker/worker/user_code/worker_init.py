@@ -9,7 +9,7 @@ from typing import Any
 
 from stoker.plan.permutation import mix
 from stoker.worker.user_code.current import Current, telling
-from stoker.worker.user_code.libraries import SetSeed, Watch
+from stoker.worker.user_code.libraries import ImportWatch, SetSeed
 
 #: Tells its random numbers from those of examples.
 _WORD = 0x1217
@@ -40,7 +40,7 @@ def initialise(init: Callable[[], Any], seed: int | None, worker: int | None) ->
         def found(set_seed: SetSeed) -> None:
             set_seed(its)
 
-        watch = Watch(found)
+        watch = ImportWatch(found)
         try:
             init()
         finally:
