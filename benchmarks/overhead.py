@@ -24,8 +24,9 @@ from stoker.memory.layout import Layout, aligned_copy
 from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
 from stoker.plan.permutation import Permutation
-from stoker.protocol.messages import DescribedReply, DescribeRequest, FormRequest, IndexTaskRequest
 from stoker.protocol.program import Program
+from stoker.protocol.replies import DescribedReply
+from stoker.protocol.requests import DescribeRequest, FormRequest, IndexTaskRequest
 from stoker.structure.collation import Collation
 from stoker.worker.batching.writer import ForkGuard
 from stoker.worker.runner import Runner

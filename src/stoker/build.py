@@ -40,6 +40,7 @@ from stoker.runtime.free_memory import fair_share
 from stoker.scheduler.machine import SPARE
 from stoker.sources.arrays import ArraySource
 from stoker.sources.generator import GeneratorSource
+from stoker.sources.hooks import has_turns
 from stoker.sources.iterable import IterableSource
 from stoker.sources.keras_dataset import is_keras
 from stoker.sources.map_style import MapSource
@@ -49,7 +50,6 @@ from stoker.structure.collation import Collation, Form
 from stoker.structure.spec import DTYPES, Kind, Leaf, Spec, plain
 from stoker.structure.values import STRING
 from stoker.validation import flag, is_flag, real, whole
-from stoker.worker.user_code.epoch_hooks import has_turns
 
 log = logging.getLogger("stoker")
 
@@ -362,7 +362,7 @@ class Stations:
         return InMemoryProducer(epochs, source, Form.of(spec, collation.rules(spec)), rows, program.memory_limit)
 
     def _producer(self, program: Program, prefetch: int | None, form: Form | None) -> Coordinator:
-        from stoker.worker.user_code.reading import RUN
+        from stoker.protocol.requests import RUN
 
         most = max(AHEAD_MOST, self.workers + 2)
         ahead = prefetch or (min(most, max(2, self._plan.batches)) if self._plan is not None else most)
@@ -411,7 +411,7 @@ class Stations:
 
     def _look(self, program: Program, run: int) -> Look:
         """What must be looked at to find out what batches look like."""
-        from stoker.worker.tasks.spec_inference import LOOK_BATCHES, LOOK_CALLS
+        from stoker.protocol.requests import LOOK_BATCHES, LOOK_CALLS
 
         collation, calls = program.collation, program.collation.function is not None
         default, memory = collation.default, program.memory_limit // 4

@@ -9,22 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.scheduler.bisection import TIMES
+from stoker.scheduler.commands import Command, GiveUpCommand, KilledReason, RespawnCommand, SubmitCommand
+from stoker.scheduler.events import PullEvent, WorkerDiedEvent, WorkerReadyEvent
 from stoker.scheduler.fault_attribution import ROUNDS
 from stoker.scheduler.machine import RETRIES, STARTS, STARTS_PROVEN, Scheduler
-from stoker.scheduler.messages import (
-    Command,
-    GiveUpCommand,
-    IndexWork,
-    KilledReason,
-    PullEvent,
-    RespawnCommand,
-    SubmitCommand,
-    Task,
-    TrialWork,
-    WorkerDiedEvent,
-    WorkerReadyEvent,
-)
 from stoker.scheduler.streams import IndexStream
+from stoker.scheduler.work import IndexWork, Task, TrialWork
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 SIZE = 6

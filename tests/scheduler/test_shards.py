@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.scheduler.bisection import TIMES
+from stoker.scheduler.commands import KilledReason, WrongLengthReason
 from stoker.scheduler.machine import RETRIES
-from stoker.scheduler.messages import JoinWork, KilledReason, ShardWork, WrongLengthReason
 from stoker.scheduler.shard_streams import ShardStream
+from stoker.scheduler.work import JoinWork, ShardWork
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 

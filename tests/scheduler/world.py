@@ -9,36 +9,34 @@ from typing import Protocol
 
 from hypothesis import strategies as st
 
-from stoker.scheduler.machine import RETRIES, SPARE, STARTS, STARTS_PROVEN, Scheduler
-from stoker.scheduler.messages import (
-    CloseEvent,
+from stoker.scheduler.commands import (
     Command,
     DeliverCommand,
-    Event,
     FailCommand,
     FinishCommand,
     GatherCommand,
     GiveUpCommand,
-    IndexWork,
-    ItemsEvent,
-    JoinWork,
     KilledReason,
     LeaveOutCommand,
     LoadItemsCommand,
     ParkCommand,
-    PullEvent,
     RespawnCommand,
-    ShardWork,
-    SlotReleasedEvent,
     SubmitCommand,
-    Task,
+)
+from stoker.scheduler.events import (
+    CloseEvent,
+    Event,
+    ItemsEvent,
+    PullEvent,
+    SlotReleasedEvent,
     TaskDoneEvent,
     TaskFailedEvent,
-    TrialWork,
     WorkerDiedEvent,
     WorkerReadyEvent,
 )
+from stoker.scheduler.machine import RETRIES, SPARE, STARTS, STARTS_PROVEN, Scheduler
 from stoker.scheduler.streams import Stream
+from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
 
 #: An example: the shard that it is of, and its position there.
 Row = tuple[int, int]

@@ -9,8 +9,9 @@ import numpy as np
 from stoker.memory.packed import pack
 from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.messages import DescribedReply, DescribeRequest, FormRequest, JoinTaskRequest
 from stoker.protocol.program import Program
+from stoker.protocol.replies import DescribedReply
+from stoker.protocol.requests import DescribeRequest, FormRequest, JoinTaskRequest
 from stoker.structure.collation import Collation
 from stoker.worker.batching.writer import ForkGuard
 from stoker.worker.runner import Runner

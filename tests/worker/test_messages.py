@@ -12,35 +12,33 @@ from hypothesis import strategies as st
 
 from stoker.memory.progress_page import unseen
 from stoker.protocol.failures import failure
-from stoker.protocol.messages import (
+from stoker.protocol.messages import MAX_BYTES, Message, decode, encode, size
+from stoker.protocol.program import Program
+from stoker.protocol.replies import (
     DIGESTS,
-    MAKE,
-    MANY,
-    MAX_BYTES,
     SHOWN,
     STATE_BYTES,
     DescribedReply,
-    DescribeRequest,
     ExamplesMadeReply,
     FailureReply,
+    ReadyReply,
+    ShardOpenedReply,
+    TaskDoneReply,
+)
+from stoker.protocol.requests import (
+    MAKE,
+    MANY,
+    DescribeRequest,
     FormRequest,
     IndexTaskRequest,
     JoinTaskRequest,
     LeaveEpochRequest,
     MakeExamplesRequest,
-    Message,
     OpenShardRequest,
-    ReadyReply,
-    ShardOpenedReply,
     ShardOpening,
     ShardProgress,
     ShardTaskRequest,
-    TaskDoneReply,
-    decode,
-    encode,
-    size,
 )
-from stoker.protocol.program import Program
 from stoker.scheduler.machine import TASK_ROWS
 from stoker.structure.collation import Collation
 from stoker.worker.user_code.reading import Reader

@@ -10,8 +10,9 @@ from stoker.epochs.epoch import Epoch
 from stoker.errors import SourceError, StokerError
 from stoker.memory.progress_page import Phase
 from stoker.protocol.failures import raisable, wrong_length
-from stoker.protocol.messages import FailureReply
-from stoker.scheduler.messages import FailCommand, IndexWork, KilledReason, ShrunkShardReason, WrongLengthReason
+from stoker.protocol.replies import FailureReply
+from stoker.scheduler.commands import FailCommand, KilledReason, ShrunkShardReason, WrongLengthReason
+from stoker.scheduler.work import IndexWork
 
 
 @dataclass(frozen=True)

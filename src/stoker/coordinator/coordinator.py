@@ -31,43 +31,36 @@ from stoker.errors import OptionError, SpecError, StokerError
 from stoker.memory.layout import aligned_copy
 from stoker.plan.position import Position
 from stoker.protocol.failures import raisable
-from stoker.protocol.messages import (
+from stoker.protocol.replies import (
     DescribedReply,
     ExamplesMadeReply,
     FailureReply,
-    FormRequest,
-    LeaveEpochRequest,
     ReadyReply,
-    Request,
     ShardOpenedReply,
     TaskDoneReply,
 )
+from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request
 from stoker.runtime.ctrl_c import is_unheeded
 from stoker.runtime.interpreter_exit import close_at_exit
 from stoker.runtime.signals import shielded
-from stoker.scheduler.machine import Scheduler
-from stoker.scheduler.messages import (
-    CloseEvent,
+from stoker.scheduler.commands import (
     Command,
     DeliverCommand,
-    Event,
     FailCommand,
     FinishCommand,
     GatherCommand,
     GiveUpCommand,
-    ItemsEvent,
     KilledReason,
     LeaveOutCommand,
     LoadItemsCommand,
     ParkCommand,
-    PullEvent,
     RespawnCommand,
-    SlotReleasedEvent,
     SubmitCommand,
-    Task,
-    WorkerReadyEvent,
 )
+from stoker.scheduler.events import CloseEvent, Event, ItemsEvent, PullEvent, SlotReleasedEvent, WorkerReadyEvent
+from stoker.scheduler.machine import Scheduler
 from stoker.scheduler.streams import IndexStream, Stream
+from stoker.scheduler.work import Task
 from stoker.stats import Stats
 from stoker.structure.collation import Form
 from stoker.structure.spec import Misfit

@@ -13,10 +13,10 @@ from stoker.engines.engine import WorkerDeath
 from stoker.epochs.epoch import Epoch
 from stoker.memory.progress_page import Activity, Phase
 from stoker.plan.permutation import mix
-from stoker.protocol.messages import FailureReply, TaskDoneReply
-from stoker.scheduler.messages import IndexWork, ShardWork, Task, TaskFailedEvent, TrialWork, WorkerDiedEvent, is_apart
+from stoker.protocol.replies import WHOLE, FailureReply, TaskDoneReply
+from stoker.scheduler.events import TaskFailedEvent, WorkerDiedEvent
+from stoker.scheduler.work import IndexWork, ShardWork, Task, TrialWork, is_apart
 from stoker.stats import Skipped
-from stoker.worker.tasks.digests import WHOLE
 
 #: Examples that kill workers, one after the other, with nothing done in between: no more are left out.
 IN_A_ROW = 10

@@ -15,8 +15,9 @@ from stoker.errors import OptionError
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
 from stoker.memory.slot import Inbox, Slot
+from stoker.scheduler.commands import DeliverCommand
+from stoker.scheduler.events import SlotsSizedEvent
 from stoker.scheduler.machine import SPARE
-from stoker.scheduler.messages import DeliverCommand, SlotsSizedEvent
 from stoker.structure.collation import Form
 
 log = logging.getLogger("stoker")

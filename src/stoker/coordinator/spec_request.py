@@ -19,20 +19,19 @@ from stoker.epochs.shard_epoch import ShardEpoch
 from stoker.memory.example_store import BATCHES, ExampleStore
 from stoker.memory.progress_page import Activity, Phase
 from stoker.memory.slot import Inbox
-from stoker.protocol.messages import (
+from stoker.protocol.replies import DescribedReply, ExamplesMadeReply, ShardOpenedReply
+from stoker.protocol.requests import (
+    LOOK_FURTHER,
     MAKE,
-    DescribedReply,
     DescribeRequest,
-    ExamplesMadeReply,
     MakeExamplesRequest,
     OpenShardRequest,
-    ShardOpenedReply,
     ShardProgress,
 )
-from stoker.scheduler.messages import IndexWork, Task, TrialWork
+from stoker.scheduler.work import IndexWork, Task, TrialWork
 from stoker.structure.collation import Collation, Form, is_stacked_in_place
+from stoker.structure.merging import leaves_open, merged
 from stoker.structure.spec import Misfit, Spec
-from stoker.worker.tasks.spec_inference import LOOK_FURTHER, leaves_open, merged
 
 #: Examples that are looked at where sizes may differ: at least, if there are so many, and at most. (Of a collate
 #: function it is its first batches, whatever their size.)

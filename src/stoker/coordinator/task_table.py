@@ -11,16 +11,10 @@ from stoker.coordinator.faults import Faults
 from stoker.coordinator.slot_table import SlotTable
 from stoker.engines.engine import WorkerDeath
 from stoker.epochs.epoch import Epoch
-from stoker.protocol.messages import (
-    MANY,
-    NONE,
-    FailureReply,
-    IndexTaskRequest,
-    Request,
-    ShardTaskRequest,
-    TaskDoneReply,
-)
-from stoker.scheduler.messages import Event, ShardWork, Task, TaskDoneEvent, TaskFailedEvent, WorkerDiedEvent, is_apart
+from stoker.protocol.replies import FailureReply, TaskDoneReply
+from stoker.protocol.requests import MANY, NONE, IndexTaskRequest, Request, ShardTaskRequest
+from stoker.scheduler.events import Event, TaskDoneEvent, TaskFailedEvent, WorkerDiedEvent
+from stoker.scheduler.work import ShardWork, Task, is_apart
 from stoker.structure.collation import Form
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.errors import OptionError, ProgramError, cause, summary
-from stoker.protocol.messages import UpdateRequest
-from stoker.worker.user_code.epoch_hooks import EpochUpdate
+from stoker.protocol.requests import EpochUpdate, UpdateRequest
 
 #: Bytes that all updates may take together: they travel in messages.
 _MOST = 60_000

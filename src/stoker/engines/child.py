@@ -17,22 +17,16 @@ from stoker.engines.engine import Answer, StuckWorker
 from stoker.memory import long_message as letter
 from stoker.memory.memfd import above_standard
 from stoker.memory.progress_page import STACK_SIGNAL, ProgressPage
-from stoker.protocol.messages import (
-    MAX_BYTES,
+from stoker.protocol.messages import MAX_BYTES, bundled, decode, encode
+from stoker.protocol.replies import (
     DescribedReply,
     ExamplesMadeReply,
     FailureReply,
-    FormRequest,
-    LeaveEpochRequest,
     ReadyReply,
-    Request,
     ShardOpenedReply,
     TaskDoneReply,
-    UpdateRequest,
-    bundled,
-    decode,
-    encode,
 )
+from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 
 log = logging.getLogger("stoker")
 

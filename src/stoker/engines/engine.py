@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stoker.memory.progress_page import Activity
-from stoker.protocol.messages import (
+from stoker.protocol.replies import (
     DescribedReply,
     ExamplesMadeReply,
     FailureReply,
-    FormRequest,
-    LeaveEpochRequest,
     ReadyReply,
-    Request,
     ShardOpenedReply,
     TaskDoneReply,
-    UpdateRequest,
 )
+from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.runtime.locks import Lock
 
 #: The workers of the inline engine: the thread that pulls, and one for what TensorFlow's threads pull.

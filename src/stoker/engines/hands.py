@@ -12,8 +12,9 @@ from stoker.engines.snapshot import Snapshot
 from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
-from stoker.protocol.messages import FailureReply, FormRequest, LeaveEpochRequest, ReadyReply, Request, UpdateRequest
 from stoker.protocol.program import Program
+from stoker.protocol.replies import FailureReply, ReadyReply
+from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.worker.batching.writer import ForkGuard
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.current import telling

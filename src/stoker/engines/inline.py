@@ -15,8 +15,9 @@ from stoker.engines.engine import APART, HERE, Listener
 from stoker.engines.hands import ApartThread, Order, ProgramCopy, unmade
 from stoker.engines.snapshot import Snapshot
 from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.messages import FormRequest, LeaveEpochRequest, ReadyReply, Request, UpdateRequest
 from stoker.protocol.program import Program
+from stoker.protocol.replies import ReadyReply
+from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.runtime.locks import Lock
 from stoker.runtime.signals import interruptible
 

@@ -26,7 +26,7 @@ from stoker.engines.engine import Listener, WorkerDeath
 from stoker.engines.watch import ProgressWatch
 from stoker.memory.memfd import Memfd
 from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.messages import FormRequest, LeaveEpochRequest, Request, UpdateRequest
+from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.runtime.free_memory import oom_kills
 from stoker.runtime.locks import Lock
 from stoker.runtime.shortage import wanted

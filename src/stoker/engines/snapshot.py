@@ -22,8 +22,8 @@ from stoker.memory.memfd import Memfd
 from stoker.protocol.program import Program, held_by, mapped_file
 
 if TYPE_CHECKING:
+    from stoker.protocol.random_objects import Held
     from stoker.worker.user_code.epoch_hooks import SourceCopy
-    from stoker.worker.user_code.libraries import Held
 
 #: What is used as it is.
 _CODE = types.FunctionType, type, types.ModuleType, functools._lru_cache_wrapper

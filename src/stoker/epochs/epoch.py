@@ -16,7 +16,8 @@ import numpy as np
 from stoker.epochs.shard_progress import SavedShards
 from stoker.plan.host_shard import ALL, HostShard
 from stoker.plan.position import Iteration, Position
-from stoker.protocol.messages import (
+from stoker.protocol.replies import TaskDoneReply
+from stoker.protocol.requests import (
     COLLATED,
     MANY,
     NOTHING_MADE,
@@ -25,12 +26,11 @@ from stoker.protocol.messages import (
     Request,
     ShardOpening,
     ShardProgress,
-    TaskDoneReply,
 )
-from stoker.scheduler.messages import IndexWork, JoinWork, ParkedRows, ShardWork, Task, TrialWork
 from stoker.scheduler.resume_points import ResumePoints
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
+from stoker.scheduler.work import IndexWork, JoinWork, ParkedRows, ShardWork, Task, TrialWork
 from stoker.stats import Skipped
 
 

@@ -9,9 +9,9 @@ from stoker.epochs.epoch import Batching, Epoch, ExamplesLookedAt, of_part, told
 from stoker.plan.host_shard import PaddedBatch
 from stoker.plan.order import Plan
 from stoker.plan.position import Position
-from stoker.protocol.messages import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest
-from stoker.scheduler.messages import IndexWork, JoinWork, ShardWork, Task, TrialWork
+from stoker.protocol.requests import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest
 from stoker.scheduler.streams import IndexStream, Stream
+from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
 
 
 class IndexEpoch(Epoch):

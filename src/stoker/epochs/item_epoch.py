@@ -12,9 +12,10 @@ from stoker.memory.packed import pack
 from stoker.plan.permutation import mix
 from stoker.plan.position import Position
 from stoker.plan.shuffle_buffer import shuffled
-from stoker.protocol.messages import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest, TaskDoneReply
-from stoker.scheduler.messages import IndexWork, JoinWork, ShardWork, Task, TrialWork
+from stoker.protocol.replies import TaskDoneReply
+from stoker.protocol.requests import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest
 from stoker.scheduler.streams import IndexStream, Stream
+from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
 from stoker.sources.iterable import IterableSource, Puller
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from stoker.epochs.epoch import Batching, Epoch
 from stoker.plan.permutation import Permutation, mix
 from stoker.plan.position import Position
-from stoker.protocol.messages import Request, ShardOpening, ShardProgress, ShardTaskRequest
-from stoker.scheduler.messages import IndexWork, JoinWork, ShardWork, Task, TrialWork
+from stoker.protocol.requests import Request, ShardOpening, ShardProgress, ShardTaskRequest
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
+from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
 from stoker.sources.generator import GeneratorSource
 
 

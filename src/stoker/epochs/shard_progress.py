@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.errors import StateError
-from stoker.protocol.messages import JSON, ShardProgress
+from stoker.protocol.requests import JSON, ShardProgress
 from stoker.scheduler.resume_points import Leftover, ResumePoint
 from stoker.scheduler.streams import ShardPosition
 

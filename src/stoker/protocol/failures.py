@@ -21,7 +21,7 @@ from stoker.errors import (
 )
 from stoker.errors import bounded as bounded
 from stoker.protocol.error_types import worker_error
-from stoker.protocol.messages import FailureReply
+from stoker.protocol.replies import FailureReply
 
 _HERE = str(Path(__file__).parents[1]) + os.sep
 #: Of a traceback. With 6 bytes for each character (as JSON has it) a `FailureReply` fits into a message.

@@ -13,333 +13,41 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stoker.plan.host_shard import PaddedBatch
+from stoker.protocol.replies import (
+    DescribedReply,
+    ExamplesMadeReply,
+    FailureReply,
+    ReadyReply,
+    ShardOpenedReply,
+    TaskDoneReply,
+)
+from stoker.protocol.requests import (
+    NOTHING_MADE,
+    DescribeRequest,
+    FormRequest,
+    IndexTaskRequest,
+    Indices,
+    JoinTaskRequest,
+    LeaveEpochRequest,
+    MakeExamplesRequest,
+    OpenShardRequest,
+    Request,
+    ShardOpening,
+    ShardProgress,
+    ShardTaskRequest,
+    UpdateRequest,
+)
 
 #: What is longer travels as a memfd: far below the socket's default buffer of 208 KiB, so a send never waits.
 MAX_BYTES = 1 << 17
 
-#: Indices that a message may hold, and examples that a `MakeExamplesRequest` may tell of.
-MANY, MAKE = 1024, 1024
-#: What a `TaskDoneReply` may hold at most, so that it fits: skipped examples (27 bytes without the reason), bytes of
-#: their reasons, bytes of an iterator's own state, digests (16 bytes each). Texts count as they stand in the message.
-SHOWN, REASON_BYTES, STATE_BYTES, DIGESTS = 1_000, 30_000, 48_000, 1_024
 
-#: How the text of a user's state begins: JSON, or a pickle, which only this run's own workers are trusted with.
-JSON, PICKLE = "j:", "p:"
-
-Indices = npt.NDArray[np.int64]
-NONE = np.zeros(0, np.int64)
-#: No row was made before. Else: the row, counted from the task's first; its place in the store, and its bytes there.
-NOTHING_MADE = np.zeros((0, 3), np.int64)
-#: Stands for a row: what the user's function makes of the whole batch.
-COLLATED = -1
-
-
-@dataclass(frozen=True)
-class MakeExamplesRequest:
-    """Make single examples, before it is known what batches look like, and put each into its place in the store.
-
-    Attributes:
-        numbers: of the examples, in the source.
-        places: in the store; items of an iterable lie in its inbox in this order too.
-        most: bytes that one may take there.
-    """
-
-    task: int
-    epoch: int
-    numbers: tuple[int, ...]
-    places: tuple[int, ...]
-    most: int
-    without: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class OpenShardRequest:
-    """Open a shard and make the rows of its first steps, before it is known what batches look like.
-
-    Attributes:
-        progress: where the shard is opened.
-        steps: how many.
-        without: numbers of examples that are left out. If there are any, the shard is closed again.
-    """
-
-    task: int
-    epoch: int
-    shard: int
-    progress: ShardProgress
-    steps: int
-    without: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class DescribeRequest:
-    """Find out what the examples look like.
-
-    Attributes:
-        numbers: of the examples that are looked at.
-        places: where they lie in the store.
-        sizes: bytes that each takes there; 0 for one that must be made.
-        rows: of the batches that they make.
-        one: whether one example may be enough.
-        further: whether others can be looked at, where these leave something open.
-        without: examples that are left out, each with the shard that it is counted in, or -1.
-    """
-
-    task: int
-    epoch: int = 0
-    numbers: tuple[int, ...] = ()
-    places: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
-    rows: tuple[int, ...] = ()
-    one: bool = False
-    further: bool = False
-    without: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class FormRequest:
-    """The pickled `Form` of the batches, needed before the first task that writes rows.
-
-    `draws`: the user's code draws from NumPy's global state.
-    """
-
-    pickled: bytes
-    draws: bool = False
-
-
-@dataclass(frozen=True)
-class IndexTaskRequest:
-    """Make examples and write them to rows first, first+1, … of `slot`.
-
-    Attributes:
-        rows: of the whole batch.
-        serialized: whether each component is written as a `TensorProto`.
-        from_inbox: whether the examples are items in the slot's inbox, where the first row's is number `first`.
-        count: how many.
-        indices: of the examples in the source, of an item only the first; more than `MANY` lie in the slot's inbox.
-        trial: nothing is written: the examples are made to see whether that kills the worker, or what comes out.
-        digest: whether the answer tells the digest of each example.
-        filled: how the batch was filled up, if examples get a weight: those that fill it get 0.
-        made: what was made before: see `NOTHING_MADE`.
-    """
-
-    task: int
-    epoch: int
-    slot: int
-    first: int
-    rows: int
-    serialized: bool
-    from_inbox: bool
-    count: int
-    indices: Indices
-    trial: bool = False
-    digest: bool = False
-    filled: PaddedBatch | None = None
-    made: Indices = field(default_factory=lambda: NOTHING_MADE)
-
-
-@dataclass(frozen=True)
-class ShardProgress:
-    """How far a shard has come.
-
-    Attributes:
-        raw: examples taken from the source.
-        within: outputs taken of what the transform made of the last of them, while more are left; else 0.
-        digest: of the last example taken, 0 before the first.
-        state: the iterator's own state when it had given `state_raw` examples, as text; empty when it tells none.
-    """
-
-    raw: int = 0
-    within: int = 0
-    digest: int = 0
-    state: str = ""
-    state_raw: int = 0
-
-
-@dataclass(frozen=True)
-class ShardOpening:
-    """What a worker needs to open a shard, or to open it again where another worker left it.
-
-    Attributes:
-        items: number of items in the slot's inbox that the shard consists of.
-        first: number of the first one.
-    """
-
-    progress: ShardProgress
-    items: int = 0
-    first: int = 0
-
-
-@dataclass(frozen=True)
-class ShardTaskRequest:
-    """Make the next rows of a shard: a whole batch in `slot`, or, at its end, what is left.
-
-    Attributes:
-        parted: rows are never a batch: they are joined with others, whatever their number.
-        opening: given when this worker does not have the shard open.
-        count: how many examples the shard consists of, when it is a part of a map-style source.
-        indices: which they are; more than `MANY` lie in the slot's inbox.
-        without: numbers of examples that are left out.
-        trial: the rows are made apart from the open shard, and not written.
-        until: they are made up to this example, to see whether that kills the worker.
-        careful: workers died at this task: an example is converted and written before the next is made, so that the
-            board tells which one it is.
-        digest: whether the answer tells the digest of each example.
-        made: of a part that is opened, what was made before: see `NOTHING_MADE`.
-    """
-
-    task: int
-    epoch: int
-    slot: int
-    shard: int
-    serialized: bool
-    parted: bool
-    opening: ShardOpening | None
-    count: int = 0
-    indices: Indices = field(default_factory=lambda: NONE)
-    without: tuple[int, ...] = ()
-    trial: bool = False
-    digest: bool = False
-    until: int | None = None
-    careful: bool = False
-    made: Indices = field(default_factory=lambda: NOTHING_MADE)
-
-
-@dataclass(frozen=True)
-class JoinTaskRequest:
-    """Make batch number `batch` of the `count` examples in the slot's inbox."""
-
-    task: int
-    epoch: int
-    slot: int
-    batch: int
-    count: int
-    serialized: bool
-
-
-@dataclass(frozen=True)
-class LeaveEpochRequest:
-    """Close the shards of this epoch: nobody reads it any more."""
-
-    epoch: int
-
-
-@dataclass(frozen=True)
-class UpdateRequest:
-    """What `Loader.update` gave, before an epoch for which it counts: the pickled updates, from the first one on."""
-
-    epoch: int
-    pickled: bytes
-
-
-@dataclass(frozen=True)
-class ReadyReply:
-    """The program is loaded and the worker waits for tasks."""
-
-
-@dataclass(frozen=True)
-class ExamplesMadeReply:
-    """The answer to `MakeExamplesRequest`: bytes that each example takes in the store.
-
-    It is 0 for one that cannot be sent, and -1 for one that raised and may be left out. Where one raised that may not,
-    it and those behind it are missing. `draws`: the user's code drew from NumPy's global state.
-    """
-
-    task: int
-    sizes: tuple[int, ...]
-    draws: bool = False
-
-
-@dataclass(frozen=True)
-class ShardOpenedReply:
-    """The answer to `OpenShardRequest`: whether the shard is open, and what its rows look like, pickled or empty."""
-
-    task: int
-    is_open: bool
-    specs: bytes
-
-
-@dataclass(frozen=True)
-class DescribedReply:
-    """The answer to `DescribeRequest`: the pickled form; empty when more examples must be looked at.
-
-    Attributes:
-        collated: bytes of what the user's function made of each batch, in the store behind the examples; 0 if nothing.
-        draws: the function drew from NumPy's global state.
-    """
-
-    task: int
-    pickled: bytes
-    collated: tuple[int, ...] = ()
-    draws: bool = False
-
-
-@dataclass(frozen=True)
-class TaskDoneReply:
-    """The answer to a task that writes rows: they are written; it took `seconds`.
-
-    Attributes:
-        dims: the shapes of all parts of the batch, one after the other; empty when they are as planned.
-        rows: rows made by a `ShardTaskRequest`.
-        ended: whether the shard has no more.
-        packed: whether they lie in the slot as single examples, to be joined with others.
-        progress: of the shard.
-        skipped: examples that raised and were left out: their numbers, and what they raised (empty where that is
-            too much to tell); the first `SHOWN`.
-        skips: how many they are.
-        digests: of the outputs, each behind the number of its example, where they were asked for.
-        together: how many outputs in a row share a digest: more than one where they are very many.
-    """
-
-    task: int
-    seconds: float
-    dims: tuple[int, ...] = ()
-    rows: int = 0
-    ended: bool = False
-    packed: bool = False
-    progress: ShardProgress | None = None
-    skipped: tuple[tuple[int, str], ...] = ()
-    skips: int = 0
-    digests: tuple[tuple[int, int], ...] = ()
-    together: int = 1
-
-
-@dataclass(frozen=True)
-class FailureReply:
-    """User code raised. `task` is -1 when the program could not be loaded.
-
-    Attributes:
-        kind: "user" for an exception of the user's, "collate" for one while examples are joined, "spec" for an
-            example that cannot be batched, "source" for a source that changed, "program" for one that cannot be
-            loaded, "init" for one of `worker_init`, "differs" for an example that came out differently when it was made
-            again, "uneven" for a transform that returned SKIP or Many where one example was counted on.
-        summary: the exception's type and text, or what is wrong with the example.
-        traceback: the user's frames, formatted; may be empty.
-        example: index of the example, or None.
-        shard: shard that the example is counted in, or None.
-        pickled: the exception itself, cloudpickled, when it survives that; else empty.
-        error: the exception itself; it stays behind when the message crosses a socket.
-    """
-
-    task: int
-    kind: str
-    summary: str
-    traceback: str = ""
-    example: int | None = None
-    shard: int | None = None
-    pickled: bytes = b""
-    error: BaseException | None = field(default=None, compare=False)
-
-
-Request = (
-    MakeExamplesRequest | OpenShardRequest | DescribeRequest | IndexTaskRequest | ShardTaskRequest | JoinTaskRequest
-)
 Message = (
     Request
     | FormRequest

@@ -25,11 +25,11 @@ from stoker.errors import ProgramError, cause
 from stoker.memory.bundle import open_bundle, write_bundle
 from stoker.memory.memfd import Memfd
 from stoker.pickling.stand_ins import settle, stand_in
+from stoker.protocol.random_objects import came_with_program, is_held, reduced
 from stoker.structure.collation import Collation
-from stoker.worker.user_code.libraries import came_with_program, is_held, reduced
 
 if TYPE_CHECKING:
-    from stoker.worker.user_code.libraries import Held
+    from stoker.protocol.random_objects import Held
 
 
 @dataclass(frozen=True)

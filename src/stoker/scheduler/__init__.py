@@ -4,7 +4,9 @@ It does no I/O, reads no clock and knows no process: tests drive it through any 
 completions, deaths, releases and pulls. One `Scheduler` serves one pool of workers and slots and
 any number of streams (a stream is one iteration of the source: one epoch).
 
-    messages            the events and the commands
+    events              what the scheduler is told
+    commands            what it decides
+    work                the kinds of work, and tasks
     machine             slots and workers, and what each event changes
     in_flight           a task that a worker is making
     fault_attribution   decides whether a task kills its workers or something outside does

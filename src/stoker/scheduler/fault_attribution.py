@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from stoker.scheduler.bisection import TIMES, Bisection, Span
+from stoker.scheduler.events import WorkerDiedEvent
 from stoker.scheduler.in_flight import FaultSearch, TaskInFlight
-from stoker.scheduler.messages import IndexWork, ShardWork, Task, TrialWork, WorkerDiedEvent
+from stoker.scheduler.work import IndexWork, ShardWork, Task, TrialWork
 
 #: A task is looked into when workers died at one and the same place in it more often than it may be done again; or
 #: so many times as often at any.

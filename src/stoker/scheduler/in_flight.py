@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stoker.scheduler.bisection import Bisection
-from stoker.scheduler.messages import IndexWork, ShardWork, Task, TrialWork, WorkerDiedEvent
+from stoker.scheduler.events import WorkerDiedEvent
 from stoker.scheduler.streams import BatchInMaking, BatchState
+from stoker.scheduler.work import IndexWork, ShardWork, Task, TrialWork
 
 
 @dataclass

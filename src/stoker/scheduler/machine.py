@@ -22,35 +22,33 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 
-from stoker.scheduler.fault_attribution import FaultAttribution, Verdict
-from stoker.scheduler.in_flight import TaskInFlight, first_row, repeated
-from stoker.scheduler.messages import (
-    CloseEvent,
+from stoker.scheduler.commands import (
     Command,
     DeliverCommand,
-    Event,
     FailCommand,
     FinishCommand,
     GiveUpCommand,
-    IndexWork,
-    ItemsEvent,
     KilledReason,
     LeaveOutCommand,
-    PullEvent,
     RespawnCommand,
-    ShardWork,
+    SubmitCommand,
+)
+from stoker.scheduler.events import (
+    CloseEvent,
+    Event,
+    ItemsEvent,
+    PullEvent,
     SlotReleasedEvent,
     SlotsSizedEvent,
-    SubmitCommand,
-    Task,
     TaskDoneEvent,
     TaskFailedEvent,
-    TrialWork,
     WorkerDiedEvent,
     WorkerReadyEvent,
-    is_apart,
 )
+from stoker.scheduler.fault_attribution import FaultAttribution, Verdict
+from stoker.scheduler.in_flight import TaskInFlight, first_row, repeated
 from stoker.scheduler.streams import BatchInMaking, BatchState, ShardState, Stream
+from stoker.scheduler.work import IndexWork, ShardWork, Task, TrialWork, is_apart
 
 #: How often a task is done again after a worker died at it, when the user does not say.
 RETRIES = 2

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from stoker.scheduler.messages import Command, ParkCommand, ParkedRows, ShardWork
+from stoker.scheduler.commands import Command, ParkCommand
 from stoker.scheduler.streams import BatchInMaking, BatchStart, BatchState, ShardPosition, ShardState
+from stoker.scheduler.work import ParkedRows, ShardWork
 
 #: Marks that are kept: more than the batches that a trainer pulls ahead of its steps.
 _KEPT = 4096

@@ -17,19 +17,17 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 
-from stoker.scheduler.messages import (
+from stoker.scheduler.commands import (
     Command,
     FailCommand,
     GatherCommand,
-    JoinWork,
     ParkCommand,
-    ParkedRows,
-    ShardWork,
     ShrunkShardReason,
     WrongLengthReason,
 )
 from stoker.scheduler.resume_points import Leftover, ResumePoint, ResumePoints, RowsAgain
 from stoker.scheduler.streams import BatchInMaking, BatchStart, BatchState, Cut, ShardPosition, ShardState, count_ready
+from stoker.scheduler.work import JoinWork, ParkedRows, ShardWork
 
 
 class ShardStream:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
-from stoker.scheduler.messages import Command, FailCommand, IndexWork, JoinWork, LoadItemsCommand, ShardWork
+from stoker.scheduler.commands import Command, FailCommand, LoadItemsCommand
+from stoker.scheduler.work import IndexWork, JoinWork, ShardWork
 
 
 class BatchState(enum.Enum):

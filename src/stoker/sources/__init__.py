@@ -8,5 +8,6 @@ generator       a generator function over shards
 iterable        pulled in the trainer, one item after the other
 keras_dataset   Keras datasets, whose elements are batches already
 mistaken        what is no source, or another kind: which function takes it
+hooks           methods of a source that are called between epochs
 markers         SKIP and Many: no example, or several, in the place of one
 """

@@ -5,6 +5,7 @@ lists         which lists are arrays, and which are containers
 foreign       tensors of PyTorch and sparse arrays of JAX as NumPy arrays
 casting       numbers of one dtype as numbers of another
 spec          nested structure <-> flat leaves; shapes and dtypes
+merging       one spec of the specs of several examples or batches
 collation     how examples become a batch: stack, pad, ragged
 tensorproto   arrays as the bytes of TensorFlow's `TensorProto`
 """

@@ -21,31 +21,28 @@ from stoker.memory import long_message as letter
 from stoker.memory.progress_page import PHASE, STACK_SIGNAL, Phase, ProgressPage
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
-from stoker.protocol.messages import (
-    MAX_BYTES,
+from stoker.protocol.messages import MAX_BYTES, Message, decode, encode, unbundled
+from stoker.protocol.program import LoadedProgram, load_again
+from stoker.protocol.random_objects import came_with_program
+from stoker.protocol.replies import ReadyReply
+from stoker.protocol.requests import (
     DescribeRequest,
     FormRequest,
     IndexTaskRequest,
     JoinTaskRequest,
     LeaveEpochRequest,
     MakeExamplesRequest,
-    Message,
     OpenShardRequest,
-    ReadyReply,
     ShardTaskRequest,
     UpdateRequest,
-    decode,
-    encode,
-    unbundled,
 )
-from stoker.protocol.program import LoadedProgram, load_again
 from stoker.worker.batching.writer import ForkGuard
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.multiprocessing_tracker import TrainersMultiprocessing
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.current import tells_in_process
 from stoker.worker.user_code.epoch_hooks import EpochHooks
-from stoker.worker.user_code.libraries import ImportWatch, came_with_program
+from stoker.worker.user_code.libraries import ImportWatch
 from stoker.worker.user_code.seeding import Seeder, install_lazy_random
 from stoker.worker.user_code.worker_init import initialise
 

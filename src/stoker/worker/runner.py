@@ -11,11 +11,10 @@ from stoker.memory.example_store import ExampleStore
 from stoker.memory.progress_page import NOTHING, PHASE, SHARD, TASK, Phase
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import bounded, failure, is_exhausted
-from stoker.protocol.messages import (
-    DescribedReply,
+from stoker.protocol.program import Program
+from stoker.protocol.replies import DescribedReply, ExamplesMadeReply, FailureReply, ShardOpenedReply, TaskDoneReply
+from stoker.protocol.requests import (
     DescribeRequest,
-    ExamplesMadeReply,
-    FailureReply,
     FormRequest,
     IndexTaskRequest,
     JoinTaskRequest,
@@ -23,12 +22,9 @@ from stoker.protocol.messages import (
     MakeExamplesRequest,
     OpenShardRequest,
     Request,
-    ShardOpenedReply,
     ShardTaskRequest,
-    TaskDoneReply,
     UpdateRequest,
 )
-from stoker.protocol.program import Program
 from stoker.sources.generator import GeneratorSource
 from stoker.structure.spec import Misfit
 from stoker.worker.batching.fitting import MisfitAt

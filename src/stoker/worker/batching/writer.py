@@ -11,13 +11,14 @@ import numpy as np
 from stoker.memory.packed import unpack
 from stoker.memory.progress_page import PHASE, Phase
 from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.messages import IndexTaskRequest, Indices, JoinTaskRequest, ShardTaskRequest
 from stoker.protocol.program import Program, takes_rng
+from stoker.protocol.replies import WHOLE
+from stoker.protocol.requests import IndexTaskRequest, Indices, JoinTaskRequest, ShardTaskRequest
 from stoker.sources.markers import SKIP, Many
 from stoker.worker.batching.fitting import MisfitAt
 from stoker.worker.batching.output import Output
 from stoker.worker.failpoints import Failpoint, is_armed, reach
-from stoker.worker.tasks.digests import WHOLE, Digests, digest
+from stoker.worker.tasks.digests import Digests, digest
 from stoker.worker.user_code.reading import Reader
 from stoker.worker.user_code.seeding import Seeder
 

@@ -9,15 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import optree
 
-from stoker.protocol.messages import DIGESTS
+from stoker.protocol.replies import DIGESTS
 from stoker.structure.spec import plain
 from stoker.structure.values import STRING, Misfit, Ragged, Sparse, canonical
 
 _SAMPLE = 4096
-
-
-#: Stands for the number of an example, above all of these, where it is the batch that a user's function made of them.
-WHOLE = 2**63
 
 
 class Digests:

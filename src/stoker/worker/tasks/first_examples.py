@@ -16,8 +16,8 @@ import numpy as np
 from stoker.memory.example_store import ExampleStore
 from stoker.memory.packed import pack, unpack
 from stoker.protocol.failures import is_exhausted
-from stoker.protocol.messages import Indices, MakeExamplesRequest
 from stoker.protocol.program import Program
+from stoker.protocol.requests import Indices, MakeExamplesRequest
 from stoker.sources.markers import Many
 from stoker.structure.spec import plain
 from stoker.worker.batching.writer import Writer

@@ -6,14 +6,14 @@ from typing import Any
 
 from stoker.memory.progress_page import PHASE, Phase
 from stoker.protocol.failures import is_exhausted
-from stoker.protocol.messages import OpenShardRequest
 from stoker.protocol.program import Program
+from stoker.protocol.requests import OpenShardRequest
 from stoker.structure.collation import Collation, is_stacked_in_place
+from stoker.structure.merging import loose
 from stoker.structure.spec import Spec
 from stoker.worker.batching.writer import Writer
 from stoker.worker.tasks.shard_readers import ShardReader
 from stoker.worker.tasks.shard_tasks import RowsAhead, ShardTasks
-from stoker.worker.tasks.spec_inference import loose
 from stoker.worker.user_code.reading import Reader
 
 

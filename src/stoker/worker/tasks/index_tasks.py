@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stoker.memory.example_store import ExampleStore
-from stoker.protocol.messages import COLLATED, IndexTaskRequest
 from stoker.protocol.program import Program
+from stoker.protocol.requests import COLLATED, IndexTaskRequest
 from stoker.sources.arrays import ArraySource
 from stoker.sources.map_style import changed_length
 from stoker.sources.markers import SKIP, Many

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 from typing import Any, TypeVar
 
@@ -13,12 +12,13 @@ import numpy as np
 from stoker.errors import OptionError
 from stoker.memory.example_store import BATCHES, ExampleStore
 from stoker.memory.progress_page import PHASE, SHARD, Phase
-from stoker.protocol.messages import DescribeRequest, ShardProgress
 from stoker.protocol.program import Program
+from stoker.protocol.requests import LOOK, LOOK_BATCHES, LOOK_CALLS, LOOK_FURTHER, DescribeRequest, ShardProgress
 from stoker.sources.generator import GeneratorSource
 from stoker.sources.markers import SKIP, Many
-from stoker.structure.collation import Form, Rule, is_stacked_in_place
-from stoker.structure.spec import Kind, Leaf, Misfit, Spec, plain
+from stoker.structure.collation import Form, is_stacked_in_place
+from stoker.structure.merging import leaves_open, loose, merged
+from stoker.structure.spec import Misfit, Spec, plain
 from stoker.worker.batching.likeness import Kinds
 from stoker.worker.batching.writer import Writer
 from stoker.worker.tasks.first_examples import FirstExamples
@@ -26,12 +26,6 @@ from stoker.worker.tasks.shard_readers import ShardReaders
 from stoker.worker.user_code.reading import Reader, SourceChanged, outputs, weighed
 from stoker.worker.user_code.seeding import Seeder
 
-#: Examples of a generator that are looked at, where sizes may differ. Of batches, fewer.
-LOOK, LOOK_BATCHES = 32, 3
-#: Batches that a collate function is tried on.
-LOOK_CALLS = 2
-#: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
-LOOK_FURTHER = 256
 #: Of examples that may be left out, so many that are of one kind tell what all look like, where each has a fixed size.
 AGREE = 3
 
@@ -213,36 +207,3 @@ def _suited(make: Callable[..., Suited], *args: Any) -> Suited:
         return make(*args)
     except OptionError as error:
         raise UnsuitedExample(str(error)) from None
-
-
-def leaves_open(spec: Spec, rules: Sequence[Rule]) -> bool:
-    """Whether nothing stood somewhere so far, where something may stand later."""
-    return any(leaf.untold > 0 and rule != "stack" for leaf, rule in zip(spec.leaves, rules, strict=True))
-
-
-def merged(specs: list[Spec]) -> Spec:
-    """The spec that fits all of them; raises `Misfit`."""
-    spec = specs[0]
-    for other in specs[1:]:
-        spec = spec.merged(other)
-    return spec
-
-
-def loose(spec: Spec, *, scalars: bool) -> Spec:
-    """The spec of a batch without the size of its first dimension, of which later batches may have any.
-
-    `scalars`: a function of the user's made it: it may have no dimension at all.
-    """
-    origin = "as collate made of the first examples" if scalars else "as in the first batches"
-
-    def loosened(leaf: Leaf) -> Leaf:
-        leaf = dataclasses.replace(leaf, origin=origin)
-        if leaf.shape:
-            return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))
-        if scalars and leaf.kind is Kind.DENSE:
-            return leaf
-        raise Misfit(
-            f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: it holds {leaf}"
-        )
-
-    return Spec(spec.tree, tuple(map(loosened, spec.leaves)))

@@ -7,7 +7,6 @@ started: the calls are made again on a fresh copy. An epoch that is still read k
 from __future__ import annotations
 
 import contextlib
-import inspect
 import pickle
 import random
 import threading
@@ -16,26 +15,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stoker.plan.permutation import mix
-from stoker.protocol.messages import UpdateRequest
 from stoker.protocol.program import Program
-from stoker.worker.user_code.libraries import restore, seed_held, states_of
+from stoker.protocol.random_objects import restore, seed_held, states_of
+from stoker.protocol.requests import EpochUpdate, UpdateRequest
+from stoker.sources.hooks import has_hook
 from stoker.worker.user_code.reading import SourceChanged
 
 if TYPE_CHECKING:
-    from stoker.worker.user_code.libraries import Held
+    from stoker.protocol.random_objects import Held
     from stoker.worker.user_code.seeding import Seeder
-
-#: Of Keras' own classes, whose `on_epoch_end` does nothing.
-_KERAS = "keras", "tf_keras", "tensorflow"
-
-
-@dataclass(frozen=True)
-class EpochUpdate:
-    """What one call of `Loader.update` gave: it counts from epoch `since` on. `pickled` is a dict of attributes."""
-
-    number: int
-    since: int
-    pickled: bytes
 
 
 @dataclass(frozen=True)
@@ -176,25 +164,6 @@ class EpochHooks:
                 random.setstate(states[0])
                 numpy.random.set_state(states[1])
                 restore(its.held, states[2])
-
-
-def has_turns(source: Any) -> bool:
-    """Whether a source changes itself when an epoch begins."""
-    return has_hook(source, "on_epoch_begin") or has_hook(source, "on_epoch_end")
-
-
-def has_hook(source: Any, name: str) -> bool:
-    """Whether a source has a method of the user's with this name that takes no arguments."""
-    method = getattr(type(source), name, None)
-    if not callable(method) or str(getattr(method, "__module__", "")).partition(".")[0] in _KERAS:
-        return False
-    try:
-        inspect.signature(getattr(source, name)).bind()
-    except TypeError:  # of a callback of Keras', say
-        return False
-    except ValueError:  # it tells nothing about its parameters
-        return True
-    return True
 
 
 @contextlib.contextmanager

@@ -15,8 +15,10 @@ import optree
 from stoker.errors import summary
 from stoker.memory.progress_page import EXAMPLE, NOTHING, SHARD
 from stoker.protocol.failures import is_exhausted, lacks_descriptors
-from stoker.protocol.messages import REASON_BYTES, size
+from stoker.protocol.messages import size
 from stoker.protocol.program import Program
+from stoker.protocol.replies import REASON_BYTES
+from stoker.protocol.requests import RUN
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.collation import Form
 from stoker.structure.spec import plain
@@ -25,8 +27,6 @@ from stoker.worker.batching.keeping import Keeper
 from stoker.worker.batching.likeness import Likeness, read
 from stoker.worker.user_code.seeding import Seeder
 
-#: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
-RUN = 64
 #: Characters of an error that are told of a skipped example.
 _SHOWN = 200
 

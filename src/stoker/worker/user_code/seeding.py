@@ -26,14 +26,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.plan.permutation import mix, mix_array
+from stoker.protocol.random_objects import restore, seed_held, states_of
 from stoker.worker.user_code.keras_seeds import MODULE as KERAS
 from stoker.worker.user_code.keras_seeds import KerasSeeds
-from stoker.worker.user_code.libraries import ImportWatch, SetSeed, restore, seed_held, set_torch_seed, states_of
+from stoker.worker.user_code.libraries import ImportWatch, SetSeed, set_torch_seed
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from stoker.worker.user_code.libraries import Held
+    from stoker.protocol.random_objects import Held
 
 
 class LazyRandom(random.Random):
