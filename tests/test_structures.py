@@ -15,7 +15,7 @@ import optree
 import pytest
 
 import stoker
-from stoker.engines.engine import child
+from stoker.engines import child
 from tests.sources_of_tests import (
     DTYPES,
     LENGTH,

@@ -7,33 +7,27 @@ The way of a batch, and the map of this package:
                           │                                     ▼
        feed ◀── lease ◀── done(task) ───────────────────────── slot (shared memory)
 
-    loader      Loader, the object a user holds: it joins the stations
-    batches     one iteration of it, batch after batch
-    stats       what happened while it was read, in numbers
-    errors      the exception tree
-    interrupts  Ctrl-C and other signals at a moment when nothing is half done
-    locks       a lock under which no handler of a signal and no garbage collection begins
-    lists       which lists are arrays, and which are containers                    pure
-    values      what may stand at a leaf, in one of three forms                     pure
-    casting     numbers of one dtype as those of another                            pure
-    foreign     tensors of PyTorch and sparse arrays of JAX as arrays of NumPy        pure
-    spec        nested structure <-> flat leaves; shapes and dtypes                 pure
-    collation   how examples become a batch: stack, pad, ragged                     pure
-    sources     WHERE examples come from
-    plan        WHICH examples make WHICH batch, in which order                     pure
-    scheduler   WHO does what next: events in, commands out                         pure
-    options     the value of one option, checked: numbers of Python and NumPy alike      pure
-    stations    options, checked, and the stations that follow from them
-    epochs      what one iteration reads: a kind of epoch for each kind of source
-    journal     where training stands: which iteration is read, and how much of it was taken
-    dispatch    where consumers, scheduler, engine and slots meet, under one lock
-    travel      WHAT of the user's code travels by value
-    memory      WHERE a batch lies: slot, layout, lease, bundle
-    worker      what runs in the child: read, seed, transform, collate, report
-    engines     HOW workers run: processes, inline
-    feed        towards the trainer: TensorFlow, NumPy; going on where training stopped
-    keras       what is for `keras.Model.fit`: ResumableData
-    cli         the command `stoker`
+    loader        Loader, the object a user holds
+    keras         `ResumableData`, a callback: training that goes on where it stopped
+    cli           the command `stoker`
+    options       the arguments of a Loader as one value that validates itself
+    build         the composition root: options -> a producer of batches
+    feed          towards the trainer: TensorFlow, NumPy; one iteration, batch after batch
+    coordinator   carries out what the scheduler says, under one lock
+    engines       HOW workers run: processes, inline
+    worker        the child process: read, seed, transform, collate, report
+    epochs        what one iteration reads: the scheduler's work as requests to workers
+    protocol      what crosses the socket: messages, failures, the program
+    memory        WHERE a batch lies: slot, layout, lease, bundle
+    sources       WHERE examples come from
+    scheduler     WHO does what next: events in, commands out                        pure
+    plan          WHICH examples make WHICH batch, in which order                    pure
+    structure     WHAT an example and a batch look like                              pure
+    pickling      the user's code and objects as bytes
+    runtime       signals, locks, the interpreter's exit, limits of the system
+    validation    the value of one option, checked: Python's numbers and NumPy's     pure
+    stats         what happened while batches were made, in numbers
+    errors        the exception tree
 
 Importing this package imports neither TensorFlow nor Keras.
 """

@@ -1,7 +1,264 @@
-"""For `keras.Model.fit`: training that goes on where it stopped. Importing this module imports Keras."""
+"""A Keras callback that saves where training stands, in mid-epoch too, and goes on from there.
+
+Keras itself restores the epoch only. So, when `fit` begins again, its enumeration of the steps is made
+to begin at the step that comes next, and all that Keras counts is as if the run had never stopped.
+Importing this module imports Keras.
+"""
 
 from __future__ import annotations
 
-from stoker.feed.resumable_data import ResumableData
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ResumableData"]
+import keras
+import numpy as np
+
+from stoker.coordinator.producer import BatchProducer
+from stoker.errors import StateError
+from stoker.feed.resume_file import ResumeFile, randomness, restore_randomness
+from stoker.validation import whole
+
+if TYPE_CHECKING:
+    from stoker.loader import Loader
+
+#: The method of a Keras model that makes an epoch's logs of its last step's.
+_LOGS = "_get_metrics_result_or_logs"
+
+
+class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Saves model, optimizer, metrics, random state and the place in the data; `fit` run again goes on there.
+
+    Run the same script again after any end: `fit` continues with the batch after the last one that was
+    saved, in the same epoch, and ends with the weights and the history of a run that never stopped (as
+    far as TensorFlow's ops are deterministic). The number of workers may be another one. When `fit` has
+    ended well, the file is removed, as `keras.callbacks.BackupAndRestore` does.
+
+    What is not saved: what other callbacks hold, such as the patience of `EarlyStopping`, and random states that
+    TensorFlow keeps to itself (`tf.random.uniform` without a `tf.random.Generator` that the model holds).
+
+    Args:
+        loader: whose `to_tf()` is given to `fit`, as it is or behind other transformations.
+        path: a file, written whole or not at all; the first folders above it are made. Or a folder that is there: then
+            `resume.stoker` in it.
+        save_every: train steps between two saves (at the end of the execution, with `steps_per_execution`); it is
+            also saved at each epoch's end. None to save only there.
+        strict: False to go on with a state that does not fit, with a warning: if it is of a Loader with other batches,
+            its epoch begins afresh, with the model as it was saved; if the file is damaged, training begins afresh.
+
+    Raises:
+        StateError: when `fit` begins, if the file is damaged, or of another Loader or model.
+        OptionError: `save_every` is no whole number of at least 1.
+
+    Example:
+        >>> import tempfile, keras, stoker
+        >>> from stoker.keras import ResumableData
+        >>> train = stoker.Loader([(float(n), 2.0 * n) for n in range(8)], batch_size=2, workers=0)
+        >>> model = keras.Sequential([keras.Input(()), keras.layers.Reshape((1,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> with train, tempfile.TemporaryDirectory() as folder:
+        ...     callbacks = [ResumableData(train, f"{folder}/run.stoker", save_every=2)]
+        ...     _ = model.fit(train.to_tf(), epochs=2, callbacks=callbacks, verbose=0)
+        ...     train.state_dict()["epoch"]
+        2
+    """
+
+    def __init__(self, loader: Loader, path: str | Path, save_every: int | None = 100, *, strict: bool = True) -> None:
+        super().__init__()
+        save_every = None if save_every is None else whole("save_every", save_every, least=1)
+        self._loader, self._save_every, self._strict = loader, save_every, strict
+        self._producer: BatchProducer = loader._producer
+        path = Path(path)
+        self._file = ResumeFile(path / "resume.stoker" if path.is_dir() else path)
+        self._epoch = self._step = self._since_save = 0
+        self._resumed: dict[str, Any] | None = None
+        self._values: dict[str, list[Any]] = {}  # of the variables, until the first epoch begins
+
+    # ── Keras' events ────────────────────────────────────────────────────────────────────────
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Restore the last save, if there is one."""
+        self._epoch = self._step = self._since_save = 0
+        self._resumed = None
+        saved = self._read()
+        if saved is not None:
+            self._restore(*saved)
+        with self._producer.consumption() as consumption:
+            consumption.follow()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Restore the metrics of the epoch that goes on: Keras has just reset them."""
+        self._epoch, self._step = epoch, 0
+        if self._resumed is not None:
+            told, self._resumed = self._resumed, None
+            self._step = told["step"]
+            self.model._initial_epoch = self._initial_epoch  # it has served
+            values, self._values = self._values, {}
+            if epoch != told["epoch"]:
+                raise StateError(
+                    f"{self._file.path} goes on in epoch {told['epoch']}, and fit() begins with epoch {epoch}: another "
+                    "callback has set that. List ResumableData behind it."
+                )
+            if not self._step:
+                del values["metrics"]
+            self._assign(values)  # again: BackupAndRestore may have loaded weights of its own meanwhile
+            if self._step:
+                _keep_logs(self.model, told["logs"])
+            history = self.model.history
+            history.epoch, history.history = list(told["epochs"]), {k: list(v) for k, v in told["history"].items()}
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the steps of one execution; save, when it is time."""
+        steps, self._step = batch + 1 - self._step, batch + 1
+        with self._producer.consumption() as consumption:
+            consumption.took(steps)
+        self._since_save += steps
+        if self._save_every is not None and self._since_save >= self._save_every:
+            self._save(self._epoch, self._step, logs or {}, ended=False)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Save: the next epoch comes next."""
+        if _LOGS in vars(self.model):
+            delattr(self.model, _LOGS)
+        self._save(epoch + 1, 0, logs or {}, ended=True)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Training is over: nothing is left to go on with."""
+        with self._producer.consumption() as consumption:
+            consumption.let_go()
+        self._file.remove()
+
+    # ── saving ───────────────────────────────────────────────────────────────────────────────
+    def _save(self, epoch: int, step: int, logs: dict[str, Any], *, ended: bool) -> None:
+        history = self.model.history
+        epochs, kept = list(history.epoch), {key: list(values) for key, values in history.history.items()}
+        if ended and epoch - 1 not in epochs:
+            epochs.append(epoch - 1)
+            for key, value in logs.items():
+                kept.setdefault(key, []).append(value)
+        # Where Keras does not know the number of steps, it is the dataset's end that ends the epoch.
+        state = self._producer.state(rolls=ended or bool(self.params.get("steps")))
+        with self._producer.consumption() as consumption:
+            seen = state["batches"] if ended else consumption.seen()
+        where = {"epoch": epoch, "step": step, "seen": seen, "loader": state}
+        told = {**where, "logs": logs, "epochs": epochs, "history": kept}
+        arrays = {
+            f"{part}/{number}": keras.ops.convert_to_numpy(variable.value)
+            for part, variables in _variables(self.model).items()
+            for number, variable in enumerate(variables)
+        }
+        self._file.write({**told, "random": randomness()}, arrays)
+        self._since_save = 0
+
+    # ── going on ─────────────────────────────────────────────────────────────────────────────
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        try:
+            return self._file.read()
+        except StateError as error:
+            if self._strict:
+                raise
+            warnings.warn(f"{error} Training begins afresh (strict=False).", stacklevel=4)
+            return None
+
+    def _restore(self, told: dict[str, Any], arrays: dict[str, Any]) -> None:
+        _build(self.model, self._loader.element_spec)
+        values = _matched(self._file.path, _variables(self.model), arrays)
+        step, seen = told["step"], told["seen"]
+        try:
+            self._loader.load_state_dict(told["loader"])
+        except StateError as error:
+            if self._strict:
+                raise
+            warnings.warn(f"{error} Its epoch begins afresh (strict=False).", stacklevel=4)
+            self._loader.load_state_dict(told["loader"], strict=False)
+            step = seen = 0
+        self._assign(values)
+        restore_randomness(told["random"])
+        self._resumed, self._values = {**told, "step": step}, values
+        self._initial_epoch, self.model._initial_epoch = self.model._initial_epoch, told["epoch"]
+        _skip(_step_iterator(), step, seen)
+
+    def _assign(self, values: dict[str, list[Any]]) -> None:
+        variables = _variables(self.model)
+        for part, some in values.items():
+            for variable, value in zip(variables[part], some, strict=True):
+                variable.assign(value)
+
+
+def _variables(model: Any) -> dict[str, list[Any]]:
+    """All that a train step changes, beside the data."""
+    from keras.src.random.seed_generator import global_seed_generator
+
+    optimizer = getattr(model, "optimizer", None)
+    return {
+        "model": list(model.variables),
+        "optimizer": list(optimizer.variables) if optimizer is not None else [],
+        "metrics": list(model.metrics_variables),
+        "seed": [global_seed_generator().state],
+    }
+
+
+def _matched(path: Path, variables: dict[str, list[Any]], arrays: dict[str, Any]) -> dict[str, list[Any]]:
+    """The saved values of the variables; raises `StateError` if they are another model's."""
+    expected = {f"{part}/{number}": its for part, some in variables.items() for number, its in enumerate(some)}
+    if set(expected) != set(arrays):
+        raise StateError(
+            f"{path} was saved with another model: it has {len(arrays)} variables, this one has {len(expected)} (with "
+            "those of its optimizer and metrics). Build and compile the model as it was, or remove the file."
+        )
+    for name, variable in expected.items():
+        if tuple(arrays[name].shape) != tuple(variable.shape):
+            raise StateError(
+                f"{path} was saved with another model: {variable.path} had shape {tuple(arrays[name].shape)} and has "
+                f"{tuple(variable.shape)}. Build the model as it was, or remove the file."
+            )
+        if arrays[name].dtype.kind == "V":  # a dtype that NumPy's format has no name for, such as bfloat16
+            arrays[name] = arrays[name].view(np.asarray(keras.ops.convert_to_numpy(variable.value)).dtype)
+    return {part: [arrays[f"{part}/{number}"] for number in range(len(some))] for part, some in variables.items()}
+
+
+def _build(model: Any, spec: Any) -> None:
+    """Make the variables of the model, its optimizer and its metrics, where the first step would make them."""
+    import tensorflow as tf
+
+    def symbol(leaf: Any) -> Any:
+        return keras.KerasTensor(leaf.shape, leaf.dtype.name, ragged=isinstance(leaf, tf.RaggedTensorSpec))
+
+    model._symbolic_build(data_batch=tf.nest.map_structure(symbol, spec))
+
+
+def _keep_logs(model: Any, last: dict[str, Any]) -> None:
+    """Let the epoch end with the last step's logs, should no step follow: Keras has none then."""
+    of_class = getattr(model, _LOGS, None)
+    if of_class is not None:
+        setattr(model, _LOGS, lambda logs: of_class(logs or last))
+
+
+def _step_iterator() -> Any:
+    """What `fit` enumerates its steps with: it is further up the stack."""
+    frame: Any = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and "epoch_iterator" in frame.f_locals:
+            return frame.f_locals["epoch_iterator"]
+        frame = frame.f_back
+    raise StateError(f"fit() of Keras {keras.__version__} cannot be gone on with in mid-epoch; another version can.")
+
+
+def _skip(iterator: Any, steps: int, seen: int) -> None:
+    """Let the first epoch begin behind so many of its steps, of a dataset of which so many batches were seen."""
+    name = "_enumerate_iterator" if hasattr(iterator, "_enumerate_iterator") else "enumerate_epoch"
+    enumerate_steps: Callable[[], Iterator[Any]] = getattr(iterator, name)
+
+    def resumed() -> Iterator[Any]:
+        delattr(iterator, name)  # the class' own serves the epochs that follow
+        found = enumerate_steps()
+        first = [] if steps else list(islice(found, 1))
+        for _ in range(0, steps, iterator.steps_per_execution):
+            next(found, None)
+        iterator._steps_seen += seen - steps  # it differs where `steps_per_epoch` cuts the dataset's epochs up
+        yield from first
+        yield from found
+
+    setattr(iterator, name, resumed)

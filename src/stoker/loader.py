@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from stoker.build import BATCH_SIZE, Outline, Stations
+from stoker.build import build
 from stoker.errors import StokerError, copied
-from stoker.iteration import BatchIterator, cannot_be_copied
-from stoker.plan.host_shard import HostShard
+from stoker.feed.batch_iterator import BatchIterator, cannot_be_copied
+from stoker.options import BATCH_SIZE, LoaderOptions
+from stoker.plan.batching import Outline
 from stoker.scheduler.machine import RETRIES
 from stoker.stats import Stats
 from stoker.structure.collation import Pad
@@ -156,35 +157,10 @@ class Loader:
         worker_init: Callable[[], Any] | None = None,
         worker_env: Mapping[str, str | None] | None = None,
     ) -> None:
-        self._stations = Stations(
-            source,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            transform=transform,
-            collate=collate,
-            drop_remainder=drop_remainder,
-            output_signature=output_signature,
-            workers=workers,
-            prefetch=prefetch,
-            memory_limit=memory_limit,
-            on_error=on_error,
-            retries=retries,
-            timeout=timeout,
-            verify=verify,
-            seed_globals=seed_globals,
-            shard_index=shard_index,
-            shard_count=shard_count,
-            pad_remainder=pad_remainder,
-            batched=batched,
-            share=share,
-            worker_init=worker_init,
-            worker_env=worker_env,
-        )
-        self._producer = self._stations.producer
-        self._last_error: StokerError | None = None
+        arguments = {name: value for name, value in locals().items() if name != "self"}
+        self._producer = build(LoaderOptions(**arguments))
         self._let_go = weakref.finalize(self, self._producer.request_stop)
-        self._let_go.atexit = False  # the exit hook of `dispatch` does more: it waits
+        self._let_go.atexit = False  # that of `interpreter_exit` does more: it waits
 
     def __len__(self) -> int:
         """Batches in an epoch; of examples one by one, examples. Raises TypeError when that is not known."""
@@ -204,7 +180,7 @@ class Loader:
         Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse ones as named tuples
         (indices, values, dense_shape).
         """
-        return self._batches()
+        return BatchIterator(self._producer, self)
 
     @property
     def element_spec(self) -> Any:
@@ -236,10 +212,10 @@ class Loader:
         try:
             form = self._producer.form(apart=True)
         except StokerError as error:
-            self._keep(copied(error))
+            self._producer.last_error = copied(error)
             raise
         outline = self._outline
-        return dataset(self, form.serialized() if serialized else form, outline, serialized=serialized)
+        return dataset(self._producer, self, form.serialized() if serialized else form, outline, serialized=serialized)
 
     @_as_it_is
     def to_tf_shard(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -253,16 +229,11 @@ class Loader:
         """
         from stoker.feed.tensorflow import shard
 
-        return shard(self, context)
+        return shard(self._producer, self, context)
 
     @property
     def _outline(self) -> Outline:
-        return self._stations.outline()
-
-    def _batches(
-        self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False
-    ) -> BatchIterator:
-        return BatchIterator(self, serialized, host_shard, apart=apart)
+        return self._producer.outline()
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Where training stands: a small dict that JSON can hold, for `load_state_dict`, here or in another process.
@@ -290,13 +261,8 @@ class Loader:
             ...     [batch.tolist() for batch in again]
             [[6, 7], [8, 9]]
         """
-        return self._state(consumed)
-
-    def _state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
-        """The state; `rolls` tells whether the end of an epoch is the start of the next one."""
         consumed = None if consumed is None else whole("consumed", consumed, least=None)
-        with self._producer.consumption() as consumption:
-            return self._stations.state(consumption.position(consumed, self._outline.cardinality, rolls=rolls))
+        return self._producer.state(consumed)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Go on where a state was taken: the next iteration that begins is the rest of that epoch.
@@ -312,7 +278,7 @@ class Loader:
         Raises:
             StateError: the state is damaged, or of a Loader with other batches: tells what differs.
         """
-        self._producer.go_to(self._stations.position(state, strict))
+        self._producer.load_state(state, strict=strict)
 
     def trackable(self) -> Any:
         """The place in the data, for `tf.train.Checkpoint(model=model, data=loader.trackable())`.
@@ -322,7 +288,7 @@ class Loader:
         """
         from stoker.feed.trackable import trackable
 
-        return trackable(self)
+        return trackable(self.state_dict, self.load_state_dict)
 
     def update(self, **attributes: Any) -> None:
         """Give the source new values of attributes, in all workers, from the next epoch that begins.
@@ -349,7 +315,7 @@ class Loader:
             ...     easy, [batch.tolist() for batch in loader]
             ([[0, 1]], [[0, 5]])
         """
-        self._stations.update(attributes)
+        self._producer.update(attributes)
 
     def stats(self) -> Stats:
         """Deaths of workers, and examples that were left out, since the Loader was made.
@@ -375,10 +341,7 @@ class Loader:
             ...         print(type(loader.last_error.__cause__).__name__, loader.last_error.example)
             ZeroDivisionError 2
         """
-        return self._last_error
-
-    def _keep(self, error: StokerError) -> None:
-        self._last_error = error
+        return self._producer.last_error
 
     def close(self) -> None:
         """End the workers, within 2 seconds.

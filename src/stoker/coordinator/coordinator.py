@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from stoker.coordinator.consumer_errors import ReportedFailure, error_of, warning_of
 from stoker.coordinator.counters import Counters
-from stoker.coordinator.producer import AT_ONCE, MakeEpoch, Streams
+from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup
 from stoker.coordinator.slot_table import LEASES, SlotTable
 from stoker.coordinator.spec_request import SpecAttempt, SpecRequest
 from stoker.coordinator.task_table import TaskTable
@@ -79,11 +79,11 @@ class _Outbox:
     outcomes: deque[DeliverCommand | FinishCommand | FailCommand] = field(default_factory=deque)
 
 
-class Coordinator(Streams):
+class Coordinator(EpochProducer):
     """Serves the streams of one Loader.
 
     Args:
-        make_epoch: makes the epoch that begins here.
+        setup: makes the epochs.
         slot_table: the slots.
         engine: who runs the workers; started at the first pull.
         workers: how many.
@@ -98,7 +98,7 @@ class Coordinator(Streams):
 
     def __init__(
         self,
-        make_epoch: MakeEpoch,
+        setup: EpochSetup,
         slot_table: SlotTable,
         engine: Engine,
         *,
@@ -111,7 +111,7 @@ class Coordinator(Streams):
         verify: float,
         turns: bool = False,
     ) -> None:
-        super().__init__(make_epoch)
+        super().__init__(setup)
         self._turns, self._updates = turns, AttributeUpdates(folds=not turns)
         self._skips, self._counters = skips, Counters()
         self._slot_table, self._engine = slot_table, engine
@@ -158,7 +158,7 @@ class Coordinator(Streams):
                 (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
 
-    def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
+    def pull(self, stream: int, most: int = AT_ONCE) -> list[list[npt.NDArray[Any]]]:
         """The arrays of a stream's next batch, and of those after it, if they are small and ready: a pull costs more.
 
         Raises StopIteration at the epoch's end.
@@ -172,7 +172,7 @@ class Coordinator(Streams):
             self._begin(stream)
             outcome = self._wait(stream)
             if isinstance(outcome, DeliverCommand):
-                delivered = [outcome, *self._ready(stream, outcome)]
+                delivered = [outcome, *self._ready(stream, outcome, most - 1)]
                 self._epochs[stream].handed([one.rows for one in delivered])
                 batches = [self._slot_table.view(one) for one in delivered]
             else:
@@ -193,10 +193,13 @@ class Coordinator(Streams):
             self._copied(one, arrays) if one.copy else arrays for one, arrays in zip(delivered, batches, strict=True)
         ]
 
-    def _ready(self, stream: int, first: DeliverCommand) -> list[DeliverCommand]:
-        """Small batches that are ready behind the one that was pulled."""
+    def pull_stacked(self, stream: int) -> list[npt.NDArray[Any]]:
+        return [leaf[None] for leaf in self.pull(stream, 1)[0]]
+
+    def _ready(self, stream: int, first: DeliverCommand, most: int) -> list[DeliverCommand]:
+        """Up to so many small batches that are ready behind the one that was pulled."""
         may = not self._inline and not self._slot_table.is_bounded and self._slot_table.is_small(first)
-        count = self._scheduler.ready(stream, AT_ONCE - 1) if may else 0
+        count = self._scheduler.ready(stream, most) if may else 0
         if not count:
             return []
         self._step(*[PullEvent(stream)] * count)
@@ -228,6 +231,9 @@ class Coordinator(Streams):
                     self._engine.leave(LeaveEpochRequest(epoch.number))
 
     def update(self, values: Mapping[str, Any]) -> None:
+        self._setup.guard.accept(values)
+        if not values:
+            return
         with self._changed:
             self._check()
             self._updates.add(values)

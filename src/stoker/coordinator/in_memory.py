@@ -7,12 +7,13 @@ workers here, no shared memory, and nothing is copied but the rows (docs/decisio
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stoker.coordinator.producer import MakeEpoch, Streams
+from stoker.coordinator.producer import EpochProducer, EpochSetup
 from stoker.epochs.index_epoch import IndexEpoch
 from stoker.errors import OptionError
 from stoker.memory.layout import Layout
@@ -29,19 +30,19 @@ _BYTES, _MOST = 1 << 20, 16
 Arrays = list[npt.NDArray[Any]]
 
 
-class InMemoryProducer(Streams):
+class InMemoryProducer(EpochProducer):
     """Serves the streams of a Loader of arrays, without workers.
 
     Args:
-        make_epoch: makes the epoch that begins here, an `IndexEpoch`.
+        setup: makes the epochs, each an `IndexEpoch`.
         source: the arrays.
         form: what batches look like.
         rows: of a full batch, this trainer's.
         memory_limit: bytes that a batch may take.
     """
 
-    def __init__(self, make_epoch: MakeEpoch, source: ArraySource, form: Form, rows: int, memory_limit: int) -> None:
-        super().__init__(make_epoch)
+    def __init__(self, setup: EpochSetup, source: ArraySource, form: Form, rows: int, memory_limit: int) -> None:
+        super().__init__(setup)
         self._source, self._form = source, form
         nbytes = Layout.of(form.spec.leaves, rows).nbytes
         if nbytes > memory_limit:
@@ -60,17 +61,13 @@ class InMemoryProducer(Streams):
             return self._form
 
     def pull(self, stream: int) -> list[Arrays]:
-        stacks = self.take(stream)
+        stacks = self.pull_stacked(stream)
         batches = [[stack[number] for stack in stacks] for number in range(len(stacks[0]))]
         if stream in self._serialized:
             return [[part for array in batch for part in _serialized(array)] for batch in batches]
         return batches
 
-    def take(self, stream: int) -> Arrays:
-        """The arrays of a stream's next batches that have as many rows, along a new first axis.
-
-        Raises StopIteration at the epoch's end.
-        """
+    def pull_stacked(self, stream: int) -> Arrays:
         with self._changed:
             self._check()
             while self._dropped:
@@ -88,6 +85,12 @@ class InMemoryProducer(Streams):
         for array in arrays:
             array.flags.writeable = False
         return [array.reshape(len(batches), len(batches[0]), *array.shape[1:]) for array in arrays]
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        self._setup.guard.accept(values)
+
+    def fed(self, key: int, items: int, ended: bool) -> None:
+        """Arrays are not pulled."""
 
     def stats(self) -> Stats:
         with self._changed:

@@ -1,36 +1,117 @@
-"""What a Loader's consumers are served with, whoever makes the batches: streams, their epochs, and the journal."""
+"""What makes the batches of one Loader: the protocol that `feed` knows, and what both producers have in common."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from stoker.coordinator.consumption import ConsumptionTracker
+from stoker.coordinator.source_guard import SourceGuard
 from stoker.epochs.epoch import Epoch
-from stoker.errors import ClosedError, StokerError
+from stoker.epochs.shard_progress import SavedShards
+from stoker.errors import ClosedError, StateError, StokerError
+from stoker.plan.batching import Batching, EpochCounts, Outline
 from stoker.plan.host_shard import HostShard
-from stoker.plan.position import Position
+from stoker.plan.position import Position, position_of, told
 from stoker.runtime.locks import Lock
 from stoker.stats import Stats
 from stoker.structure.collation import Form
 
 #: Batches that one pull gives at most.
 AT_ONCE = 8
-
 #: Makes the epoch that begins here; gets the function to call with the number of items pulled and whether there are
 #: no more.
 MakeEpoch = Callable[[Position, Callable[[int, bool], None]], Epoch]
 
 
-class Streams(ABC):
-    """The streams of one Loader. Its public methods may be called from any thread."""
+class BatchProducer(Protocol):
+    """Makes the batches of one Loader. This is all that `feed` knows of a Loader. Any thread may call it.
 
-    def __init__(self, make_epoch: MakeEpoch) -> None:
-        self._make_epoch = make_epoch
+    Attributes:
+        batching: how examples are made into batches.
+        counts: counts the batches of an epoch beforehand.
+        together: batches that `pull_stacked` gives at most; 1 where nothing is gained by it.
+        last_error: the last error that ended an iteration, or None.
+    """
+
+    @property
+    def batching(self) -> Batching: ...
+    @property
+    def counts(self) -> EpochCounts: ...
+    @property
+    def together(self) -> int: ...
+
+    last_error: StokerError | None
+
+    def outline(self, host_shard: HostShard | None = None) -> Outline:
+        """What is known of the batches beforehand, of this trainer or of the one with another host shard."""
+
+    def form(self, *, apart: bool = False) -> Form:
+        """What batches look like."""
+
+    def open_stream(self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False) -> int:
+        """Open an iteration."""
+
+    def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
+        """The next batches of an iteration, one at least; raises StopIteration at its end."""
+
+    def pull_stacked(self, stream: int) -> list[npt.NDArray[Any]]:
+        """The next batches with as many rows, along a new first axis; raises StopIteration at the end."""
+
+    def check_source(self) -> None:
+        """Raise `SourceError` if the source has another length than before; warn if it is seen to have changed."""
+
+    def epoch(self, stream: int) -> Epoch | None:
+        """What an iteration that has begun reads."""
+
+    def last_epoch(self) -> Epoch | None:
+        """What the last iteration that began reads."""
+
+    def consumption(self) -> AbstractContextManager[ConsumptionTracker]:
+        """What was consumed so far, held still."""
+
+    def state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
+        """Where training stands."""
+
+    def close_stream(self, stream: int) -> None:
+        """End an iteration."""
+
+    def drop_stream(self, stream: int) -> None:
+        """End it, from a finalizer."""
+
+    def require_owner(self) -> None:
+        """Raise `ClosedError` in a fork of the process that made it."""
+
+
+@dataclass(frozen=True)
+class EpochSetup:
+    """What an iteration needs to begin.
+
+    Attributes:
+        make_epoch: makes the epoch that begins at a position.
+        counts: counts its batches beforehand.
+        fingerprint: what the batches depend on, beside the user's code, the seed and the epoch.
+        guard: sees whether the source has changed.
+    """
+
+    make_epoch: MakeEpoch
+    counts: EpochCounts
+    fingerprint: Mapping[str, Any]
+    guard: SourceGuard
+
+
+class EpochProducer(ABC):
+    """The streams of one Loader, their epochs, and how much of them was consumed. Any thread may call it."""
+
+    together = 1
+
+    def __init__(self, setup: EpochSetup) -> None:
+        self._setup, self.counts, self.batching = setup, setup.counts, setup.counts.batching
         self._changed = Lock()
         self._epochs: dict[int, Epoch] = {}
         self._serialized: set[int] = set()
@@ -41,6 +122,15 @@ class Streams(ABC):
         self._closed = False
         self._broken: StokerError | None = None
         self.uneven = False  # a transform returned SKIP or Many
+        self.last_error: StokerError | None = None
+
+    def outline(self, host_shard: HostShard | None = None) -> Outline:
+        """What is known of the batches beforehand, of this trainer or of the one with another host shard."""
+        return self.counts.outline(host_shard or self.batching.host_shard, uneven=self.uneven)
+
+    def check_source(self) -> None:
+        """Raise `SourceError` if the source has another length than before; warn if it is seen to have changed."""
+        self._setup.guard.check()
 
     def open_stream(self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False) -> int:
         """A number for a new stream; its epoch begins at its first pull.
@@ -91,15 +181,37 @@ class Streams(ABC):
         with self._changed:
             yield self._consumption
 
+    @abstractmethod
     def update(self, values: Mapping[str, Any]) -> None:
-        """The source has these attributes in all epochs that begin from now on."""
-        raise AssertionError("this source has none")
+        """The source has these attributes in all epochs that begin from now on; raises `OptionError`."""
+
+    def state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
+        """Where training stands; `rolls` tells whether the end of an epoch is the start of the next one."""
+        cardinality = self.outline().cardinality
+        with self._changed:
+            position = self._consumption.position(consumed, cardinality, rolls=rolls)
+        return told(position, self.batching.seed, self._setup.fingerprint)
+
+    def load_state(self, state: Any, *, strict: bool) -> None:
+        """The next stream that begins does so where this was taken; raises `StateError`."""
+        position = position_of(state, self.batching.seed, self._setup.fingerprint, strict)
+        cardinality = self.counts.outline(self.batching.host_shard, uneven=self.uneven).cardinality
+        count = cardinality if cardinality is not None else position.taken
+        if position.taken > count:
+            raise StateError(f"the state tells of {position.taken:,} batches taken; an epoch has {count:,}.")
+        if position.stream is not None:
+            SavedShards.of(position.stream)
+        self.go_to(position)
 
     def go_to(self, position: Position) -> None:
         """The next stream that begins does so there."""
         with self._changed:
             self._check()
             self._consumption.go_to(position)
+
+    @abstractmethod
+    def pull_stacked(self, stream: int) -> list[npt.NDArray[Any]]:
+        """The next batches with as many rows, along a new first axis; raises StopIteration at the end."""
 
     @abstractmethod
     def stats(self) -> Stats:
@@ -142,14 +254,14 @@ class Streams(ABC):
     def _next_epoch(self) -> Epoch:
         self._made_epochs += 1
         key = self._made_epochs
-        epoch = self._make_epoch(self._consumption.begin(), lambda items, ended: self.fed(key, items, ended))
+        epoch = self._setup.make_epoch(self._consumption.begin(), lambda items, ended: self.fed(key, items, ended))
         epoch.key = key
         epoch.uneven = epoch.uneven or self.uneven
         return epoch
 
+    @abstractmethod
     def fed(self, key: int, items: int, ended: bool) -> None:
         """So many items of the iterable have been pulled for the epoch with this key."""
-        raise AssertionError("nothing is pulled for these epochs")
 
     def _ended(self, stream: int) -> Epoch | None:
         """Nobody reads this stream any more; returns what it read."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stoker.epochs.shard_progress import SavedShards
-from stoker.plan.host_shard import ALL, HostShard
+from stoker.plan.batching import Batching
 from stoker.plan.position import Iteration, Position
 from stoker.protocol.replies import TaskDoneReply
 from stoker.protocol.requests import (
@@ -32,33 +32,6 @@ from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ParkedRows, ShardWork, Task, TrialWork
 from stoker.stats import Skipped
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How examples are made into batches, whatever the source.
-
-    Attributes:
-        size: rows of a full batch, of all trainers together.
-        keep_rest: whether the last batch may be smaller.
-        seed: the Loader's seed.
-        shuffle: size of the shuffle buffer, or 0.
-        window: parts of a source that are made side by side when their sizes are not known beforehand.
-        single: whether examples are handed out one by one.
-        host_shard: which rows of each batch are this trainer's.
-        weighs: whether each example gets a `sample_weight`.
-        bounded: whether only one batch is made ahead, in all, so that examples are fresh.
-    """
-
-    size: int
-    keep_rest: bool
-    seed: int
-    shuffle: int
-    window: int
-    single: bool = False
-    host_shard: HostShard = ALL
-    weighs: bool = False
-    bounded: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stoker.epochs.epoch import Batching, Epoch, ExamplesLookedAt, of_part, told
+from stoker.epochs.epoch import Epoch, ExamplesLookedAt, of_part, told
+from stoker.plan.batching import Batching
 from stoker.plan.host_shard import PaddedBatch
 from stoker.plan.order import Plan
 from stoker.plan.position import Position

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stoker.epochs.epoch import Batching, Epoch, ExamplesLookedAt, of_part, told
+from stoker.epochs.epoch import Epoch, ExamplesLookedAt, of_part, told
 from stoker.memory.packed import pack
+from stoker.plan.batching import Batching
 from stoker.plan.permutation import mix
 from stoker.plan.position import Position
 from stoker.plan.shuffle_buffer import shuffled

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stoker.epochs.epoch import Batching, Epoch
+from stoker.epochs.epoch import Epoch
+from stoker.plan.batching import Batching
 from stoker.plan.permutation import Permutation, mix
 from stoker.plan.position import Position
 from stoker.protocol.requests import Request, ShardOpening, ShardProgress, ShardTaskRequest

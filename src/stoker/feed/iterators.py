@@ -6,20 +6,18 @@ import itertools
 import math
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from stoker.coordinator.producer import BatchProducer
 from stoker.errors import ClosedError, SpecError, StokerError, plain
+from stoker.feed.batch_iterator import BatchIterator
 from stoker.plan.host_shard import HostShard
 from stoker.runtime.interpreter_exit import exiting
 from stoker.structure.collation import Form, Pad
 from stoker.structure.values import STRING
-
-if TYPE_CHECKING:
-    from stoker.iteration import BatchIterator
-    from stoker.loader import Loader
 
 _Made = TypeVar("_Made")
 
@@ -28,7 +26,8 @@ class Iterators:
     """The open iterators of one dataset, by number.
 
     Args:
-        loader: whose batches they give.
+        producer: makes the batches.
+        owner: whoever stops the producer when it is gone; it is kept alive.
         form: what these look like.
         order: which of a batch's arrays TensorFlow gets, in its order of the leaves.
         serialized: whether each component is a serialised tensor.
@@ -39,7 +38,8 @@ class Iterators:
 
     def __init__(
         self,
-        loader: Loader,
+        producer: BatchProducer,
+        owner: object,
         form: Form,
         order: list[int],
         serialized: bool,
@@ -47,28 +47,29 @@ class Iterators:
         host_shard: HostShard | None,
         scale: Mapping[int, float],
     ) -> None:
-        self._loader, self._serialized, self.most, self._host_shard = loader, serialized, most, host_shard
+        self._producer, self._owner = producer, owner
+        self._serialized, self.most, self._host_shard = serialized, most, host_shard
         self._order = order
         starts = list(itertools.accumulate(form.counts, initial=0))
         self._scale = {starts[number]: factor for number, factor in scale.items()}
         self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
-        cardinality = loader._outline.cardinality
+        cardinality = producer.outline().cardinality
         self._counted = cardinality is not None
         self._cardinality = None if cardinality == math.inf else cardinality
-        self._sizes = _told_sizes(loader._producer.form(), serialized)
+        self._sizes = _told_sizes(producer.form(), serialized)
         self._numbers = itertools.count()
         self._open: dict[int, BatchIterator] = {}
 
     def begin(self) -> int:
         """The number of a new iterator; its epoch begins with its first pull."""
         number = next(self._numbers)
-        self._open[number] = self._loader._batches(self._serialized, self._host_shard, apart=True)
+        self._open[number] = BatchIterator(self._producer, self._owner, self._serialized, self._host_shard, apart=True)
         return number
 
     def pull(self, number: int) -> list[Any]:
         """How many batches follow, and their arrays; the last one stands again in the places of those that do not."""
         batches = self._taken(number, lambda its: its.several(self.most))
-        if self._counted and self._loader._outline.cardinality is None:
+        if self._counted and self._producer.outline().cardinality is None:
             raise SpecError(
                 "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
                 "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
@@ -113,7 +114,7 @@ class Iterators:
 
     def tell(self, error: StokerError) -> StokerError:
         """Keep an error, of which TensorFlow keeps but the text; returns what is raised in its place."""
-        self._loader._keep(error.with_traceback(None))
+        self._producer.last_error = error.with_traceback(None)
         return plain(error)(
             f"{error}\n\n(TensorFlow passes on this text alone. The error itself is `loader.last_error`.)"
         )

@@ -8,46 +8,43 @@ scaled so that the sum over all rows, divided by their number, is the mean over 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stoker.coordinator.producer import BatchProducer
 from stoker.errors import OptionError
 from stoker.plan.host_shard import HostShard
-
-if TYPE_CHECKING:
-    from stoker.loader import Loader
 
 #: Frames between a loop of Keras and the call that makes an iterator.
 _FRAMES = 16
 
 
-def scale(loader: Loader, host_shard: HostShard, *, sums: bool) -> dict[int, float]:
+def scale(producer: BatchProducer, host_shard: HostShard, *, sums: bool) -> dict[int, float]:
     """What the weights in the last batch are multiplied with, by the number of the leaf.
 
     Args:
-        loader: whose batches they are.
+        producer: makes the batches.
         host_shard: which rows of each batch are handed out.
         sums: whether the loss is the sum over the examples, not their mean.
     """
-    stations = loader._stations
-    whole = stations.rest()
-    first, stop = host_shard.span(whole, stations.batching.size)
+    whole = producer.counts.rest()
+    first, stop = host_shard.span(whole, producer.batching.size)
     factor = 1.0 if sums else (stop - first) * host_shard.count / whole
-    leaves = loader._producer.form().batch.leaves
+    leaves = producer.form().batch.leaves
     return {number: factor for number, leaf in enumerate(leaves) if leaf.path.startswith("[2]") and factor != 1}
 
 
-def of_keras_loop(loader: Loader, frame: Any) -> tuple[HostShard, bool] | None:
+def of_keras_loop(producer: BatchProducer, frame: Any) -> tuple[HostShard, bool] | None:
     """What the loop of Keras that makes an iterator in this frame gets, if it is one: which rows, and whether sums."""
     if not frame.f_globals.get("__name__", "").startswith(("keras.", "tf_keras.")) or _is_distributed():
         return None
-    stations = loader._stations
-    host_shard, whole = stations.host_shard, stations.rest()
+    batching = producer.batching
+    host_shard, whole = batching.host_shard, producer.counts.rest()
     if whole >= host_shard.count:
         host_shard = HostShard(host_shard.index, host_shard.count)
-    first, stop = host_shard.span(whole, stations.batching.size)
+    first, stop = host_shard.span(whole, batching.size)
     if (stop - first) * host_shard.count == whole:
         return host_shard, False
-    return host_shard, _sums(_model(frame), stations.sums)
+    return host_shard, _sums(_model(frame), batching.sums)
 
 
 def _is_distributed() -> bool:

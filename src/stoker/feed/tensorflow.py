@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optree
 
-from stoker.coordinator.in_memory import InMemoryProducer
-from stoker.coordinator.producer import AT_ONCE
+from stoker.coordinator.producer import AT_ONCE, BatchProducer
 from stoker.errors import OptionError
 from stoker.feed import padded
 from stoker.feed.iterators import Iterators, NoIterators, StackedIterators, weak
 from stoker.memory.layout import Layout
+from stoker.plan.batching import Outline
 from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Iteration, Position
 from stoker.runtime.ctrl_c import listen_for_interrupts
@@ -38,8 +38,6 @@ from stoker.structure.values import STRING
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from stoker.build import Outline
-    from stoker.loader import Loader
 
 #: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
 #: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
@@ -48,27 +46,33 @@ _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
 _FEW = 64
 
 
-def shard(loader: Loader, context: tf.distribute.InputContext) -> tf.data.Dataset:
+def shard(producer: BatchProducer, owner: object, context: tf.distribute.InputContext) -> tf.data.Dataset:
     """The rows of one input pipeline of several, a replica's at a time; see `Loader.to_tf_shard`."""
-    stations, pipelines = loader._stations, context.num_input_pipelines
-    if stations.host_shard.count > 1:
+    batching, pipelines = producer.batching, context.num_input_pipelines
+    if batching.host_shard.count > 1:
         raise OptionError(
             "to_tf_shard() deals the batches out itself; make the Loader without "
-            f"shard_count={stations.host_shard.count}."
+            f"shard_count={batching.host_shard.count}."
         )
-    size, replicas = stations.batching.size, context.num_replicas_in_sync
-    host_shard = HostShard(context.input_pipeline_id, pipelines, stations.host_shard.pads)
-    if not stations.is_batched and size % replicas:
+    size, replicas = batching.size, context.num_replicas_in_sync
+    host_shard = HostShard(context.input_pipeline_id, pipelines, batching.host_shard.pads)
+    if not batching.is_ready and size % replicas:
         raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
-    stations.check_host_shard(host_shard)
+    producer.counts.check(host_shard)
     made = dataset(
-        loader, loader._producer.form(apart=True), stations.outline(host_shard), serialized=False, host_shard=host_shard
+        producer,
+        owner,
+        producer.form(apart=True),
+        producer.outline(host_shard),
+        serialized=False,
+        host_shard=host_shard,
     )
     return made if replicas == pipelines else made.rebatch(size // replicas)
 
 
 def dataset(
-    loader: Loader,
+    producer: BatchProducer,
+    owner: object,
     form: Form,
     outline: Outline,
     *,
@@ -76,21 +80,25 @@ def dataset(
     host_shard: HostShard | None = None,
     sums: bool | None = None,
 ) -> tf.data.Dataset:
-    """The batches of `loader`; see `Loader.to_tf`. `sums`: whether losses are sums, where the Loader is not asked."""
+    """The batches that `producer` makes; see `Loader.to_tf`.
+
+    `owner` stops the producer when it is gone, and is kept alive. `sums`: whether losses are sums, where that is not
+    what the options say.
+    """
     tf = _tensorflow()
     close_before_others()
     listen_for_interrupts()
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
     ahead = 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
-    if loader._stations.batching.bounded:
+    if producer.batching.bounded:
         ahead = 0
     order = _parts_of(form, _leaf_order(form.batch))
     several = ahead > _AHEAD and not outline.single and len(order) <= _FEW
-    if isinstance(loader._producer, InMemoryProducer) and loader._producer.together > 1 and not serialized and ahead:
-        iterators: Iterators = StackedIterators(loader, form, order, serialized, 1, host_shard, {})
+    if producer.together > 1 and not serialized and ahead:
+        iterators: Iterators = StackedIterators(producer, owner, form, order, serialized, 1, host_shard, {})
     else:
-        scale = _scale(loader, host_shard, sums) if not serialized else {}
-        iterators = Iterators(loader, form, order, serialized, AT_ONCE if several else 1, host_shard, scale)
+        scale = _scale(producer, host_shard, sums) if not serialized else {}
+        iterators = Iterators(producer, owner, form, order, serialized, AT_ONCE if several else 1, host_shard, scale)
     made = _elements(form, iterators, outline, ahead)
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
@@ -105,25 +113,25 @@ def dataset(
     )  # each a part of a batch
     options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
     made = made.with_options(options)
-    made = _counted(_never_ending(made) if outline.cardinality == math.inf else made, loader)
+    made = _counted(_never_ending(made) if outline.cardinality == math.inf else made, producer)
     return (
-        _for_keras(made, loader, form)
-        if host_shard is None and loader._stations.host_shard.pads and not serialized
+        _for_keras(made, producer, owner, form)
+        if host_shard is None and producer.batching.host_shard.pads and not serialized
         else made
     )
 
 
-def _scale(loader: Loader, host_shard: HostShard | None, sums: bool | None) -> dict[int, float]:
-    stations = loader._stations
-    if not stations.batching.weighs:
+def _scale(producer: BatchProducer, host_shard: HostShard | None, sums: bool | None) -> dict[int, float]:
+    batching = producer.batching
+    if not batching.weighs:
         return {}
-    return padded.scale(loader, host_shard or stations.host_shard, sums=stations.sums if sums is None else sums)
+    return padded.scale(producer, host_shard or batching.host_shard, sums=batching.sums if sums is None else sums)
 
 
-def _for_keras(made: Any, loader: Loader, form: Form) -> Any:
+def _for_keras(made: Any, producer: BatchProducer, owner: object, form: Form) -> Any:
     """`made`, whose last batch is filled up, giving Keras' own loops what they can count with; see `padded`."""
     made.__class__ = _padded(made.__class__)
-    made._stoker_loader, made._stoker_form, made._stoker_others = loader, form, {}
+    made._stoker_producer, made._stoker_owner, made._stoker_form, made._stoker_others = producer, owner, form, {}
     return made
 
 
@@ -131,15 +139,21 @@ def _for_keras(made: Any, loader: Loader, form: Form) -> Any:
 def _padded(kind: Hashable) -> Any:
     class Padded(kind):  # type: ignore[valid-type, misc]  # of a class that is known only here
         def __iter__(self) -> Any:
-            loader = self._stoker_loader
-            wanted = padded.of_keras_loop(loader, sys._getframe(1))
+            producer, owner, form = self._stoker_producer, self._stoker_owner, self._stoker_form
+            wanted = padded.of_keras_loop(producer, sys._getframe(1))
             if wanted is None:
                 return super().__iter__()
             if wanted not in self._stoker_others:
                 host_shard, sums = wanted
-                outline = loader._stations.outline(host_shard)
-                other = dataset(loader, self._stoker_form, outline, serialized=False, host_shard=host_shard, sums=sums)
-                self._stoker_others[wanted] = other
+                self._stoker_others[wanted] = dataset(
+                    producer,
+                    owner,
+                    form,
+                    producer.outline(host_shard),
+                    serialized=False,
+                    host_shard=host_shard,
+                    sums=sums,
+                )
             return iter(self._stoker_others[wanted])
 
     return Padded
@@ -331,7 +345,7 @@ def _never_ending(made: Any) -> Any:
     return made
 
 
-# Classes of datasets hold no Loader: TensorFlow keeps each class that it has looked at, for the whole process.
+# Classes of datasets hold no producer: TensorFlow keeps each class that it has looked at, for the whole process.
 @cache
 def _refusing(kind: Hashable) -> Any:
     class NeverEnding(kind):  # type: ignore[valid-type, misc]  # likewise
@@ -352,10 +366,10 @@ def _refusing(kind: Hashable) -> Any:
     return NeverEnding
 
 
-def _counted(made: Any, loader: Loader) -> Any:
-    """`made`, telling the loader how many elements an eager loop over it takes."""
+def _counted(made: Any, producer: BatchProducer) -> Any:
+    """`made`, telling the producer how many elements an eager loop over it takes."""
     made.__class__ = _telling(made.__class__)
-    made._stoker_loader = loader
+    made._stoker_producer = producer
     return made
 
 
@@ -367,7 +381,7 @@ def _telling(kind: Hashable) -> Any:
             iterator = super().__iter__()
             if _tensorflow().executing_eagerly():
                 iterator.__class__ = _counting(iterator.__class__)
-                iterator._stoker_loader = self._stoker_loader
+                iterator._stoker_producer = self._stoker_producer
             return iterator
 
     return Counted
@@ -391,14 +405,14 @@ def _counting(kind: Hashable) -> Any:
             try:
                 return take()
             except _tensorflow().errors.OpError as error:
-                last = self._stoker_loader.last_error
+                last = self._stoker_producer.last_error
                 if last is not None and str(last) in str(error):
                     error.__cause__ = last
                 raise
 
         def _stoker_count(self, element: Any) -> Any:
             if self._stoker_iteration is None:
-                epoch = self._stoker_loader._producer.last_epoch()
+                epoch = self._stoker_producer.last_epoch()
                 self._stoker_iteration = epoch.iteration if epoch is not None else Iteration(Position())
             self._stoker_iteration.taken = (self._stoker_iteration.taken or 0) + 1
             return element

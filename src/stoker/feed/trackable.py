@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from stoker.loader import Loader
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
-def trackable(loader: Loader) -> Any:
-    """See `Loader.trackable`."""
+def trackable(save: Callable[[int | None], Mapping[str, Any]], load: Callable[[Mapping[str, Any]], None]) -> Any:
+    """See `Loader.trackable`.
+
+    Args:
+        save: gives the state after so many batches of the iteration; None for those that were seen to be taken.
+        load: goes on where a state was taken.
+    """
     import tensorflow as tf
 
     class TrackablePosition(tf.train.experimental.PythonState):  # type: ignore[misc]  # TensorFlow has no types
-        """Saves `loader.state_dict(consumed)`, and loads it."""
+        """Saves a state, and loads it."""
 
         consumed: int | None = None
 
         def serialize(self) -> str:
-            return json.dumps(loader.state_dict(self.consumed))
+            return json.dumps(save(self.consumed))
 
         def deserialize(self, string_value: bytes | str) -> None:
-            loader.load_state_dict(json.loads(string_value))
+            load(json.loads(string_value))
             self.consumed = None
 
     return TrackablePosition()

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy.typing as npt
 
-from stoker.coordinator.in_memory import InMemoryProducer
+from stoker.coordinator.producer import BatchProducer
 from stoker.errors import ClosedError, ProgramError, StokerError, copied
 from stoker.feed import numpy as arrays
 from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Iteration, Position
 from stoker.runtime.interpreter_exit import rest_if_exiting
 from stoker.runtime.signals import shielded
-
-if TYPE_CHECKING:
-    from stoker.loader import Loader
 
 _Made = TypeVar("_Made")
 
@@ -34,21 +30,34 @@ def cannot_be_copied(what: str) -> ProgramError:
 
 
 class BatchIterator(Iterator[Any]):
-    """One iteration of a Loader. It keeps the Loader alive; dropping it gives its slots back."""
+    """One iteration of a Loader; dropping it gives its slots back.
+
+    Args:
+        producer: makes the batches.
+        owner: whoever stops the producer when it is gone; it is kept alive.
+        serialized: whether each component is a serialised tensor.
+        host_shard: which rows of each batch are handed out; None for the producer's own.
+        apart: whether TensorFlow pulls: its threads run no code of the user's.
+    """
 
     def __init__(
-        self, loader: Loader, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False
+        self,
+        producer: BatchProducer,
+        owner: object,
+        serialized: bool = False,
+        host_shard: HostShard | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
-        self._producer = loader._producer
+        self._producer = producer
         self._stream = self._producer.open_stream(serialized, host_shard, apart=apart)
-        self._loader: Loader | None = loader
-        self._keeper = weakref.ref(loader)
+        self._owner: object | None = owner
         self._pulling = threading.Lock()
         self._begun = False
         self.iteration = Iteration(Position())
         self._ready: deque[list[npt.NDArray[Any]]] = deque()
         self._handing_out = threading.Lock()
-        self._singles: Iterator[Any] | None = iter(()) if loader._outline.single else None
+        self._singles: Iterator[Any] | None = iter(()) if producer.outline().single else None
 
     def __next__(self) -> Any:
         self._producer.require_owner()
@@ -100,13 +109,12 @@ class BatchIterator(Iterator[Any]):
 
     def _tell(self, error: StokerError) -> None:
         """Keep an error; the frames that it refers to must not hold the Loader."""
-        if (loader := self._keeper()) is not None:
-            loader._keep(copied(error))
+        self._producer.last_error = copied(error)
 
     def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:
         with self._pulling:
             while True:
-                if self._loader is None:
+                if self._owner is None:
                     raise StopIteration
                 for leaves in list(self._ready):
                     made = make(leaves)
@@ -126,14 +134,13 @@ class BatchIterator(Iterator[Any]):
             if not begun and (drop := self._drop()):
                 pulled[0] = arrays.behind(self._producer.form(), pulled[0], drop)
             self._ready.extend(pulled)
-            if self._loader is None:  # another thread has closed this iteration
+            if self._owner is None:  # another thread has closed this iteration
                 self._ready.clear()
 
     def _check(self) -> None:
         """Raise what is wrong with the source, before the first pull."""
         if not self._begun:
-            assert self._loader is not None
-            self._loader._stations.check()
+            self._producer.check_source()
 
     def _ask(self, pull: Callable[[int], _Made]) -> _Made:
         """What `pull` gives for this stream."""
@@ -157,14 +164,13 @@ class BatchIterator(Iterator[Any]):
 
     def stacks(self) -> list[npt.NDArray[Any]]:
         """The arrays of the next batches, along a new first axis; where these are taken from arrays in memory."""
-        assert isinstance(self._producer, InMemoryProducer)
         self._producer.require_owner()
         with self._pulling:
-            if self._loader is None:
+            if self._owner is None:
                 raise StopIteration
             self._check()
             with shielded():
-                return self._ask(self._producer.take)
+                return self._ask(self._producer.pull_stacked)
 
     def several(self, most: int) -> list[list[npt.NDArray[Any]]]:
         """The arrays of the next batch, and of those behind it that are ready."""
@@ -176,12 +182,12 @@ class BatchIterator(Iterator[Any]):
 
     def close(self) -> None:
         """Give the slots of this iteration back; batches that were handed over stay valid."""
-        if self._loader is not None:
-            self._loader = None
+        if self._owner is not None:
+            self._owner = None
             self._ready.clear()
             with contextlib.suppress(ClosedError):  # in a fork, whose iteration this is not
                 self._producer.close_stream(self._stream)
 
     def __del__(self) -> None:
-        if getattr(self, "_loader", None) is not None:
+        if getattr(self, "_owner", None) is not None:
             self._producer.drop_stream(self._stream)

@@ -1,0 +1,241 @@
+"""The arguments of a Loader as one value that validates itself."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from stoker.errors import OptionError
+from stoker.protocol.program import takes_nothing
+from stoker.runtime.cpus import usable_cpus
+from stoker.scheduler.machine import RETRIES
+from stoker.sources.generator import GeneratorSource
+from stoker.sources.iterable import IterableSource
+from stoker.sources.keras_dataset import is_keras
+from stoker.sources.stored_arrays import StoredRows, is_stored
+from stoker.structure.collation import Collation, Pad
+from stoker.validation import flag, is_flag, real, whole
+
+log = logging.getLogger("stoker")
+
+#: Examples that move together when they are handed out one by one.
+CHUNK = 32
+#: Workers that are too many: more than so many, and more than so many a CPU.
+_MANY, _A_CPU = 8, 4
+
+
+class _Default(int):
+    """A default that can be told apart from the same number given by the user."""
+
+
+#: The default of `batch_size`.
+BATCH_SIZE: Final = _Default(32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions:
+    """The arguments of `Loader`, which documents them. Making one raises `OptionError` for a value that is invalid.
+
+    Attributes:
+        size: rows of a full batch, of all trainers together; of those that move together where examples are handed
+            out one by one, or where the source makes the batches.
+        collation: how examples are joined.
+        is_batched: whether the source makes the batches itself.
+        single: whether examples are handed out one by one.
+        buffer: size of the shuffle buffer of a source without an index, or 0.
+        sums: whether the model's losses are sums over a batch (`pad_remainder="sum"`).
+    """
+
+    source: Any
+    batch_size: int | None = BATCH_SIZE
+    shuffle: bool | int = False
+    seed: int = 0
+    transform: Callable[..., Any] | None = None
+    collate: str | Pad | Mapping[Any, str | Pad] | Callable[[list[Any]], Any] = "stack"
+    drop_remainder: bool = False
+    output_signature: Any = None
+    workers: int | None = None
+    prefetch: int | None = None
+    memory_limit: int | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    retries: int = RETRIES
+    timeout: float | None = None
+    verify: float = 0.0
+    seed_globals: bool = True
+    shard_index: int = 0
+    shard_count: int = 1
+    pad_remainder: bool | Literal["sum"] = False
+    batched: bool = False
+    share: bool = True
+    worker_init: Callable[[], Any] | None = None
+    worker_env: Mapping[str, str | None] | None = None
+
+    size: int = field(init=False)
+    collation: Collation = field(init=False)
+    is_batched: bool = field(init=False)
+    single: bool = field(init=False)
+    buffer: int = field(init=False)
+    sums: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._set(**self._numbers())
+        self._set(**self._functions())
+        self._set(**self._batches())
+        self._set(**self._order())
+        _warn_of_many(self.worker_count)
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers: one a CPU where the user does not say."""
+        return usable_cpus() if self.workers is None else self.workers
+
+    @property
+    def skips(self) -> bool:
+        """Whether examples that raise are left out."""
+        return self.on_error == "skip"
+
+    @property
+    def has_index(self) -> bool:
+        """Whether the source is read by index."""
+        return not isinstance(self.source, GeneratorSource | IterableSource)
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _numbers(self) -> dict[str, Any]:
+        verify = real(self.verify)
+        if verify is None or not 0 <= verify <= 1:
+            raise OptionError(f"verify must be a share between 0 and 1, got {self.verify!r}")
+        retries = whole("retries", self.retries, least=0)
+        if self.on_error not in ("raise", "skip"):
+            raise OptionError(f'on_error must be "raise" or "skip", got {self.on_error!r}')
+        timeout = None if self.timeout is None else real(self.timeout)
+        if self.timeout is not None and not (timeout is not None and 0 < timeout < math.inf):
+            raise OptionError(f"timeout must be a number of seconds above 0, or None, got {self.timeout!r}")
+        optional = {"workers": 0, "prefetch": 1, "memory_limit": 1}
+        numbers = {
+            name: None if getattr(self, name) is None else whole(name, getattr(self, name), least=least)
+            for name, least in optional.items()
+        }
+        flags = {name: flag(name, getattr(self, name)) for name in ("drop_remainder", "seed_globals", "share")}
+        shards = {
+            "shard_index": whole("shard_index", self.shard_index, least=0),
+            "shard_count": whole("shard_count", self.shard_count, least=1),
+        }
+        seed = whole("seed", self.seed, least=None)
+        return {"verify": verify, "retries": retries, "timeout": timeout, "seed": seed, **numbers, **flags, **shards}
+
+    def _functions(self) -> dict[str, Any]:
+        if self.transform is not None and not callable(self.transform):
+            raise OptionError(f"transform must be callable, got {self.transform!r}")
+        if self.worker_init is not None and not takes_nothing(self.worker_init):
+            raise OptionError(f"worker_init must be a function without parameters, got {self.worker_init!r}")
+        return {"worker_env": _checked_environment(self.worker_env)}
+
+    def _batches(self) -> dict[str, Any]:
+        source = StoredRows(self.source) if is_stored(self.source) else self.source
+        is_batched = flag("batched", self.batched) or is_keras(source)
+        if isinstance(source, GeneratorSource | IterableSource):
+            is_batched |= source.batched
+        if is_batched:
+            size, collation = _ready(source, self.batch_size, self.collate, self.drop_remainder)
+        else:
+            size, collation = _batching(self.batch_size, self.collate, self.drop_remainder)
+        sums = isinstance(self.pad_remainder, str) and self.pad_remainder == "sum"
+        if isinstance(self.pad_remainder, str) and not sums:
+            raise OptionError(f'pad_remainder must be True, False or "sum", got {self.pad_remainder!r}')
+        return {
+            "source": source,
+            "is_batched": is_batched,
+            "size": size,
+            "collation": collation,
+            "single": self.batch_size is None and not is_batched,
+            "sums": sums,
+            "pad_remainder": sums or flag("pad_remainder", self.pad_remainder),
+        }
+
+    def _order(self) -> dict[str, Any]:
+        shuffle = bool(self.shuffle) if is_flag(self.shuffle) else self.shuffle
+        if not self.has_index:
+            buffer = _buffer(shuffle)
+            return {"shuffle": buffer, "buffer": buffer}
+        if not isinstance(shuffle, bool):
+            raise OptionError(
+                f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
+            )
+        return {"shuffle": shuffle, "buffer": 0}
+
+
+def _warn_of_many(workers: int) -> None:
+    """Tell of workers that are many more than the CPUs."""
+    if workers > _MANY and workers > _A_CPU * (cpus := usable_cpus()):
+        log.warning(
+            "workers=%d on %d CPU%s: each is a process with its own copy of the libraries that your code imports, and "
+            "they take turns, so that examples come no faster. Leave workers out for one on each CPU (%d). More are of "
+            "use only to code that waits for disks or servers.",
+            workers,
+            cpus,
+            "" if cpus == 1 else "s",
+            cpus,
+        )
+
+
+def _ready(source: Any, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
+    """The same for a source whose elements are batches: each moves alone, as it is."""
+    why, repair = "batched=True: each element of the source is a batch", "leave batched out for a source of examples"
+    if is_keras(source):
+        kind = type(source).__name__
+        why = f"{kind} is a Keras dataset, each of whose items is a batch; len() counts batches"
+        repair = "to batch by example, give an object that is no PyDataset and returns one example"
+    if batch_size is not None and batch_size is not BATCH_SIZE:
+        raise OptionError(f"{why}. So batch_size must be left out or None, got {batch_size!r}; {repair}.")
+    if collate != "stack":
+        raise OptionError(f"{why}, and passes as it is. So collate={collate!r} has no meaning; {repair}.")
+    if drop_remainder:
+        raise OptionError(f"{why}. So drop_remainder=True has no meaning: the source says which batches there are.")
+    return 1, Collation(default="asis")
+
+
+def _batching(batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
+    """Rows of what moves together, and how they are joined."""
+    collation = Collation.of(collate)
+    if batch_size is not None:
+        return whole("batch_size", batch_size, least=1), collation
+    if collate != "stack":
+        raise OptionError(
+            f"batch_size=None makes no batches, so collate={collate!r} has no meaning; give a batch_size."
+        )
+    if drop_remainder:
+        raise OptionError("batch_size=None makes no batches, so drop_remainder=True has no meaning.")
+    return CHUNK, Collation(default="single")
+
+
+def _buffer(shuffle: Any) -> int:
+    """The size of the shuffle buffer of a source without an index."""
+    if shuffle is True:
+        raise OptionError(
+            "shuffle=True needs a source with an index; a generator or iterable is shuffled through a buffer: give its "
+            "size in examples, for example shuffle=1000."
+        )
+    return 0 if shuffle is False else whole("shuffle", shuffle, least=0)
+
+
+def _checked_environment(variables: Any) -> dict[str, str | None]:
+    """`worker_env`; raises `OptionError` unless it maps names to texts or None."""
+    if variables is None:
+        return {}
+    if not isinstance(variables, Mapping):
+        raise OptionError(
+            f'worker_env must be a dict of environment variables, such as {{"CUDA_VISIBLE_DEVICES": "0"}}, '
+            f"got {variables!r}"
+        )
+    for name, value in variables.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise OptionError(f"worker_env must have names of environment variables, got {name!r}")
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise OptionError(f"worker_env[{name!r}] must be a str, or None to remove the variable, got {value!r}")
+    return dict(variables)

@@ -1,0 +1,145 @@
+"""How examples are made into batches, whatever the source; and what is known of an epoch before its first batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from stoker.errors import OptionError
+from stoker.plan.host_shard import ALL, HostShard
+from stoker.plan.order import Plan
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How examples are made into batches, whatever the source.
+
+    Attributes:
+        size: rows of a full batch, of all trainers together.
+        keep_rest: whether the last batch may be smaller.
+        seed: the Loader's seed.
+        shuffle: size of the shuffle buffer, or 0.
+        window: parts of a source that are made side by side when their sizes are not known beforehand.
+        single: whether examples are handed out one by one.
+        host_shard: which rows of each batch are this trainer's.
+        weighs: whether each example gets a `sample_weight`.
+        bounded: whether only one batch is made ahead, in all, so that examples are fresh.
+        sums: whether the model's losses are sums over a batch, not means.
+        is_ready: whether the source makes the batches itself.
+    """
+
+    size: int
+    keep_rest: bool
+    seed: int
+    shuffle: int
+    window: int
+    single: bool = False
+    host_shard: HostShard = ALL
+    weighs: bool = False
+    bounded: bool = False
+    sums: bool = False
+    is_ready: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of a full batch, of this trainer."""
+        return self.size // self.host_shard.count
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of an epoch's batches before the first one.
+
+    Attributes:
+        size: rows of a full batch, of this trainer; of those that move together, when examples are handed out one by
+            one.
+        single: whether examples are handed out one by one.
+        static_rows: the rows that every batch has, or None.
+        cardinality: elements of an epoch: None when that is unknown, `math.inf` when they never end.
+    """
+
+    size: int
+    single: bool
+    static_rows: int | None
+    cardinality: float | None
+
+
+@dataclass(frozen=True)
+class EpochCounts:
+    """Counts the batches of an epoch beforehand.
+
+    Attributes:
+        batching: how examples are made into batches.
+        plan: which examples make which batch, for a source that is read by index.
+        length: examples in the source: None when that is unknown, `math.inf` when they never end.
+        has_function: whether a function of the user's decides how many rows a batch has.
+        skips: whether examples that raise are left out.
+        has_marks: whether the transform mentions SKIP or Many.
+    """
+
+    batching: Batching
+    plan: Plan | None
+    length: float | None
+    has_function: bool
+    skips: bool
+    has_marks: bool
+
+    def outline(self, host_shard: HostShard, *, uneven: bool = False) -> Outline:
+        """The outline for the trainer with this shard; `uneven`: the transform has returned SKIP or Many."""
+        size, single = self.batching.size, self.batching.single
+        count = None if uneven or self.skips or self.has_marks else self.length
+        whole = not self.batching.keep_rest or host_shard.pads
+        whole = whole or (count is not None and (count == math.inf or count % size == 0))
+        cardinality = count
+        if count is not None and math.isfinite(count) and not single:
+            cardinality = -(-count // size) if self.batching.keep_rest else count // size
+        rows = size // host_shard.count
+        is_known = whole and not (self.batching.is_ready or self.has_function)  # else others decide on the rows
+        return Outline(rows, single, rows if is_known else None, cardinality)
+
+    def rest(self) -> int:
+        """Examples in the last batch of all trainers together."""
+        assert self.plan is not None
+        return self.plan.rows(self.plan.batches - 1)
+
+    def check(self, host_shard: HostShard) -> None:
+        """Raise `OptionError` if batches cannot be cut for this host shard."""
+        size, count = self.batching.size, host_shard.count
+        what = f"shard_count={count}" if count > 1 else "pad_remainder=True"
+        if host_shard.index >= count:
+            raise OptionError(
+                f"shard_index={host_shard.index} must be less than shard_count={count}: trainers are counted from 0."
+            )
+        if count == 1 and not host_shard.pads:
+            return
+        plan = self._countable(what)
+        if size % count:
+            raise OptionError(
+                f"batch_size={size} is that of all trainers together, and shard_count={count} does not divide it; "
+                f"take {size // count * count or count} or {(size // count + 1) * count}."
+            )
+        rest = plan.length % size
+        if 0 < rest < count and not host_shard.pads and self.batching.keep_rest:
+            raise OptionError(
+                f"the last batch has {rest} of {size} examples, too few for {count} trainers, which take as "
+                "many steps each: give drop_remainder=True, or pad_remainder=True to fill it up with sample_weight 0."
+            )
+        if host_shard.pads and not self.batching.keep_rest:
+            raise OptionError("drop_remainder=True and pad_remainder=True: the last batch is left out, or filled up.")
+
+    def _countable(self, what: str) -> Plan:
+        """The plan; raises `OptionError` where the rows of a batch are not known beforehand."""
+        if self.batching.is_ready:
+            raise OptionError(
+                f"{what} needs to cut batches, and this source makes them itself (batched=True), whole. Give a source "
+                "of examples and a batch_size, or give each trainer a source of its own."
+            )
+        if self.plan is None or self.batching.single:
+            kind = "batch_size=None" if self.plan is not None else "a generator or iterable"
+            raise OptionError(
+                f"{what} needs numbered batches, and {kind} has none. Use a source with an index, and a batch_size."
+            )
+        if self.has_marks or self.skips:
+            why = "on_error='skip'" if self.skips else "a transform that returns stoker.SKIP or stoker.Many"
+            raise OptionError(f"{what} needs to know the rows of each batch beforehand; with {why} nobody does.")
+        return self.plan

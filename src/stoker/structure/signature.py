@@ -1,0 +1,46 @@
+"""What batches look like, where `output_signature` says so. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optree
+
+from stoker.errors import OptionError
+from stoker.structure.collation import Collation, Form
+from stoker.structure.spec import DTYPES, Kind, Leaf, Spec, plain
+from stoker.structure.values import STRING
+
+_SIGNED = "as output_signature says"
+
+
+def signed_form(signature: Any, collation: Collation) -> Form:
+    """The form that `output_signature` tells; raises `OptionError`."""
+    specs, tree = optree.tree_flatten(plain(signature))
+    if not specs:
+        raise OptionError(f"output_signature must be nested tf.TensorSpecs, got {signature!r}")
+    paths = (accessor.codify("") for accessor in tree.accessors())
+    spec = Spec(tree, tuple(_signed_leaf(path, told) for path, told in zip(paths, specs, strict=True)))
+    return Form.of(spec, collation.rules(spec))
+
+
+def _signed_leaf(path: str, told: Any) -> Leaf:
+    """The leaf that a `tf.TensorSpec`, or a ragged or sparse one, tells of."""
+    where = f"output_signature{path}"
+    try:
+        dtype, dims = np.dtype(told.dtype.as_numpy_dtype), told.shape.as_list()
+    except (AttributeError, TypeError):
+        raise OptionError(f"{where} must be a tf.TensorSpec (ragged, sparse), got {told!r}") from None
+    except ValueError:
+        raise OptionError(
+            f"{where} must tell the number of dimensions (None for sizes that vary), got {told!r}"
+        ) from None
+    dtype = STRING if told.dtype.name == "string" else dtype
+    if dtype != STRING and dtype.name not in DTYPES:
+        raise OptionError(f"{where} tells the dtype {told.dtype.name}, which no batch can hold.")
+    if hasattr(told, "ragged_rank"):
+        kind = Kind.RAGGED if told.ragged_rank else Kind.DENSE
+        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True, signed=True, origin=_SIGNED)
+    kind = Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE
+    return Leaf(path, tuple(dims), dtype, kind, lenient=True, signed=True, origin=_SIGNED)
