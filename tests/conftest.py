@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from stoker.runtime.ctrl_c import listen_for_interrupts
 
@@ -33,6 +34,10 @@ PATIENCE = 3.0
 SHM = Path("/dev/shm")
 #: What a worker prints when something goes wrong where nobody catches it.
 NOISE = "Traceback (most recent call last)", "Exception ignored in", "Fatal Python error", "resource_tracker"
+
+# How long an example of a property takes depends on what else the machine does.
+settings.register_profile("stoker", deadline=None)
+settings.load_profile("stoker")
 
 
 @dataclass(frozen=True)

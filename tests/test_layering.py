@@ -1,9 +1,10 @@
-"""The rooms of the house: who may import whom, and whether the map shows them."""
+"""The rooms of the house: who may import whom, whether the map shows them, and whether names say one thing."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -11,35 +12,56 @@ import pytest
 import stoker
 
 PACKAGE = Path(stoker.__file__).parent
-ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
-PURE = {"errors", "casting", "foreign", "lists", "options", "values", "spec", "collation", "plan", "scheduler"}
+ROOMS = sorted(
+    path.stem
+    for path in PACKAGE.iterdir()
+    if path.stem != "__init__" and (path.suffix == ".py" or (path / "__init__.py").exists())
+)
+PURE = {"errors", "plan", "scheduler", "stats", "structure", "validation"}
 
-#: What a room may import of the others; rooms that are not here join the others and may import all.
+#: What each room may import of the others, also within functions and for type checkers alone.
 MAY = {
     "errors": set(),
-    "interrupts": set(),
-    "locks": {"errors", "interrupts"},
     "stats": set(),
-    "casting": set(),
-    "lists": set(),
-    "foreign": set(),
-    "values": {"foreign", "lists"},
-    "spec": {"casting", "lists", "values"},
-    "options": {"errors"},
-    "collation": {"errors", "lists", "options", "values", "spec"},
+    "validation": {"errors"},
+    "structure": {"errors", "validation"},
     "plan": {"errors"},
     "scheduler": set(),
-    "sources": PURE | {"locks"},
-    "travel": set(),
-    "memory": PURE | {"travel"},
-    "worker": PURE | {"sources", "travel", "memory"},
-    "engines": PURE | {"interrupts", "locks", "sources", "memory", "worker"},
+    "runtime": {"errors"},
+    "pickling": {"errors"},
+    "sources": {"errors", "runtime", "structure", "validation"},
+    "memory": {"errors", "pickling", "runtime", "structure"},
+    "protocol": {"errors", "memory", "pickling", "plan", "structure"},
+    "worker": {"errors", "memory", "pickling", "plan", "protocol", "sources", "structure"},
+    "epochs": {"errors", "memory", "plan", "protocol", "scheduler", "sources", "stats"},
+    "engines": {"errors", "memory", "pickling", "protocol", "runtime", "worker"},
+    "coordinator": {
+        *("engines", "epochs", "errors", "memory", "plan", "protocol", "runtime", "scheduler", "sources", "stats"),
+        "structure",
+    },
+    "feed": {"coordinator", "errors", "memory", "plan", "runtime", "structure", "validation"},
+    "options": {"errors", "protocol", "runtime", "scheduler", "sources", "structure", "validation"},
+    "build": {
+        *("coordinator", "engines", "epochs", "errors", "memory", "options", "plan", "protocol", "runtime"),
+        *("scheduler", "sources", "structure"),
+    },
+    "loader": {"build", "errors", "feed", "options", "plan", "scheduler", "stats", "structure", "validation"},
+    "keras": {"coordinator", "errors", "feed", "loader", "validation"},
+    "cli": {"runtime"},
 }
+#: Those of `engines` that run the user's code in the trainer: the only code of the trainer's that needs the worker's.
+RUN_USER_CODE = {"hands", "inline", "snapshot"}
 
 
 def files(room: str) -> list[Path]:
     path = PACKAGE / room
     return sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def module(path: Path) -> str:
+    """The dotted name of a file."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path, *, top: bool = False) -> set[str]:
@@ -50,15 +72,50 @@ def imports(path: Path, *, top: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def for_types(path: Path) -> set[str]:
+    """Modules that a file imports for type checkers alone."""
+    blocks = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.If)]
+    blocks = [node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"]
+    return {
+        alias.name for block in blocks for node in block.body if isinstance(node, ast.Import) for alias in node.names
+    }
+
+
+def rooms_of(path: Path) -> set[str]:
+    """The rooms that a file imports."""
+    return {name.split(".")[1] for name in imports(path) if name.startswith("stoker.")} & set(ROOMS)
+
+
+def test_every_room_is_ruled() -> None:
+    assert set(MAY) == set(ROOMS)
 
 
 @pytest.mark.parametrize("room", MAY)
 def test_a_room_imports_only_what_it_may(room: str) -> None:
     for path in files(room):
-        others = {name.split(".")[1] for name in imports(path) if name.startswith("stoker.")} - {room}
-        assert others <= MAY[room], path
+        assert rooms_of(path) - {room} <= MAY[room], path
+
+
+def test_the_trainer_runs_the_workers_code_only_where_there_are_no_workers() -> None:
+    for room in set(ROOMS) - {"worker"}:
+        for path in files(room):
+            assert "worker" not in rooms_of(path) or (room == "engines" and path.stem in RUN_USER_CODE), path
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {module(path): path for path in PACKAGE.rglob("*.py")}
+    edges = {name: {other for other in imports(path) & set(modules) if other != name} for name, path in modules.items()}
+    for name in edges:  # a package's own map stands for nothing but itself
+        edges[name] = {other for other in edges[name] if other != "stoker" and not name.startswith(other + ".")}
+    edges.pop("stoker")
+    while leaves := [name for name, others in edges.items() if not others & set(edges)]:
+        for name in leaves:
+            del edges[name]
+    assert not edges, f"among these there is a circle: {sorted(edges)}"
 
 
 def test_dangerous_abilities_live_in_one_place_each() -> None:
@@ -66,18 +123,28 @@ def test_dangerous_abilities_live_in_one_place_each() -> None:
         for path in files(room):
             names, text = {name.split(".")[0] for name in imports(path)}, path.read_text()
             assert room in ("engines", "cli") or not names & {"subprocess", "multiprocessing"}, path
-            assert room == "memory" or "memfd_create" not in text, path
-            assert (
-                room in ("feed", "insight", "cli")
-                or not re.search(r"^\s+import (tensorflow|keras)", text, re.M)
-                or ("TYPE_CHECKING" in text)
-            ), path
+            assert room == "memory" or "os.memfd_create" not in text, path
+            assert room in ("feed", "keras", "cli") or not names & {"tensorflow", "keras"} - for_types(path), path
             top = {name.split(".")[0] for name in imports(path, top=True)}
-            if path != PACKAGE / "feed" / "keras.py":  # a subclass of Keras' own, loaded when it is asked for
+            if room != "keras":  # a subclass of Keras' own, loaded when it is asked for
                 assert not top & {"tensorflow", "keras"}, path
     for room in PURE:
         for path in files(room):
             assert not imports(path) & {"os", "time", "socket", "threading", "subprocess"}, path
+
+
+def test_no_two_classes_share_a_name() -> None:
+    homes = defaultdict(list)
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes[node.name.lstrip("_")].append(module(path))
+    assert not {name: places for name, places in homes.items() if len(places) > 1}
+
+
+def test_no_two_modules_share_a_name() -> None:
+    names = Counter(path.stem for path in PACKAGE.rglob("*.py") if path.stem not in ("__init__", "__main__"))
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def listed(docstring: str | None) -> set[str]:
@@ -85,7 +152,9 @@ def listed(docstring: str | None) -> set[str]:
     return set(re.findall(r"^(?:    )?(\w+)  +\S", docstring or "", re.M))
 
 
-@pytest.mark.parametrize("package", [PACKAGE, *(PACKAGE / room for room in ROOMS if (PACKAGE / room).is_dir())])
+@pytest.mark.parametrize(
+    "package", [path.parent for path in sorted(PACKAGE.rglob("__init__.py"))], ids=lambda path: path.name
+)
 def test_the_map_of_a_package_shows_its_rooms_and_no_others(package: Path) -> None:
     inside = {
         path.stem

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stoker.cli.commands import app
+from stoker.cli.app import app
 from stoker.cli.demo import digits, race, story
 
 

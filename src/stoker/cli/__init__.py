@@ -2,7 +2,7 @@
 
 The files:
 
-    commands      the commands and their options
+    app           the commands and their options
     demo          `stoker demo`: a small training run, fed two ways
 """
 
@@ -18,7 +18,7 @@ def main() -> None:
     for typer, and where typer is missing the user is to see one line, not a traceback.
     """
     try:
-        from .commands import app
+        from .app import app
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise

@@ -7,5 +7,6 @@ casting       numbers of one dtype as numbers of another
 spec          nested structure <-> flat leaves; shapes and dtypes
 merging       one spec of the specs of several examples or batches
 collation     how examples become a batch: stack, pad, ragged
+signature     what batches look like, where `output_signature` says so
 tensorproto   arrays as the bytes of TensorFlow's `TensorProto`
 """
