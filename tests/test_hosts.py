@@ -138,3 +138,26 @@ def test_two_processes_take_each_example_once() -> None:
     for how in ("dataset", "function"):
         steps = [sorted(mine + theirs) for mine, theirs in zip(first[how], second[how], strict=True)]
         assert steps == first["expected"], how
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("prefetch", [None, 1, 3])
+@pytest.mark.parametrize("collate", ["stack", "pad"])
+def test_slots_hold_the_rows_of_this_trainer_alone(workers: int, prefetch: int | None, collate: str) -> None:
+    """A batch of all trainers takes 1.6 MB, this trainer's part 0.2 MB, and memory_limit is between the two."""
+    source = [np.full(25_000, number % 256, np.uint8) for number in range(128)]
+    how = {"shard_index": 3, "shard_count": 8, "workers": workers, "prefetch": prefetch, "collate": collate}
+    with stoker.Loader(source, batch_size=64, memory_limit=1_400_000, **how) as loader:
+        held = list(loader)
+        slots = loader._producer._slot_table._slots
+        assert sum(slot.taken() for slot in slots) <= 1_400_000
+    assert [batch[:, 0].tolist() for batch in held] == [list(range(24, 32)), list(range(88, 96))]
+
+
+def test_a_part_of_a_batch_that_is_too_large_for_the_memory_is_told_in_rows_of_this_trainer() -> None:
+    source = [np.zeros(1_000_000, np.uint8)] * 64
+    with (
+        pytest.raises(stoker.OptionError, match=r"a batch of 8 examples takes 8,000,000 bytes, more than memory_limit"),
+        stoker.Loader(source, batch_size=64, shard_count=8, workers=0, memory_limit=4_000_000) as loader,
+    ):
+        list(loader)

@@ -1,4 +1,4 @@
-"""Loader: the object a user holds. It joins the stations and holds no logic of theirs."""
+"""Loader: the object a user holds. It checks its options, and hands out what is built of them."""
 
 from __future__ import annotations
 

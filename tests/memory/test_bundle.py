@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stoker.memory.bundle import open_bundle, write_bundle
-from stoker.memory.remap import PAGE, address, is_adoptable
+from stoker.memory.remap import PAGE, address, is_movable
 
 
 def view(array: np.ndarray) -> memoryview:
@@ -28,7 +28,7 @@ def test_a_large_array_moves_into_the_bundle_and_stays_the_users() -> None:
     array = np.arange(6_000_000)
     other = array[5:9]
     where = address(view(array))
-    assert is_adoptable(view(array))
+    assert is_movable(view(array))
     bundle = write_bundle([b"small", view(array)])
     assert f"{-(-where // PAGE) * PAGE:x}-" in Path("/proc/self/maps").read_text()
     assert np.array_equal(array, np.arange(6_000_000))
@@ -51,4 +51,4 @@ def test_memory_that_is_not_an_allocation_of_its_own_is_left_alone(tmp_path: Pat
     frozen = array.copy()
     frozen.flags.writeable = False
     for other in (array[512:], mapped, np.frombuffer(mmap.mmap(-1, 1 << 24), np.uint8), frozen, array[:10]):
-        assert not is_adoptable(view(other))
+        assert not is_movable(view(other))

@@ -10,7 +10,7 @@ from stoker.plan.position import Position
 
 
 class ConsumptionTracker:
-    """The iterations of one Loader, as far as they matter for its state. Used under the dispatcher's lock.
+    """The iterations of one Loader, as far as they matter for its state. Used under the producer's lock.
 
     Iterations follow one another; the last one that began is the one that is read. A model that is followed
     (`follow`, `took`) may be behind: batches wait in TensorFlow's hands, maybe those of the next iteration too.

@@ -15,7 +15,7 @@ _KEPT, _NAMED = 1_000, 5
 
 
 class Counters:
-    """Used under the dispatcher's lock."""
+    """Used under the producer's lock."""
 
     def __init__(self) -> None:
         self._deaths = self._stuck = self._skips = 0

@@ -25,7 +25,7 @@ Digests = tuple[tuple[int, int], ...]
 
 
 class Faults:
-    """Used under the dispatcher's lock.
+    """Used under the producer's lock.
 
     Args:
         tasks: those that workers have, by number.

@@ -42,7 +42,7 @@ def promised() -> int:
 
 
 class SlotTable:
-    """The slots of one Loader, with their inboxes. Used under the dispatcher's lock.
+    """The slots of one Loader, with their inboxes. Used under the producer's lock.
 
     Args:
         slots: the slots, `LEASES` of them for consumers.
@@ -166,7 +166,7 @@ class SlotTable:
         self._inboxes[slot].put(data)
 
     def segments(self, slot: int, rows: int) -> list[bytes]:
-        """Copies of the single examples that a worker wrote: see `Output.parcel`."""
+        """Copies of the single examples that a worker wrote: see `Output.packed`."""
         fd = self._slots[slot].fd
         ends = np.frombuffer(os.pread(fd, 8 * rows, 0), np.int64).tolist()
         starts = [0, *ends[:-1]]

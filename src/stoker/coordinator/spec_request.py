@@ -73,7 +73,7 @@ class SpecAttempt:
 
 
 class SpecRequest:
-    """The question. Used under the dispatcher's lock.
+    """The question. Used under the producer's lock.
 
     Args:
         look: what must be looked at.

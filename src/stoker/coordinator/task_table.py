@@ -19,7 +19,7 @@ from stoker.structure.collation import Form
 
 
 class TaskTable:
-    """The tasks that workers have. Used under the dispatcher's lock.
+    """The tasks that workers have. Used under the producer's lock.
 
     Args:
         epochs: those that are read, by stream.

@@ -25,7 +25,7 @@ class _Update:
 
 
 class AttributeUpdates:
-    """Used under the dispatcher's lock.
+    """Used under the producer's lock.
 
     Args:
         folds: whether the last value of each attribute is all that counts: the source has no `on_epoch_end` that may

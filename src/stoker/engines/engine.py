@@ -83,7 +83,7 @@ class Engine(Protocol):
     """Runs workers 0 … n-1.
 
     `start` comes first and once, then `submit`, `respawn` and `idle` in any order, `stop` last
-    and as often as one likes. `submit` and `respawn` are called under the dispatcher's lock.
+    and as often as one likes. `submit` and `respawn` are called under the producer's lock.
     """
 
     def start(self, listener: Listener) -> None:

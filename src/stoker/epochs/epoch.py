@@ -2,7 +2,7 @@
 
 An epoch tells the scheduler what its stream is, turns tasks into questions for workers, and keeps what
 must be at hand to ask again: how far shards have come, items that were pulled, examples left at the
-ends of shards. All of it under the dispatcher's lock.
+ends of shards. All of it under the producer's lock.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ class Epoch(ABC):
         self._parked[number] = segments
 
     def gather(self, pieces: Sequence[ParkedRows]) -> bytes:
-        """Parked examples one after the other; those before them in their parcel are needed no more either."""
+        """Parked examples one after the other; those before them packed with them are needed no more either."""
         found: list[bytes] = []
         for piece in pieces:
             segments = self._parked[piece.parked]

@@ -14,7 +14,7 @@ import numpy as np
 
 from stoker.memory.layout import align
 from stoker.memory.memfd import Memfd
-from stoker.memory.remap import PAGE, address, adopt, is_adoptable
+from stoker.memory.remap import PAGE, address, is_movable, move_into
 from stoker.runtime.shortage import wanted
 
 _PIECE = 4 << 20
@@ -25,14 +25,14 @@ _opened: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 def write_bundle(parts: Sequence[bytes | memoryview], *, shared: bool = True) -> Memfd:
     """Write `parts` to new shared memory.
 
-    Small parts start at a multiple of 64. A large array is moved: see `adopt`.
+    Small parts start at a multiple of 64. A large array is moved: see `move_into`.
 
     Args:
         parts: what is written.
         shared: whether nobody may write to them; else whoever maps them may, and gets pages of its own where it does.
     """
     views = [memoryview(part).cast("B") for part in parts]
-    adopted = [is_adoptable(view) for view in views]
+    adopted = [is_movable(view) for view in views]
     table, offset = [], 0
     for view, moves in zip(views, adopted, strict=True):
         if moves:
@@ -78,5 +78,5 @@ def _write(fd: int, view: memoryview, offset: int, moves: bool) -> None:
     while view.nbytes:
         written = os.pwrite(fd, view[:_PIECE], offset)
         if moves:
-            adopt(view[:written], fd, offset)
+            move_into(view[:written], fd, offset)
         view, offset = view[written:], offset + written

@@ -27,7 +27,7 @@ class _LeasedArray(weakref.ref[npt.NDArray[Any]]):
 class Leases:
     """Which slots are leased, and which came free.
 
-    `grant` and `ended` are called under the dispatcher's lock, from any thread. The callbacks
+    `grant` and `ended` are called under the producer's lock, from any thread. The callbacks
     run wherever the last reference happens to go, so all that is called is a deque's `append`.
     """
 

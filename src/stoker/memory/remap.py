@@ -32,7 +32,7 @@ def address(buffer: memoryview) -> int:
     return int(np.frombuffer(buffer, np.uint8).ctypes.data) if buffer.nbytes else 0
 
 
-def is_adoptable(buffer: memoryview) -> bool:
+def is_movable(buffer: memoryview) -> bool:
     """Whether `buffer` is a writable allocation of its own, as described above."""
     start = address(buffer)
     if buffer.readonly or buffer.nbytes < _LEAST or start % PAGE != _HEADER:
@@ -43,7 +43,7 @@ def is_adoptable(buffer: memoryview) -> bool:
     return size & _FLAGS == _IS_MMAPPED and (size - _IS_MMAPPED) % PAGE == 0 and size >= buffer.nbytes + _HEADER
 
 
-def adopt(buffer: memoryview, fd: int, offset: int) -> None:
+def move_into(buffer: memoryview, fd: int, offset: int) -> None:
     """Exchange the whole pages under `buffer` for those at `offset` of `fd`, which have its content.
 
     `offset` and the buffer's address must be the same modulo `PAGE`. Raises OSError.

@@ -169,7 +169,7 @@ class ShardTaskRequest:
         trial: the rows are made apart from the open shard, and not written.
         until: they are made up to this example, to see whether that kills the worker.
         careful: workers died at this task: an example is converted and written before the next is made, so that the
-            board tells which one it is.
+            progress page tells which one it is.
         digest: whether the answer tells the digest of each example.
         made: of a part that is opened, what was made before: see `NOTHING_MADE`.
     """

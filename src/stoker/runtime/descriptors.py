@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stoker.errors import OptionError
 
-#: Descriptors of the trainer for each worker: a socket, a board, a pidfd.
+#: Descriptors of the trainer for each worker: a socket, a progress page, a pidfd.
 _EACH = 3
 #: And once: the program, the supervisor's own, what starting a process takes for a moment, and some for the user.
 _ONCE = 24

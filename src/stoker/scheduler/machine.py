@@ -336,11 +336,11 @@ class Scheduler:
     def _slot_at_hand(self) -> bool:
         return bool(self._free) and self.slots_in_use() - len(self._leased) < self._slots
 
-    def _make_room(self, taker: Stream, share: int) -> bool:
+    def _make_room(self, needy: Stream, share: int) -> bool:
         """Whether there is a slot for a stream that is pulled: another stream's, or the spare one."""
-        return self._take_back(taker, share) or (taker.is_starved() and bool(self._free))
+        return self._take_back(needy, share) or (needy.is_starved() and bool(self._free))
 
-    def _take_back(self, taker: Stream, share: int) -> bool:
+    def _take_back(self, needy: Stream, share: int) -> bool:
         """Drop the last batch of another stream, which makes it again later; whether a slot is free now.
 
         A stream gives what exceeds its share, and, to one that has nothing, all while nobody pulls it.
@@ -351,7 +351,7 @@ class Scheduler:
         holders = [
             stream
             for stream in self._streams.values()
-            if stream.holding() > share or (stream.holding() and not stream.pulls and not taker.holding())
+            if stream.holding() > share or (stream.holding() and not stream.pulls and not needy.holding())
         ]
         for stream in sorted(holders, key=lambda stream: -stream.holding()):
             batch = stream.give_back()

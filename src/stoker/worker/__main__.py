@@ -1,4 +1,4 @@
-"""A worker process, with the arguments NUMBER PARENT SOCKET BOARD PROGRAM TRACKER [SLOT INBOX …].
+"""A worker process, with the arguments NUMBER PARENT SOCKET PAGE PROGRAM TRACKER [SLOT INBOX …].
 
 From SOCKET on they are descriptors; TRACKER is -1 when the trainer has no resource tracker of multiprocessing.
 It takes tasks from its socket until the trainer closes it, and dies with its trainer.

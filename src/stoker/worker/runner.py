@@ -49,7 +49,7 @@ class Runner:
         slots: the slots, by number; the last one is the store of examples that are made before the batches.
         inboxes: their inboxes.
         seeder: sets the random states before each example.
-        words: the worker's board.
+        words: the worker's progress page.
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions of the user's code that are not turned into a `FailureReply`.
         worker: number of this worker process.

@@ -1,4 +1,4 @@
-"""Examples into slots, whatever task they are of; the one that does harm there stands on the board when it does."""
+"""Examples into slots, whatever task they are of. The progress page names the one that does harm there."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Writer:
         inboxes: their inboxes.
         reader: tells which example is at work.
         seeder: sets the random states before the user's collate function.
-        words: the worker's board.
+        words: the worker's progress page.
         fork: looked at after user code; a forked copy exits instead of writing.
         passes: exceptions that are the user's own business.
 
     Attributes:
         batch_seed: of the batch at work.
-        careful: workers died at the task at work: each example is converted before the next is made, so that the board
+        careful: workers died at the task at work: each example is converted before the next is made, so that the page
             tells which example it is.
         collated: what the user's function made of the batch at work, if it was called before: one thing, or none.
         digests: of what the task at work makes, where they are asked for.

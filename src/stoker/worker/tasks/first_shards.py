@@ -25,7 +25,7 @@ class FirstShards:
         reader: knows which example is at work.
         writer: calls the user's collate function.
         steps: goes on with the shards.
-        words: the worker's board.
+        words: the worker's progress page.
         passes: exceptions that break off a task which is done again.
     """
 

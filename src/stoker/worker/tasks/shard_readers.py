@@ -60,7 +60,7 @@ class ShardReader:
         progress: where another worker left the shard; examples up to there are read and dropped.
         own_state: the iterator's own state, or None when it tells none.
         name: for messages.
-        words: the worker's board, if it is to tell which example is at work; else the maker of `raws` tells it.
+        words: the worker's progress page, if it is to tell which example is at work; else the maker of `raws` tells it.
         numbers: of the examples, in the order of `raws`; None where they are counted from 0.
         without: numbers of examples that are left out, because they kill workers.
         keep: what is done to an output of a `Many` before the next one is made.

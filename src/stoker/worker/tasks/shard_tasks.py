@@ -54,7 +54,7 @@ class ShardTasks:
         reader: makes the examples of parts of a map-style source or an iterable.
         writer: writes them.
         seeder: sets the random states before each example.
-        words: the worker's board.
+        words: the worker's progress page.
         passes: exceptions that break off a task which is done again.
         store: where examples lie that were made before.
     """
@@ -142,7 +142,7 @@ class ShardTasks:
     def _put(
         self, task: ShardTaskRequest, examples: list[Any], numbers: list[int]
     ) -> tuple[int, tuple[int, ...], bool]:
-        """Write the examples of a step; returns how many, the shapes of their parts, and whether they are a parcel."""
+        """Write the examples of a step; returns how many, the shapes of their parts, and whether they are packed."""
         rows, shard = len(examples), self._reader.shard
         if rows < self._program.batch_size or task.parted:
             named = zip(numbers, examples, strict=True)
@@ -252,7 +252,7 @@ class ShardTasks:
 
     # ── what is written ──────────────────────────────────────────────────────────────────────
     def _rows_of(self, task: ShardTaskRequest, shard_reader: ShardReader) -> tuple[int, tuple[int, ...], bool]:
-        """Write a lane's next rows; returns how many, the shapes of their parts, and whether they are a parcel."""
+        """Write a shard's next rows; returns how many, the shapes of their parts, and whether they are packed."""
         shard_reader.begin_step(frozenset(task.without))
         wanted, output = self._program.batch_size, self._writer.output
         if self._is_in_place(task):
@@ -276,7 +276,7 @@ class ShardTasks:
         return list(shard_reader.came)
 
     def _taken(self, shard_reader: ShardReader, wanted: int) -> tuple[list[Any], list[int]]:
-        """A lane's next examples, and their numbers."""
+        """A shard's next examples, and their numbers."""
         examples: list[Any] = []
 
         def put(example: Any) -> None:
@@ -289,7 +289,7 @@ class ShardTasks:
         return examples, list(shard_reader.came)
 
     def _take(self, shard_reader: ShardReader, count: int, last: int, put: Callable[[Any], None]) -> None:
-        """Hand a lane's next `count` outputs to `put`; `last` is how many more the step wants in all."""
+        """Hand a shard's next `count` outputs to `put`; `last` is how many more the step wants in all."""
 
         def compared(example: Any) -> None:
             self._writer.digests.add(shard_reader.came[-1], example)

@@ -44,7 +44,7 @@ class SpecInference:
         reader: makes examples.
         writer: calls the user's collate function.
         seeder: sets the random states before each example.
-        words: the worker's board.
+        words: the worker's progress page.
         maker: makes what is not in the store, and puts there what the function returned.
         store: where the examples lie.
     """

@@ -1,7 +1,7 @@
 """From the source to examples: read, seed, transform. One function a kind of source.
 
 Each is a generator of what the transform returns: an example, or SKIP or Many. Which example is at work
-stands on the worker's board, for errors, and for the trainer when the worker dies or is stuck.
+stands on the worker's progress page, for errors, and for the trainer when the worker dies or is stuck.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Reader:
     Args:
         program: the user's code.
         seeder: sets the random states before each example.
-        words: the worker's board.
+        words: the worker's progress page.
 
     Attributes:
         without: examples that are left out, because they kill workers.
