@@ -21,6 +21,10 @@ class MisfitAt(Exception):
         self.position, self.reason = position, reason
 
 
+class Uneven(Exception):
+    """The transform returned SKIP or Many where one example was counted on."""
+
+
 def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
     if _is_as_expected(leaf, value):
