@@ -116,7 +116,7 @@ class Seeder:
     ) -> None:
         self._seed, self._globals, self._held = seed, seeds_globals, list(held)
         self.seed = 0
-        self._lazy = lazy
+        self._lazy = lazy if seeds_globals else None
         self._libraries: list[SetSeed] = []
         if not seeds_globals and lazy is not None:
             lazy.seed()  # as it would be without us
@@ -125,6 +125,12 @@ class Seeder:
         self._before: list[int] = []
         self._generator: np.random.Generator | None = None
         self._philox: dict[str, Any] = {}
+        self._note()
+
+    def _note(self) -> None:
+        """Note whether an example costs more than to leave its seed for the module `random`, which is the rule."""
+        others = self._lazy is None or self._numpy is not None or self._libraries or self._held
+        self._has_more = self._globals and bool(others)
 
     def seeds(self, epoch: int, indices: npt.NDArray[np.int64]) -> list[int]:
         """A seed of 64 bits for each of the examples `indices` in this epoch."""
@@ -138,15 +144,18 @@ class Seeder:
     def found(self, set_seed: SetSeed) -> None:
         """A library with a random state of its own is there."""
         self._libraries.append(set_seed)
+        self._note()
         set_seed(self.seed)
 
     def forget_libraries(self) -> None:
         """They are told of anew."""
         self._libraries.clear()
+        self._note()
 
     def hold(self, held: Sequence[Held]) -> None:
         """From now on set these generators, of the user's objects."""
         self._held = list(held)
+        self._note()
 
     def begin_task(self) -> None:
         """Note NumPy's global state."""
@@ -162,6 +171,7 @@ class Seeder:
         if self._watched is not None and self._watched[_TELLING].tolist() == self._before:
             return False
         self._numpy = sys.modules["numpy.random"]
+        self._note()
         return True
 
     def seed_all(self) -> None:
@@ -171,15 +181,19 @@ class Seeder:
         import numpy.random
 
         self._numpy = numpy.random
+        self._note()
 
     def begin(self, seed: int) -> None:
         """Set the global states to what the example with this seed gets."""
         self.seed = seed
-        if not self._globals:
-            return
         if self._lazy is not None:
             self._lazy.pending = seed
-        else:
+        if self._has_more:
+            self._begin_more(seed)
+
+    def _begin_more(self, seed: int) -> None:
+        """Set what else there is."""
+        if self._lazy is None:
             random.seed(seed)
         if self._numpy is not None:
             self._numpy.seed(seed & 0xFFFFFFFF)
