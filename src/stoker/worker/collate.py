@@ -118,7 +118,8 @@ def _column(leaf: Leaf, column: npt.NDArray[Any]) -> Callable[[int, int], _Writi
     if leaf.shape:
         return partial(_arrays, leaf, fixed_shape(leaf), list(column) if len(column) <= _VIEWS else column)
     number = next((number for number, dtype in PYTHON_NUMBERS.items() if dtype == leaf.dtype), None)
-    cells: Any = memoryview(column) if leaf.dtype.char in _CELLS else column  # quicker for single numbers
+    is_plain = leaf.dtype.char in _CELLS and leaf.dtype.byteorder in "=|"
+    cells: Any = memoryview(column) if is_plain else column  # quicker for single numbers
     return partial(_numbers, leaf, number, cells)
 
 

@@ -87,8 +87,9 @@ def install_lazy_random() -> LazyRandom:
     return lazy
 
 
-#: Cells of the Mersenne Twister's state that tell whether it was drawn from: two words, and the position.
-_TELLING = [0, 1, 624]
+def _telling(state: memoryview) -> tuple[int, int, int]:
+    """What of the Mersenne Twister's state tells whether it was drawn from: two words, and the position."""
+    return state[0], state[1], state[624]
 
 
 def _global_state() -> npt.NDArray[np.uint32]:
@@ -121,10 +122,11 @@ class Seeder:
         if not seeds_globals and lazy is not None:
             lazy.seed()  # as it would be without us
         self._numpy: ModuleType | None = None  # `numpy.random`, once a task has drawn from its global state
-        self._watched: npt.NDArray[np.uint32] | None = None
-        self._before: list[int] = []
+        self._watched: memoryview | None = None
+        self._before = (0, 0, 0)
         self._generator: np.random.Generator | None = None
         self._philox: dict[str, Any] = {}
+        self._keyed, self._key = -1, 0  # of the epoch at work
         self._note()
 
     def _note(self) -> None:
@@ -134,7 +136,9 @@ class Seeder:
 
     def seeds(self, epoch: int, indices: npt.NDArray[np.int64]) -> list[int]:
         """A seed of 64 bits for each of the examples `indices` in this epoch."""
-        seeds: list[int] = mix_array(indices.astype(np.uint64), mix(self._seed, epoch, 1)).tolist()
+        if self._keyed != epoch:
+            self._keyed, self._key = epoch, mix(self._seed, epoch, 1)
+        seeds: list[int] = mix_array(indices.astype(np.uint64), self._key).tolist()
         return seeds
 
     def of_batch(self, epoch: int, *words: int) -> int:
@@ -160,15 +164,15 @@ class Seeder:
     def begin_task(self) -> None:
         """Note NumPy's global state."""
         if self._globals and self._numpy is None and self._watched is None and "numpy.random" in sys.modules:
-            self._watched = _global_state()
+            self._watched = memoryview(_global_state()).cast("B").cast("I")
         if self._watched is not None:
-            self._before = self._watched[_TELLING].tolist()
+            self._before = _telling(self._watched)
 
     def must_redo(self) -> bool:
         """Whether the task that ends now drew from NumPy's unseeded state: make it again, all is seeded now."""
         if not self._globals or self._numpy is not None or "numpy.random" not in sys.modules:
             return False
-        if self._watched is not None and self._watched[_TELLING].tolist() == self._before:
+        if self._watched is not None and _telling(self._watched) == self._before:
             return False
         self._numpy = sys.modules["numpy.random"]
         self._note()
