@@ -22,6 +22,10 @@ from stoker.worker.reading import Reader
 from stoker.worker.seeding import Seeder
 
 
+#: The types of what stands for none or several examples.
+_MARKS = frozenset([type(SKIP), Many])
+
+
 class Fork:
     """Tells whether this process is a copy that user code forked: it must not write any more."""
 
@@ -116,7 +120,7 @@ class Writer:
     def even(self, made: Iterable[Any]) -> list[Any]:
         """The examples, each in its place; raises `Uneven`."""
         some = list(made)
-        if self._has_marks and any(map(self._is_mark, some)):
+        if self._has_marks and not _MARKS.isdisjoint(map(type, some)):
             raise Uneven
         self.fork.leave()
         return some
@@ -132,10 +136,6 @@ class Writer:
             reach(Failpoint.COPY)
 
         return put_or_fail
-
-    def _is_mark(self, output: Any) -> bool:
-        """Whether it stands for none or several examples."""
-        return self._has_marks and (output is SKIP or type(output) is Many)
 
     def whole(self, task: Work | Step, examples: list[Any], numbers: Sequence[int] | Indices) -> tuple[int, ...]:
         """A batch whose examples have these numbers; returns the shapes of its parts."""
