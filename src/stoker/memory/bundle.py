@@ -70,7 +70,9 @@ def is_bundled(array: Any) -> bool:
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
-    return isinstance(base, memoryview) and base.readonly and any(base.obj is pages for pages in _opened)
+    if not isinstance(base, memoryview) or not base.readonly:
+        return False
+    return type(base.obj) is mmap.mmap and base.obj in _opened
 
 
 def _write(fd: int, view: memoryview, offset: int, moves: bool) -> None:

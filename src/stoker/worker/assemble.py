@@ -141,9 +141,12 @@ def _padded(leaf: Leaf, rule: Pad, fill: Any, values: list[Any]) -> list[Block]:
     if rule.truncate:
         forms = [form[tuple(slice(rule.size(place)) for place in range(form.ndim))] for form in forms]
     sizes = []
-    for place, dimension in enumerate(zip(*[form.shape for form in forms], strict=True)):
+    is_line = len(leaf.shape) == 1
+    dimensions = [list(map(len, forms))] if is_line else zip(*[form.shape for form in forms], strict=True)
+    for place, dimension in enumerate(dimensions):
         wanted, longest = rule.size(place), max(dimension)
-        too_long(leaf, rule, place, longest, dimension.index(longest))
+        if wanted is not None:
+            too_long(leaf, rule, place, longest, dimension.index(longest))
         sizes.append(wanted if wanted is not None else rounded(longest, rule.multiple_of))
     if leaf.dtype == STRING:
         whole = np.empty((len(forms), *sizes), object)
@@ -194,7 +197,7 @@ def _cut(ragged: Ragged, start: int, stop: int) -> Any:
 def _ragged(leaf: Leaf, rank: int, values: list[Any]) -> list[Block]:
     forms = all_fitting(leaf, values)
     if rank == 1 and leaf.dtype != STRING and leaf.kind is Kind.DENSE:  # by far the commonest
-        lengths = [len(form) for form in forms]
+        lengths = list(map(len, forms))
         shape = (sum(lengths), *forms[0].shape[1:])
         return [Block(shape, leaf.dtype, partial(_concatenate, forms)), _copy(splits_of(lengths))]
     try:

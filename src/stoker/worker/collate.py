@@ -53,9 +53,7 @@ class Rows:
         """Write an example to a row; raises `MisfitAt` with this position."""
         self.into(row, position)(example)
 
-    def into(
-        self, row: int, position: int = 0, *, fork: Fork | None = None, has_marks: bool = False
-    ) -> _Put:
+    def into(self, row: int, position: int = 0, *, fork: Fork | None = None, has_marks: bool = False) -> _Put:
         """What writes one example after the other, from this row on; raises `MisfitAt` with positions from this one on.
 
         Args:
@@ -119,7 +117,7 @@ def _column(leaf: Leaf, column: npt.NDArray[Any]) -> Callable[[int, int], _Writi
         return partial(_arrays, leaf, fixed_shape(leaf), list(column) if len(column) <= _VIEWS else column)
     number = next((number for number, dtype in PYTHON_NUMBERS.items() if dtype == leaf.dtype), None)
     is_plain = leaf.dtype.char in _CELLS and leaf.dtype.byteorder in "=|"
-    cells: Any = memoryview(column) if is_plain else column  # quicker for single numbers
+    cells: Any = column.data if is_plain else column  # quicker for single numbers
     return partial(_numbers, leaf, number, cells)
 
 

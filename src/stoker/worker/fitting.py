@@ -152,7 +152,8 @@ def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
     dtype, ndim, sizes = leaf.dtype, len(leaf.shape), leaf.shape
     is_free = sizes.count(None) == ndim
     for value in values:
-        if value.dtype != dtype or value.ndim != ndim or (ndim > 1 and not value.size):
+        came = value.dtype
+        if (came is not dtype and came != dtype) or value.ndim != ndim or (ndim > 1 and not value.size):
             return False
         if not is_free and any(size not in (None, its) for size, its in zip(sizes, value.shape, strict=True)):
             return False

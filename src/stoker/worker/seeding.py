@@ -164,7 +164,7 @@ class Seeder:
     def begin_task(self) -> None:
         """Note NumPy's global state."""
         if self._globals and self._numpy is None and self._watched is None and "numpy.random" in sys.modules:
-            self._watched = memoryview(_global_state()).cast("B").cast("I")
+            self._watched = _global_state().data.cast("B").cast("I")
         if self._watched is not None:
             self._before = _telling(self._watched)
 

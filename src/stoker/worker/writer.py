@@ -21,7 +21,6 @@ from stoker.worker.program import Program, takes_rng
 from stoker.worker.reading import Reader
 from stoker.worker.seeding import Seeder
 
-
 #: The types of what stands for none or several examples.
 _MARKS = frozenset([type(SKIP), Many])
 
