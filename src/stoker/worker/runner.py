@@ -14,7 +14,7 @@ from stoker.spec import Misfit
 from stoker.worker.current import Current
 from stoker.worker.describe import Describer, Unsuited
 from stoker.worker.failpoints import Failpoint, reach
-from stoker.worker.fitting import MisfitAt
+from stoker.worker.fitting import MisfitAt, Uneven
 from stoker.worker.making import Maker
 from stoker.worker.messages import (
     Describe,
@@ -41,7 +41,7 @@ from stoker.worker.report import bounded, failure, is_exhausted
 from stoker.worker.seeding import Seeder
 from stoker.worker.steps import Steps
 from stoker.worker.turns import Turns
-from stoker.worker.writer import Fork, Uneven, Writer
+from stoker.worker.writer import Fork, Writer
 
 
 class Runner:
