@@ -84,10 +84,8 @@ def a_row_in_a_worker() -> None:
     slots[0].resize(Layout.of(pickle.loads(described.pickled).spec.leaves, BATCH).nbytes)
     runner.learn(FormRequest(described.pickled))
     work = IndexTaskRequest(1, 0, 0, 0, BATCH, False, False, BATCH, np.arange(BATCH))
-    for together in (1, 4, 32):
-        runner._writer.output.together = together
-        seconds = min(timeit.repeat(lambda: runner.answer(work), number=50, repeat=5)) / 50
-        tell(f"a row made and written, {together} at a time", seconds / BATCH * 1e6)
+    seconds = min(timeit.repeat(lambda: runner.answer(work), number=50, repeat=5)) / 50
+    tell("a row made and written", seconds / BATCH * 1e6)
 
 
 def random_states() -> None:

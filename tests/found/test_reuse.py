@@ -9,11 +9,13 @@ from itertools import count, islice
 from typing import Any
 
 import numpy as np
+import optree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stoker
+from stoker.worker.batching.keeping import Keeper
 from tests.found.reuse import COUNT, KINDS, Ring, joined, number_of
 
 _COLLATES: dict[str, Any] = {"stack": "stack", "pad": "pad", "ragged": "ragged", "function": joined, "single": None}
@@ -154,3 +156,35 @@ def test_workers_give_the_right_examples_too(source: str, collate: str) -> None:
     for kind, shuffle in zip(kinds, (True, False, True), strict=True):
         came = _delivered(kind, 4, source, collate, shuffle and source == "generator", workers=2)
         assert Counter(came) == Counter(range(COUNT))
+
+
+_WRAPS: dict[str, Any] = {
+    "alone": lambda array: array,
+    "tuple": lambda array: (array, 1),
+    "list": lambda array: [array],
+    "dict": lambda array: {"a": array},
+    "nested": lambda array: {"a": {"b": array}},
+}
+
+
+@pytest.mark.parametrize("wrap", _WRAPS.values(), ids=list(_WRAPS))
+def test_a_large_array_is_copied_if_somebody_else_may_hold_it_and_only_then(wrap: Any) -> None:
+    keep, made, held = Keeper().keep, list[int](), list[Any]()
+
+    def example() -> Any:
+        array = np.zeros(10_000)
+        made.append(id(array))
+        return wrap(array)
+
+    def held_example() -> Any:
+        held.append(example())
+        return held[-1]
+
+    def example_of_held() -> Any:
+        held.append(np.zeros(10_000))
+        made.append(id(held[-1]))
+        return wrap(held[-1])
+
+    assert id(optree.tree_leaves(keep(example()))[0]) == made[-1]
+    for make in (held_example, example_of_held):
+        assert id(optree.tree_leaves(keep(make()))[0]) != made[-1]

@@ -19,7 +19,8 @@ from stoker.runtime.shortage import wanted
 
 _PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts
-_opened: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+#: The pages that `open_bundle` has mapped, by their id. (To look something up in a set of weak references is slow.)
+_opened: dict[int, weakref.ref[mmap.mmap]] = {}
 
 
 def write_bundle(parts: Sequence[bytes | memoryview], *, shared: bool = True) -> Memfd:
@@ -59,7 +60,7 @@ def open_bundle(fd: int) -> list[memoryview]:
     shared, table = json.loads(pages[_HEAD : _HEAD + length])
     if not shared:
         pages = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    _opened.add(pages)
+    _opened[id(pages)] = weakref.ref(pages)
     view = memoryview(pages)
     start = -(-(_HEAD + length) // PAGE) * PAGE
     return [view[start + at : start + at + size] for at, size in table]
@@ -70,7 +71,11 @@ def is_bundled(array: Any) -> bool:
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
-    return isinstance(base, memoryview) and base.readonly and any(base.obj is pages for pages in _opened)
+    if not isinstance(base, memoryview) or not base.readonly:
+        return False
+    pages = base.obj
+    opened = _opened.get(id(pages))
+    return opened is not None and opened() is pages
 
 
 def _write(fd: int, view: memoryview, offset: int, moves: bool) -> None:

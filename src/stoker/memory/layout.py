@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,7 @@ from stoker.structure.spec import Leaf, PartSpec
 ALIGNMENT = 64
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One array of a batch: `shape` and `dtype` from byte `offset` of the slot."""
 
     offset: int
@@ -31,8 +29,7 @@ class Column:
         return array
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The arrays of a batch and the bytes that they take together.
 
     >>> layout = Layout.of([Leaf("['a']", (3,), np.dtype("u1")), Leaf("['b']", (), np.dtype("f4"))], rows=10)

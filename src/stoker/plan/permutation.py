@@ -23,6 +23,8 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MUL1 = 0xBF58476D1CE4E5B9
 _MUL2 = 0x94D049BB133111EB
+#: What `mix_array` needs, as arrays: to convert them takes longer than to hash a small batch.
+_CONSTANTS = [np.array(number, np.uint64) for number in (_GOLDEN, _MUL1, _MUL2, 30, 27, 31)]
 
 
 def mix(*words: int) -> int:
@@ -42,13 +44,14 @@ def mix(*words: int) -> int:
 
 def mix_array(words: npt.NDArray[np.uint64], key: int) -> npt.NDArray[np.uint64]:
     """Hash each of `words` with `key` to 64 bits (`words` is not changed)."""
-    state: npt.NDArray[np.uint64] = words * np.uint64(_GOLDEN)
+    golden, mul1, mul2, high, middle, low = _CONSTANTS
+    state: npt.NDArray[np.uint64] = words * golden
     state ^= np.uint64(key)
-    state ^= state >> np.uint64(30)
-    state *= np.uint64(_MUL1)
-    state ^= state >> np.uint64(27)
-    state *= np.uint64(_MUL2)
-    state ^= state >> np.uint64(31)
+    state ^= state >> high
+    state *= mul1
+    state ^= state >> middle
+    state *= mul2
+    state ^= state >> low
     return state
 
 

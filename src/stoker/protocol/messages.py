@@ -79,7 +79,7 @@ def encode(message: Message) -> bytes:
             head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, *told, len(made))
             return head + made.tobytes() + indices.tobytes()
         case TaskDoneReply(task, seconds, dims, progress=None, digests=()):
-            return _FINISHED.pack(b"F", task, seconds) + np.array(dims, np.int64).tobytes()
+            return _FINISHED.pack(b"F", task, seconds) + struct.pack(f"<{len(dims)}q", *dims)
         case TaskDoneReply(digests=digests):
             return _with_text(b"f", asdict(replace(message, digests=())), np.array(digests, np.uint64).tobytes())
         case ShardTaskRequest(indices=indices, made=made):
@@ -132,7 +132,8 @@ def _decoded(data: bytes) -> Message:
             return IndexTaskRequest(*where, serialized, from_inbox, count, indices, trial, digest, filled, made)
         case b"F":
             task, seconds = _FINISHED.unpack_from(data)[1:]
-            return TaskDoneReply(task, seconds, tuple(np.frombuffer(data, np.int64, offset=_FINISHED.size).tolist()))
+            dims = data[_FINISHED.size :]
+            return TaskDoneReply(task, seconds, struct.unpack(f"<{len(dims) // 8}q", dims))
         case b"f":
             return _finished(*_text(data))
         case b"P":

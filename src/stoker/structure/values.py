@@ -280,6 +280,8 @@ def join_ragged(rows: Sequence[Array | Ragged], rank: int = 1) -> Ragged:
 
 def splits_of(lengths: Any) -> npt.NDArray[np.int64]:
     """Row splits (n + 1 of them) of rows with these lengths."""
+    if type(lengths) is list:  # of a batch: to make an array of it first takes longer
+        return np.array([0, *itertools.accumulate(lengths)], np.int64)
     splits = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=splits[1:])
     return splits

@@ -27,8 +27,8 @@ from stoker.protocol.requests import (
 )
 from stoker.sources.generator import GeneratorSource
 from stoker.structure.spec import Misfit
-from stoker.worker.batching.fitting import MisfitAt
-from stoker.worker.batching.writer import ForkGuard, UnevenRows, Writer
+from stoker.worker.batching.fitting import MisfitAt, Uneven
+from stoker.worker.batching.writer import ForkGuard, Writer
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.tasks.first_examples import FirstExamples
 from stoker.worker.tasks.first_shards import FirstShards
@@ -199,7 +199,7 @@ class Runner:
             return FailureReply(task, "source", str(error))
         if isinstance(error, UnsuitedExample):
             return FailureReply(task, "option", bounded(str(error)))
-        if isinstance(error, UnevenRows):
+        if isinstance(error, Uneven):
             return FailureReply(task, "uneven", "", example=example)
         joining = self._words[PHASE] == Phase.JOINING and example is None
         return failure(task, "collate" if joining else "user", error, example, shard)

@@ -6,12 +6,12 @@ whole: padded, ragged, sparse, of strings, by a function of the user's, or alrea
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,7 @@ from stoker.structure.values import (
 from stoker.worker.batching.fitting import MisfitAt, all_dense, all_fitting, at, fitting, too_long, unexpected
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """One array to be written into a slot."""
 
     shape: tuple[int, ...]
@@ -54,7 +53,8 @@ class Assembler:
     def __init__(self, spec: Spec, rules: Sequence[Rule], function: Callable[[list[Any]], Any] | None) -> None:
         self._spec, self._function = spec, function
         self._whole = bool(rules) and rules[0] == "asis"
-        self._keys = spec.flat_keys()
+        self._is_alone = spec.tree.is_leaf()
+        self._gets = [itemgetter(key) for key in spec.flat_keys() or ()]  # of a plain dict
         self._joins = [_join(leaf, rule) for leaf, rule in zip(spec.leaves, rules, strict=True)]
 
     def blocks(self, examples: list[Any]) -> list[Block]:
@@ -70,10 +70,14 @@ class Assembler:
 
     def _columns(self, examples: list[Any]) -> list[list[Any]]:
         """The values of each leaf."""
-        keys = self._keys
-        if keys is not None and all(type(example) is dict and len(example) == len(keys) for example in examples):
-            with contextlib.suppress(KeyError):  # told below, with its position
-                return [[example[key] for example in examples] for key in keys]
+        kinds, size = set(map(type, examples)), len(self._joins)
+        if self._gets and kinds == {dict} and set(map(len, examples)) == {size}:
+            try:
+                return [list(map(get, examples)) for get in self._gets]
+            except KeyError:
+                pass  # told below, with its position
+        if self._is_alone and kinds == {np.ndarray}:
+            return [examples]
         rows = []
         for position, example in enumerate(examples):
             try:
@@ -110,8 +114,7 @@ def _stacked(leaf: Leaf, values: list[Any]) -> list[Block]:
             return string_blocks(flat, (len(flat),))
         except (Misfit, UnicodeEncodeError):
             pass  # told by what follows, with its position; or it is another kind of string
-    number = next((number for number, dtype in PYTHON_NUMBERS.items() if dtype == leaf.dtype), leaf.dtype.type)
-    if not leaf.shape and set(map(type, values)) <= {number, leaf.dtype.type}:
+    if not leaf.shape and set(map(type, values)) <= _number_types(leaf.dtype):
         try:
             return [_copy(np.fromiter(values, leaf.dtype, len(values)))]
         except OverflowError:
@@ -128,6 +131,12 @@ def _stacked(leaf: Leaf, values: list[Any]) -> list[Block]:
     return [Block((len(arrays), *first), leaf.dtype, partial(_stack_into, arrays))]
 
 
+@functools.cache
+def _number_types(dtype: np.dtype[Any]) -> set[type]:
+    """The types of the numbers that have this dtype."""
+    return {dtype.type, *[number for number, its in PYTHON_NUMBERS.items() if its == dtype]}
+
+
 def _stack_into(arrays: list[Array], view: Array) -> None:
     for row, array in enumerate(arrays):
         view[row] = array
@@ -137,14 +146,17 @@ def _padded(leaf: Leaf, rule: Pad, fill: Any, values: list[Any]) -> list[Block]:
     if not leaf.shape:
         return _stacked(leaf, values)
     forms = all_fitting(leaf, values)
-    if any(isinstance(form, Ragged) for form in forms):
+    if Ragged in set(map(type, forms)):
         forms = [_rectangle(form, leaf, fill) for form in forms]
     if rule.truncate:
         forms = [form[tuple(slice(rule.size(place)) for place in range(form.ndim))] for form in forms]
     sizes = []
-    for place, dimension in enumerate(zip(*[form.shape for form in forms], strict=True)):
+    is_line = len(leaf.shape) == 1
+    dimensions = [list(map(len, forms))] if is_line else zip(*[form.shape for form in forms], strict=True)
+    for place, dimension in enumerate(dimensions):
         wanted, longest = rule.size(place), max(dimension)
-        too_long(leaf, rule, place, longest, dimension.index(longest))
+        if wanted is not None:
+            too_long(leaf, rule, place, longest, dimension.index(longest))
         sizes.append(wanted if wanted is not None else rounded(longest, rule.multiple_of))
     if leaf.dtype == STRING:
         whole = np.empty((len(forms), *sizes), object)
@@ -195,7 +207,7 @@ def _cut(ragged: Ragged, start: int, stop: int) -> Any:
 def _ragged(leaf: Leaf, rank: int, values: list[Any]) -> list[Block]:
     forms = all_fitting(leaf, values)
     if rank == 1 and leaf.dtype != STRING and leaf.kind is Kind.DENSE:  # by far the commonest
-        lengths = [len(form) for form in forms]
+        lengths = list(map(len, forms))
         shape = (sum(lengths), *forms[0].shape[1:])
         return [Block(shape, leaf.dtype, partial(_concatenate, forms)), _copy(splits_of(lengths))]
     try:

@@ -21,6 +21,10 @@ class MisfitAt(Exception):
         self.position, self.reason = position, reason
 
 
+class Uneven(Exception):
+    """The transform returned SKIP or Many where one example was counted on."""
+
+
 def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
     if _is_as_expected(leaf, value):
@@ -36,9 +40,11 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
 
 def _read(leaf: Leaf, value: Any, position: int) -> Any:
     """`value` in canonical form, of the dtype and kind that are expected; raises `MisfitAt`."""
-    value = builtin(value)
     try:
         form: Any = _cast(leaf, value) if leaf.signed and leaf.kind is Kind.DENSE else None
+        if form is not None and _has_sizes(leaf, form.shape):
+            return form
+        value = builtin(value)
         if form is None:
             form = canonical(_wide(value) if leaf.signed else value)
             if leaf.kind is not Kind.SPARSE and untold_by(value, form):
@@ -65,12 +71,13 @@ def _read(leaf: Leaf, value: Any, position: int) -> Any:
 
 def _cast(leaf: Leaf, value: Any) -> Array | None:
     """An array or a number of NumPy's in the dtype that the user tells, as quickly as can be; raises `CannotCast`."""
-    is_array = type(value) is np.ndarray and value.size > 0 and value.dtype != STRING  # strings are encoded
-    if is_array or isinstance(value, np.number | np.bool_):
-        array = np.asarray(value)
-        if is_castable(array.dtype, leaf.dtype):
-            return cast(array, leaf.dtype)
-    return None
+    if type(value) is not np.ndarray:
+        if not isinstance(value, np.number | np.bool_):
+            return None
+        value = np.asarray(value)
+    # Strings are encoded.
+    is_number = value.size > 0 and value.dtype != STRING and is_castable(value.dtype, leaf.dtype)
+    return cast(value, leaf.dtype) if is_number else None
 
 
 def _wide(value: Any) -> Any:
@@ -148,7 +155,8 @@ def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
     dtype, ndim, sizes = leaf.dtype, len(leaf.shape), leaf.shape
     is_free = sizes.count(None) == ndim
     for value in values:
-        if value.dtype != dtype or value.ndim != ndim or (ndim > 1 and not value.size):
+        came = value.dtype
+        if (came is not dtype and came != dtype) or value.ndim != ndim or (ndim > 1 and not value.size):
             return False
         if not is_free and any(size not in (None, its) for size, its in zip(sizes, value.shape, strict=True)):
             return False

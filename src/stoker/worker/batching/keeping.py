@@ -53,6 +53,20 @@ class Keeper:
 
         Call it with the result of a call, `keep(read(index))`: a variable would count as somebody who refers to it.
         """
+        if type(example) is dict:  # of numbers, strings and small arrays: by far the commonest
+            named = {}
+            for key in example:
+                part = example[key]
+                kind = type(part)
+                if kind in _FROZEN:
+                    named[key] = part
+                elif kind is ndarray and part.nbytes < _SMALL and not part.dtype.hasobject:
+                    named[key] = part.copy()
+                else:
+                    break
+            else:
+                return named
+            part = None  # it would count as somebody who refers to it
         try:
             return self._kept(example, _counts.whole)
         except RecursionError:  # it holds itself; no batch is made of it, but a function of the user's may take it
@@ -69,18 +83,10 @@ class Keeper:
             inner = _counts.part if getrefcount(value) <= most else 0
             return tuple([part if type(part) in _FROZEN else self._kept(part, inner) for part in value])
         if kind is dict:
-            inner, named = -1, {}
+            inner, named = _counts.part if getrefcount(value) <= most else 0, {}
             for key in value:  # items() would count as one more who refers to the values
                 part = value[key]
-                kind = type(part)
-                if kind in _FROZEN:
-                    named[key] = part
-                elif kind is ndarray and part.nbytes < _SMALL and not part.dtype.hasobject:  # commonest, so it is here
-                    named[key] = part.copy()
-                else:
-                    if inner < 0:
-                        inner = _counts.part if getrefcount(value) <= most else 0
-                    named[key] = self._kept(part, inner)
+                named[key] = part if type(part) in _FROZEN else self._kept(part, inner)
             return named
         if kind in _FROZEN:
             return value

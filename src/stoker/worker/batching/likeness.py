@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,11 @@ class Likeness:
     """
 
     def __init__(self, form: Form) -> None:
-        self._spec = form.spec
+        self._spec = spec = form.spec
+        self._is_alone = spec.tree.is_leaf()
+        self._flat = len(spec.leaves) if spec.is_flat_tuple() else -1
+        self._keys = spec.flat_keys() or []
+        self._quick = [_quick(leaf, rule) for leaf, rule in zip(spec.leaves, form.rules, strict=True)]
         self._leaves: list[tuple[Leaf, Rule, Any]] = [
             (leaf, rule, None if leaf.shape else _NUMBERS.get(leaf.dtype))
             for leaf, rule in zip(form.spec.leaves, form.rules, strict=True)
@@ -57,6 +61,8 @@ class Likeness:
 
     def taken(self, example: Any) -> Any:
         """The example, its parts read once; raises `Misfit` if it is not like the others, or what a part raises."""
+        if self._is_plain(example):
+            return example
         values = self._spec.flatten(example)
         for place, ((leaf, rule, number), value) in enumerate(zip(self._leaves, values, strict=True)):
             if type(value) is number and (number is not int or -(2**63) <= value < 2**63):
@@ -72,6 +78,44 @@ class Likeness:
             except MisfitAt as misfit:
                 raise misfit.reason from None
         return self._spec.unflatten(values)
+
+    def _is_plain(self, example: Any) -> bool:
+        """Whether it is arrays and numbers as expected, in a plain container: the commonest, so quickly."""
+        kind = type(example)
+        values: Iterable[Any]
+        if kind is np.ndarray and self._is_alone:
+            values = (example,)
+        elif kind is tuple and len(example) == self._flat:
+            values = example
+        elif kind is dict and len(example) == len(self._keys):
+            try:
+                values = [example[key] for key in self._keys]
+            except KeyError:
+                return False
+        else:
+            return False
+        for (number, scalar, dtype, shape), value in zip(self._quick, values):  # noqa: B905  (quicker)
+            kind = type(value)
+            if kind is np.ndarray:
+                if value.dtype != dtype or (value.ndim != shape if type(shape) is int else value.shape != shape):
+                    return False
+            elif kind is not scalar and (kind is not number or (kind is int and not -(2**63) <= value < 2**63)):
+                return False
+        return True
+
+
+def _quick(leaf: Leaf, rule: Rule) -> tuple[Any, Any, Any, Any]:
+    """What an example may hold at a leaf that needs no closer look.
+
+    The types of numbers, Python's and NumPy's, or an array's dtype and shape, or its rank where all sizes vary.
+    """
+    if not leaf.shape and leaf.kind is Kind.DENSE and leaf.dtype != STRING:
+        return _NUMBERS.get(leaf.dtype), leaf.dtype.type, None, None
+    has_limits = isinstance(rule, Pad) and rule.to is not None
+    is_free = len(leaf.shape) == 1 and leaf.shape[0] is None  # of more, one may be empty, whose sizes give way
+    if leaf.kind is not Kind.DENSE or leaf.dtype == STRING or has_limits or not (is_free or leaf.is_fixed):
+        return None, None, None, None
+    return None, None, leaf.dtype, 1 if is_free else leaf.shape
 
 
 class Kinds:

@@ -15,16 +15,15 @@ from stoker.protocol.program import Program, takes_rng
 from stoker.protocol.replies import WHOLE
 from stoker.protocol.requests import IndexTaskRequest, Indices, JoinTaskRequest, ShardTaskRequest
 from stoker.sources.markers import SKIP, Many
-from stoker.worker.batching.fitting import MisfitAt
+from stoker.worker.batching.fitting import MisfitAt, Uneven
 from stoker.worker.batching.output import Output
 from stoker.worker.failpoints import Failpoint, is_armed, reach
 from stoker.worker.tasks.digests import Digests, digest
 from stoker.worker.user_code.reading import Reader
 from stoker.worker.user_code.seeding import Seeder
 
-
-class UnevenRows(Exception):
-    """The transform returned SKIP or Many where one example was counted on."""
+#: The types of what stands for none or several examples.
+_MARKS = frozenset([type(SKIP), Many])
 
 
 class ForkGuard:
@@ -123,34 +122,24 @@ class Writer:
         return unpack(self._inboxes[slot].read(), count, skip=skip)
 
     def even(self, made: Iterable[Any]) -> list[Any]:
-        """The examples, each in its place; raises `UnevenRows`."""
+        """The examples, each in its place; raises `Uneven`."""
         some = list(made)
-        if self._has_marks and any(map(self._is_mark, some)):
-            raise UnevenRows
+        if self._has_marks and not _MARKS.isdisjoint(map(type, some)):
+            raise Uneven
         self.fork.leave()
         return some
 
     def into(self, slot: int, rows: int, first: int = 0) -> Callable[[Any], None]:
-        """What writes one example after the other into a batch of so many rows; raises `UnevenRows` and `MisfitAt`."""
-        write, fork, has_marks, row = self.output.rows(slot, rows).write, self.fork, self._has_marks, first
-        may_fail = is_armed()
+        """What writes one example after the other into a batch of so many rows; raises `Uneven` and `MisfitAt`."""
+        put = self.output.rows(slot, rows).into(first, fork=self.fork, has_marks=self._has_marks)
+        if not is_armed():
+            return put
 
-        def put(example: Any) -> None:
-            nonlocal row
-            if fork.happened:
-                fork.leave()  # this copy of the worker came back from the user's code
-            if has_marks and self._is_mark(example):
-                raise UnevenRows
-            write(row, example)
-            row += 1
-            if may_fail:
-                reach(Failpoint.COPY)
+        def put_or_fail(example: Any) -> None:
+            put(example)
+            reach(Failpoint.COPY)
 
-        return put
-
-    def _is_mark(self, output: Any) -> bool:
-        """Whether it stands for none or several examples."""
-        return self._has_marks and (output is SKIP or type(output) is Many)
+        return put_or_fail
 
     def whole(
         self, task: IndexTaskRequest | ShardTaskRequest, examples: list[Any], numbers: Sequence[int] | Indices
@@ -181,9 +170,9 @@ class Writer:
         self.batch_seed = self._seeder.of_batch(task.epoch, task.batch, 0, 0, 1)
         try:
             if self.output.form.in_place and not task.serialized:
-                rows = self.output.rows(task.slot, self._batch_size)
-                for row, example in enumerate(examples):
-                    rows.write(row, example, row)
+                put = self.output.rows(task.slot, self._batch_size).into(0)
+                for example in examples:
+                    put(example)
                 return ()
             return self.output.whole(task.slot, examples, task.serialized)
         except MisfitAt as misfit:

@@ -24,12 +24,14 @@ from stoker.protocol.requests import JSON, PICKLE, ShardProgress
 from stoker.sources.generator import GeneratorSource
 from stoker.sources.markers import SKIP, Many
 from stoker.worker.tasks.digests import digest
-from stoker.worker.user_code.reading import Reader, SourceChanged, as_is
+from stoker.worker.user_code.reading import Reader, SourceChanged
 from stoker.worker.user_code.seeding import Seeder
 
 log = logging.getLogger("stoker")
 
 _END = object()
+_NO_MORE = _END, 0
+_PULLING, _READING = int(Phase.PULLING), int(Phase.READING)  # an enumeration is slow to look into
 #: Ended shards that are remembered: more than steps can be asked for ahead.
 _ENDED = 256
 _BLOCK = 256  # seeds that are worked out at once
@@ -113,10 +115,11 @@ class ShardReader:
 
         `last` is how many more the step wants in all. Returns how many came.
         """
-        self.came.clear()
+        came = self.came
+        came.clear()
         self._is_putting = False  # what was put last may have raised
-        while len(self.came) < count:
-            output = self._next_of_many() if self._many is not None else self._next(len(self.came) >= last - 1)
+        while len(came) < count:
+            output = self._next(len(came) >= last - 1) if self._many is None else self._next_of_many()
             if output is _END:
                 if self._many is None:
                     self.ended = True
@@ -130,12 +133,12 @@ class ShardReader:
                 continue
             elif output is SKIP:
                 continue
-            self.came.append(self._number(self._raw - 1))
+            came.append(self._raw - 1 if self._numbers is None else self._number(self._raw - 1))
             self._is_putting = True
             put(output)
             self._is_putting = False
         self._make_ahead()
-        return len(self.came)
+        return len(came)
 
     def progress(self) -> ShardProgress:
         """How far it has come, after a step."""
@@ -164,7 +167,7 @@ class ShardReader:
         if raw is _END:
             return _END
         self._last = raw
-        is_left_out = self._number(self._raw) in self._without
+        is_left_out = bool(self._without) and self._number(self._raw) in self._without
         if self._transform is None:
             self._raw += 1
             return SKIP if is_left_out else raw
@@ -210,10 +213,11 @@ class ShardReader:
     def _pulled(self) -> tuple[Any, int]:
         """The next raw example, and its seed."""
         if self._words is None:
-            return next(self._raws, (_END, 0))
-        self._words[EXAMPLE], self._words[PHASE] = self._raw, Phase.PULLING
-        pulled = next(self._raws, (_END, 0))
-        self._words[PHASE] = Phase.READING
+            return next(self._raws, _NO_MORE)
+        words = self._words
+        words[EXAMPLE], words[PHASE] = self._raw, _PULLING
+        pulled = next(self._raws, _NO_MORE)
+        words[PHASE] = _READING
         return pulled
 
     def _skip_to(self, progress: ShardProgress) -> None:
@@ -318,7 +322,7 @@ class ShardReaders:
         keep = self._reader.keep if keeps else self._keep_many
         transform = self._transform(keep)
         keeps_raw = buffer > 0 or (keeps and transform is None)
-        raws = self._pull(iterator, seeds, progress.state_raw, self._reader.keep if keeps_raw else as_is)
+        raws = self._pull(iterator, seeds, progress.state_raw, self._reader.keep if keeps_raw else None)
         if buffer:
             raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
         return ShardReader(
@@ -390,7 +394,7 @@ class ShardReaders:
         return self._reader.keep(output) if type(output) is Many else output
 
     def _pull(
-        self, iterator: Any, seeds: Iterator[int], skip: int, keep: Callable[[Any], Any]
+        self, iterator: Any, seeds: Iterator[int], skip: int, keep: Callable[[Any], Any] | None
     ) -> Generator[tuple[Any, int], None, None]:
         """What the user's iterator yields, seeded before each; closes it at the end."""
         begin = self._seeder.begin
@@ -400,7 +404,7 @@ class ShardReaders:
             iterator = iter(iterator)
             for seed in seeds:
                 begin(seed)
-                pulled = keep(next(iterator, _END)), seed
+                pulled = next(iterator, _END) if keep is None else keep(next(iterator, _END)), seed
                 if pulled[0] is _END:
                     return
                 yield pulled

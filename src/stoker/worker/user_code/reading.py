@@ -129,32 +129,29 @@ class Reader:
 
     def _alone(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """Each by itself, so that one that raises can be left out."""
-        keep = self._keep()
+        keep, begin, settled, transform, words = self._keep(), self._begin, self.settled, self._transform, self._words
+        read = self._run_of_one if self._in_runs else self._source.__getitem__
         for index, seed in zip(indices, seeds, strict=True):
-            self.example = index
+            words[EXAMPLE] = index
             if index in self.without:
                 yield SKIP
                 continue
-            self._begin(seed)
+            begin(seed)
             try:
-                example = keep(self._one(index, seed))
+                example = keep(
+                    settled(read(index) if transform is None else self.transformed(transform, read(index), seed))
+                )
             except BaseException as error:
                 self.skip(index, error)
                 example = SKIP
             yield example
 
-    def _one(self, index: int, seed: int) -> Any:
-        """What the transform makes of one example."""
-        example = self._read_one(index)
-        return self.settled(example if self._transform is None else self.transformed(self._transform, example, seed))
-
     def _keep(self) -> Callable[[Any], Any]:
         """What is done to an example before the next one is made."""
         return self.keep if self.keeps else as_is
 
-    def _read_one(self, index: int) -> Any:
-        if not self._in_runs:
-            return self._source[index]
+    def _run_of_one(self, index: int) -> Any:
+        """By `__getitems__`."""
         examples = list(self._source.__getitems__([index]))
         if len(examples) != 1:
             raise SourceChanged(_not_one_each(1, len(examples)))

@@ -88,8 +88,9 @@ def install_lazy_random() -> LazyRandom:
     return lazy
 
 
-#: Cells of the Mersenne Twister's state that tell whether it was drawn from: two words, and the position.
-_TELLING = [0, 1, 624]
+def _telling(state: memoryview) -> tuple[int, int, int]:
+    """What of the Mersenne Twister's state tells whether it was drawn from: two words, and the position."""
+    return state[0], state[1], state[624]
 
 
 def _global_state() -> npt.NDArray[np.uint32]:
@@ -117,20 +118,29 @@ class Seeder:
     ) -> None:
         self._seed, self._globals, self._held = seed, seeds_globals, list(held)
         self.seed = 0
-        self._lazy = lazy
+        self._lazy = lazy if seeds_globals else None
         self._libraries: list[SetSeed] = []
         if not seeds_globals and lazy is not None:
             lazy.seed()  # as it would be without us
         self._numpy: ModuleType | None = None  # `numpy.random`, once a task has drawn from its global state
-        self._watched: npt.NDArray[np.uint32] | None = None
-        self._before: list[int] = []
+        self._watched: memoryview | None = None
+        self._before = (0, 0, 0)
         self._is_trying = False
         self._generator: np.random.Generator | None = None
         self._philox: dict[str, Any] = {}
+        self._keyed, self._key = -1, 0  # of the epoch at work
+        self._note()
+
+    def _note(self) -> None:
+        """Note whether an example costs more than to leave its seed for the module `random`, which is the rule."""
+        others = self._lazy is None or self._numpy is not None or self._libraries or self._held
+        self._has_more = self._globals and bool(others)
 
     def seeds(self, epoch: int, indices: npt.NDArray[np.int64]) -> list[int]:
         """A seed of 64 bits for each of the examples `indices` in this epoch."""
-        seeds: list[int] = mix_array(indices.astype(np.uint64), mix(self._seed, epoch, 1)).tolist()
+        if self._keyed != epoch:
+            self._keyed, self._key = epoch, mix(self._seed, epoch, 1)
+        seeds: list[int] = mix_array(indices.astype(np.uint64), self._key).tolist()
         return seeds
 
     def of_batch(self, epoch: int, *words: int) -> int:
@@ -140,30 +150,34 @@ class Seeder:
     def found(self, set_seed: SetSeed) -> None:
         """A library with a random state of its own is there."""
         self._libraries.append(set_seed)
+        self._note()
         set_seed(self.seed)
 
     def forget_libraries(self) -> None:
         """They are told of anew."""
         self._libraries.clear()
+        self._note()
 
     def hold(self, held: Sequence[Held]) -> None:
         """From now on set these generators, of the user's objects."""
         self._held = list(held)
+        self._note()
 
     def begin_task(self) -> None:
         """Note NumPy's global state."""
         if self._globals and self._numpy is None and self._watched is None and "numpy.random" in sys.modules:
-            self._watched = _global_state()
+            self._watched = _global_state().data.cast("B").cast("I")
         if self._watched is not None:
-            self._before = self._watched[_TELLING].tolist()
+            self._before = _telling(self._watched)
 
     def must_redo(self) -> bool:
         """Whether the task that ends now drew from NumPy's unseeded state: make it again, all is seeded now."""
         if not self._globals or self._numpy is not None or "numpy.random" not in sys.modules:
             return False
-        if self._watched is not None and self._watched[_TELLING].tolist() == self._before:
+        if self._watched is not None and _telling(self._watched) == self._before:
             return False
         self._numpy = sys.modules["numpy.random"]
+        self._note()
         return True
 
     def seed_all(self) -> None:
@@ -173,6 +187,7 @@ class Seeder:
         import numpy.random
 
         self._numpy = numpy.random
+        self._note()
 
     @property
     def draws(self) -> bool:
@@ -188,23 +203,27 @@ class Seeder:
         """Go on without, unless one has drawn from it."""
         if self._is_trying:
             self._is_trying, self._numpy = False, None
+            self._note()
 
     def made(self, seed: int) -> None:
         """An example with this seed was made: see whether it drew from NumPy's global state."""
         if self._is_trying and self._numpy is not None:
-            state = _global_state()
-            came = state[_TELLING].tolist()
+            state = _global_state().data.cast("B").cast("I")
+            came = _telling(state)
             self._numpy.seed(seed & 0xFFFFFFFF)
-            self._is_trying = came == state[_TELLING].tolist()
+            self._is_trying = came == _telling(state)
 
     def begin(self, seed: int) -> None:
         """Set the global states to what the example with this seed gets."""
         self.seed = seed
-        if not self._globals:
-            return
         if self._lazy is not None:
             self._lazy.pending = seed
-        else:
+        if self._has_more:
+            self._begin_more(seed)
+
+    def _begin_more(self, seed: int) -> None:
+        """Set what else there is."""
+        if self._lazy is None:
             random.seed(seed)
         if self._numpy is not None:
             self._numpy.seed(seed & 0xFFFFFFFF)
