@@ -28,7 +28,7 @@ from stoker.protocol.program import Program
 from stoker.protocol.replies import DescribedReply
 from stoker.protocol.requests import DescribeRequest, FormRequest, IndexTaskRequest
 from stoker.structure.collation import Collation
-from stoker.worker.batching.writer import ForkGuard
+from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.seeding import Seeder, install_lazy_random

@@ -15,7 +15,7 @@ from stoker.protocol.failures import failure
 from stoker.protocol.program import Program
 from stoker.protocol.replies import FailureReply, ReadyReply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
-from stoker.worker.batching.writer import ForkGuard
+from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.current import telling
 from stoker.worker.user_code.epoch_hooks import EpochHooks

@@ -36,7 +36,7 @@ from stoker.protocol.requests import (
     ShardTaskRequest,
     UpdateRequest,
 )
-from stoker.worker.batching.writer import ForkGuard
+from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.multiprocessing_tracker import TrainersMultiprocessing
 from stoker.worker.runner import Runner

@@ -28,7 +28,8 @@ from stoker.protocol.requests import (
 from stoker.sources.generator import GeneratorSource
 from stoker.structure.spec import Misfit
 from stoker.worker.batching.fitting import MisfitAt, Uneven
-from stoker.worker.batching.writer import ForkGuard, Writer
+from stoker.worker.batching.fork_guard import ForkGuard
+from stoker.worker.batching.writer import Writer
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.tasks.first_examples import FirstExamples
 from stoker.worker.tasks.first_shards import FirstShards

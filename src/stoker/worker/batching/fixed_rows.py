@@ -20,7 +20,7 @@ from stoker.structure.values import PYTHON_NUMBERS
 from stoker.worker.batching.fitting import MisfitAt, Uneven, fitting
 
 if TYPE_CHECKING:
-    from stoker.worker.batching.writer import ForkGuard
+    from stoker.worker.batching.fork_guard import ForkGuard
 
 #: Rows of a batch of which a view is kept each: to make it anew takes as long as to write a hundred floats.
 _VIEWS = 1024

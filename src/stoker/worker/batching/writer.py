@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from stoker.protocol.replies import WHOLE
 from stoker.protocol.requests import IndexTaskRequest, Indices, JoinTaskRequest, ShardTaskRequest
 from stoker.sources.markers import SKIP, Many
 from stoker.worker.batching.fitting import MisfitAt, Uneven
+from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.batching.output import Output
 from stoker.worker.failpoints import Failpoint, is_armed, reach
 from stoker.worker.tasks.digests import Digests, digest
@@ -24,17 +24,6 @@ from stoker.worker.user_code.seeding import Seeder
 
 #: The types of what stands for none or several examples.
 _MARKS = frozenset([type(SKIP), Many])
-
-
-class ForkGuard:
-    """Tells whether this process is a copy that user code forked: it must not write any more."""
-
-    happened = False
-
-    def leave(self) -> None:
-        """End this process, if it is one."""
-        if self.happened:
-            os._exit(0)
 
 
 class Writer:
