@@ -74,7 +74,8 @@ class Numbered:
                 self._write(task, made)
             return ()
         numbers, examples = self._writer.numbers(task), self._writer.even(made)
-        self._writer.batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
+        if self._writer.has_function:
+            self._writer.batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
         if task.digest:
             self._writer.digest_batch(examples)
         if task.trial and (task.digest or self._writer.has_function):  # a part of it is no batch for collate
