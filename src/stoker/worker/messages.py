@@ -113,7 +113,7 @@ class FormKnown:
     draws: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: to make it would take two microseconds longer, for every batch
 class Work:
     """Make examples and write them to rows first, first+1, … of `slot`.
 
@@ -280,7 +280,7 @@ class Described:
     draws: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: to make it would take two microseconds longer, for every batch
 class Finished:
     """The answer to `Work`, `Step` and `Join`: the rows are written, in so many seconds.
 
