@@ -80,7 +80,9 @@ class IndexTasks:
         numbers = self._writer.numbers(task)
         collated = [self._store.get(*where) for row, *where in task.made.tolist() if row == COLLATED]
         examples = [] if collated else self._writer.even(made)
-        self._writer.batch_seed, self._writer.collated = self._seeder.of_batch(task.epoch, int(numbers[0])), collated
+        self._writer.collated = collated
+        if self._writer.has_function:
+            self._writer.batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
         if task.digest:
             self._writer.digest_batch(examples)
         if task.trial and (task.digest or self._writer.has_function):  # a part of it is no batch for collate
