@@ -20,6 +20,7 @@ from stoker.protocol.replies import (
     STATE_BYTES,
     DescribedReply,
     ExamplesMadeReply,
+    FailureKind,
     FailureReply,
     ReadyReply,
     ShardOpenedReply,
@@ -96,8 +97,8 @@ messages = st.one_of(
     st.builds(TaskDoneReply, tasks, seconds, dims, digests=digests),
     st.builds(
         FailureReply,
-        st.integers(-1, 2**62),
-        any_text,
+        st.none() | st.integers(0, 2**62),
+        st.sampled_from(FailureKind),
         any_text,
         any_text,
         st.none() | tasks,
@@ -148,7 +149,7 @@ def test_the_longest_answer_fits_into_a_message(errors: list[ValueError], emoji:
 
 @given(st.text(st.characters(), max_size=9), st.integers(1, 40_000))
 def test_the_longest_failure_fits_into_a_message(text: str, times: int) -> None:
-    error = failure(NUMBER, "user", ValueError(text * times), NUMBER, 2**31 - 1)
+    error = failure(NUMBER, FailureKind.USER, ValueError(text * times), NUMBER, 2**31 - 1)
     assert len(encode(replace(error, pickled=bytes(32_000)))) < MAX_BYTES
 
 
@@ -176,7 +177,7 @@ SAMPLES = [
         ReadyReply(),
         TaskDoneReply(7, 0.25, (64, 512)),
         TaskDoneReply(7, 0.25, (), 3, True, True, ShardProgress(4, 5), ((3, "é"),), 1),
-        FailureReply(7, "user", "ValueError: no", "Traceback", 3, None, b"pickled"),
+        FailureReply(7, FailureKind.USER, "ValueError: no", "Traceback", 3, None, b"pickled"),
     )
 ]
 

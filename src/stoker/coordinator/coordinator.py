@@ -34,6 +34,7 @@ from stoker.protocol.failures import raisable
 from stoker.protocol.replies import (
     DescribedReply,
     ExamplesMadeReply,
+    FailureKind,
     FailureReply,
     ReadyReply,
     ShardOpenedReply,
@@ -301,7 +302,7 @@ class Coordinator(EpochProducer):
                     case DescribedReply(number):
                         self._spec_request.described(answer)
                         events.append(self._tasks.probed(worker, number)[1])
-                    case FailureReply(task=-1):
+                    case FailureReply(task=None):
                         error = raisable(answer, epoch=None, batch=None, worker=None if self._inline else worker)
                         assert isinstance(error, StokerError)
                         self._give_up(error)
@@ -446,7 +447,7 @@ class Coordinator(EpochProducer):
                 self._submit(worker, task, opens)
             case DeliverCommand(stream=0) | FailCommand(stream=0):
                 self._asked(command)
-            case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind="uneven"))):
+            case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind=FailureKind.UNEVEN))):
                 self.uneven = self.uneven or not self._skips  # what is skipped for an error is so in this epoch
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(PullEvent(stream))  # opens it again, as it is now
@@ -483,7 +484,7 @@ class Coordinator(EpochProducer):
                 self._events += [CloseEvent(_PROBE), SlotReleasedEvent(command.slot)]
                 self._end_round()
                 return
-            case FailCommand(reason=ReportedFailure(failure=FailureReply(kind="source"))) if (
+            case FailCommand(reason=ReportedFailure(failure=FailureReply(kind=FailureKind.SOURCE))) if (
                 self._spec_request.found_none()
             ):
                 """Whoever waits asks again."""

@@ -13,7 +13,7 @@ from stoker.engines.engine import WorkerDeath
 from stoker.epochs.epoch import Epoch
 from stoker.memory.progress_page import Activity, Phase
 from stoker.plan.permutation import mix
-from stoker.protocol.replies import WHOLE, FailureReply, TaskDoneReply
+from stoker.protocol.replies import WHOLE, FailureKind, FailureReply, TaskDoneReply
 from stoker.scheduler.events import TaskFailedEvent, WorkerDiedEvent
 from stoker.scheduler.work import IndexWork, ShardWork, Task, TrialWork, is_apart
 from stoker.stats import Skipped
@@ -127,12 +127,10 @@ class Faults:
         shard = None
         if isinstance(work, ShardWork):
             shard = self._epochs[task.stream].shard_of(work)
-        if example == WHOLE:
-            return TaskFailedEvent(
-                worker, answer.task, ReportedFailure(worker, FailureReply(answer.task, "differs", "", shard=shard))
-            )
-        others = f" (or one of the {answer.together - 1:,} after it)" if answer.together > 1 else ""
-        failure = FailureReply(answer.task, "differs", others, example=example, shard=shard)
+        is_batch = example == WHOLE
+        others = "" if is_batch or answer.together == 1 else f" (or one of the {answer.together - 1:,} after it)"
+        named = None if is_batch else example
+        failure = FailureReply(answer.task, FailureKind.DIFFERS, others, example=named, shard=shard)
         return TaskFailedEvent(worker, answer.task, ReportedFailure(worker, failure))
 
     def forget(self, stream: int) -> None:

@@ -100,6 +100,7 @@ class TaskTable:
 
     def failed(self, worker: int, failure: FailureReply, *, inline: bool) -> TaskFailedEvent:
         """The user's code raised in a task."""
+        assert failure.task is not None
         self._forget(worker, failure.task)
         return TaskFailedEvent(worker, failure.task, ReportedFailure(None if inline else worker, failure))
 

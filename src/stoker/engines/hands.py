@@ -13,7 +13,7 @@ from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
 from stoker.protocol.program import Program
-from stoker.protocol.replies import FailureReply, ReadyReply
+from stoker.protocol.replies import FailureKind, FailureReply, ReadyReply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.runner import Runner
@@ -87,8 +87,8 @@ def _initialise(program: Program) -> None:
 def unmade(error: Exception) -> FailureReply:
     """What is told when no hand can be made: `worker_init` raised, or the user's unpickling."""
     if isinstance(error, InitRaised) and error.__cause__ is not None:
-        return failure(-1, "init", error.__cause__)
-    return failure(-1, "program", error)
+        return failure(None, FailureKind.INIT, error.__cause__)
+    return failure(None, FailureKind.PROGRAM, error)
 
 
 class ApartThread:

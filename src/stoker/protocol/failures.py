@@ -21,7 +21,7 @@ from stoker.errors import (
 )
 from stoker.errors import bounded as bounded
 from stoker.protocol.error_types import worker_error
-from stoker.protocol.replies import FailureReply
+from stoker.protocol.replies import FailureKind, FailureReply
 
 _HERE = str(Path(__file__).parents[1]) + os.sep
 #: Of a traceback. With 6 bytes for each character (as JSON has it) a `FailureReply` fits into a message.
@@ -34,7 +34,7 @@ _GPU = re.compile(r"\b(CUDA|cuda|GPUs?|ROCm)\b")
 
 
 def failure(
-    task: int, kind: str, error: BaseException, example: int | None = None, shard: int | None = None
+    task: int | None, kind: FailureKind, error: BaseException, example: int | None = None, shard: int | None = None
 ) -> FailureReply:
     """The message about an exception that user code raised."""
     error = _own(error)
@@ -89,16 +89,16 @@ def _pickled(error: BaseException) -> bytes:
 def raisable(failure: FailureReply, *, epoch: int | None, batch: int | None, worker: int | None) -> StokerError:
     """The exception that the consumer gets for a worker's `failure`; its cause is the user's own."""
     what = f"example {failure.example}" if failure.example is not None else "the source"
-    if failure.kind == "collate":
+    if failure.kind is FailureKind.COLLATE:
         what = "collate"
     elif failure.shard is not None:
         what = f"shard {failure.shard}" + (f", {what}" if failure.example is not None else "")
     places = {"epoch": epoch, "batch": batch, "worker": worker}
     where = ", ".join(f"{name} {number}" for name, number in places.items() if number is not None)
     known = {"example": failure.example, "epoch": epoch, "worker": worker}
-    if failure.kind == "spec":
+    if failure.kind is FailureKind.SPEC:
         return SpecError(f"{what} ({where}) cannot be batched: {failure.summary}", **known)
-    if failure.kind == "differs":
+    if failure.kind is FailureKind.DIFFERS:
         what = what if failure.example is not None else "what collate made of a batch"
         return WorkerError(
             f"{what}{failure.summary} ({where}) came out differently when it was made again (verify=): the code that "
@@ -106,16 +106,16 @@ def raisable(failure: FailureReply, *, epoch: int | None, batch: int | None, wor
             "`rng`, which are seeded for each example, and sort what has no order: sets, directory listings.",
             **known,
         )
-    if failure.kind == "source":
+    if failure.kind is FailureKind.SOURCE:
         return SourceError(failure.summary)
-    if failure.kind == "option":
+    if failure.kind is FailureKind.OPTION:
         return OptionError(failure.summary)
     cause = failure.error if failure.error is not None else _unpickled(failure)
     text = failure.traceback + _advice(failure.summary, worker)
-    if failure.kind == "init":
+    if failure.kind is FailureKind.INIT:
         which = f" (worker {worker})" if worker is not None else ""
         return worker_error(f"worker_init{which} raised {failure.summary}\n\n{text}", cause, **known)
-    if failure.kind == "program":
+    if failure.kind is FailureKind.PROGRAM:
         error = ProgramError(f"source or transform cannot be loaded in a worker process: {failure.summary}\n\n{text}")
         error.__cause__ = cause
         return error

@@ -22,6 +22,7 @@ from stoker.plan.host_shard import PaddedBatch
 from stoker.protocol.replies import (
     DescribedReply,
     ExamplesMadeReply,
+    FailureKind,
     FailureReply,
     ReadyReply,
     ShardOpenedReply,
@@ -108,8 +109,9 @@ def encode(message: Message) -> bytes:
         case ReadyReply():
             return b"H"
         case FailureReply(pickled=pickled):
-            shown = ("task", "kind", "summary", "traceback", "example", "shard")
-            return _with_text(b"X", {name: getattr(message, name) for name in shown}, pickled)
+            shown = ("task", "summary", "traceback", "example", "shard")
+            text = {"kind": message.kind.value, **{name: getattr(message, name) for name in shown}}
+            return _with_text(b"X", text, pickled)
     raise AssertionError(message)
 
 
@@ -166,7 +168,7 @@ def _decoded(data: bytes) -> Message:
             return ReadyReply()
         case b"X":
             text, pickled = _text(data)
-            return FailureReply(**text, pickled=pickled)
+            return FailureReply(**{**text, "kind": FailureKind(text["kind"])}, pickled=pickled)
     raise ValueError(f"not a message: {data[:20]!r}")
 
 

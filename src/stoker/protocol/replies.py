@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 from stoker.protocol.requests import ShardProgress
@@ -83,15 +84,27 @@ class TaskDoneReply:
     together: int = 1
 
 
+class FailureKind(enum.Enum):
+    """What went wrong in a worker."""
+
+    USER = "user"  # the user's code raised
+    COLLATE = "collate"  # it raised while examples were joined
+    SPEC = "spec"  # an example cannot be batched
+    SOURCE = "source"  # the source has changed, or gives no example
+    OPTION = "option"  # an option does not suit the examples
+    PROGRAM = "program"  # the program cannot be loaded
+    INIT = "init"  # `worker_init` raised
+    DIFFERS = "differs"  # an example came out differently when it was made again
+    UNEVEN = "uneven"  # the transform returned SKIP or Many where one example was counted on
+
+
 @dataclass(frozen=True)
 class FailureReply:
-    """User code raised. `task` is -1 when the program could not be loaded.
+    """User code raised.
 
     Attributes:
-        kind: "user" for an exception of the user's, "collate" for one while examples are joined, "spec" for an
-            example that cannot be batched, "source" for a source that changed, "program" for one that cannot be
-            loaded, "init" for one of `worker_init`, "differs" for an example that came out differently when it was made
-            again, "uneven" for a transform that returned SKIP or Many where one example was counted on.
+        task: None when the program could not be loaded.
+        kind: what went wrong.
         summary: the exception's type and text, or what is wrong with the example.
         traceback: the user's frames, formatted; may be empty.
         example: index of the example, or None.
@@ -100,8 +113,8 @@ class FailureReply:
         error: the exception itself; it stays behind when the message crosses a socket.
     """
 
-    task: int
-    kind: str
+    task: int | None
+    kind: FailureKind
     summary: str
     traceback: str = ""
     example: int | None = None

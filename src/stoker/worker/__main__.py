@@ -24,7 +24,7 @@ from stoker.protocol.failures import failure
 from stoker.protocol.messages import MAX_BYTES, Message, decode, encode, unbundled
 from stoker.protocol.program import LoadedProgram, load_again
 from stoker.protocol.random_objects import came_with_program
-from stoker.protocol.replies import ReadyReply
+from stoker.protocol.replies import FailureKind, ReadyReply
 from stoker.protocol.requests import (
     DescribeRequest,
     FormRequest,
@@ -101,18 +101,18 @@ def _serve(
     lazy = install_lazy_random()
     words = page.words()
     words[PHASE] = Phase.LOADING
-    kind = "program"
+    kind = FailureKind.PROGRAM
     try:
         arrived = LoadedProgram(fds[0])
         TrainersMultiprocessing(fds[1], arrived.key)
         if (init := arrived.worker_init()) is not None:
-            kind = "init"
+            kind = FailureKind.INIT
             initialise(init, arrived.seed, number)
-            kind = "program"
+            kind = FailureKind.PROGRAM
         program = arrived.program()
         del arrived  # it refers to all that came
     except BaseException as error:
-        send(failure(-1, kind, error))
+        send(failure(None, kind, error))
         return True
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:

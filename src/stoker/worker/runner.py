@@ -12,7 +12,14 @@ from stoker.memory.progress_page import NOTHING, PHASE, SHARD, TASK, Phase
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import bounded, failure, is_exhausted
 from stoker.protocol.program import Program
-from stoker.protocol.replies import DescribedReply, ExamplesMadeReply, FailureReply, ShardOpenedReply, TaskDoneReply
+from stoker.protocol.replies import (
+    DescribedReply,
+    ExamplesMadeReply,
+    FailureKind,
+    FailureReply,
+    ShardOpenedReply,
+    TaskDoneReply,
+)
 from stoker.protocol.requests import (
     DescribeRequest,
     FormRequest,
@@ -195,15 +202,15 @@ class Runner:
         if isinstance(error, MisfitAt):
             error = error.reason
         if isinstance(error, Misfit):
-            return FailureReply(task, "spec", bounded(str(error)), example=example, shard=shard)
+            return FailureReply(task, FailureKind.SPEC, bounded(str(error)), example=example, shard=shard)
         if isinstance(error, SourceChanged):
-            return FailureReply(task, "source", str(error))
+            return FailureReply(task, FailureKind.SOURCE, str(error))
         if isinstance(error, UnsuitedExample):
-            return FailureReply(task, "option", bounded(str(error)))
+            return FailureReply(task, FailureKind.OPTION, bounded(str(error)))
         if isinstance(error, Uneven):
-            return FailureReply(task, "uneven", "", example=example)
+            return FailureReply(task, FailureKind.UNEVEN, "", example=example)
         joining = self._words[PHASE] == Phase.JOINING and example is None
-        return failure(task, "collate" if joining else "user", error, example, shard)
+        return failure(task, FailureKind.COLLATE if joining else FailureKind.USER, error, example, shard)
 
 
 def _is_trial(question: Request) -> bool:
