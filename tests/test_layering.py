@@ -26,7 +26,7 @@ MAY = {
     "validation": {"errors"},
     "structure": {"errors", "validation"},
     "plan": {"errors"},
-    "scheduler": set(),
+    "scheduler": {"plan"},
     "runtime": {"errors"},
     "pickling": {"errors"},
     "sources": {"errors", "runtime", "structure", "validation"},
@@ -34,7 +34,7 @@ MAY = {
     "protocol": {"errors", "memory", "pickling", "plan", "structure"},
     "worker": {"errors", "memory", "pickling", "plan", "protocol", "sources", "structure"},
     "epochs": {"errors", "memory", "plan", "protocol", "scheduler", "sources", "stats"},
-    "engines": {"errors", "memory", "pickling", "protocol", "runtime", "worker"},
+    "engines": {"errors", "memory", "pickling", "protocol", "runtime", "scheduler", "worker"},
     "coordinator": {
         *("engines", "epochs", "errors", "memory", "plan", "protocol", "runtime", "scheduler", "sources", "stats"),
         "structure",

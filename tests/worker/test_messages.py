@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.memory.progress_page import unseen
+from stoker.plan.position import ShardProgress
 from stoker.protocol.failures import failure
 from stoker.protocol.messages import MAX_BYTES, Message, decode, encode, size
 from stoker.protocol.program import Program
@@ -37,7 +38,6 @@ from stoker.protocol.requests import (
     MakeExamplesRequest,
     OpenShardRequest,
     ShardOpening,
-    ShardProgress,
     ShardTaskRequest,
 )
 from stoker.scheduler.machine import TASK_ROWS

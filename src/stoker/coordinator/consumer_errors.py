@@ -12,11 +12,11 @@ from stoker.memory.progress_page import Phase
 from stoker.protocol.failures import raisable, wrong_length
 from stoker.protocol.replies import FailureReply
 from stoker.scheduler.commands import FailCommand, KilledReason, ShrunkShardReason, WrongLengthReason
-from stoker.scheduler.work import IndexWork
+from stoker.scheduler.work import FailureReason, IndexWork
 
 
 @dataclass(frozen=True)
-class ReportedFailure:
+class ReportedFailure(FailureReason):
     """A failure, and the worker that told of it; None for the inline engine."""
 
     worker: int | None

@@ -15,7 +15,7 @@ from stoker.memory.progress_page import Activity, Phase
 from stoker.plan.permutation import mix
 from stoker.protocol.replies import WHOLE, FailureKind, FailureReply, TaskDoneReply
 from stoker.scheduler.events import TaskFailedEvent, WorkerDiedEvent
-from stoker.scheduler.work import IndexWork, ShardWork, Task, TrialWork, is_apart
+from stoker.scheduler.work import FailureReason, IndexWork, ShardWork, Task, TrialWork, is_apart
 from stoker.stats import Skipped
 
 #: Examples that kill workers, one after the other, with nothing done in between: no more are left out.
@@ -69,7 +69,7 @@ class Faults:
             return "the first examples" if task is not None else "no example"
         return f"{epoch.examples(task.work)} of epoch {epoch.number}"
 
-    def leave_out(self, task: Task, row: int | None, death: object) -> None:
+    def leave_out(self, task: Task, row: int | None, death: FailureReason) -> None:
         """Leave out the example in this row of a task, or the one of a shard that a worker died at."""
         epoch, work = self._epochs[task.stream], task.work
         assert isinstance(death, WorkerDeath)

@@ -19,15 +19,9 @@ from stoker.epochs.shard_epoch import ShardEpoch
 from stoker.memory.example_store import BATCHES, ExampleStore
 from stoker.memory.progress_page import Activity, Phase
 from stoker.memory.slot import Inbox
+from stoker.plan.position import ShardProgress
 from stoker.protocol.replies import DescribedReply, ExamplesMadeReply, ShardOpenedReply
-from stoker.protocol.requests import (
-    LOOK_FURTHER,
-    MAKE,
-    DescribeRequest,
-    MakeExamplesRequest,
-    OpenShardRequest,
-    ShardProgress,
-)
+from stoker.protocol.requests import LOOK_FURTHER, MAKE, DescribeRequest, MakeExamplesRequest, OpenShardRequest
 from stoker.scheduler.work import IndexWork, Task, TrialWork
 from stoker.structure.collation import Collation, Form, is_stacked_in_place
 from stoker.structure.merging import leaves_open, merged

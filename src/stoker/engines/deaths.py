@@ -6,6 +6,7 @@ import signal
 
 from stoker.engines.engine import WorkerDeath
 from stoker.errors import WorkerDied, bounded
+from stoker.scheduler.work import FailureReason
 
 #: Of a stack.
 _LINES, _CHARACTERS = 32, 10_000
@@ -40,7 +41,7 @@ def _bounded(stack: str) -> str:
     return bounded("\n\n".join(threads), _LINES, _CHARACTERS)
 
 
-def died_at_start(reason: object) -> WorkerDied:
+def died_at_start(reason: FailureReason) -> WorkerDied:
     """The error when no worker lives long enough to take a task; `reason` is the last one's `WorkerDeath`."""
     told = how(reason) if isinstance(reason, WorkerDeath) else f"failed: {reason}"
     hint = " Its last words, if any, stand on stderr." if isinstance(reason, WorkerDeath) and reason.code > 0 else ""

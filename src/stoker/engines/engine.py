@@ -17,6 +17,7 @@ from stoker.protocol.replies import (
 )
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.runtime.locks import Lock
+from stoker.scheduler.work import FailureReason
 
 #: The workers of the inline engine: the thread that pulls, and one for what TensorFlow's threads pull.
 HERE, APART = 0, 1
@@ -25,7 +26,7 @@ Answer = ReadyReply | ExamplesMadeReply | ShardOpenedReply | DescribedReply | Ta
 
 
 @dataclass(frozen=True)
-class WorkerDeath:
+class WorkerDeath(FailureReason):
     """How a worker process ended.
 
     Attributes:

@@ -15,18 +15,9 @@ import numpy as np
 
 from stoker.epochs.shard_progress import SavedShards
 from stoker.plan.batching import Batching
-from stoker.plan.position import Iteration, Position
+from stoker.plan.position import Iteration, Position, ShardProgress
 from stoker.protocol.replies import TaskDoneReply
-from stoker.protocol.requests import (
-    COLLATED,
-    MANY,
-    NOTHING_MADE,
-    Indices,
-    JoinTaskRequest,
-    Request,
-    ShardOpening,
-    ShardProgress,
-)
+from stoker.protocol.requests import COLLATED, MANY, NOTHING_MADE, Indices, JoinTaskRequest, Request, ShardOpening
 from stoker.scheduler.resume_points import ResumePoints
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream

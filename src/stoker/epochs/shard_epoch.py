@@ -9,8 +9,8 @@ import numpy as np
 from stoker.epochs.epoch import Epoch
 from stoker.plan.batching import Batching
 from stoker.plan.permutation import Permutation, mix
-from stoker.plan.position import Position
-from stoker.protocol.requests import Request, ShardOpening, ShardProgress, ShardTaskRequest
+from stoker.plan.position import Position, ShardProgress
+from stoker.protocol.requests import Request, ShardOpening, ShardTaskRequest
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork

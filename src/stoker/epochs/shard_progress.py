@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.errors import StateError
-from stoker.protocol.requests import JSON, ShardProgress
+from stoker.plan.position import ShardProgress
+from stoker.protocol.requests import JSON
 from stoker.scheduler.resume_points import Leftover, ResumePoint
 from stoker.scheduler.streams import ShardPosition
 
@@ -66,7 +67,7 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _told(progress: object) -> list[Any] | None:
+def _told(progress: ShardProgress | None) -> list[Any] | None:
     """How far a shard has come; an iterator's own state only where that is JSON: else the shard is read again."""
     if progress is None:
         return None

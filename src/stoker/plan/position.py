@@ -106,3 +106,21 @@ def _is_newer(version: Any) -> bool:
 def _shown(state: Any) -> str:
     text = repr(state)
     return text if len(text) <= 200 else text[:200] + "…"
+
+
+@dataclass(frozen=True)
+class ShardProgress:
+    """How far a shard has come.
+
+    Attributes:
+        raw: examples taken from the source.
+        within: outputs taken of what the transform made of the last of them, while more are left; else 0.
+        digest: of the last example taken, 0 before the first.
+        state: the iterator's own state when it had given `state_raw` examples, as text; empty when it tells none.
+    """
+
+    raw: int = 0
+    within: int = 0
+    digest: int = 0
+    state: str = ""
+    state_raw: int = 0

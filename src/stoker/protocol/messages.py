@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from stoker.plan.host_shard import PaddedBatch
+from stoker.plan.position import ShardProgress
 from stoker.protocol.replies import (
     DescribedReply,
     ExamplesMadeReply,
@@ -40,7 +41,6 @@ from stoker.protocol.requests import (
     OpenShardRequest,
     Request,
     ShardOpening,
-    ShardProgress,
     ShardTaskRequest,
     UpdateRequest,
 )

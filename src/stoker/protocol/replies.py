@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from stoker.protocol.requests import ShardProgress
+from stoker.plan.position import ShardProgress
 
 #: What a `TaskDoneReply` may hold at most, so that it fits: skipped examples (27 bytes without the reason), bytes of
 #: their reasons, bytes of an iterator's own state, digests (16 bytes each). Texts count as they stand in the message.

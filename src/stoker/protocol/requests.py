@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.plan.host_shard import PaddedBatch
+from stoker.plan.position import ShardProgress
 
 #: Indices that a message may hold, and examples that a `MakeExamplesRequest` may tell of.
 MANY, MAKE = 1024, 1024
@@ -122,24 +123,6 @@ class IndexTaskRequest:
     digest: bool = False
     filled: PaddedBatch | None = None
     made: Indices = field(default_factory=lambda: NOTHING_MADE)
-
-
-@dataclass(frozen=True)
-class ShardProgress:
-    """How far a shard has come.
-
-    Attributes:
-        raw: examples taken from the source.
-        within: outputs taken of what the transform made of the last of them, while more are left; else 0.
-        digest: of the last example taken, 0 before the first.
-        state: the iterator's own state when it had given `state_raw` examples, as text; empty when it tells none.
-    """
-
-    raw: int = 0
-    within: int = 0
-    digest: int = 0
-    state: str = ""
-    state_raw: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stoker.scheduler.work import ParkedRows, Task
+from stoker.scheduler.work import FailureReason, ParkedRows, Task
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,18 @@ class FailCommand:
     stream: int
     batch: int
     task: Task | None
-    reason: object
+    reason: FailureReason
 
 
 @dataclass(frozen=True)
-class KilledReason:
+class KilledReason(FailureReason):
     """The reason for a `FailCommand`: this row kills the workers.
 
     None: some rows do, of which no single one does alone.
     """
 
     row: int | None
-    reason: object
+    reason: FailureReason
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class LeaveOutCommand:
     """What the worker was at when it died is to be left out of the shard of `task`, which is done again."""
 
     task: Task
-    reason: object
+    reason: FailureReason
 
 
 @dataclass(frozen=True)
-class WrongLengthReason:
+class WrongLengthReason(FailureReason):
     """The reason for a `FailCommand`: a source gave another number of examples than was told.
 
     `ended`: these are all; else there are more.
@@ -104,7 +104,7 @@ class WrongLengthReason:
 
 
 @dataclass(frozen=True)
-class ShrunkShardReason:
+class ShrunkShardReason(FailureReason):
     """The reason for a `FailCommand`: this shard gives fewer rows now than in the run that is gone on with."""
 
     shard: int
@@ -121,7 +121,7 @@ class RespawnCommand:
 class GiveUpCommand:
     """No worker comes up any more: every stream ends with an error."""
 
-    reason: object
+    reason: FailureReason
 
 
 Command = (

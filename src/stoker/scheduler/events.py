@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stoker.plan.position import ShardProgress
+from stoker.scheduler.work import FailureReason
+
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class TaskDoneEvent:
     packed: bool = False
     raw: int = 0
     again: bool = False
-    come: object = None
-    since: object = None
+    come: ShardProgress | None = None
+    since: ShardProgress | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class TaskFailedEvent:
 
     worker: int
     task: int
-    reason: object
+    reason: FailureReason
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class WorkerDiedEvent:
     """
 
     worker: int
-    reason: object
+    reason: FailureReason
     task: int | None = None
     row: int | None = None
     example: int | None = None

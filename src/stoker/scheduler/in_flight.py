@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stoker.plan.position import ShardProgress
 from stoker.scheduler.bisection import Bisection
 from stoker.scheduler.events import WorkerDiedEvent
 from stoker.scheduler.streams import BatchInMaking, BatchState
@@ -41,7 +42,7 @@ class FaultSearch:
     kills: int = 0  # of that example, tried alone
 
 
-def repeated(task: Task, since: object) -> TrialWork | ShardWork:
+def repeated(task: Task, since: ShardProgress | None) -> TrialWork | ShardWork:
     """The work of a task, to be done a second time and compared."""
     if isinstance(task.work, IndexWork):
         return TrialWork(task.work.batch, task.work.first, task.work.count, task.work.whole, of=task.id)

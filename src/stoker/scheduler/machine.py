@@ -48,7 +48,7 @@ from stoker.scheduler.events import (
 from stoker.scheduler.fault_attribution import FaultAttribution, Verdict
 from stoker.scheduler.in_flight import TaskInFlight, first_row, repeated
 from stoker.scheduler.streams import BatchInMaking, BatchState, ShardState, Stream
-from stoker.scheduler.work import IndexWork, ShardWork, Task, TrialWork, is_apart
+from stoker.scheduler.work import FailureReason, IndexWork, ShardWork, Task, TrialWork, is_apart
 
 #: How often a task is done again after a worker died at it, when the user does not say.
 RETRIES = 2
@@ -268,7 +268,7 @@ class Scheduler:
         if batch.state is BatchState.FILLING and not batch.unfinished:
             batch.state = BatchState.READY
 
-    def _fail(self, held: TaskInFlight, reason: object) -> None:
+    def _fail(self, held: TaskInFlight, reason: FailureReason) -> None:
         """Mark the batch as failed, by its first row that fails; its other writers are waited for."""
         batch = held.batch
         if batch.state is BatchState.DROPPED:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from stoker.plan.position import ShardProgress
 from stoker.scheduler.commands import Command, ParkCommand
 from stoker.scheduler.streams import BatchInMaking, BatchStart, BatchState, ShardPosition, ShardState
 from stoker.scheduler.work import ParkedRows, ShardWork
@@ -19,7 +20,7 @@ class Leftover:
     """Rows start … stop-1 of those that a shard gave at its end, when it had come to `since`; they are not joined."""
 
     shard: int
-    since: object
+    since: ShardProgress | None
     start: int
     stop: int
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
+from stoker.plan.position import ShardProgress
 from stoker.scheduler.commands import Command, FailCommand, LoadItemsCommand
 from stoker.scheduler.work import IndexWork, JoinWork, ShardWork
 
@@ -32,7 +33,7 @@ class ShardPosition:
 
     shard: int
     raw: int = 0
-    come: object = None
+    come: ShardProgress | None = None
 
 
 @dataclass(eq=False)
@@ -67,7 +68,7 @@ class BatchInMaking:
     packed: bool = False
     ended: bool = False
     raw: int = 0
-    come: object = None  # how far its shard has come with it
+    come: ShardProgress | None = None  # how far its shard has come with it
     spread: bool = False  # no worker holds more than one of its tasks
 
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stoker.plan.position import ShardProgress
+
 
 # ── commands ─────────────────────────────────────────────────────────────────────────────────
+class FailureReason:
+    """Why a task failed, or a worker died. The scheduler passes it on, and looks at nothing in it."""
+
+
 @dataclass(frozen=True)
 class IndexWork:
     """Rows first … first+count-1 of the batch with this number, which has `whole` of them."""
@@ -42,7 +48,7 @@ class ShardWork:
 
     shard: int
     again: bool = False
-    since: object = None
+    since: ShardProgress | None = None
     of: int | None = None
     until: int | None = None
 

@@ -16,11 +16,12 @@ import optree
 
 from stoker.memory.progress_page import EXAMPLE, PHASE, Phase
 from stoker.plan.permutation import mix, mix_array
+from stoker.plan.position import ShardProgress
 from stoker.plan.shuffle_buffer import shuffled
 from stoker.protocol.messages import size
 from stoker.protocol.program import Program
 from stoker.protocol.replies import STATE_BYTES
-from stoker.protocol.requests import JSON, PICKLE, ShardProgress
+from stoker.protocol.requests import JSON, PICKLE
 from stoker.sources.generator import GeneratorSource
 from stoker.sources.markers import SKIP, Many
 from stoker.worker.tasks.digests import digest

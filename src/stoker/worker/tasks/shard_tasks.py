@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from stoker.memory.example_store import ExampleStore
+from stoker.plan.position import ShardProgress
 from stoker.protocol.program import Program
 from stoker.protocol.replies import SHOWN, TaskDoneReply
-from stoker.protocol.requests import OpenShardRequest, ShardProgress, ShardTaskRequest
+from stoker.protocol.requests import OpenShardRequest, ShardTaskRequest
 from stoker.sources.generator import GeneratorSource
 from stoker.worker.batching.fitting import MisfitAt
 from stoker.worker.batching.writer import Writer

@@ -12,8 +12,9 @@ import numpy as np
 from stoker.errors import OptionError
 from stoker.memory.example_store import BATCHES, ExampleStore
 from stoker.memory.progress_page import PHASE, SHARD, Phase
+from stoker.plan.position import ShardProgress
 from stoker.protocol.program import Program
-from stoker.protocol.requests import LOOK, LOOK_BATCHES, LOOK_CALLS, LOOK_FURTHER, DescribeRequest, ShardProgress
+from stoker.protocol.requests import LOOK, LOOK_BATCHES, LOOK_CALLS, LOOK_FURTHER, DescribeRequest
 from stoker.sources.generator import GeneratorSource
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.collation import Form, is_stacked_in_place
