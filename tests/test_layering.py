@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -163,6 +164,12 @@ def test_the_map_of_a_package_shows_its_rooms_and_no_others(package: Path) -> No
     }
     tree = ast.parse((package / "__init__.py").read_text())
     assert listed(ast.get_docstring(tree, clean=False)) == inside, package
+
+
+def test_the_drawing_of_the_house_is_that_of_the_code() -> None:
+    docs = PACKAGE.parents[1] / "docs"
+    drawn = runpy.run_path(str(docs / "house.py"))["draw"]()
+    assert (docs / "house.svg").read_text() == drawn, "run: python docs/house.py"
 
 
 def test_every_public_name_is_there_and_documented() -> None:
