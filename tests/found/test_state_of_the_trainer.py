@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,3 +59,29 @@ def test_the_normal_number_that_numpy_keeps_is_put_back() -> None:
     with kept:
         np.random.randn()  # nothing is drawn for it
     assert [*came, np.random.randn()] == wanted.tolist()
+
+
+def _draw() -> None:
+    random.random()
+    np.random.rand()
+
+
+def test_worker_init_leaves_the_trainers_libraries_alone() -> None:
+    """It is called in the trainer with workers=0, where Keras and TensorFlow are at work for the model too."""
+    keras: Any = pytest.importorskip("keras")
+    tf: Any = pytest.importorskip("tensorflow")
+
+    def begun() -> tuple[list[float], float, list[float]]:
+        keras.utils.set_random_seed(1)
+        with stoker.Loader([1.0, 2.0], batch_size=2, workers=0, worker_init=_draw) as loader:
+            list(loader)
+        layer = keras.layers.Dense(2)
+        layer.build((None, 2))
+        return layer.get_weights()[0].ravel().tolist(), random.random(), tf.random.uniform((2,)).numpy().tolist()
+
+    keras.utils.set_random_seed(1)
+    layer = keras.layers.Dense(2)
+    layer.build((None, 2))
+    expected = layer.get_weights()[0].ravel().tolist(), random.random(), tf.random.uniform((2,)).numpy().tolist()
+    assert begun() == expected
+    assert begun() == expected

@@ -19,6 +19,7 @@ from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.current import telling
 from stoker.worker.user_code.epoch_hooks import EpochHooks
+from stoker.worker.user_code.libraries import IN_TRAINER
 from stoker.worker.user_code.seeding import KeptState, Seeder
 from stoker.worker.user_code.worker_init import InitRaised, initialise
 
@@ -79,7 +80,7 @@ class ProgramCopy:
 def _initialise(program: Program) -> None:
     assert program.worker_init is not None
     try:
-        initialise(program.worker_init, program.seed if program.seeds_globals else None, None)
+        initialise(program.worker_init, program.seed if program.seeds_globals else None, None, IN_TRAINER)
     except (Exception, SystemExit) as error:
         raise InitRaised from error
 

@@ -18,9 +18,9 @@ class HostShard:
         pads: whether a batch that is not full is filled up, with rows that count nothing.
 
     Example:
-        >>> [Deal(index, 2).span(rows=5, size=8) for index in range(2)]
+        >>> [HostShard(index, 2).span(rows=5, size=8) for index in range(2)]
         [(0, 2), (2, 5)]
-        >>> [Deal(index, 2, pads=True).span(rows=5, size=8) for index in range(2)]
+        >>> [HostShard(index, 2, pads=True).span(rows=5, size=8) for index in range(2)]
         [(0, 4), (4, 8)]
     """
 
@@ -46,7 +46,7 @@ class PaddedBatch:
         first: the row of the batch that is row 0 to whoever asks.
 
     Example:
-        >>> filled = Filled(rows=8, examples=3)
+        >>> filled = PaddedBatch(rows=8, examples=3)
         >>> filled.places(0, 8).tolist(), filled.counts(0, 8).tolist()
         ([0, 0, 0, 1, 1, 1, 2, 2], [True, False, False, True, False, False, True, False])
     """

@@ -108,6 +108,12 @@ def _here() -> KerasSeeds | None:
     return _at_work.get(threading.get_ident()) or _at_work.get(None)
 
 
+def begin_here(seed: int) -> None:
+    """The example with this seed begins, in this thread."""
+    if (seeds := _here()) is not None:
+        seeds.begin(seed)
+
+
 def _in_stateless_scope() -> bool:
     """Whether Keras' states are the caller's own values, as in a function that JAX compiles."""
     return bool(sys.modules["keras.src.backend.common.stateless_scope"].in_stateless_scope())

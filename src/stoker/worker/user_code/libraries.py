@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from stoker.worker.user_code.keras_seeds import MODULE as KERAS
-from stoker.worker.user_code.keras_seeds import KerasSeeds
+from stoker.worker.user_code.keras_seeds import KerasSeeds, begin_here
 
 SetSeed = Callable[[int], Any]
 
@@ -38,10 +38,18 @@ def _keras(module: ModuleType) -> SetSeed:
     return seeds.begin
 
 
-_LIBRARIES: dict[str, Callable[[ModuleType], SetSeed]] = {
+#: In a worker.
+LIBRARIES: dict[str, Callable[[ModuleType], SetSeed]] = {
     "torch": set_torch_seed,
     "tensorflow": _tensorflow,
     KERAS: _keras,
+}
+
+
+#: In the trainer: only what can be put back, and only in the thread that runs the user's code.
+IN_TRAINER: dict[str, Callable[[ModuleType], SetSeed]] = {
+    "torch": set_torch_seed,
+    KERAS: lambda _: begin_here,
 }
 
 
@@ -118,7 +126,7 @@ class ImportWatch(Importing):
     def __init__(
         self,
         found: Callable[[SetSeed], None],
-        libraries: Mapping[str, Callable[[ModuleType], SetSeed]] = _LIBRARIES,
+        libraries: Mapping[str, Callable[[ModuleType], SetSeed]] = LIBRARIES,
         *,
         thread: int | None = None,
     ) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from stoker.plan.permutation import mix
 from stoker.worker.user_code.current import Current, telling
-from stoker.worker.user_code.libraries import ImportWatch, SetSeed
+from stoker.worker.user_code.libraries import LIBRARIES, ImportWatch, SetSeed
 
 #: Tells its random numbers from those of examples.
 _WORD = 0x1217
@@ -19,13 +20,19 @@ class InitRaised(Exception):
     """`worker_init` raised; the cause of this is what."""
 
 
-def initialise(init: Callable[[], Any], seed: int | None, worker: int | None) -> None:
+def initialise(
+    init: Callable[[], Any],
+    seed: int | None,
+    worker: int | None,
+    libraries: Mapping[str, Callable[[ModuleType], SetSeed]] = LIBRARIES,
+) -> None:
     """Call it, with all random states set from the Loader's seed: alike in each worker.
 
     Args:
         init: the user's function.
         seed: the Loader's, or None where random states are left alone.
         worker: number of this worker process, None in the trainer.
+        libraries: whose random states are set too.
     """
     its = mix(seed or 0, _WORD)
     with telling(lambda: Current(0, None, None, worker, its)):
@@ -40,7 +47,7 @@ def initialise(init: Callable[[], Any], seed: int | None, worker: int | None) ->
         def found(set_seed: SetSeed) -> None:
             set_seed(its)
 
-        watch = ImportWatch(found)
+        watch = ImportWatch(found, libraries)
         try:
             init()
         finally:
