@@ -101,9 +101,7 @@ class Scheduler:
         self._open_stream, self._run, self._ahead, self._whole = open_stream, run, ahead, False
         self._slots, self._leases, self._workers = slots, leases, workers
         self._total = slots + leases + SPARE
-        self._free = list(
-            range(self._total - 1, -1, -1)
-        )  # a stack: the most recently used slot is the warmest in the cache
+        self._free = list(range(self._total - 1, -1, -1))  # a stack: the most recently used slot is the warmest
         self._leased: set[int] = set()
         self._lent: set[int] = set()  # until their batch is copied out
         self._streams: dict[int, Stream] = {}  # ordered by last pull
@@ -167,7 +165,7 @@ class Scheduler:
         return failed >= STARTS_PROVEN and not self._up if self._proven else failed >= STARTS
 
     def slots_in_use(self) -> int:
-        """Number of slots that are not free: those that are leased, lent, or hold a batch that is being made or ready."""
+        """Number of slots that are not free: leased, lent, or holding a batch that is being made or ready."""
         return self._total - len(self._free)
 
     def ready(self, stream: int, most: int) -> int:
