@@ -73,7 +73,7 @@ class BatchProducer(Protocol):
         """The epoch of the iteration that began last."""
 
     def consumption(self) -> AbstractContextManager[ConsumptionTracker]:
-        """Locks and yields the record of what was consumed so far."""
+        """The record of what was consumed so far, for use under the lock."""
 
     def state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
         """The position of training."""
@@ -95,7 +95,7 @@ class EpochSetup:
     Attributes:
         make_epoch: makes the epoch that begins at a position.
         counts: counts the batches of an epoch in advance.
-        fingerprint: the options that batches depend on, besides the user's code, the seed and the epoch.
+        fingerprint: everything that batches depend on, besides the user's code, the seed and the epoch.
         guard: detects changes of the source.
     """
 
@@ -177,7 +177,7 @@ class EpochProducer(ABC):
 
     @contextmanager
     def consumption(self) -> Iterator[ConsumptionTracker]:
-        """Locks and yields the record of what was taken so far."""
+        """The record of what was consumed so far, for use under the lock."""
         with self._changed:
             yield self._consumption
 
@@ -233,7 +233,7 @@ class EpochProducer(ABC):
     def close(self) -> None:
         """Close the producer, and wake all threads that wait for a batch."""
 
-    # ── under the lock ───────────────────────────────────────────────────────────────────────
+    # ── under the lock ───────────────────────────────────────────────────────────────────────────
     def _check(self) -> None:
         if self._closed:
             raise ClosedError(

@@ -27,7 +27,7 @@ class SourceGuard:
         self._changes: Changes | None = changes
 
     def check(self) -> None:
-        """Raise `SourceError` if a map-style source's length has changed; warn if a change is found otherwise."""
+        """Raise `SourceError` if a map-style source's length has changed; warn if any other change is found."""
         if self._source is not None:
             self._source.check()
         if self._changes is not None and (name := self._changes.found()) is not None:

@@ -57,7 +57,7 @@ class TaskTable:
         self._held.setdefault(worker, set()).add(task.id)
 
     def died(self, death: WorkerDeath) -> WorkerDiedEvent:
-        """The event for the scheduler about a death. Forgets the worker's tasks, which the scheduler gives to others."""
+        """The event for the scheduler about a death. Forgets the worker's tasks, which others will get."""
         told = self.faults.died(death)
         held = self._held.pop(death.worker, set())
         if death.place.task in held:
@@ -99,16 +99,14 @@ class TaskTable:
         return question
 
     def failed(self, worker: int, failure: FailureReply, *, inline: bool) -> TaskFailedEvent:
-        """The event for a task that has failed."""
+        """The event for a task that has failed, usually because the user's code raised."""
         assert failure.task is not None
         self._forget(worker, failure.task)
         return TaskFailedEvent(worker, failure.task, ReportedFailure(None if inline else worker, failure))
 
     def probed(self, worker: int, task: int) -> tuple[Task, TaskDoneEvent]:
         """The task and the event for a request that inspects examples: they were made or described."""
-        return self._forget(worker, task), TaskDoneEvent(
-            worker, task, 0.0
-        )  # the first calls say nothing about the speed
+        return self._forget(worker, task), TaskDoneEvent(worker, task, 0.0)  # first calls say nothing about speed
 
     def finished(self, worker: int, answer: TaskDoneReply) -> list[Event]:
         """The events for a task that is done and for its slot."""

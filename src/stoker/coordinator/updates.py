@@ -69,7 +69,7 @@ class AttributeUpdates:
         return UpdateRequest(epoch, pickle.dumps(told))
 
     def glimpse(self, epoch: int) -> UpdateRequest | None:
-        """The request to workers before they inspect the first examples of an epoch to come; None if there are no updates."""
+        """The request to workers before they inspect the first examples of a future epoch; None if not needed."""
         since = [epoch if entry.since is None else min(entry.since, epoch) for entry in self._entries]
         told = tuple(EpochUpdate(one.number, its, one.pickled) for one, its in zip(self._entries, since, strict=True))
         return UpdateRequest(epoch, pickle.dumps(told)) if told else None

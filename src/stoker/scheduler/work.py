@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from stoker.plan.position import ShardProgress
 
 
-# ── commands ─────────────────────────────────────────────────────────────────────────────────
 class FailureReason:
     """The reason why a task failed or a worker died. Opaque to the scheduler, which only passes it on."""
 
