@@ -41,7 +41,7 @@ class ConsumptionTracker:
         """The last iteration that began."""
         return self._begun[-1] if self._begun else None
 
-    # ── following a model ────────────────────────────────────────────────────────────────────────
+    # ── following a model ────────────────────────────────────────────────────────────────────
     def follow(self) -> None:
         """Count what the model took by calls of `took`, from the next iteration on."""
         self._begun.clear()
@@ -72,7 +72,7 @@ class ConsumptionTracker:
         iteration = self._begun[0].iteration
         return iteration.begin.taken + (iteration.taken or 0)
 
-    # ── the state ────────────────────────────────────────────────────────────────────────────────
+    # ── the state ────────────────────────────────────────────────────────────────────────────
     def position(self, consumed: int | None, cardinality: float | None, *, rolls: bool = True) -> Position:
         """The position of training.
 

@@ -138,7 +138,7 @@ class Coordinator(EpochProducer):
         self._started = False
         close_at_exit(self)
 
-    # ── called by consumers, from any thread ─────────────────────────────────────────────────────
+    # ── called by consumers, from any thread ─────────────────────────────────────────────────
     def form(self, *, apart: bool = False) -> Form:
         """The form of the batches, which the first call determines. `apart`: as for `open_stream`."""
         with self._changed:
@@ -256,7 +256,7 @@ class Coordinator(EpochProducer):
         """`close_stream` for finalizers. Takes no lock and is carried out with the next event."""
         self._dropped.append(stream)
 
-    # ── shutdown ─────────────────────────────────────────────────────────────────────────────────
+    # ── shutdown ─────────────────────────────────────────────────────────────────────────────
     def request_stop(self) -> None:
         """Ask the workers to stop, without waiting and without a lock, for finalizers."""
         if self._changed.is_ours():
@@ -281,7 +281,7 @@ class Coordinator(EpochProducer):
         self._slot_table.close()
         self._spec_request.close()
 
-    # ── Listener: from the engine ────────────────────────────────────────────────────────────────
+    # ── Listener: from the engine ────────────────────────────────────────────────────────────
     def heard(self, worker: int, answers: Sequence[Answer]) -> None:
         with self._changed:
             events: list[Event] = []
@@ -330,7 +330,7 @@ class Coordinator(EpochProducer):
         with self._changed:
             self._cut_short(error)
 
-    # ── called by the threads that pull iterables ────────────────────────────────────────────────
+    # ── called by the threads that pull iterables ────────────────────────────────────────────
     def fed(self, key: int, items: int, ended: bool) -> None:
         """Note that `items` items of the iterable have been pulled for the epoch with this key."""
         with self._changed:
@@ -340,7 +340,7 @@ class Coordinator(EpochProducer):
                     break
             self._tell()
 
-    # ── under the lock ───────────────────────────────────────────────────────────────────────────
+    # ── under the lock ───────────────────────────────────────────────────────────────────────
     def _wait(self, stream: int) -> DeliverCommand | FinishCommand | FailCommand:
         """Pull the next outcome of a stream and wait for it. A wait after an interrupted one does not pull again."""
         outbox = self._outboxes.setdefault(stream, _Outbox())

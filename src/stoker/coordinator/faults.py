@@ -42,7 +42,7 @@ class Faults:
         #: The stream and the digests of the first run, for tasks that are done twice.
         self._digests: dict[int, tuple[int, Digests]] = {}
 
-    # ── deaths ───────────────────────────────────────────────────────────────────────────────────
+    # ── deaths ───────────────────────────────────────────────────────────────────────────────
     def died(self, death: WorkerDeath) -> WorkerDiedEvent:
         """The event for the scheduler about a death, with the row that the worker was making, if it is known."""
         place, row = death.place, None
@@ -92,7 +92,7 @@ class Faults:
         """True if another example may be left out. If all examples kill workers, an error must end the deaths."""
         return self._left_out_in_a_row < IN_A_ROW
 
-    # ── repeated work ────────────────────────────────────────────────────────────────────────────
+    # ── repeated work ────────────────────────────────────────────────────────────────────────
     def is_compared(self, task: Task, epoch: Epoch) -> bool:
         """True if the rows of a task are to be made twice, or are now being made for the second time."""
         work = task.work

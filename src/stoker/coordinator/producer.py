@@ -233,7 +233,7 @@ class EpochProducer(ABC):
     def close(self) -> None:
         """Close the producer, and wake all threads that wait for a batch."""
 
-    # ── under the lock ───────────────────────────────────────────────────────────────────────────
+    # ── under the lock ───────────────────────────────────────────────────────────────────────
     def _check(self) -> None:
         if self._closed:
             raise ClosedError(

@@ -131,7 +131,7 @@ class SpecRequest:
             self._epoch = self.attempt = None
         return error
 
-    # ── rounds ───────────────────────────────────────────────────────────────────────────────────
+    # ── rounds ───────────────────────────────────────────────────────────────────────────────
     def begin_round(self) -> tuple[int, int]:
         """Begin the next round. Returns its number of rows, and the rows per task."""
         assert self._epoch is not None
@@ -370,7 +370,7 @@ class SpecRequest:
         self._is_open = self._is_stale = self._tells_error = False
         self._describes = self._look.skips and self._look.collation.function is None
 
-    # ── the inspected epoch ──────────────────────────────────────────────────────────────────────
+    # ── the inspected epoch ──────────────────────────────────────────────────────────────────
     def give_epoch(self, epoch: Epoch) -> None:
         """Take back an epoch that is not read yet."""
         self._epoch = epoch

@@ -184,7 +184,7 @@ class Scheduler:
         tasks = self._up.get(worker, deque())
         return bool(tasks) and tasks[0].is_vain
 
-    # ── consumers ────────────────────────────────────────────────────────────────────────────────
+    # ── consumers ────────────────────────────────────────────────────────────────────────────
     def _pulled(self, number: int) -> None:
         stream = self._streams.pop(number, None) or self._open_stream(number)
         self._streams[number] = stream
@@ -235,7 +235,7 @@ class Scheduler:
         if not batch.writers and batch.slot >= 0:
             self._free.append(batch.slot)
 
-    # ── workers ──────────────────────────────────────────────────────────────────────────────────
+    # ── workers ──────────────────────────────────────────────────────────────────────────────
     def _finished(self, worker: int, task: int) -> TaskInFlight:
         """Removes and returns the oldest task of `worker`, which has just finished or failed."""
         held = self._up[worker].popleft()
@@ -320,7 +320,7 @@ class Scheduler:
         self._next_task += 1
         return Task(self._next_task - 1, held.task.stream, held.task.slot, work)
 
-    # ── choosing the next work ───────────────────────────────────────────────────────────────────
+    # ── choosing the next work ───────────────────────────────────────────────────────────────
     def _start_batches(self, out: list[Command]) -> None:
         """Give free slots to the streams: waiting streams first, and no stream more than its share.
 

@@ -79,7 +79,7 @@ class ShardStream:
         self._delivered_all = False
         self._fill_places()
 
-    # ── called by the machine ────────────────────────────────────────────────────────────────────
+    # ── called by the machine ────────────────────────────────────────────────────────────────
     def holding(self) -> int:
         return len(self.batches())
 
@@ -154,7 +154,7 @@ class ShardStream:
     def _gather(self, joint: JoinWork, slot: int) -> Command:
         return GatherCommand(self.number, slot, joint.pieces)
 
-    # ── finished work ────────────────────────────────────────────────────────────────────────────
+    # ── finished work ────────────────────────────────────────────────────────────────────────
     def advance(self) -> tuple[list[Command], list[BatchInMaking]]:
         out: list[Command] = []
         free = self._remake(out)
@@ -287,7 +287,7 @@ class ShardStream:
         self._made[shard] = deque()
         return shard
 
-    # ── ending with an error ─────────────────────────────────────────────────────────────────────
+    # ── ending with an error ─────────────────────────────────────────────────────────────────
     def _fail(self, reason: WrongLengthReason | ShrunkShardReason) -> None:
         batch = BatchInMaking(self.number, -1, 0, state=BatchState.FAILED)
         batch.failure = FailCommand(self.number, self._numbers, None, reason)
