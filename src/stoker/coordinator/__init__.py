@@ -1,15 +1,15 @@
-"""Carries out what the scheduler says: consumers, scheduler, engine and slots meet here, under one lock.
+"""Carries out the scheduler's commands: consumers, scheduler, engine and slots meet here, under one lock.
 
-producer          what both producers of batches have in common
-coordinator       batches made by workers: takes in every event, carries out every command
+producer          the producer protocol, and the base of both producers
+coordinator       batches made by workers: receives every event, carries out every command
 in_memory         batches of arrays in memory, made without workers
-spec_request      what batches look like, asked before the first one is made
-slot_table        which batch lies how in which slot, and how much memory that takes
+spec_request      determines the form of batches before the first one is made
+slot_table        layout of the batches in their slots, and the memory that they take
 task_table        tasks as requests to workers, and replies as events
-faults            which example is at fault, and what is left out
-counters          deaths, and examples that were left out, are counted
-source_guard      whether the source is what it was, and what `Loader.update` may set
-consumer_errors   what a consumer is told when a batch cannot be made
-consumption       which iteration is read, and how much of it was consumed
-updates           what `Loader.update` gave, and from which epoch on it counts
+faults            identifies the example at fault, and leaves examples out
+counters          counts deaths and examples that were left out
+source_guard      detects changes of the source, and checks the values for `Loader.update`
+consumer_errors   errors for consumers, made from the failures that workers report
+consumption       the current iteration, and how much of it was consumed
+updates           values from `Loader.update`, and the epochs they apply to
 """

@@ -1,4 +1,4 @@
-"""What a consumer is told when a batch cannot be made."""
+"""Errors for consumers, made from the failures that workers report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stoker.scheduler.work import FailureReason, IndexWork
 
 @dataclass(frozen=True)
 class ReportedFailure(FailureReason):
-    """A failure, and the worker that told of it; None for the inline engine."""
+    """A failure, and the worker that reported it; None for the inline engine."""
 
     worker: int | None
     failure: FailureReply
@@ -26,7 +26,7 @@ class ReportedFailure(FailureReason):
 def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerError:
     """The exception for the consumer of a stream.
 
-    `epoch` is None while the form of the batches is being found; `skips` tells whether bad examples are left out.
+    `epoch` is None while the form of the batches is being determined. `skips` says whether bad examples are left out.
     """
     number = epoch.number if epoch is not None else 0
     batch = epoch.batch_number(fail.batch) if epoch is not None else fail.batch
@@ -59,7 +59,7 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerEr
 
 
 def warning_of(stuck: StuckWorker, examples: str, *, is_needless: bool) -> str:
-    """The warning about a worker that makes no progress at `examples`, in words; `is_needless`: nobody needs them."""
+    """The warning about a worker that is stuck at `examples` (a description); `is_needless`: they are not needed."""
     doing = {
         Phase.STARTING: "is starting its interpreter",
         Phase.LOADING: "is loading the source and its modules",

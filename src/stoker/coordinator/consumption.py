@@ -1,4 +1,4 @@
-"""Where training stands: which iteration is read, and how much of it was taken."""
+"""The position of training: the current iteration, and how much of it was taken."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from stoker.plan.position import Position
 
 
 class ConsumptionTracker:
-    """The iterations of one Loader, as far as they matter for its state. Used under the producer's lock.
+    """Tracks the iterations of one Loader, as far as its state needs them. Used under the producer's lock.
 
-    Iterations follow one another; the last one that began is the one that is read. A model that is followed
-    (`follow`, `took`) may be behind: batches wait in TensorFlow's hands, maybe those of the next iteration too.
+    Iterations follow one another, and the last one to begin is the current one. A model that is followed (`follow`,
+    `took`) may lag behind, because TensorFlow buffers batches, possibly even those of the next iteration.
     """
 
     def __init__(self) -> None:
-        self._next = Position()  # where the next iteration begins
-        self._begun: deque[Epoch] = deque()  # the one that is read, and, of a model that is followed, those after it
+        self._next = Position()  # where the next iteration will begin
+        self._begun: deque[Epoch] = deque()  # the current one and, while a model is followed, those after it
         self._follows = False
 
     def begin(self) -> Position:
-        """Where an iteration begins that is made now."""
+        """The position at which a new iteration begins. The one after it begins with the next epoch."""
         begin, self._next = self._next, Position(self._next.epoch + 1)
         return begin
 
     def began(self, epoch: Epoch) -> None:
-        """An iteration was pulled for the first time."""
+        """Note that an iteration was pulled for the first time."""
         if not self._follows:
             self._begun.clear()
         self._begun.append(epoch)
 
     def go_to(self, position: Position) -> None:
-        """The next iteration begins there; what was read before counts no more."""
+        """Let the next iteration begin at `position`. Earlier iterations no longer count."""
         self._next = position
         self._begun.clear()
 
@@ -41,20 +41,20 @@ class ConsumptionTracker:
         """The last iteration that began."""
         return self._begun[-1] if self._begun else None
 
-    # ── a model that is followed ─────────────────────────────────────────────────────────────
+    # ── following a model ────────────────────────────────────────────────────────────────────
     def follow(self) -> None:
-        """From the next iteration on `took` tells what the model took."""
+        """Count what the model took by calls of `took`, from the next iteration on."""
         self._begun.clear()
         self._follows = True
 
     def let_go(self) -> None:
-        """The model takes no more; what it took of the iteration at hand stays known."""
+        """Stop following the model. What it took of the current iteration remains known."""
         self._follows = False
         while len(self._begun) > 1:
             self._begun.pop()
 
     def took(self, batches: int) -> None:
-        """The model has taken so many more; beyond the end of an iteration, they are the next one's, if it began."""
+        """Add `batches` that the model took. Any beyond an iteration's end count for the next, if it has begun."""
         while batches and self._begun:
             iteration = self._begun[0].iteration
             before = iteration.taken or 0
@@ -66,7 +66,7 @@ class ConsumptionTracker:
                 self._begun.popleft()
 
     def seen(self) -> int:
-        """Batches that the model has taken of its epoch, in earlier runs too."""
+        """Number of batches that the model has taken of its epoch, including those of earlier runs."""
         if not self._begun:
             return self._next.taken
         iteration = self._begun[0].iteration
@@ -74,12 +74,12 @@ class ConsumptionTracker:
 
     # ── the state ────────────────────────────────────────────────────────────────────────────
     def position(self, consumed: int | None, cardinality: float | None, *, rolls: bool = True) -> Position:
-        """Where training stands.
+        """The position of training.
 
         Args:
-            consumed: batches of the iteration at hand that were taken; None for what is known.
-            cardinality: batches of an epoch, if that is known.
-            rolls: whether the end of an epoch is told as the start of the next one.
+            consumed: number of batches taken from the current iteration; None to use the tracked number.
+            cardinality: number of batches of an epoch, if known.
+            rolls: whether the end of an epoch is reported as the start of the next one.
         """
         if not self._begun:
             if consumed:

@@ -1,9 +1,9 @@
-"""The one place where consumers, scheduler, engine and slots meet.
+"""The place where consumers, scheduler, engine and slots meet.
 
-Every event goes through `_step`, under one lock: the scheduler says what to do, and it is done.
-Pulling threads bring pulls and carry out what follows from them themselves; the engine's thread
-brings what workers say. No user code and no wait happens under the
-lock, and no batch is copied (rows at the ends of shards and items of iterables are: they are few, or small).
+Every event goes through `_step`, under one lock: the scheduler returns commands, and they are carried out. Pulling
+threads submit their pulls and carry out the resulting commands themselves. The engine's thread submits the replies of
+workers. Under the lock no user code runs, no thread blocks, and no batch is copied. Only leftover rows of shards and
+items of iterables are copied, since they are few or small.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ from stoker.structure.spec import Misfit
 
 log = logging.getLogger("stoker")
 
-#: The stream whose only batch is the answer to "what do the examples look like?".
+#: The stream whose only batch stands for the request for the form of the batches.
 _PROBE: Final = 0
 
 
 @dataclass
 class _Outbox:
-    """What waits for the consumer of a stream, and whether it has asked."""
+    """Outcomes waiting for a stream's consumer, and whether it has pulled."""
 
     asked: bool = False
     outcomes: deque[DeliverCommand | FinishCommand | FailCommand] = field(default_factory=deque)
@@ -86,15 +86,15 @@ class Coordinator(EpochProducer):
     Args:
         setup: makes the epochs.
         slot_table: the slots.
-        engine: who runs the workers; started at the first pull.
-        workers: how many.
-        run: rows that a task's boundaries are multiples of.
-        probe: finds out what batches look like.
-        form: what batches look like, or None to find out.
-        retries: how often a task is done again after a worker died at it.
+        engine: runs the workers; started at the first pull.
+        workers: number of workers.
+        run: number of rows; tasks begin and end at multiples of it.
+        probe: determines the form of the batches.
+        form: the form of the batches, or None to determine it.
+        retries: how often a task is repeated after a worker died at it.
         skips: whether examples that raise or kill workers are left out.
-        verify: the share of tasks that are done twice, to see whether the same comes out.
-        turns: whether the source changes itself when an epoch begins.
+        verify: share of tasks that are done twice, to compare the results.
+        turns: whether the source modifies itself when an epoch begins.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Coordinator(EpochProducer):
             skips=skips,
             bound=self._bound if self._inline else None,
         )
-        self._events: list[Event] = []  # that follow from commands
+        self._events: list[Event] = []  # events that result from commands
         self._dropped: deque[int] = deque()
         self._outboxes: dict[int, _Outbox] = {}
         self._tasks = TaskTable(self._epochs, slot_table, self._counters, self._scheduler.free_slots, verify)
@@ -138,9 +138,9 @@ class Coordinator(EpochProducer):
         self._started = False
         close_at_exit(self)
 
-    # ── consumers, from any thread ───────────────────────────────────────────────────────────
+    # ── called by consumers, from any thread ─────────────────────────────────────────────────
     def form(self, *, apart: bool = False) -> Form:
-        """What batches look like; finds it out at the first call. `apart`: as for `open_stream`."""
+        """The form of the batches, which the first call determines. `apart`: as for `open_stream`."""
         with self._changed:
             self._check()
             if not self._started:
@@ -160,16 +160,16 @@ class Coordinator(EpochProducer):
             return self._form
 
     def pull(self, stream: int, most: int = AT_ONCE) -> list[list[npt.NDArray[Any]]]:
-        """The arrays of a stream's next batch, and of those after it, if they are small and ready: a pull costs more.
+        """The arrays of a stream's next batch, and of following ones if they are small and ready.
 
-        Raises StopIteration at the epoch's end.
+        A pull costs more than a small batch, so one pull gives several. Raises StopIteration at the epoch's end.
         """
         if self._form is None:
             self.form(apart=stream in self._apart)
         error: BaseException | None = None
         with self._changed:
             if stream not in self._epochs:
-                self._step()  # iterations that were dropped are closed before the next begins
+                self._step()  # close dropped iterations before the next one begins
             self._begin(stream)
             outcome = self._wait(stream)
             if isinstance(outcome, DeliverCommand):
@@ -198,19 +198,19 @@ class Coordinator(EpochProducer):
         return [leaf[None] for leaf in self.pull(stream, 1)[0]]
 
     def _ready(self, stream: int, first: DeliverCommand, most: int) -> list[DeliverCommand]:
-        """Up to so many small batches that are ready behind the one that was pulled."""
+        """Up to `most` small batches that are ready after the one that was pulled."""
         may = not self._inline and not self._slot_table.is_bounded and self._slot_table.is_small(first)
         count = self._scheduler.ready(stream, most) if may else 0
         if not count:
             return []
         self._step(*[PullEvent(stream)] * count)
-        outcomes = self._outboxes[stream].outcomes  # none, when the Loader was closed meanwhile
+        outcomes = self._outboxes[stream].outcomes  # none if the Loader was closed in the meantime
         found = [outcome for outcome in outcomes if isinstance(outcome, DeliverCommand)]
         outcomes.clear()
         return found
 
     def _copied(self, outcome: DeliverCommand, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Copies of the leaves; their slot is free then, in any case."""
+        """Copies of the leaves. Releases their slot, even if copying fails."""
         try:
             return [aligned_copy(leaf) for leaf in leaves]
         finally:
@@ -218,7 +218,7 @@ class Coordinator(EpochProducer):
                 self._step(SlotReleasedEvent(outcome.slot))
 
     def go_to(self, position: Position) -> None:
-        """The next stream that begins does so there."""
+        """Let the next stream begin at `position`. Keeps the inspected epoch if that begins there."""
         with self._changed:
             self._check()
             epoch = self._spec_request.take_epoch()
@@ -242,29 +242,29 @@ class Coordinator(EpochProducer):
             self._turns = True
 
     def stats(self) -> Stats:
-        """What happened so far."""
+        """Statistics of what happened so far."""
         with self._changed:
             return self._counters.stats()
 
     def close_stream(self, stream: int) -> None:
-        """Nobody will pull this stream again."""
+        """Close a stream that will not be pulled again."""
         with self._changed:
             self._step(CloseEvent(stream))
             self._tell()
 
     def drop_stream(self, stream: int) -> None:
-        """`close_stream` for finalizers: takes no lock, and is carried out with the next event."""
+        """`close_stream` for finalizers. Takes no lock and is carried out with the next event."""
         self._dropped.append(stream)
 
-    # ── the end ──────────────────────────────────────────────────────────────────────────────
+    # ── shutdown ─────────────────────────────────────────────────────────────────────────────
     def request_stop(self) -> None:
-        """Let the workers go, without waiting and without a lock: for finalizers."""
+        """Ask the workers to stop, without waiting and without a lock, for finalizers."""
         if self._changed.is_ours():
             self._closed = True
             self._engine.request_stop()
 
     def close(self) -> None:
-        """End the workers, and wake whoever waits for a batch."""
+        """Stop the workers, and wake all threads that wait for a batch."""
         if self._changed.is_ours():
             with shielded():
                 self._close()
@@ -330,9 +330,9 @@ class Coordinator(EpochProducer):
         with self._changed:
             self._cut_short(error)
 
-    # ── from the threads that pull iterables ─────────────────────────────────────────────────
+    # ── called by the threads that pull iterables ────────────────────────────────────────────
     def fed(self, key: int, items: int, ended: bool) -> None:
-        """So many items of the iterable have been pulled for the epoch with this key."""
+        """Note that `items` items of the iterable have been pulled for the epoch with this key."""
         with self._changed:
             for stream, its in self._epochs.items():
                 if isinstance(its, ItemEpoch) and its.key == key and stream in self._outboxes:
@@ -342,7 +342,7 @@ class Coordinator(EpochProducer):
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
     def _wait(self, stream: int) -> DeliverCommand | FinishCommand | FailCommand:
-        """Ask for the next outcome of a stream, once, and wait for it; an interrupted wait asks no second time."""
+        """Pull the next outcome of a stream and wait for it. A wait after an interrupted one does not pull again."""
         outbox = self._outboxes.setdefault(stream, _Outbox())
         if not outbox.asked:
             outbox.asked = True
@@ -359,7 +359,7 @@ class Coordinator(EpochProducer):
         return outbox.outcomes.popleft()
 
     def _bound(self, stream: int) -> int:
-        """Whose the stream's tasks are, where there are no workers to choose from."""
+        """The worker number for a stream's tasks if work is done in the trainer: `APART` or `HERE`."""
         return APART if stream in self._apart else HERE
 
     def _next_epoch(self) -> Epoch:
@@ -381,7 +381,7 @@ class Coordinator(EpochProducer):
         return epoch.stream(number)
 
     def _ask_for_form(self, apart: bool) -> None:
-        """Ask what batches look like; of an iterable, once its first items are there."""
+        """Request the form of the batches. For an iterable, waits for its first items."""
         (self._apart.add if apart else self._apart.discard)(_PROBE)
         epoch = self._spec_request.begin(super()._next_epoch)
         if (renew := self._updates.glimpse(epoch.number)) is not None:
@@ -394,7 +394,7 @@ class Coordinator(EpochProducer):
         self._step(PullEvent(_PROBE))
 
     def _raised(self, stream: int) -> BaseException | None:
-        """What a stream's iterable raised when it ended."""
+        """The error that ended a stream's iterable, or None."""
         epoch = self._epochs.get(stream)
         if isinstance(epoch, ItemEpoch) and epoch.puller.ended is not None:
             return epoch.puller.ended.error
@@ -403,7 +403,7 @@ class Coordinator(EpochProducer):
     def _forget(self, stream: int) -> None:
         outbox = self._outboxes.pop(stream, None)
         epoch = self._ended(stream)
-        if outbox is not None:  # what was delivered and never taken, because the pull was interrupted
+        if outbox is not None:  # release batches that were delivered but not taken, because the pull was interrupted
             self._events += [SlotReleasedEvent(o.slot) for o in outbox.outcomes if isinstance(o, DeliverCommand)]
         if epoch is not None:
             self._faults.forget(stream)
@@ -419,7 +419,7 @@ class Coordinator(EpochProducer):
         self._engine.nudge()
 
     def _step(self, *events: Event) -> None:
-        """Take in events, with the releases and drops that finalizers noted, and do what follows from them."""
+        """Process events, with the releases and drops noted by finalizers, and carry out the resulting commands."""
         if self._closed or self._broken is not None:
             return
         try:
@@ -433,11 +433,11 @@ class Coordinator(EpochProducer):
                 for command in self._scheduler.on(*now):
                     self._do(command)
                 for event in now:
-                    if isinstance(event, CloseEvent) and event.stream != _PROBE:  # the probe has more rounds
+                    if isinstance(event, CloseEvent) and event.stream != _PROBE:  # the probe may run more rounds
                         self._forget(event.stream)
                 now.clear()
             self._engine.flush()
-        except BaseException as error:  # Ctrl-C too: half of an event is worse than an end
+        except BaseException as error:  # including Ctrl-C: ending is better than a half-processed event
             self._cut_short(error)
             raise
 
@@ -448,9 +448,9 @@ class Coordinator(EpochProducer):
             case DeliverCommand(stream=0) | FailCommand(stream=0):
                 self._asked(command)
             case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind=FailureKind.UNEVEN))):
-                self.uneven = self.uneven or not self._skips  # what is skipped for an error is so in this epoch
+                self.uneven = self.uneven or not self._skips  # errors skipped in this epoch say nothing about the next
                 self._epochs[stream].turn_uneven(batch)
-                self._events.append(PullEvent(stream))  # opens it again, as it is now
+                self._events.append(PullEvent(stream))  # reopens the stream, now as an uneven one
             case FailCommand(stream, batch, Task() as task, KilledReason(int() as row, death)) if self._may_leave_out():
                 self._faults.leave_out(task, row, death)
                 self._epochs[stream].turn_uneven(batch)
@@ -478,7 +478,7 @@ class Coordinator(EpochProducer):
                 self._give_up(died_at_start(reason))
 
     def _asked(self, command: DeliverCommand | FailCommand) -> None:
-        """What came of the question what batches look like."""
+        """Process the outcome of a round of the request for the form of the batches."""
         match command:
             case DeliverCommand():
                 self._events += [CloseEvent(_PROBE), SlotReleasedEvent(command.slot)]
@@ -487,7 +487,7 @@ class Coordinator(EpochProducer):
             case FailCommand(reason=ReportedFailure(failure=FailureReply(kind=FailureKind.SOURCE))) if (
                 self._spec_request.found_none()
             ):
-                """Whoever waits asks again."""
+                """The waiting threads start a new attempt."""
             case FailCommand(reason=KilledReason(_, WorkerDeath(place=place))) if (
                 self._skips and self._spec_request.leave_out(place)
             ):
@@ -497,7 +497,7 @@ class Coordinator(EpochProducer):
         self._tell()
 
     def _end_round(self) -> None:
-        """Some were made, or looked at: go on until it is known what batches look like."""
+        """Finish a round. Starts the next one unless the form of the batches is known."""
         try:
             if self._spec_request.wants_more():
                 self._tell()
@@ -526,7 +526,7 @@ class Coordinator(EpochProducer):
         self._engine.submit(worker, question)
 
     def _learn(self, form: Form) -> None:
-        """The form of the batches is known: give the slots their size, and tell all workers."""
+        """Adopt the form of the batches: give the slots their size, and send the form to all workers."""
         import cloudpickle
 
         try:
@@ -540,7 +540,7 @@ class Coordinator(EpochProducer):
         self._tell()
 
     def _cut_short(self, error: BaseException) -> None:
-        """An event was not carried out to its end: whoever waits is told, rather than waiting for ever."""
+        """Give up because an event was only partly processed. Waiting threads get an error instead of hanging."""
         if isinstance(error, StokerError):
             self._give_up(error)
             return
@@ -550,7 +550,7 @@ class Coordinator(EpochProducer):
         self._give_up(broken)
 
     def _give_up(self, error: StokerError) -> None:
-        """No stream gets any further; the first reason counts."""
+        """End all streams with an error. If called more than once, the first error counts."""
         self._broken = self._broken or error
         self._engine.request_stop()
         self._tell()

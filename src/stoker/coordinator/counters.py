@@ -1,4 +1,4 @@
-"""What is counted: deaths, and examples that were left out."""
+"""Counts deaths, and examples that were left out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stoker.stats import Skipped, Stats
 
 log = logging.getLogger("stoker")
 
-#: Skipped examples that are kept; all are counted. And those that a warning names.
+#: Number of skipped examples that are kept by name (all are counted), and number of those that a warning names.
 _KEPT, _NAMED = 1_000, 5
 
 
 class Counters:
-    """Used under the producer's lock."""
+    """Counts deaths and skipped examples. Used under the producer's lock."""
 
     def __init__(self) -> None:
         self._deaths = self._stuck = self._skips = 0
@@ -23,12 +23,12 @@ class Counters:
         self._of_epoch: dict[int, tuple[int, list[Skipped]]] = {}
 
     def died(self, death: WorkerDeath) -> None:
-        """A worker died."""
+        """Count a worker's death."""
         self._deaths += 1
         self._stuck += death.stuck is not None
 
     def skipped(self, some: list[Skipped], count: int) -> None:
-        """So many examples of one epoch are left out, `some` of them by name."""
+        """Count `count` skipped examples of one epoch, `some` of them by name."""
         if not some:
             return
         self._skips += count
@@ -37,7 +37,7 @@ class Counters:
         self._of_epoch[some[0].epoch] = before + count, [*named, *some][:_NAMED]
 
     def epoch_ended(self, epoch: int, later: Callable[..., None]) -> None:
-        """An epoch was read to its end, or given up; `later` is called with what to log."""
+        """Finish an epoch that was read to its end or abandoned. Calls `later` with the warning to log, if any."""
         count, named = self._of_epoch.pop(epoch, (0, []))
         if not count:
             return

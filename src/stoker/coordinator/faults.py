@@ -1,4 +1,4 @@
-"""Which example is at fault, where workers die or the same work comes out differently."""
+"""Finds the example at fault when workers die or when repeated work gives a different result."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from stoker.scheduler.events import TaskFailedEvent, WorkerDiedEvent
 from stoker.scheduler.work import FailureReason, IndexWork, ShardWork, Task, TrialWork, is_apart
 from stoker.stats import Skipped
 
-#: Examples that kill workers, one after the other, with nothing done in between: no more are left out.
+#: Consecutive examples that kill workers, with no task done in between, after which no more are left out.
 IN_A_ROW = 10
-#: Of outputs, each behind the number of its example.
+#: Digests of outputs, each paired with the number of its example: (example, digest).
 Digests = tuple[tuple[int, int], ...]
 
 
 class Faults:
-    """Used under the producer's lock.
+    """Assigns deaths and differing results to examples, and leaves examples out. Used under the producer's lock.
 
     Args:
-        tasks: those that workers have, by number.
-        epochs: those that are read, by stream.
-        counters: counts what is left out.
-        verify: the share of tasks that are done twice, to see whether the same comes out.
+        tasks: the tasks that workers hold, by number.
+        epochs: the epochs that are being read, by stream.
+        counters: counts examples that are left out.
+        verify: share of tasks that are done twice, to compare the results.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class Faults:
     ) -> None:
         self._tasks, self._epochs, self._counters, self._verify = tasks, epochs, counters, verify
         self._left_out_in_a_row = 0
-        #: Of tasks that are done twice: their stream, and what came out.
+        #: The stream and the digests of the first run, for tasks that are done twice.
         self._digests: dict[int, tuple[int, Digests]] = {}
 
     # ── deaths ───────────────────────────────────────────────────────────────────────────────
     def died(self, death: WorkerDeath) -> WorkerDiedEvent:
-        """What the scheduler is told of a death: with the row that the worker was at, where that is known."""
+        """The event for the scheduler about a death, with the row that the worker was making, if it is known."""
         place, row = death.place, None
         task = self._tasks.get(place.task)
         epoch = self._epochs.get(task.stream) if task is not None else None
         if task is not None and epoch is not None and place.example is not None and isinstance(task.work, IndexWork):
             row = epoch.row(task.work, place.example)
-        # It can be left out where user code made one example; not where a generator was on its way to its next.
+        # Skippable only if user code was making one example, not if a generator was advancing to its next.
         skippable = place.example is not None and place.phase is Phase.READING and self.may_leave_out()
         if skippable and task is not None and epoch is not None and isinstance(task.work, ShardWork):
             assert place.example is not None
@@ -59,7 +59,7 @@ class Faults:
         return WorkerDiedEvent(death.worker, death, place.task, row, place.example, skippable, killed)
 
     def words(self, place: Activity) -> str:
-        """What a worker is at, in words."""
+        """A description of what a worker is working on."""
         task = self._tasks.get(place.task)
         epoch = self._epochs.get(task.stream) if task is not None else None
         if place.example is not None:
@@ -70,7 +70,7 @@ class Faults:
         return f"{epoch.examples(task.work)} of epoch {epoch.number}"
 
     def leave_out(self, task: Task, row: int | None, death: FailureReason) -> None:
-        """Leave out the example in this row of a task, or the one of a shard that a worker died at."""
+        """Leave out the example in row `row` of a task or, for a shard, the example that its worker died at."""
         epoch, work = self._epochs[task.stream], task.work
         assert isinstance(death, WorkerDeath)
         if isinstance(work, ShardWork):
@@ -85,16 +85,16 @@ class Faults:
             self._counters.skipped([Skipped(epoch.number, shard, example, reason)], 1)
 
     def all_is_well(self) -> None:
-        """A task was done."""
+        """Note that a task was done, which ends a run of deaths."""
         self._left_out_in_a_row = 0
 
     def may_leave_out(self) -> bool:
-        """Whether one more example may be left out: when all of them kill, an error ends the storm."""
+        """True if another example may be left out. If all examples kill workers, an error must end the deaths."""
         return self._left_out_in_a_row < IN_A_ROW
 
-    # ── work that is done twice ──────────────────────────────────────────────────────────────
+    # ── repeated work ────────────────────────────────────────────────────────────────────────
     def is_compared(self, task: Task, epoch: Epoch) -> bool:
-        """Whether the rows of a task are made twice, or are so for the second time."""
+        """True if the rows of a task are to be made twice, or are now being made for the second time."""
         work = task.work
         if isinstance(work, TrialWork | ShardWork) and work.of is not None:
             return True
@@ -108,14 +108,14 @@ class Faults:
         return mix(*words, 7) < self._verify * 2**64
 
     def to_be_done_again(self, task: Task, answer: TaskDoneReply) -> bool:
-        """Whether a task that is done is to be done a second time; what came out is kept until then."""
+        """Keep the digests of a finished task that is to be repeated. Returns whether it is."""
         if not answer.digests or not isinstance(task.work, IndexWork | ShardWork) or is_apart(task.work):
             return False
         self._digests[answer.task] = task.stream, answer.digests
         return True
 
     def differs(self, worker: int, answer: TaskDoneReply) -> TaskFailedEvent | None:
-        """The failure of a task that was done a second time, if something else came out."""
+        """The failure of a repeated task, if its result differs from the first; otherwise None."""
         task = self._tasks[answer.task]
         work = task.work
         if not isinstance(work, TrialWork | ShardWork) or work.of is None or work.of not in self._digests:
@@ -134,12 +134,12 @@ class Faults:
         return TaskFailedEvent(worker, answer.task, ReportedFailure(worker, failure))
 
     def forget(self, stream: int) -> None:
-        """Nobody reads this stream any more."""
+        """Discard the digests of a stream that is no longer read."""
         self._digests = {task: kept for task, kept in self._digests.items() if kept[0] != stream}
 
 
 def _first_that_differs(before: Digests, now: Digests) -> int | None:
-    """The first example that came out differently, or only once; None if there is none."""
+    """The first example whose result differs or that occurs only once; None if there is none."""
     for pair in zip_longest(before, now):
         if pair[0] != pair[1]:
             return min(one[0] for one in pair if one is not None)

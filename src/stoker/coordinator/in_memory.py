@@ -1,7 +1,7 @@
-"""Batches of arrays in memory, taken in the trainer: to hand such work to processes costs more than to do it.
+"""Makes batches of in-memory arrays in the trainer: handing such work to processes costs more than doing it.
 
-One call of NumPy for each array makes a batch, or several small ones, and it holds no GIL. So there are no
-workers here, no shared memory, and nothing is copied but the rows (docs/decisions.md).
+A single NumPy call per array makes a batch, or several small ones, and does not hold the GIL. This producer therefore
+needs no workers and no shared memory, and copies nothing but the rows (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stoker.stats import Stats
 from stoker.structure.collation import Form
 from stoker.structure.tensorproto import string_tensor, tensor_bytes
 
-#: Small batches are taken several at once, as many as fit into so many bytes, but no more than this.
+#: Small batches are made several at once: as many as fit into this number of bytes, up to this maximum.
 _BYTES, _MOST = 1 << 20, 16
 
 Arrays = list[npt.NDArray[Any]]
@@ -36,9 +36,9 @@ class InMemoryProducer(EpochProducer):
     Args:
         setup: makes the epochs, each an `IndexEpoch`.
         source: the arrays.
-        form: what batches look like.
-        rows: of a full batch, this trainer's.
-        memory_limit: bytes that a batch may take.
+        form: the form of the batches.
+        rows: rows of a full batch, of this trainer.
+        memory_limit: maximum bytes of a batch.
     """
 
     def __init__(self, setup: EpochSetup, source: ArraySource, form: Form, rows: int, memory_limit: int) -> None:
@@ -90,7 +90,7 @@ class InMemoryProducer(EpochProducer):
         self._setup.guard.accept(values)
 
     def fed(self, key: int, items: int, ended: bool) -> None:
-        """Arrays are not pulled."""
+        """Does nothing: arrays are not pulled."""
 
     def stats(self) -> Stats:
         with self._changed:
@@ -112,6 +112,6 @@ class InMemoryProducer(EpochProducer):
 
 
 def _serialized(array: npt.NDArray[Any]) -> Arrays:
-    """The parts of a string that holds a tensor."""
+    """The parts of a string tensor that holds the serialised array."""
     proto, bounds = string_tensor([tensor_bytes(array)], ())
     return [np.frombuffer(proto, np.uint8), bounds.reshape(2)]

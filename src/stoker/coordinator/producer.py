@@ -1,4 +1,4 @@
-"""What makes the batches of one Loader: the protocol that `feed` knows, and what both producers have in common."""
+"""Producers of a Loader's batches: the protocol that `feed` relies on, and the base class of both producers."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from stoker.runtime.locks import Lock
 from stoker.stats import Stats
 from stoker.structure.collation import Form
 
-#: Batches that one pull gives at most.
+#: Maximum number of batches per pull.
 AT_ONCE = 8
-#: Makes the epoch that begins here; gets the function to call with the number of items pulled and whether there are
-#: no more.
+#: Makes the epoch that begins at a position. Its second argument is the function to call with the number of items
+#: pulled and whether the iterable has ended.
 MakeEpoch = Callable[[Position, Callable[[int, bool], None]], Epoch]
 
 
 class BatchProducer(Protocol):
-    """Makes the batches of one Loader. This is all that `feed` knows of a Loader. Any thread may call it.
+    """Makes the batches of one Loader. `feed` knows nothing else of a Loader. Thread-safe.
 
     Attributes:
         batching: how examples are made into batches.
-        counts: counts the batches of an epoch beforehand.
-        together: batches that `pull_stacked` gives at most; 1 where nothing is gained by it.
+        counts: counts the batches of an epoch in advance.
+        together: maximum number of batches that `pull_stacked` gives; 1 if stacking brings no gain.
         last_error: the last error that ended an iteration, or None.
     """
 
@@ -49,54 +49,54 @@ class BatchProducer(Protocol):
     last_error: StokerError | None
 
     def outline(self, host_shard: HostShard | None = None) -> Outline:
-        """What is known of the batches beforehand, of this trainer or of the one with another host shard."""
+        """The facts known in advance about the batches of this trainer or of the trainer with another host shard."""
 
     def form(self, *, apart: bool = False) -> Form:
-        """What batches look like."""
+        """The form of the batches."""
 
     def open_stream(self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False) -> int:
-        """Open an iteration."""
+        """Open an iteration. Returns the number of its stream."""
 
     def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
-        """The next batches of an iteration, one at least; raises StopIteration at its end."""
+        """The next batches of an iteration, at least one. Raises StopIteration at its end."""
 
     def pull_stacked(self, stream: int) -> list[npt.NDArray[Any]]:
-        """The next batches with as many rows, along a new first axis; raises StopIteration at the end."""
+        """The next batches of equal length, stacked along a new first axis. Raises StopIteration at the end."""
 
     def check_source(self) -> None:
-        """Raise `SourceError` if the source has another length than before; warn if it is seen to have changed."""
+        """Raise `SourceError` if the source's length has changed; warn if another change is detected."""
 
     def epoch(self, stream: int) -> Epoch | None:
-        """What an iteration that has begun reads."""
+        """The epoch of an iteration that has begun."""
 
     def last_epoch(self) -> Epoch | None:
-        """What the last iteration that began reads."""
+        """The epoch of the iteration that began last."""
 
     def consumption(self) -> AbstractContextManager[ConsumptionTracker]:
-        """What was consumed so far, held still."""
+        """The record of what was consumed so far, for use under the lock."""
 
     def state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
-        """Where training stands."""
+        """The position of training."""
 
     def close_stream(self, stream: int) -> None:
         """End an iteration."""
 
     def drop_stream(self, stream: int) -> None:
-        """End it, from a finalizer."""
+        """End an iteration from a finalizer."""
 
     def require_owner(self) -> None:
-        """Raise `ClosedError` in a fork of the process that made it."""
+        """Raise `ClosedError` in a fork of the process that made the producer."""
 
 
 @dataclass(frozen=True)
 class EpochSetup:
-    """What an iteration needs to begin.
+    """Everything that a new iteration needs.
 
     Attributes:
         make_epoch: makes the epoch that begins at a position.
-        counts: counts its batches beforehand.
-        fingerprint: what the batches depend on, beside the user's code, the seed and the epoch.
-        guard: sees whether the source has changed.
+        counts: counts the batches of an epoch in advance.
+        fingerprint: everything that batches depend on, besides the user's code, the seed and the epoch.
+        guard: detects changes of the source.
     """
 
     make_epoch: MakeEpoch
@@ -106,7 +106,7 @@ class EpochSetup:
 
 
 class EpochProducer(ABC):
-    """The streams of one Loader, their epochs, and how much of them was consumed. Any thread may call it."""
+    """Manages the streams of one Loader, their epochs, and how much of them was consumed. Thread-safe."""
 
     together = 1
 
@@ -125,20 +125,20 @@ class EpochProducer(ABC):
         self.last_error: StokerError | None = None
 
     def outline(self, host_shard: HostShard | None = None) -> Outline:
-        """What is known of the batches beforehand, of this trainer or of the one with another host shard."""
+        """The facts known in advance about the batches of this trainer or of the trainer with another host shard."""
         return self.counts.outline(host_shard or self.batching.host_shard, uneven=self.uneven)
 
     def check_source(self) -> None:
-        """Raise `SourceError` if the source has another length than before; warn if it is seen to have changed."""
+        """Raise `SourceError` if the source's length has changed; warn if another change is detected."""
         self._setup.guard.check()
 
     def open_stream(self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False) -> int:
-        """A number for a new stream; its epoch begins at its first pull.
+        """Open a stream and return its number. Its epoch begins at its first pull.
 
         Args:
             serialized: whether each component is delivered as a serialised tensor.
-            host_shard: which rows of each batch it has.
-            apart: whether TensorFlow pulls it: its threads run no code of the user's.
+            host_shard: the rows of each batch that the stream has; None for this trainer's.
+            apart: whether TensorFlow pulls the stream. Its threads must not run the user's code.
         """
         with self._changed:
             self._streams += 1
@@ -151,49 +151,49 @@ class EpochProducer(ABC):
             return self._streams
 
     def require_owner(self) -> None:
-        """Raise `ClosedError` in a fork of the process that made it. All that takes the lock does so too."""
+        """Raise `ClosedError` in a fork of the process that made the producer, as every method that locks does."""
         self._changed.require_owner()
 
     @abstractmethod
     def form(self, *, apart: bool = False) -> Form:
-        """What batches look like. `apart`: as for `open_stream`."""
+        """The form of the batches. `apart`: as for `open_stream`."""
 
     @abstractmethod
     def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
-        """The arrays of a stream's next batch, and of those after it, if they are small and ready: a pull costs more.
+        """The arrays of a stream's next batch, and of following ones if they are small and ready.
 
-        Raises StopIteration at the epoch's end.
+        A pull costs more than a small batch, so one pull gives several. Raises StopIteration at the epoch's end.
         """
 
     def epoch(self, stream: int) -> Epoch | None:
-        """What a stream that has begun reads; None when another thread has just closed it."""
+        """The epoch of a stream that has begun; None if another thread has just closed the stream."""
         with self._changed:
             return self._epochs.get(stream)
 
     def last_epoch(self) -> Epoch | None:
-        """What the last stream that began reads."""
+        """The epoch of the stream that began last."""
         with self._changed:
             return self._consumption.last()
 
     @contextmanager
     def consumption(self) -> Iterator[ConsumptionTracker]:
-        """What was taken so far, held still."""
+        """The record of what was consumed so far, for use under the lock."""
         with self._changed:
             yield self._consumption
 
     @abstractmethod
     def update(self, values: Mapping[str, Any]) -> None:
-        """The source has these attributes in all epochs that begin from now on; raises `OptionError`."""
+        """Set attributes of the source for all epochs that begin from now on. Raises `OptionError`."""
 
     def state(self, consumed: int | None = None, *, rolls: bool = True) -> dict[str, Any]:
-        """Where training stands; `rolls` tells whether the end of an epoch is the start of the next one."""
+        """The position of training; `rolls`: whether the end of an epoch is reported as the start of the next one."""
         cardinality = self.outline().cardinality
         with self._changed:
             position = self._consumption.position(consumed, cardinality, rolls=rolls)
         return told(position, self.batching.seed, self._setup.fingerprint)
 
     def load_state(self, state: Any, *, strict: bool) -> None:
-        """The next stream that begins does so where this was taken; raises `StateError`."""
+        """Let the next stream begin at the position of a saved state. Raises `StateError`."""
         position = position_of(state, self.batching.seed, self._setup.fingerprint, strict)
         cardinality = self.counts.outline(self.batching.host_shard, uneven=self.uneven).cardinality
         count = cardinality if cardinality is not None else position.taken
@@ -204,34 +204,34 @@ class EpochProducer(ABC):
         self.go_to(position)
 
     def go_to(self, position: Position) -> None:
-        """The next stream that begins does so there."""
+        """Let the next stream begin at `position`."""
         with self._changed:
             self._check()
             self._consumption.go_to(position)
 
     @abstractmethod
     def pull_stacked(self, stream: int) -> list[npt.NDArray[Any]]:
-        """The next batches with as many rows, along a new first axis; raises StopIteration at the end."""
+        """The next batches of equal length, stacked along a new first axis. Raises StopIteration at the end."""
 
     @abstractmethod
     def stats(self) -> Stats:
-        """What happened so far."""
+        """Statistics of what happened so far."""
 
     @abstractmethod
     def close_stream(self, stream: int) -> None:
-        """Nobody will pull this stream again."""
+        """Close a stream that will not be pulled again."""
 
     @abstractmethod
     def drop_stream(self, stream: int) -> None:
-        """`close_stream` for finalizers: takes no lock, and is carried out later."""
+        """`close_stream` for finalizers. Takes no lock and is carried out later."""
 
     @abstractmethod
     def request_stop(self) -> None:
-        """Let go of what is held, without waiting and without a lock: for finalizers."""
+        """Release resources without waiting and without a lock, for finalizers."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it, and wake whoever waits for a batch."""
+        """Close the producer, and wake all threads that wait for a batch."""
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
     def _check(self) -> None:
@@ -243,7 +243,7 @@ class EpochProducer(ABC):
             raise self._broken
 
     def _begin(self, stream: int) -> Epoch:
-        """The stream's epoch, which begins now if this is its first pull."""
+        """The stream's epoch. It begins now if this is the first pull."""
         if stream not in self._epochs:
             epoch = self._epochs[stream] = self._next_epoch()
             epoch.serialized = stream in self._serialized
@@ -261,10 +261,10 @@ class EpochProducer(ABC):
 
     @abstractmethod
     def fed(self, key: int, items: int, ended: bool) -> None:
-        """So many items of the iterable have been pulled for the epoch with this key."""
+        """Note that `items` items of the iterable have been pulled for the epoch with this key."""
 
     def _ended(self, stream: int) -> Epoch | None:
-        """Nobody reads this stream any more; returns what it read."""
+        """Remove a stream that is no longer read. Returns its epoch."""
         self._serialized.discard(stream)
         self._host_shards.pop(stream, None)
         self._apart.discard(stream)

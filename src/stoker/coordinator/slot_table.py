@@ -1,4 +1,4 @@
-"""Which batch lies how in which slot, and how much memory that takes."""
+"""The layout of batches in their slots, and the memory that they take."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from stoker.structure.collation import Form
 
 log = logging.getLogger("stoker")
 
-#: Slots that consumers may hold; batches beyond are copied out. TensorFlow holds what it prefetches (up to 6) and 2,
-#: and an iteration up to 7 that it was given at once.
+#: Number of slots that consumers may hold. Further batches are copied out. TensorFlow holds the batches that it
+#: prefetches (up to 6) and 2 more; an iteration holds up to 7 that it received in one pull.
 LEASES = 16
-#: Of these, what a training loop holds at a time.
+#: The number of them that a training loop holds at a time.
 _HELD = 3
-#: A batch is small when to pull it costs more than to copy it.
+#: Up to this size, a batch is small: pulling it costs more than copying it.
 _SMALL_BYTES = 1 << 20
-#: Slots for batches made ahead when the user does not say: as many as fit into this many bytes, within the bounds.
+#: Default slots for batches made ahead: as many as fit into this number of bytes, within these bounds.
 _AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
 
 
@@ -37,20 +37,20 @@ _living: weakref.WeakSet[SlotTable] = weakref.WeakSet()
 
 
 def promised() -> int:
-    """Bytes that the slots of this process's Loaders may still take."""
+    """Number of bytes by which the slots of all Loaders of this process may still grow."""
     return sum(slot_table.promised() for slot_table in list(_living))
 
 
 class SlotTable:
-    """The slots of one Loader, with their inboxes. Used under the producer's lock.
+    """The slots of one Loader and their inboxes. Used under the producer's lock.
 
     Args:
         slots: the slots, `LEASES` of them for consumers.
-        inboxes: theirs.
+        inboxes: their inboxes.
         batch_size: rows of a full batch.
-        workers: how many fill them.
-        prefetch: batches made ahead, or None to choose by their size.
-        memory_limit: bytes that all slots together may take.
+        workers: number of workers that fill the slots.
+        prefetch: number of batches made ahead, or None to choose it by their size.
+        memory_limit: maximum bytes for all slots together.
     """
 
     def __init__(
@@ -65,28 +65,28 @@ class SlotTable:
     ) -> None:
         self._slots, self._inboxes, self._batch_size = slots, inboxes, batch_size
         self._workers, self._prefetch, self._limit = workers, prefetch, memory_limit
-        self.is_bounded = prefetch == 1  # one batch is made ahead, in all
+        self.is_bounded = prefetch == 1  # only one batch in total is made ahead
         self.ahead = len(slots) - LEASES - SPARE  # slots in which batches may be made
         self._leases = Leases()
         self._layout: Layout | None = None
-        self._layouts: dict[int, Layout] = {}  # of batches whose sizes are not those planned, by slot
+        self._layouts: dict[int, Layout] = {}  # by slot, of batches that deviate from the planned layout
         self._grown = [0] * len(slots)
         self._largest = 0
         _living.add(self)
 
     def promised(self) -> int:
-        """Bytes that the slots may still take."""
+        """Number of bytes by which the slots may still grow."""
         most = self._limit if self._layout is None else min(self._limit, self._layout.nbytes * len(self._slots))
         try:
             return max(0, most - sum(slot.taken() for slot in self._slots))
-        except OSError:  # another thread has just closed them
+        except OSError:  # another thread has just closed the slots
             return 0
 
     def learn(self, form: Form, later: Callable[..., None]) -> SlotsSizedEvent:
-        """Give the slots their size; `later` is called with what to log.
+        """Give the slots their size. Calls `later` with the warning to log, if there is one.
 
         Raises:
-            OptionError: the memory is not enough for a batch.
+            OptionError: a batch takes more than `memory_limit`.
         """
         self._in_place = form.in_place
         if not form.in_place:
@@ -123,8 +123,11 @@ class SlotTable:
     def wrote(
         self, slot: int, form: Form, dims: tuple[int, ...], free: Callable[[], list[int]]
     ) -> list[SlotsSizedEvent]:
-        """A worker wrote a batch with these shapes, none for one as planned; `free` slots may be emptied."""
-        if not dims and (form.in_place or any(part.ndim for part in form.parts)):  # else a batch of scalars alone
+        """Record the shapes `dims` of a batch that a worker wrote; they are empty if the batch is as planned.
+
+        May empty slots that `free` returns. Returns an event if the number of slots to use follows from its size.
+        """
+        if not dims and (form.in_place or any(part.ndim for part in form.parts)):  # else a batch of scalars only
             self._layouts.pop(slot, None)
             return []
         layout = self._layouts[slot] = Layout.of_dims(form.parts, dims)
@@ -140,7 +143,7 @@ class SlotTable:
         return [SlotsSizedEvent(self._ahead(layout.nbytes), whole=True)]
 
     def view(self, delivered: DeliverCommand) -> list[npt.NDArray[Any]]:
-        """The arrays of a batch; they keep its slot, unless they are to be copied."""
+        """The arrays of a batch. They hold a lease on its slot, unless they are to be copied."""
         layout, rows = self._layouts.get(delivered.slot), None
         if layout is None:
             assert self._layout is not None
@@ -153,16 +156,16 @@ class SlotTable:
         return arrays
 
     def is_small(self, delivered: DeliverCommand) -> bool:
-        """Whether a batch takes little memory."""
+        """True if a batch takes at most `_SMALL_BYTES`."""
         layout = self._layouts.get(delivered.slot) or self._layout
         return layout is not None and layout.nbytes <= _SMALL_BYTES
 
     def ended(self) -> list[int]:
-        """Slots whose lease has ended since the last call."""
+        """The slots whose lease has ended since the last call."""
         return self._leases.ended()
 
     def put(self, slot: int, data: bytes) -> None:
-        """Put something into a slot's inbox."""
+        """Put data into a slot's inbox."""
         self._inboxes[slot].put(data)
 
     def segments(self, slot: int, rows: int) -> list[bytes]:
@@ -173,12 +176,12 @@ class SlotTable:
         return [os.pread(fd, end - start, 8 * rows + start) for start, end in zip(starts, ends, strict=True)]
 
     def close(self) -> None:
-        """Give up the slots; batches that were handed over stay valid."""
+        """Release the slots. Batches that were handed over stay valid."""
         _living.discard(self)
         for memory in (*self._slots, *self._inboxes):
             memory.close()
 
     def _ahead(self, nbytes: int) -> int:
-        """Batches to be made ahead when they have this size."""
+        """Number of batches to make ahead if each has `nbytes` bytes."""
         least = _AHEAD_LEAST if self._in_place or nbytes > _AHEAD_BYTES else self._workers + 2
         return self._prefetch or min(self.ahead, max(least, _AHEAD_BYTES // nbytes))

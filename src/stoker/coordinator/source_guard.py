@@ -1,4 +1,4 @@
-"""Whether the user's source is what it was when the Loader was made, and what `Loader.update` may set."""
+"""Detects changes of the user's source since the Loader was made, and checks the values for `Loader.update`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ log = logging.getLogger("stoker")
 
 
 class SourceGuard:
-    """Watches the source and the transform.
+    """Detects changes of the source and the transform.
 
     Args:
         source: a source that is read by index, or None.
-        is_object: whether it is an object of a class of the user's.
-        changes: finds what has changed.
+        is_object: whether the source is an instance of a user's class.
+        changes: finds changes.
     """
 
     def __init__(self, source: MapSource | None, is_object: bool, changes: Changes) -> None:
@@ -27,7 +27,7 @@ class SourceGuard:
         self._changes: Changes | None = changes
 
     def check(self) -> None:
-        """Raise `SourceError` when a map-style source has another length; warn where it is seen to have changed."""
+        """Raise `SourceError` if a map-style source's length has changed; warn if any other change is found."""
         if self._source is not None:
             self._source.check()
         if self._changes is not None and (name := self._changes.found()) is not None:
@@ -38,7 +38,10 @@ class SourceGuard:
             )
 
     def accept(self, values: Mapping[str, Any]) -> None:
-        """Raise `OptionError` for attributes that the source has not. The user knows of changes from now on."""
+        """Raise `OptionError` for attributes that the source lacks.
+
+        If there are values, later changes no longer cause a warning, since the user makes them knowingly.
+        """
         names = self._source.names if self._source is not None and self._is_object else frozenset[str]()
         if not names:
             kind = "a generator or iterable" if self._source is None else "a list, or arrays,"

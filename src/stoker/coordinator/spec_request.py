@@ -1,8 +1,9 @@
-"""What batches look like is found out before the first one is made: from examples that it is then made of.
+"""Determines the form of the batches before the first one is made, from the examples that it will consist of.
 
-All workers make the examples that are looked at, one after the other, and put them into the store; one describes
-them. Where each example has its fixed place in a batch, the first one tells all; else those of the first batches do.
-Which these are depends on the source and the options alone. What was made is used where the epoch's batches are made.
+All workers make the inspected examples, one after the other, and put them into the store. One worker describes them.
+If each example has a fixed place in a batch, the first example suffices; otherwise those of the first batches are
+inspected. Which ones these are depends only on the source and the options. The examples are reused when the epoch's
+batches are made.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ from stoker.structure.collation import Collation, Form, is_stacked_in_place
 from stoker.structure.merging import leaves_open, merged
 from stoker.structure.spec import Misfit, Spec
 
-#: Examples that are looked at where sizes may differ: at least, if there are so many, and at most. (Of a collate
-#: function it is its first batches, whatever their size.)
+#: Number of examples to inspect if sizes may differ: at least (if there are that many), and at most. For a collate
+#: function, its first batches are inspected, whatever their size.
 LEAST, MOST = 8, 512
-#: The tasks of each worker, while many examples are made.
+#: Number of tasks per worker, while many examples are made.
 _TASKS = 4
 
 
 @dataclass(frozen=True)
 class Look:
-    """What must be looked at.
+    """What must be inspected.
 
     Attributes:
-        one: whether the first example may tell all.
-        batches: how many batches.
-        least: how many examples.
-        most: no more than so many are made beforehand.
+        one: whether the first example may suffice.
+        batches: number of batches.
+        least: minimum number of examples.
+        most: maximum number of examples that are made beforehand.
         collation: how examples are joined.
-        run: examples that are made together; 1 for each by itself.
+        run: number of examples that are made together; 1 if each is made by itself.
         skips: whether examples that raise are left out.
-        memory: bytes that all of them may take.
+        memory: maximum bytes of all of them.
     """
 
     one: bool
@@ -61,19 +62,21 @@ class Look:
 
 @dataclass(eq=False)
 class SpecAttempt:
-    """One attempt, and how it failed; those who waited for it are told."""
+    """One attempt, with the error if it failed. All who waited for the attempt raise that error."""
 
     error: BaseException | None = None
 
 
 class SpecRequest:
-    """The question. Used under the producer's lock.
+    """The request for the form of the batches. Used under the producer's lock.
+
+    It runs in rounds: workers make examples or open shards, until their form is known.
 
     Args:
-        look: what must be looked at.
-        workers: how many make examples.
-        store: where these lie.
-        inbox: where the items of an iterable lie.
+        look: what must be inspected.
+        workers: number of workers that make examples.
+        store: holds the examples.
+        inbox: holds the items of an iterable.
         size: rows of a batch.
     """
 
@@ -81,43 +84,43 @@ class SpecRequest:
         self._look, self._workers, self._store, self._inbox = look, workers, store, inbox
         self._batches = max(look.batches, math.ceil(look.least / size))
         self._rows, self._most = size, look.most
-        self.without: set[tuple[int, int]] = set()  # examples that kill workers, by shard or -1
-        self._epoch: Epoch | None = None  # the next one, which is read on from what was looked at
-        self.attempt: SpecAttempt | None = None  # under way
+        self.without: set[tuple[int, int]] = set()  # examples that kill workers: (shard or -1, example)
+        self._epoch: Epoch | None = None  # the next epoch, which reuses the inspected examples
+        self.attempt: SpecAttempt | None = None  # the current one
         self._looked: ExamplesLookedAt | None = None
-        self._sizes: dict[int, int] = {}  # of what was made, by its place; -1 where that raised
+        self._sizes: dict[int, int] = {}  # of the examples made, by place; -1 for one that raised
         self._one = look.one
-        self._units: list[list[int]] = []  # of places (or shards) that are made together, in the round under way
-        self._shards: list[tuple[int, ShardProgress]] = []  # that are opened, one after the other
-        self._specs: dict[int, list[tuple[Spec, int]]] = {}  # of what they gave
-        self._owners: dict[int, int] = {}  # workers that have them open
+        self._units: list[list[int]] = []  # places (or shards) that are made together, in the current round
+        self._shards: list[tuple[int, ShardProgress]] = []  # to be opened, in this order
+        self._specs: dict[int, list[tuple[Spec, int]]] = {}  # specs and counts of what they gave
+        self._owners: dict[int, int] = {}  # workers that have shards open, by shard
         self.form: Form | None = None
         self._describes = look.skips and look.collation.function is None  # whether no shards are opened
-        self._is_open = False  # whether what was looked at leaves something open
-        self._is_stale = False  # whether the epoch will not be what it is now
-        self._tells_error = False  # whether the first example that raised is looked at, as those before it gave none
-        self.draws = False  # whether the user's code draws from NumPy's global state
+        self._is_open = False  # whether the inspected examples leave something undetermined
+        self._is_stale = False  # whether an update will change the epoch
+        self._tells_error = False  # whether to report the first error, as the examples before it gave no output
+        self.draws = False  # whether the user's code draws from NumPy's global random state
 
     def begin(self, new_epoch: Callable[[], Epoch]) -> Epoch:
-        """Start to pull the items that are looked at; returns the epoch whose they are."""
+        """Start to pull the items to inspect. Returns the epoch that they belong to."""
         self._epoch = self._epoch or new_epoch()
         if isinstance(self._epoch, ItemEpoch):
             self._epoch.puller.want(self._epoch.puller.skipped + self._wanted())
         return self._epoch
 
     def _wanted(self) -> int:
-        """How many examples are looked at, if there are so many."""
+        """Number of examples to inspect, if there are that many."""
         return min(self._batches * self._rows, self._most)
 
     def is_ready(self) -> bool:
-        """Whether the items are there."""
+        """True if the items have arrived."""
         epoch = self._epoch
         if not isinstance(epoch, ItemEpoch):
             return True
         return epoch.puller.count() >= self._wanted() or epoch.puller.ended is not None
 
     def raised(self) -> BaseException | None:
-        """What the iterable raised instead of its first item; the attempt is over then."""
+        """The error that the iterable raised instead of its first item, or None. An error ends the attempt."""
         epoch = self._epoch
         if not isinstance(epoch, ItemEpoch) or epoch.puller.ended is None or epoch.puller.in_sight():
             return None
@@ -130,7 +133,7 @@ class SpecRequest:
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────
     def begin_round(self) -> tuple[int, int]:
-        """The next round: its number of rows, and how many make a task."""
+        """Begin the next round. Returns its number of rows, and the rows per task."""
         assert self._epoch is not None
         looked = self._epoch.look(self._batches, self._most)
         if looked is not None and looked != self._looked:
@@ -141,7 +144,7 @@ class SpecRequest:
         return rows, min(MAKE, max(1, rows // (_TASKS * self._workers))) if self._look.run == 1 else 1
 
     def _to_be_made(self) -> list[list[int]]:
-        """The places of the examples that are made in this round; none for the round that describes them."""
+        """The places of the examples to make in this round; empty for the round that describes them."""
         if self._looked is None:
             return self._to_be_opened()
         places = range(self._count())
@@ -151,12 +154,12 @@ class SpecRequest:
             rows = min(self._looked.rows[0] if self._looked.rows else 1, len(places))
             if self._look.run > 1:
                 return [list(range(min(rows, self._look.run)))]
-            spread = min(rows, self._workers)  # so that each worker has begun its part of the first batch
+            spread = min(rows, self._workers)  # so that each worker begins its part of the first batch
             return [[part * rows // spread] for part in range(spread)]
         if self._look.run == 1:
             return [[place] for place in places if self._size(place) is None]
         units, start = list[list[int]](), 0
-        for rows in self._looked.rows or (len(places),):  # runs begin with the batch
+        for rows in self._looked.rows or (len(places),):  # runs start at the beginning of a batch
             units += [
                 list(range(at, min(at + self._look.run, start + rows)))
                 for at in range(start, start + rows, self._look.run)
@@ -165,7 +168,7 @@ class SpecRequest:
         return [unit for unit in units if unit[-1] < len(places) and any(self._size(place) is None for place in unit)]
 
     def _to_be_opened(self) -> list[list[int]]:
-        """The shards that are opened in this round, by their place among the first ones."""
+        """The shards to open in this round, by their place among the first shards."""
         assert self._epoch is not None
         assert isinstance(self._epoch, ShardEpoch)
         if self._describes:
@@ -176,7 +179,7 @@ class SpecRequest:
         return [[place] for place in waiting[: self._workers]]
 
     def _is_enough(self) -> bool:
-        """Whether the shards that were opened, in their order, tell what batches look like."""
+        """Derive the form of the batches from the shards opened so far, in order. Returns whether they suffice."""
         found = [one for place in range(len(self._shards)) for one in self._specs.get(place, ())]
         if not found:
             return False
@@ -199,7 +202,7 @@ class SpecRequest:
                 return False
             try:
                 spec = merged(specs)
-            except Misfit:  # one by one, which tells the example
+            except Misfit:  # inspect examples one by one, which identifies the misfit
                 self._describes = True
                 return False
             if leaves_open(spec, rules):
@@ -209,7 +212,7 @@ class SpecRequest:
         return True
 
     def opened(self, worker: int, task: Task, answer: ShardOpenedReply) -> None:
-        """A worker has opened a shard."""
+        """Record what a worker found when it opened a shard."""
         assert isinstance(task.work, IndexWork | TrialWork)
         (place,) = self._units[task.work.first]
         shard = self._shards[place][0]
@@ -219,7 +222,7 @@ class SpecRequest:
             self._owners[shard] = worker
 
     def died(self, worker: int) -> None:
-        """What a worker had open is lost."""
+        """Forget the shards that a dead worker had open."""
         for shard in [shard for shard, owner in self._owners.items() if owner == worker]:
             del self._owners[shard]
 
@@ -228,12 +231,12 @@ class SpecRequest:
         return len(self._looked.numbers)
 
     def _size(self, place: int) -> int | None:
-        """Bytes of what was made: -1 where it is left out, None where nothing was made."""
+        """Bytes of the example at a place: -1 if it raised or is left out, None if it was not made."""
         assert self._looked is not None
         return -1 if (-1, self._looked.numbers[place]) in self.without else self._sizes.get(place)
 
     def question(self, task: Task) -> MakeExamplesRequest | OpenShardRequest | DescribeRequest:
-        """What a worker is asked."""
+        """The request to a worker for a task."""
         assert self._epoch is not None
         without = tuple(self.without)
         if not self._units:
@@ -262,7 +265,7 @@ class SpecRequest:
         if self._look.skips:
             places = [place for place in places if self._size(place) != -1]
         elif raised := [place for place in places if self._size(place) == -1]:
-            before = places.index(raised[0])  # the first one tells of its error, if it raised
+            before = places.index(raised[0])  # if the very first raised, its error is reported
             places = places[: before + 1 if self._tells_error else max(1, before)]
         sizes = tuple(max(0, self._size(place) or 0) for place in places)
         numbers = tuple(self._looked.numbers[place] for place in places)
@@ -272,7 +275,7 @@ class SpecRequest:
         return DescribeRequest(task, self._epoch.number, *its, self._one, further, tuple(self.without))
 
     def made(self, task: Task, answer: ExamplesMadeReply) -> None:
-        """A worker has made examples."""
+        """Record the examples that a worker has made."""
         assert isinstance(task.work, IndexWork | TrialWork)
         units = self._units[task.work.first : task.work.first + task.work.count]
         places = [place for unit in units for place in unit]
@@ -282,7 +285,7 @@ class SpecRequest:
             self._sizes.setdefault(place, -1)
 
     def described(self, answer: DescribedReply) -> None:
-        """A worker has looked at them."""
+        """Record a worker's description of the examples."""
         self.draws = self.draws or answer.draws
         if not answer.pickled:
             self._is_open = not self._one
@@ -295,16 +298,19 @@ class SpecRequest:
             self._epoch.early = self._early(self._looked, answer.collated)
 
     def wants_more(self) -> bool:
-        """Whether what was looked at leaves something open: more of it must be there. Whoever waits asks again."""
+        """True if the inspected examples leave something undetermined and more can be inspected.
+
+        The attempt is then over, and the waiting threads start a new one.
+        """
         is_open, self._is_open = self._is_open, False
         return is_open and self.look_further()
 
     def is_known(self) -> bool:
-        """Whether it is known now, at the end of a round, what batches look like; raises `Misfit`."""
+        """True if the form of the batches is known at the end of a round. Raises `Misfit`."""
         return self.form is not None or (bool(self._shards) and not self._describes and self._is_enough())
 
     def _early(self, looked: ExamplesLookedAt, collated: tuple[int, ...]) -> ExamplesMade:
-        """What the epoch's batches are made of."""
+        """The examples and collated batches that the epoch's batches can reuse."""
         made = {looked.numbers[place]: (place, size) for place, size in self._sizes.items() if size > 0}
         batches, start = dict[int, tuple[int, int, int]](), 0
         for number, (rows, size) in enumerate(zip(looked.rows, collated, strict=False)):
@@ -314,14 +320,17 @@ class SpecRequest:
         return ExamplesMade(made, batches, len(looked.rows))
 
     def found_none(self) -> bool:
-        """No example was found: whether there is more to look at, or an error to tell. Whoever waits asks again."""
+        """Handle a round without any example. Returns whether there is more to inspect, or an error to report.
+
+        If so, the attempt is over, and the waiting threads start a new one.
+        """
         if not self._look.skips and not self._tells_error and -1 in self._sizes.values():
             self._tells_error, self.attempt = True, None
             return True
         return self.look_further()
 
     def look_further(self) -> bool:
-        """Whether there is more to look at. Whoever waits asks again."""
+        """Inspect more examples, if there may be more. Returns whether; waiting threads then start a new attempt."""
         if not self._may_look_further():
             return False
         self._batches, self._most = 2 * self._batches, 2 * self._most
@@ -329,11 +338,14 @@ class SpecRequest:
         return True
 
     def _may_look_further(self) -> bool:
-        """Whether there may be more than is looked at."""
+        """True if there may be more examples than those inspected."""
         return self._epoch is not None and self._looked is not None and len(self._looked.numbers) >= self._wanted()
 
     def leave_out(self, place: Activity) -> bool:
-        """Look at other examples than the one that a worker died at, if it is known. Whoever waits asks again."""
+        """Leave out the example that a worker died at, if it is known and the limit allows. Returns whether it is done.
+
+        If so, the attempt is over, and the waiting threads start a new one.
+        """
         example = -1 if place.shard is None else place.shard, place.example
         if place.example is None or place.phase is not Phase.READING or example in self.without:
             return False
@@ -345,7 +357,7 @@ class SpecRequest:
         return True
 
     def failed(self, error: BaseException) -> None:
-        """The attempt is over; the next one may do better."""
+        """End the attempt with an error. The next attempt may succeed."""
         assert self.attempt is not None
         self.attempt.error, self.attempt = error, None
         self._forget()
@@ -358,44 +370,44 @@ class SpecRequest:
         self._is_open = self._is_stale = self._tells_error = False
         self._describes = self._look.skips and self._look.collation.function is None
 
-    # ── the epoch that was looked at ─────────────────────────────────────────────────────────
+    # ── the inspected epoch ──────────────────────────────────────────────────────────────────
     def give_epoch(self, epoch: Epoch) -> None:
-        """Take it back: nobody reads it yet."""
+        """Take back an epoch that is not read yet."""
         self._epoch = epoch
 
     def take_epoch(self) -> Epoch | None:
-        """The epoch whose items were looked at, to be read now; None when there is none."""
+        """Hand over the inspected epoch, which is read now; None if there is none."""
         epoch, self._epoch = self._epoch, None
         if epoch is not None:
             epoch.opened(self._owners)
         return epoch
 
     def outdate(self) -> None:
-        """The epoch will not be what it is now, if it was looked at already: its examples are made again."""
+        """Note that the epoch will change. If it was already inspected, its examples must be made again."""
         self._is_stale = self._epoch is not None
         if self._epoch is not None and self.form is not None:
             self.is_past(self._epoch)
 
     def abandon(self, worker: int) -> bool:
-        """The epoch is read by this worker alone; returns whether others have shards of it open."""
+        """Let `worker` alone read the epoch. Returns whether others had shards of it open."""
         others = [shard for shard, owner in self._owners.items() if owner != worker]
         for shard in others:
             del self._owners[shard]
         return bool(others)
 
     def drop(self, epoch: Epoch) -> None:
-        """Nobody reads the epoch that was looked at."""
+        """Discard the inspected epoch, which is not going to be read."""
         epoch.close()
         self._owners.clear()
         self.is_past(epoch)
 
     def close(self) -> None:
-        """Give up the store."""
+        """Close the store and the inbox."""
         self._store.close()
         self._inbox.close()
 
     def is_past(self, epoch: Epoch) -> None:
-        """What was made early of this epoch is needed no more."""
+        """Discard the examples of an epoch that were made early and are no longer needed."""
         if epoch.early is not None:
             epoch.early = None
             self._store.empty()

@@ -1,4 +1,4 @@
-"""From the scheduler's tasks to questions for workers, and from their answers to what the scheduler is told."""
+"""Turns the scheduler's tasks into requests to workers, and replies from workers into events for the scheduler."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from stoker.structure.collation import Form
 
 
 class TaskTable:
-    """The tasks that workers have. Used under the producer's lock.
+    """The tasks that workers hold. Used under the producer's lock.
 
     Args:
-        epochs: those that are read, by stream.
+        epochs: the epochs that are being read, by stream.
         slot_table: the slots.
-        counters: counts what is left out.
-        free_slots: slots that nobody needs.
-        verify: the share of tasks that are done twice, to see whether the same comes out.
+        counters: counts examples that are left out.
+        free_slots: returns the slots that are not in use.
+        verify: share of tasks that are done twice, to compare the results.
 
     Attributes:
-        faults: which example is at fault.
+        faults: finds the example at fault.
     """
 
     def __init__(
@@ -42,22 +42,22 @@ class TaskTable:
     ) -> None:
         self._epochs, self._slot_table, self._counters, self._free_slots = epochs, slot_table, counters, free_slots
         self._given: dict[int, Task] = {}
-        self._held: dict[int, set[int]] = {}  # tasks that a worker has
+        self._held: dict[int, set[int]] = {}  # tasks held, by worker
         self._died_at: set[int] = set()  # tasks at which workers died
         self._forms: tuple[Form, ...] = ()
         self.faults = Faults(self._given, epochs, counters, verify)
 
     def learn(self, form: Form) -> None:
-        """What batches look like, also those of serialised components."""
+        """Set the form of the batches, and with it that of batches with serialised components."""
         self._forms = form, form.serialized()
 
     def note(self, worker: int, task: Task) -> None:
-        """A worker gets this task."""
+        """Record that a worker gets a task."""
         self._given[task.id] = task
         self._held.setdefault(worker, set()).add(task.id)
 
     def died(self, death: WorkerDeath) -> WorkerDiedEvent:
-        """A worker died: what the scheduler is told of it. It gives the worker's tasks to others."""
+        """The event for the scheduler about a death. Forgets the worker's tasks, which others will get."""
         told = self.faults.died(death)
         held = self._held.pop(death.worker, set())
         if death.place.task in held:
@@ -72,7 +72,7 @@ class TaskTable:
         return self._given.pop(task)
 
     def question(self, task: Task, opens: bool) -> Request:
-        """What a worker is asked; what it needs is put into the slot's inbox."""
+        """The request to a worker for a task. Puts the data that it needs into the slot's inbox."""
         epoch = self._epochs[task.stream]
         if (opens or is_apart(task.work)) and (items := epoch.inbox(task)) is not None:
             self._slot_table.put(task.slot, items)
@@ -99,17 +99,17 @@ class TaskTable:
         return question
 
     def failed(self, worker: int, failure: FailureReply, *, inline: bool) -> TaskFailedEvent:
-        """The user's code raised in a task."""
+        """The event for a task that has failed, usually because the user's code raised."""
         assert failure.task is not None
         self._forget(worker, failure.task)
         return TaskFailedEvent(worker, failure.task, ReportedFailure(None if inline else worker, failure))
 
     def probed(self, worker: int, task: int) -> tuple[Task, TaskDoneEvent]:
-        """A worker has made examples that are looked at, or told what they look like."""
-        return self._forget(worker, task), TaskDoneEvent(worker, task, 0.0)  # the first calls tell no speed
+        """The task and the event for a request that inspects examples: they were made or described."""
+        return self._forget(worker, task), TaskDoneEvent(worker, task, 0.0)  # first calls say nothing about speed
 
     def finished(self, worker: int, answer: TaskDoneReply) -> list[Event]:
-        """A task is done: what the scheduler is told of it, and of the slot."""
+        """The events for a task that is done and for its slot."""
         differs = self.faults.differs(worker, answer)
         task = self._forget(worker, answer.task)
         self.faults.all_is_well()

@@ -1,4 +1,4 @@
-"""What `Loader.update` gave, and from which epoch on it counts."""
+"""Values from `Loader.update`, and the epochs from which they apply."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from stoker.errors import OptionError, ProgramError, cause, summary
 from stoker.protocol.requests import EpochUpdate, UpdateRequest
 
-#: Bytes that all updates may take together: they travel in messages.
+#: Maximum bytes of all updates together. They are sent in messages, whose size is limited.
 _MOST = 60_000
 
 
 @dataclass
 class _Update:
-    """One call. `since` is None until an epoch begins."""
+    """One call of `update`. It applies from epoch `since` on, which is None until that epoch begins."""
 
     number: int
     names: frozenset[str]
@@ -25,11 +25,11 @@ class _Update:
 
 
 class AttributeUpdates:
-    """Used under the producer's lock.
+    """The updates that workers must apply. Used under the producer's lock.
 
     Args:
-        folds: whether the last value of each attribute is all that counts: the source has no `on_epoch_end` that may
-            have used those before.
+        folds: whether only the last value of each attribute counts. This holds if the source has no `on_epoch_end`
+            that may have used earlier values.
     """
 
     def __init__(self, *, folds: bool) -> None:
@@ -37,7 +37,12 @@ class AttributeUpdates:
         self._entries: list[_Update] = []
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """They count from the next epoch that begins."""
+        """Add values that apply from the next epoch on.
+
+        Raises:
+            ProgramError: a value cannot be pickled.
+            OptionError: all values together are too large.
+        """
         import cloudpickle
 
         try:
@@ -55,7 +60,7 @@ class AttributeUpdates:
         self._entries, self._count = [*others, entry], self._count + 1
 
     def renewal(self, epoch: int) -> UpdateRequest | None:
-        """What workers are told before this epoch, which begins now; None if there is nothing to tell."""
+        """The request to workers before an epoch that begins now; None if there are no updates."""
         if not self._entries:
             return None
         for entry in self._entries:
@@ -64,7 +69,7 @@ class AttributeUpdates:
         return UpdateRequest(epoch, pickle.dumps(told))
 
     def glimpse(self, epoch: int) -> UpdateRequest | None:
-        """What workers are told before they look at the first examples of an epoch that has not begun."""
+        """The request to workers before they inspect the first examples of a future epoch; None if not needed."""
         since = [epoch if entry.since is None else min(entry.since, epoch) for entry in self._entries]
         told = tuple(EpochUpdate(one.number, its, one.pickled) for one, its in zip(self._entries, since, strict=True))
         return UpdateRequest(epoch, pickle.dumps(told)) if told else None

@@ -1,8 +1,8 @@
-"""What one iteration reads: the scheduler's work as requests to workers. One file a kind.
+"""Epochs: turn the scheduler's work for one iteration into requests to workers. One module per kind.
 
-epoch            what they have in common
-index_epoch      of a source that is read by index
-shard_epoch      of a generator function over shards
-item_epoch       of an iterable, pulled in the trainer
-shard_progress   how far shards have come, as JSON
+epoch            the base class of all epochs
+index_epoch      epochs of sources that are read by index
+shard_epoch      epochs of generator functions over shards
+item_epoch       epochs of iterables, which are pulled in the trainer
+shard_progress   progress of shards, to JSON and back
 """

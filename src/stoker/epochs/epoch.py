@@ -1,8 +1,8 @@
-"""What all kinds of epochs have in common.
+"""The base class of all epochs.
 
-An epoch tells the scheduler what its stream is, turns tasks into questions for workers, and keeps what
-must be at hand to ask again: how far shards have come, items that were pulled, examples left at the
-ends of shards. All of it under the producer's lock.
+An epoch provides the scheduler with its stream, and turns tasks into requests to workers. It keeps the data that is
+needed to repeat a request: the progress of shards, items that were pulled, and leftover examples of shards. All of
+this happens under the producer's lock.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from stoker.stats import Skipped
 
 @dataclass(frozen=True)
 class ExamplesLookedAt:
-    """Examples of an epoch that are looked at to find out what batches look like.
+    """Examples of an epoch that are inspected to determine the form of the batches.
 
     Attributes:
         numbers: their numbers in the source.
-        rows: of the batches that they make.
-        items: those of an iterable, one after the other.
+        rows: rows of each batch that they make.
+        items: the items of an iterable, one after the other.
     """
 
     numbers: tuple[int, ...]
@@ -42,12 +42,12 @@ class ExamplesLookedAt:
 
 @dataclass(eq=False)
 class ExamplesMade:
-    """What was made of an epoch before it was known what batches look like.
+    """Examples of an epoch that were made before the form of the batches was known.
 
     Attributes:
-        examples: where they lie in the store, by number: the place, and the bytes there.
-        collated: what the user's function made of batches, by their first example: the rows, the place, the bytes.
-        batches: the numbered batches that they are of.
+        examples: location of each example in the store, by its number: (place, bytes).
+        collated: location of each batch made by the user's function, by its first example: (rows, place, bytes).
+        batches: number of numbered batches that they belong to.
     """
 
     examples: dict[int, tuple[int, int]]
@@ -55,7 +55,10 @@ class ExamplesMade:
     batches: int
 
     def of(self, numbers: Sequence[int], *, whole: bool) -> Indices:
-        """Those of a run of examples, which may be a whole batch: see `NOTHING_MADE`. So many fit into a message."""
+        """The reusable examples of a run in the form of `NOTHING_MADE`; `whole`: the run is a whole batch.
+
+        None are returned if they are too many for a message.
+        """
         found = [(row, *self.examples[number]) for row, number in enumerate(numbers) if number in self.examples]
         rows, place, size = self.collated.get(numbers[0], (0, 0, 0))
         if whole and rows == len(numbers):
@@ -67,26 +70,26 @@ class Epoch(ABC):
     """One iteration of the source.
 
     Args:
-        begin: where it begins.
+        begin: position at which it begins.
         batching: how examples are made into batches.
         uneven: whether the transform may return SKIP or Many.
     """
 
     def __init__(self, begin: Position, batching: Batching, *, uneven: bool) -> None:
         self.iteration, self.number, self.uneven = Iteration(begin), begin.epoch, uneven
-        self.key = 0  # tells epochs with the same number apart
+        self.key = 0  # distinguishes epochs with the same number
         self.host_shard = batching.host_shard
         self.serialized = False  # whether each component is delivered as a serialised tensor
         self._batching = batching
-        self.counters: set[tuple[int | None, int]] = set()  # examples that were left out, by shard and number
+        self.counters: set[tuple[int | None, int]] = set()  # examples that were left out: (shard, number)
         self._parked: dict[int, list[bytes]] = {}
         self._without: dict[int | None, set[int]] = {}
         self._progress: dict[int, ShardProgress] = {}
         saved = None if begin.stream is None else SavedShards.of(begin.stream)
         self._since = saved.mark if saved is not None else None
-        self.drop = saved.drop if saved else 0  # examples of its first batch that were taken before
+        self.drop = saved.drop if saved else 0  # examples of its first batch that were already taken
         self._base = saved.base if saved else begin.taken * (1 if batching.single else batching.size)
-        self._before = begin.taken - self.drop  # what was taken before the stream's first batch
+        self._before = begin.taken - self.drop  # batches or examples taken before the stream's first batch
         self._marks: ResumePoints | None = None
         self.early: ExamplesMade | None = None
         if saved is not None:
@@ -98,34 +101,34 @@ class Epoch(ABC):
 
     @abstractmethod
     def stream(self, number: int) -> Stream:
-        """The stream that the scheduler serves."""
+        """The stream for the scheduler."""
 
     @abstractmethod
     def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
-        """The question for rows of a batch with a number."""
+        """The request for rows of a numbered batch."""
 
     @abstractmethod
     def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
-        """The question for the next rows of a shard."""
+        """The request for the next rows of a shard."""
 
     def look(self, batches: int, most: int) -> ExamplesLookedAt | None:
-        """The examples of its first batches, no more than so many; None where they are not known by number."""
+        """The examples of its first `batches` batches, at most `most` of them; None if they are not known by number."""
         return None
 
     def opened(self, owners: dict[int, int]) -> None:  # noqa: B027
-        """Shards that workers have opened already."""
+        """Note the workers that already have shards open, by shard."""
 
     def numbers(self, question: Request) -> Sequence[int]:
-        """The numbers of the examples of a task that makes them anew."""
+        """The numbers of the examples in a request, if examples made early can serve for it; otherwise empty."""
         return ()
 
     def handed(self, rows: Sequence[int]) -> None:
-        """Batches of so many rows were handed over."""
+        """Count batches that were handed over, given the rows of each."""
         first = not self.iteration.handed
         self.iteration.handed += sum(rows) - first * self.drop if self._batching.single else len(rows)
 
     def position(self, taken: int) -> Position | None:
-        """Where it stands after so many batches (or examples) of it; None when that was too long ago."""
+        """The position after `taken` batches (or examples) of the epoch; None if it is no longer kept."""
         begin = self.iteration.begin
         if taken == begin.taken:
             return begin
@@ -143,17 +146,20 @@ class Epoch(ABC):
         return Position(self.number, taken, SavedShards(self._base, drop, mark, tuple(self._known_without())).told())
 
     def batch_number(self, number: int) -> int:
-        """The number in the epoch of a batch of the stream."""
+        """The number within the epoch of a batch of the stream."""
         return number + self._before // (self._batching.size if self._batching.single else 1)
 
     def turn_uneven(self, batch: int) -> None:
-        """A transform returned SKIP or Many within this batch, which was numbered: read on as parts from here."""
+        """Read the source in parts from this numbered batch on, since its rows and examples no longer match.
+
+        A transform returned SKIP or Many in it, or an example of it is left out.
+        """
         self.uneven = True
         self._base += batch * self._batching.size
         self._before += batch * (self._batching.size if self._batching.single else 1)
 
     def _parts(self, order: Sequence[int] | None, number: int) -> ShardStream:
-        """A stream of parts of the source, from its base on, whose sizes are not known beforehand."""
+        """A stream of parts of the source from its base on. The sizes of the parts are not known in advance."""
         size, keep, window = self._batching.size, self._batching.keep_rest, self._batching.window
         stream = ShardStream(number, order, size, open_shards=window, keep_rest=keep, in_turn=False, since=self._since)
         self._marks = stream.marks
@@ -163,47 +169,47 @@ class Epoch(ABC):
         return [(shard, example) for shard, examples in self._without.items() for example in sorted(examples)]
 
     def close(self) -> None:  # noqa: B027  (most kinds hold nothing)
-        """Nobody reads it any more."""
+        """Release the resources of an epoch that is no longer read."""
 
     def delivered(self) -> None:  # noqa: B027
-        """A batch was delivered."""
+        """Note that a batch was delivered."""
 
     @property
     def has_shards(self) -> bool:
-        """Whether workers may have shards of it open."""
+        """True if workers may have shards of the epoch open."""
         return self.uneven
 
     @abstractmethod
     def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
-        """Which examples a task is about, in words."""
+        """A description of the examples of a task."""
 
     def example(self, work: IndexWork | TrialWork, row: int) -> int:
         """The number of the example in a row of a numbered batch."""
         raise AssertionError("shards have no numbered batches")
 
     def row(self, work: IndexWork | TrialWork, example: int) -> int | None:
-        """The row of a numbered batch in which an example stands, among those of a task."""
+        """The row that holds an example, among a task's rows of a numbered batch; None if there is none."""
         return next(
             (row for row in range(work.first, work.first + work.count) if self.example(work, row) == example), None
         )
 
     def shard_of(self, work: ShardWork) -> int | None:
-        """The shard that its examples are counted in; None where they are counted in the source."""
+        """The shard in which the examples of `work` are counted; None if they are counted in the source."""
         return None
 
     def leave_out(self, shard: int | None, example: int) -> bool:
-        """Leave this example out from now on; whether it was not left out before."""
+        """Leave this example out from now on. Returns whether it was not left out before."""
         known = (shard, example) in self.counters
         self.counters.add((shard, example))
         self._without.setdefault(shard, set()).add(example)
         return not known
 
     def is_left_out(self, shard: int | None, example: int) -> bool:
-        """Whether this example is left out because it kills workers."""
+        """True if this example is left out because it kills workers."""
         return example in self._without.get(shard, ())
 
     def noted(self, work: ShardWork, skipped: Sequence[tuple[int, str]], count: int) -> tuple[list[Skipped], int]:
-        """Those of the examples that a worker left out which it had not left out before; and how many."""
+        """The examples reported as skipped that were not left out before, and their number."""
         shard = self.shard_of(work)
         new = [(number, reason) for number, reason in skipped if (shard, number) not in self.counters]
         self.counters.update((shard, number) for number, _ in new)
@@ -213,15 +219,15 @@ class Epoch(ABC):
         return tuple(sorted(self._without.get(shard, ())))
 
     def load(self, count: int) -> bytes:
-        """The next items, for a worker."""
+        """The next `count` items, for a worker."""
         raise AssertionError("no items are pulled for this epoch")
 
     def inbox(self, task: Task) -> bytes | None:
-        """What must lie in the slot's inbox when a worker opens a shard, or None."""
+        """The data for the slot's inbox when a worker opens a shard, or None."""
         return None
 
     def question(self, task: Task, opens: bool) -> Request:
-        """What to ask a worker for a task; `opens`: it does not have the shard open."""
+        """The request to a worker for a task; `opens`: the worker must open the shard first."""
         match task.work:
             case IndexWork() | TrialWork() as some:
                 return self.rows(task, some)
@@ -237,20 +243,20 @@ class Epoch(ABC):
                 return JoinTaskRequest(task.id, self.number, task.slot, number, task.work.rows, self.serialized)
 
     def since(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> ShardProgress | None:
-        """How far a shard has come, before its task that is done now is heard of."""
+        """The progress of a shard before the reply to its current task is recorded; None for other work."""
         return self._progress.get(work.shard, ShardProgress()) if isinstance(work, ShardWork) else None
 
     def heard(self, work: IndexWork | TrialWork | ShardWork | JoinWork, answer: TaskDoneReply) -> None:
-        """A worker has done a task."""
+        """Record a worker's reply to a task."""
         if isinstance(work, ShardWork) and answer.progress is not None and not work.again:
             self._progress[work.shard] = answer.progress
 
     def park(self, number: int, segments: list[bytes]) -> None:
-        """Keep single examples."""
+        """Keep single examples under a number."""
         self._parked[number] = segments
 
     def gather(self, pieces: Sequence[ParkedRows]) -> bytes:
-        """Parked examples one after the other; those before them packed with them are needed no more either."""
+        """Parked examples, concatenated. Discards each parked group that is used to its end, with its earlier rows."""
         found: list[bytes] = []
         for piece in pieces:
             segments = self._parked[piece.parked]
@@ -264,11 +270,11 @@ class Epoch(ABC):
 
 
 def told(numbers: list[int]) -> str:
-    """Examples, in words."""
+    """A description of examples, by their numbers."""
     shown = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")
     return f"example{'s' * (len(numbers) > 1)} {shown}"
 
 
 def of_part(work: ShardWork, size: int, base: int) -> str:
-    """The examples of a part of a source, in words."""
+    """A description of the examples of a part of a source."""
     return f"the {size} examples from number {base + work.shard * size} on"

@@ -1,4 +1,4 @@
-"""An epoch of a source that is read by index."""
+"""Epochs of sources that are read by index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWor
 
 
 class IndexEpoch(Epoch):
-    """Of a map-style source or of arrays."""
+    """An epoch of a map-style source or of arrays."""
 
     def __init__(self, begin: Position, batching: Batching, plan: Plan, *, uneven: bool) -> None:
         super().__init__(begin, batching, uneven=uneven or begin.stream is not None)
@@ -49,12 +49,12 @@ class IndexEpoch(Epoch):
         )
 
     def batches(self) -> int:
-        """How many it has, when they are numbered."""
+        """Number of batches, if they are numbered."""
         left, size = self._plan.length - self._base, self._batching.size
         return -(-left // size) if self._batching.keep_rest else left // size
 
     def some_batches(self, first: int, most: int) -> list[npt.NDArray[np.int64]]:
-        """The examples of the numbered batches from one on, this trainer's, as long as they have as many rows."""
+        """This trainer's examples of up to `most` numbered batches from `first` on, as long as they have equal rows."""
         numbers = range(first, min(first + most, self.batches()))
         sizes = [self._rows_of(number) for number in numbers]
         return [
@@ -68,7 +68,7 @@ class IndexEpoch(Epoch):
         return stop - first
 
     def _whole(self, batch: int) -> int:
-        """Rows of a batch, of all trainers together."""
+        """Rows of a batch, for all trainers together."""
         size = self._batching.size
         return min(size, self._plan.length - self._base - batch * size)
 
@@ -99,7 +99,7 @@ class IndexEpoch(Epoch):
         return work.first + int(found[0]) if len(found) else None
 
     def indices(self, rows: IndexWork | TrialWork) -> npt.NDArray[np.int64]:
-        """The examples that stand in these rows."""
+        """The numbers of the examples in these rows."""
         start, filled = self._base + rows.batch * self._batching.size, self._filled(rows)
         first, stop = rows.first, rows.first + rows.count
         if filled.rows == filled.examples:

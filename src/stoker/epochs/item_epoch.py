@@ -1,4 +1,4 @@
-"""An epoch of an iterable that is pulled in the trainer."""
+"""Epochs of iterables, which are pulled in the trainer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stoker.sources.iterable import IterableSource, Puller
 
 
 class ItemEpoch(Epoch):
-    """Of an iterable that is pulled in this process."""
+    """An epoch of an iterable that is pulled in this process."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class ItemEpoch(Epoch):
         self._first = min((*needed, self._since.opened)) if self._since is not None else 0
         skip = self._base + self._first * batching.size
         self.puller = _start_pulling(source, batching, begin.epoch, skip, tell)
-        self._loaded: deque[list[bytes]] = deque()  # of batches that are not delivered
-        self._again: deque[bytes] = deque()  # taken once, and to be read as parts now
-        self._open: dict[int, list[bytes]] = {}  # parts
+        self._loaded: deque[list[bytes]] = deque()  # items of batches that are not delivered yet
+        self._again: deque[bytes] = deque()  # items taken before, which are now read as parts
+        self._open: dict[int, list[bytes]] = {}  # items of parts, by their number
         self._parts_taken, self._taken = self._first, skip
         self._delivered = 0
         self._want()
@@ -75,7 +75,7 @@ class ItemEpoch(Epoch):
         self._loaded.clear()
 
     def arrived(self, items: int) -> int:
-        """How many of the items that were pulled are the stream's."""
+        """Number of the pulled items that belong to the stream."""
         return items - self._base
 
     def load(self, count: int) -> bytes:
@@ -84,7 +84,7 @@ class ItemEpoch(Epoch):
         return b"".join(items)
 
     def delivered(self) -> None:
-        """A numbered batch was delivered: its items are needed no more."""
+        """Note that a batch was delivered. The items of a numbered batch are no longer needed."""
         self._delivered += 1
         if self._loaded:
             self._loaded.popleft()
@@ -121,7 +121,10 @@ class ItemEpoch(Epoch):
             self._open.pop(work.shard, None)
 
     def _is_needed_again(self, work: ShardWork, answer: TaskDoneReply) -> bool:
-        """Whether a part that has ended is made again, to be compared, or was opened for what was left of it."""
+        """True if the items of a part that has ended must be kept.
+
+        It will be made again for comparison, or was opened only for the leftovers of another run.
+        """
         return work.of is None and (work.again or bool(answer.digests))
 
     def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
@@ -143,7 +146,7 @@ class ItemEpoch(Epoch):
         return again + new
 
     def _want(self) -> None:
-        """Let two batches' items be pulled ahead; where that is bounded, those of the one that is made."""
+        """Let the items of two batches be pulled ahead or, if bounded, only those of the batch that is being made."""
         size = self._batching.size
         if not self._batching.bounded:
             self.puller.want(self._taken + 2 * size)
@@ -156,7 +159,7 @@ class ItemEpoch(Epoch):
 def _start_pulling(
     source: IterableSource, batching: Batching, epoch: int, skip: int, tell: Callable[[int, bool], None]
 ) -> Puller:
-    """Pull the items of an epoch, but for the first `skip`, in a thread of its own."""
+    """Start a thread that pulls the items of an epoch, except for the first `skip`."""
 
     def shuffle(segments: Iterator[bytes]) -> Iterator[bytes]:
         return shuffled(segments, batching.shuffle, mix(batching.seed, epoch, 6))

@@ -1,4 +1,4 @@
-"""An epoch of a generator function over shards."""
+"""Epochs of generator functions over shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stoker.sources.generator import GeneratorSource
 
 
 class ShardEpoch(Epoch):
-    """Of a generator function over shards."""
+    """An epoch of a generator function over shards."""
 
     def __init__(self, begin: Position, batching: Batching, source: GeneratorSource, *, uneven: bool) -> None:
         super().__init__(begin, batching, uneven=uneven)
@@ -33,9 +33,9 @@ class ShardEpoch(Epoch):
         return order
 
     def first_shards(self) -> list[tuple[int, ShardProgress]]:
-        """The shards that are read first, and how far they have come.
+        """The shards that are read first, with their progress.
 
-        None where shards are opened before these for what was left of them when a state was saved.
+        The list is empty if leftovers from a saved state must be made again, since other shards are opened first then.
         """
         if self._since is not None and self._since.left:
             return []

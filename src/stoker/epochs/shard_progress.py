@@ -1,4 +1,4 @@
-"""How far the shards of a stream have come, as JSON and back."""
+"""Converts the progress of a stream's shards to JSON and back."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stoker.scheduler.streams import ShardPosition
 
 @dataclass(frozen=True)
 class SavedShards:
-    """What another run needs to go on with an epoch whose batches are not numbered beforehand.
+    """The state that another run needs to resume an epoch whose batches are not numbered in advance.
 
     Attributes:
-        base: examples of the source before the first part, where it is read in parts.
-        drop: examples of the next batch that were taken, where they are handed out one by one.
-        mark: how far the shards, or parts, have come.
-        without: examples that kill workers and are left out, each with its shard.
+        base: number of examples of the source before the first part, if it is read in parts.
+        drop: number of examples already taken of the next batch, if they are handed out one by one.
+        mark: progress of the shards or parts.
+        without: examples that are left out because they kill workers, each with its shard.
     """
 
     base: int
@@ -30,7 +30,7 @@ class SavedShards:
     without: tuple[tuple[int | None, int], ...] = ()
 
     def told(self) -> dict[str, Any]:
-        """As JSON."""
+        """The state as a dict that JSON can hold."""
         mark = self.mark
         return {
             "base": self.base,
@@ -45,7 +45,7 @@ class SavedShards:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> SavedShards:
-        """Back from JSON; raises `StateError`."""
+        """Restore the state from such a dict. Raises `StateError`."""
         try:
             places = tuple(
                 ShardPosition(_whole(shard), _whole(raw), _come(come)) for shard, raw, come in told["places"]
@@ -68,7 +68,10 @@ def _whole(value: Any) -> int:
 
 
 def _told(progress: ShardProgress | None) -> list[Any] | None:
-    """How far a shard has come; an iterator's own state only where that is JSON: else the shard is read again."""
+    """The progress of a shard as a list.
+
+    An iterator's own state is included only if it is JSON. Otherwise another run reads the shard again.
+    """
     if progress is None:
         return None
     assert isinstance(progress, ShardProgress)
@@ -80,6 +83,6 @@ def _come(told: Any) -> ShardProgress | None:
     if told is None:
         return None
     raw, within, digest, state, state_raw = told
-    if not isinstance(state, str) or (state and not state.startswith(JSON)):  # workers would unpickle another one
+    if not isinstance(state, str) or (state and not state.startswith(JSON)):  # workers would unpickle any other state
         raise ValueError(f"{state!r:.40} is no state of an iterator")
     return ShardProgress(_whole(raw), _whole(within), _whole(digest), state, _whole(state_raw))

@@ -1,17 +1,17 @@
-"""WHO does what next: a pure state machine, events in and commands out.
+"""Decides which worker does what next: a pure state machine with events in and commands out.
 
-It does no I/O, reads no clock and knows no process: tests drive it through any interleaving of
-completions, deaths, releases and pulls. One `Scheduler` serves one pool of workers and slots and
-any number of streams (a stream is one iteration of the source: one epoch).
+The scheduler does no I/O, reads no clock and has no access to processes. Tests can therefore drive it through
+any interleaving of completions, deaths, releases and pulls. One `Scheduler` serves one pool of workers and slots
+and any number of streams. A stream is one iteration of the source, that is, one epoch.
 
-    events              what the scheduler is told
-    commands            what it decides
-    work                the kinds of work, and tasks
-    machine             slots and workers, and what each event changes
-    in_flight           a task that a worker is making
+    events              the scheduler's input
+    commands            the scheduler's decisions
+    work                kinds of work, and tasks
+    machine             slots, workers, and the effect of each event
+    in_flight           a task that a worker holds or will get
     fault_attribution   decides whether a task kills its workers or something outside does
-    bisection           which row of several kills the workers
-    streams             what a stream is; batches that are known by number
-    shard_streams       batches that become known as shards are read
-    resume_points       where such a stream stands: what another run needs to go on
+    bisection           searches a range of rows for the one that kills workers
+    streams             the stream protocol, and streams of numbered batches
+    shard_streams       streams whose batches become known as shards are read
+    resume_points       positions in such a stream from which another run can resume
 """

@@ -1,15 +1,15 @@
-"""Which one of several rows kills the workers: found out by trials of some of them, each by a worker of its own.
+"""Searches a range of rows for the one that kills workers, by trials of some of the rows, one trial at a time.
 
-The row that the last worker was at is tried first, alone. If it does no harm, the rows are halved. A half that
-kills is halved again; when one does no harm, it is the other that is looked at. A row alone must kill `TIMES`:
-a worker may be killed from outside while it tries one.
+The row that the last worker was at is tried first, alone. If it is harmless, the rows are halved. A half that kills
+its worker is halved again; if a half is harmless, the search continues in the other. A single row must kill its
+worker `TIMES` times in succession, because a worker may also be killed from outside during a trial.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: How often what is suspected must kill when it is tried alone.
+#: Number of times that a suspect must kill its worker when it is tried alone.
 TIMES = 2
 
 
@@ -22,11 +22,11 @@ class Span:
 
 
 class Bisection:
-    """The search, among the rows of `attribution`.
+    """The search among the rows of `attribution`.
 
     Attributes:
-        trial: what is to be tried next; None when the search is over.
-        found: the row that kills; None when no single one does.
+        trial: the rows to try next; None when the search is over.
+        found: the row that kills workers; None if no single row does, or while the search goes on.
     """
 
     def __init__(self, attribution: Span, hint: int | None) -> None:
@@ -36,7 +36,7 @@ class Bisection:
         self.trial: Span | None = Span(hint, 1) if hint is not None and hinted else self._half()
 
     def told(self, killed: bool) -> None:
-        """The trial is over; it killed its worker, or not."""
+        """Record the outcome of the trial: whether it killed its worker."""
         tried, attribution = self.trial, self._attribution
         assert tried is not None
         if killed and tried.count == 1:
@@ -48,11 +48,11 @@ class Bisection:
         if killed:
             self._attribution = tried
         elif tried == attribution:
-            self.trial = None  # the last one left does no harm either, alone
+            self.trial = None  # the last row left is harmless too, when tried alone
             return
         elif tried.first == attribution.first:
             self._attribution = Span(tried.first + tried.count, attribution.count - tried.count)
-        # else: the row in the middle that was hinted at; halves are tried as if nothing had been said
+        # else: the hinted row, not the first one, is harmless; the halves are tried as if there had been no hint
         self.trial = self._half()
 
     def _half(self) -> Span:

@@ -1,4 +1,4 @@
-"""What the scheduler decides, for the coordinator to carry out."""
+"""The scheduler's decisions, which the coordinator carries out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LoadItemsCommand:
 
 @dataclass(frozen=True)
 class GatherCommand:
-    """Put parked examples into the inbox of `slot`; they are needed no more."""
+    """Put parked examples into the inbox of `slot`. They are not needed afterwards."""
 
     stream: int
     slot: int
@@ -27,7 +27,7 @@ class GatherCommand:
 
 @dataclass(frozen=True)
 class SubmitCommand:
-    """Give a task to a worker; `opens`: it does not have the shard open."""
+    """Give a task to a worker; `opens`: the worker must open the shard first."""
 
     worker: int
     task: Task
@@ -36,7 +36,7 @@ class SubmitCommand:
 
 @dataclass(frozen=True)
 class ParkCommand:
-    """Keep the `rows` single examples that lie in `slot` under a number; the slot is used again at once."""
+    """Keep the `rows` single examples in `slot` under the number `parked`. The slot is reused at once."""
 
     stream: int
     parked: int
@@ -46,7 +46,7 @@ class ParkCommand:
 
 @dataclass(frozen=True)
 class DeliverCommand:
-    """Hand the batch in `slot` to the stream's consumer; `copy`: copy it out and release the slot at once."""
+    """Deliver the batch in `slot` to the stream's consumer; `copy`: copy it out and release the slot at once."""
 
     stream: int
     batch: int
@@ -64,7 +64,7 @@ class FinishCommand:
 
 @dataclass(frozen=True)
 class FailCommand:
-    """The stream ends with an error in the place of batch `batch`: `task` could not be done (None: see `reason`)."""
+    """End the stream with an error instead of batch `batch`: `task` could not be done (None: see `reason`)."""
 
     stream: int
     batch: int
@@ -74,9 +74,9 @@ class FailCommand:
 
 @dataclass(frozen=True)
 class KilledReason(FailureReason):
-    """The reason for a `FailCommand`: this row kills the workers.
+    """The reason for a `FailCommand`: `row` kills workers.
 
-    None: some rows do, of which no single one does alone.
+    If `row` is None, the rows of the task do, but no single one is known to do so alone.
     """
 
     row: int | None
@@ -85,7 +85,7 @@ class KilledReason(FailureReason):
 
 @dataclass(frozen=True)
 class LeaveOutCommand:
-    """What the worker was at when it died is to be left out of the shard of `task`, which is done again."""
+    """Leave the example at which the worker died out of the shard of `task`. The task is then repeated."""
 
     task: Task
     reason: FailureReason
@@ -93,9 +93,9 @@ class LeaveOutCommand:
 
 @dataclass(frozen=True)
 class WrongLengthReason(FailureReason):
-    """The reason for a `FailCommand`: a source gave another number of examples than was told.
+    """The reason for a `FailCommand`: a source gave `came` examples, not the declared number `told`.
 
-    `ended`: these are all; else there are more.
+    `ended`: the source has ended; otherwise it has more examples.
     """
 
     told: int
@@ -105,21 +105,21 @@ class WrongLengthReason(FailureReason):
 
 @dataclass(frozen=True)
 class ShrunkShardReason(FailureReason):
-    """The reason for a `FailCommand`: this shard gives fewer rows now than in the run that is gone on with."""
+    """The reason for a `FailCommand`: this shard gives fewer rows now than in the run that is being resumed."""
 
     shard: int
 
 
 @dataclass(frozen=True)
 class RespawnCommand:
-    """Start a new process in the place of a worker that died."""
+    """Start a new process to replace a worker that died."""
 
     worker: int
 
 
 @dataclass(frozen=True)
 class GiveUpCommand:
-    """No worker comes up any more: every stream ends with an error."""
+    """End every stream with an error, because no worker can be started."""
 
     reason: FailureReason
 

@@ -1,4 +1,4 @@
-"""What the scheduler is told."""
+"""The scheduler's input."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from stoker.scheduler.work import FailureReason
 # ── events ───────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class WorkerReadyEvent:
-    """A worker is up and takes tasks."""
+    """A worker is up and accepts tasks."""
 
     worker: int
 
 
 @dataclass(frozen=True)
 class PullEvent:
-    """A consumer waits for the next batch of this stream; the first pull opens the stream."""
+    """A consumer requests the next batch of a stream. The first pull opens the stream."""
 
     stream: int
 
 
 @dataclass(frozen=True)
 class CloseEvent:
-    """A consumer lost interest in this stream."""
+    """A stream is closed: its consumer needs no more batches."""
 
     stream: int
 
 
 @dataclass(frozen=True)
 class ItemsEvent:
-    """So many items of an iterable have arrived for this stream, in all; `ended`: there are no more."""
+    """A stream has received `items` items of its iterable in total; `ended`: there are no more."""
 
     stream: int
     items: int
@@ -41,16 +41,17 @@ class ItemsEvent:
 
 @dataclass(frozen=True)
 class TaskDoneEvent:
-    """A worker has done the oldest task that it held.
+    """A worker has finished its oldest task.
 
     Attributes:
-        rows: of a `ShardWork`: rows made.
-        ended: the shard has no more.
-        packed: the rows are single examples, to be joined with others.
+        seconds: time that the task took; 0 if that says nothing about the speed.
+        rows: rows made, for a `ShardWork`.
+        ended: whether the shard has no more rows.
+        packed: whether the rows are single examples, to be joined with others.
         raw: examples that the shard has given so far.
-        come: how far the shard has come, for whoever opens it next.
-        again: the rows are to be made once more, by another worker, to see whether the same comes out.
-        since: how far their shard had come before them, if they are of one.
+        again: whether another worker must make the rows once more, to compare the results.
+        come: progress of the shard after these rows, for the worker that opens it next.
+        since: progress of the shard before these rows, if they come from one.
     """
 
     worker: int
@@ -67,7 +68,7 @@ class TaskDoneEvent:
 
 @dataclass(frozen=True)
 class TaskFailedEvent:
-    """The user's code raised in the oldest task that this worker held; the worker lives on."""
+    """A worker's oldest task has failed, usually because the user's code raised. The worker goes on."""
 
     worker: int
     task: int
@@ -76,14 +77,14 @@ class TaskFailedEvent:
 
 @dataclass(frozen=True)
 class WorkerDiedEvent:
-    """A worker's exit is confirmed: it writes nothing any more.
+    """A worker's exit is confirmed: it no longer writes.
 
     Attributes:
-        task: the one that it was at, or None.
-        row: of the batch that it was making: the one it was at, or None.
-        example: of the shard that it was reading: the one it was at, or None.
-        skippable: whether what it was at can be left out of its shard.
-        killed: whether by a signal that others send, the kernel or a user.
+        task: the task that it was working on, or None.
+        row: the row that it was making, if it was making a batch by rows and the row is known; otherwise None.
+        example: the example that it was working on, or None.
+        skippable: whether that example can be left out of its shard.
+        killed: whether it was killed by a signal of the kind that the kernel or a user sends.
     """
 
     worker: int
@@ -97,18 +98,19 @@ class WorkerDiedEvent:
 
 @dataclass(frozen=True)
 class SlotReleasedEvent:
-    """Nobody can see the batch in this slot any more."""
+    """The batch in this slot is no longer visible to any consumer."""
 
     slot: int
 
 
 @dataclass(frozen=True)
 class SlotsSizedEvent:
-    """The size of a batch is known: so many slots are used to make batches ahead.
+    """The size of a batch is known, and with it the number of slots for making batches.
 
     Attributes:
-        whole: sizes differ, so one worker makes the whole batch.
-        leases: slots beyond these that consumers may hold, where the memory allows fewer than planned.
+        slots: number of slots in which batches are made ahead.
+        whole: whether one worker makes a whole batch, because sizes differ.
+        leases: additional slots that consumers may hold, if memory allows fewer than planned; otherwise None.
     """
 
     slots: int

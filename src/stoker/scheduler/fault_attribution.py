@@ -1,7 +1,8 @@
-"""Tasks that workers died at: what of them kills, if it was no stranger.
+"""Decides whether a task kills its workers or something outside does.
 
-A task is done again after a death. When workers die at it again and again, at one and the same place, that place is
-suspected, and tried alone; only what kills then is at fault.
+A task is repeated after a death. If workers keep dying at it, the row or example that they died at is suspected and
+tried alone. Only what kills its worker in a trial is at fault, unless no trial is possible or `ROUNDS` rounds of
+trials have found nothing.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from stoker.scheduler.events import WorkerDiedEvent
 from stoker.scheduler.in_flight import FaultSearch, TaskInFlight
 from stoker.scheduler.work import IndexWork, ShardWork, Task, TrialWork
 
-#: A task is looked into when workers died at one and the same place in it more often than it may be done again; or
-#: so many times as often at any.
+#: A task is investigated after more than `retries` consecutive deaths at one place in it, or more than
+#: FACTOR × `retries` deaths anywhere in it.
 FACTOR = 10
-#: Rounds of tries after which a task that workers die at is at fault, though nothing of it kills when it is tried.
+#: Rounds of trials that may clear a task. If workers keep dying at it afterwards, it is at fault although no trial
+#: killed its worker.
 ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """This row of a task kills workers, or what the last one was at (None)."""
+    """The finding that `row` of a task kills workers or, if None, the place where the last worker died."""
 
     held: TaskInFlight
     died: WorkerDiedEvent
@@ -33,9 +35,10 @@ class Verdict:
 
 @dataclass
 class _Deaths:
-    """Of workers at one task, one after the other.
+    """Consecutive deaths of workers at one task.
 
-    A row or example that kills does so each time; who kills workers from outside finds them at one place and another.
+    A row or example that kills its worker does so each time, whereas deaths caused from outside happen at varying
+    places.
     """
 
     count: int = 0
@@ -43,27 +46,27 @@ class _Deaths:
     place: int | None = None
 
     def add(self, place: int | None) -> None:
-        """One more, at this row or example, if it is known."""
+        """Count another death, at this row or example if it is known."""
         self.count += 1
         self.at_one_place = self.at_one_place + 1 if place == self.place else 1
         self.place = place
 
 
 class FaultAttribution:
-    """Finds out what kills. What it returns is to be done next: the task again or a trial of it, or it is a verdict.
+    """Finds the cause of deaths. Its methods return the next step: the task again, a trial of it, or a verdict.
 
     Args:
-        retries: how often a task is done again after a worker died at it.
-        make_task: makes a task about rows of one that was given before.
+        retries: how often a task is repeated after a worker died at it.
+        make_task: creates a task for part of a task that is already in flight.
     """
 
     def __init__(self, retries: int, make_task: Callable[[TaskInFlight, TrialWork | ShardWork], Task]) -> None:
         self._retries, self._make_task = retries, make_task
-        self._deaths: dict[int, _Deaths] = {}  # of a task, by its id
-        self._acquitted: Counter[int] = Counter()  # rounds of tries in which nothing of a task, by its id, killed
+        self._deaths: dict[int, _Deaths] = {}  # by the id of the task
+        self._acquitted: Counter[int] = Counter()  # rounds of trials without a culprit, by task id
 
     def died(self, held: TaskInFlight, died: WorkerDiedEvent) -> TaskInFlight | Verdict:
-        """A worker died at a task."""
+        """Record that a worker died at a task. Returns the next step."""
         deaths = self._deaths.setdefault(held.task.id, _Deaths())
         deaths.add(died.example if isinstance(held.task.work, ShardWork) else died.row)
         if deaths.at_one_place <= self._retries and deaths.count <= FACTOR * self._retries:
@@ -72,15 +75,15 @@ class FaultAttribution:
         return self._accuse(held, died)
 
     def survived(self, task: int) -> None:
-        """A worker has lived through a task: it is done, or an error was raised in it."""
+        """Record that a worker survived a task: the task was done, or raised an error."""
         self._deaths.pop(task, None)
 
     def done(self, task: int) -> None:
-        """A task is done: nothing of it needs to be tried again."""
+        """Record that a task is done: no further trials of it are needed."""
         self._acquitted.pop(task, None)
 
     def tried(self, search: FaultSearch, died: WorkerDiedEvent | None) -> TaskInFlight | Verdict | None:
-        """A trial is over; it killed its worker, or not."""
+        """Record the end of a trial; `died` is None if its worker survived. Returns the next step, if one is needed."""
         held, bisection = search.held, search.bisection
         if held.batch.shard is not None:
             held.batch.shard.on_trial = False
@@ -95,7 +98,7 @@ class FaultAttribution:
         return self._try(search) if search.kills < TIMES else Verdict(held, died, None)
 
     def _accuse(self, held: TaskInFlight, died: WorkerDiedEvent) -> TaskInFlight | Verdict:
-        """One worker after the other died at this task."""
+        """Start a search in a task at which workers keep dying, or give the verdict if no search can help."""
         work = held.task.work
         is_known = isinstance(work, ShardWork) and work.of is None and died.example is not None
         if self._acquitted[held.task.id] >= ROUNDS or not (isinstance(work, IndexWork) or is_known):
@@ -104,7 +107,7 @@ class FaultAttribution:
         return self._try(FaultSearch(held, died, rows))
 
     def _try(self, search: FaultSearch) -> TaskInFlight | Verdict:
-        """Let a worker try what is to be tried next; at the end of the search, tell what was found."""
+        """The next trial of a search or, at its end, its result."""
         held, work, bisection = search.held, search.held.task.work, search.bisection
         if isinstance(work, ShardWork):
             assert held.batch.shard is not None
@@ -120,6 +123,6 @@ class FaultAttribution:
         return TaskInFlight(self._make_task(search.held, work), search.held.batch, search)
 
     def _acquit(self, held: TaskInFlight) -> TaskInFlight:
-        """Nothing of the task kills when it is tried: the workers may have been killed from outside."""
+        """Clear a task for which no trial found a culprit: its workers may have been killed from outside."""
         self._acquitted[held.task.id] += 1
         return held

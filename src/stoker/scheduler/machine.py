@@ -1,19 +1,19 @@
-"""The state machine.
+"""The scheduler's state machine.
 
-The life of a batch in its slot:
+Life cycle of a batch in its slot:
 
     (WAITING ──a slot──▶) FILLING ──all rows done──▶ READY ──pulled──▶ LEASED ──Released──▶ (slot free)
        │  ├──a row failed────▶ FAILED ──pulled──▶ Fail, the stream ends
-       │  └──only examples that are left at a shard's end──▶ parked (slot free)
-       └──stream closed, or slot taken back──▶ DROPPED ──last writer gone──▶ (slot free)
+       │  └──only leftover examples of a shard──▶ parked (slot free)
+       └──stream closed, or slot reclaimed──▶ DROPPED ──last writer gone──▶ (slot free)
 
-What always holds (tests/scheduler):
-    - a stream's batches are delivered once each and in order;
-    - rows are given to a worker only while no other live worker holds them;
-    - a slot is free, being made, or leased, never two of these; at most `leases` are leased,
-      and a batch delivered beyond that says `copy`: its slot is only lent for the copying;
-    - a stream that is pulled gets a slot, whatever the other streams hold;
-    - a shard is read by one worker at a time, which does its tasks in order.
+Invariants (tests/scheduler):
+    - A stream's batches are delivered exactly once and in order.
+    - A worker gets rows only while no other live worker holds them.
+    - A slot is free, in use for a batch in the making, or leased; never two of these. At most `leases` slots are
+      leased. A batch delivered beyond that says `copy`: its slot is only lent until the copy is done.
+    - A stream that is pulled gets a slot, whatever the other streams hold.
+    - One worker at a time reads a shard, and does its tasks in order.
 """
 
 from __future__ import annotations
@@ -50,36 +50,38 @@ from stoker.scheduler.in_flight import TaskInFlight, first_row, repeated
 from stoker.scheduler.streams import BatchInMaking, BatchState, ShardState, Stream
 from stoker.scheduler.work import FailureReason, IndexWork, ShardWork, Task, TrialWork, is_apart
 
-#: How often a task is done again after a worker died at it, when the user does not say.
+#: Default number of times a task is repeated after a worker died at it.
 RETRIES = 2
-#: Starts of a worker that fail one after the other, before and after one has come up: no more are tried. While
-#: others work they are, whatever kills it. One that somebody may have killed counts half.
+#: Consecutive failed starts of a worker after which the scheduler gives up: before any worker has come up, and after.
+#: Once one has come up, starts are still retried while other workers are up. A start that may have been killed from
+#: outside counts half.
 STARTS, STARTS_PROVEN = 2, 12
-#: Tasks that a worker holds, so that it never waits for the trainer: the one at work and the next;
-#: of short tasks more, up to `DEPTH_SHORT`, but no more than `DEPTH_SECONDS` of work.
+#: Tasks that a worker holds, so that it never waits for the trainer: the current one and the next. Short tasks are
+#: queued deeper, up to `DEPTH_SHORT` but at most `DEPTH_SECONDS` of work.
 DEPTH, DEPTH_SHORT, DEPTH_SECONDS = 2, 8, 0.004
-#: Slots for streams that are pulled while the others have all slots.
+#: Slots reserved for streams that are pulled while the other streams hold all slots.
 SPARE = 1
-#: What a task should take, in seconds: long against a message, short against an abandoned epoch.
+#: Target duration of a task, in seconds: long compared with a message, so that messages cost little, and short enough
+#: that an abandoned epoch wastes little work.
 TASK_SECONDS = 0.016
-#: Rows of one task at most: all messages to a worker together stay far below the socket's buffer.
+#: Maximum rows per task. Keeps all pending messages to a worker far below the size of the socket's buffer.
 TASK_ROWS = 1024
 
 
 class Scheduler:
-    """The state machine. Call `on(events)` and carry out the commands, in order.
+    """Decides what workers do and what consumers get. Call `on(events)` and carry out the commands in order.
 
     Args:
-        workers: number of workers; none is up before its `WorkerReadyEvent`.
-        open_stream: makes the stream with this number, at its first pull.
-        slots: slots in which batches are made, at least 1; all are used after `SlotsSizedEvent` only. There is one
-            more, for a stream that is pulled while the others have them all.
-        leases: slots beyond these that consumers may hold.
-        run: tasks begin and end at multiples of so many rows (or at the batch's end).
+        workers: number of workers. A worker is up only after its `WorkerReadyEvent`.
+        open_stream: creates the stream with a given number, at its first pull.
+        slots: slots in which batches are made, at least 1. All of them are used only after `SlotsSizedEvent`. One
+            more slot is reserved for a stream that is pulled while the others hold all slots.
+        leases: additional slots that consumers may hold.
+        run: tasks begin and end at multiples of this many rows, or at the end of the batch.
         ahead: whether batches are made before they are pulled.
-        retries: how often a task is done again after a worker died at it.
+        retries: how often a task is repeated after a worker died at it.
         skips: whether examples that kill workers are left out.
-        bound: which worker makes all of a stream; None where any may.
+        bound: the worker that makes all of a given stream; None if any worker may.
     """
 
     def __init__(
@@ -99,21 +101,21 @@ class Scheduler:
         self._open_stream, self._run, self._ahead, self._whole = open_stream, run, ahead, False
         self._slots, self._leases, self._workers = slots, leases, workers
         self._total = slots + leases + SPARE
-        self._free = list(range(self._total - 1, -1, -1))  # a stack: the slot used last is the warmest
+        self._free = list(range(self._total - 1, -1, -1))  # a stack: the most recently used slot is the warmest
         self._leased: set[int] = set()
-        self._lent: set[int] = set()  # being copied out
-        self._streams: dict[int, Stream] = {}  # in the order of their last pull
+        self._lent: set[int] = set()  # until their batch is copied out
+        self._streams: dict[int, Stream] = {}  # ordered by last pull
         self._todo: deque[TaskInFlight] = deque()
         self._up: dict[int, deque[TaskInFlight]] = {}
         self._attribution = FaultAttribution(retries, self._task)
-        self._failed_starts: defaultdict[int, float] = defaultdict(float)  # of a worker, in a row
-        self._proven = False  # a worker has come up: the program can be loaded
+        self._failed_starts: defaultdict[int, float] = defaultdict(float)  # consecutive, by worker
+        self._proven = False  # a worker has come up, so the program can be loaded
         self._next_task = 0
         self._row_seconds: float | None = None
         self._depth = DEPTH
 
     def on(self, *events: Event) -> list[Command]:
-        """Take in events, in order; returns what is to be done about them, in order."""
+        """Process events in order. Returns the commands to carry out, in order."""
         out: list[Command] = []
         for event in events:
             self._take_in(event, out)
@@ -158,24 +160,27 @@ class Scheduler:
                 out.append(GiveUpCommand(reason) if self._is_hopeless(worker) else RespawnCommand(worker))
 
     def _is_hopeless(self, worker: int) -> bool:
-        """Whether the starts of a worker have failed so often that the program, or the machine, lets none come up."""
+        """True if a worker's starts have failed so often that the program or the machine is to blame."""
         failed = self._failed_starts[worker]
         return failed >= STARTS_PROVEN and not self._up if self._proven else failed >= STARTS
 
     def slots_in_use(self) -> int:
-        """Slots that are not free: leased, being made, or ready."""
+        """Number of slots that are not free: leased, lent, or holding a batch that is being made or ready."""
         return self._total - len(self._free)
 
     def ready(self, stream: int, most: int) -> int:
-        """How many batches, up to `most`, a stream would deliver at once if they were pulled."""
+        """Number of batches, up to `most`, that a stream would deliver at once if they were pulled."""
         return self._streams[stream].ready(most) if stream in self._streams else 0
 
     def free_slots(self) -> list[int]:
-        """Slots with nothing in them that anybody may still see or need."""
+        """The slots whose contents are no longer visible to or needed by anyone."""
         return list(self._free)
 
     def is_needless(self, worker: int) -> bool:
-        """Whether nobody needs what a worker is at: its iteration was closed, or another one got its slot."""
+        """True if a worker's current task is no longer needed.
+
+        Its iteration was closed, its slot was reclaimed for another stream, or its batch fails at an earlier row.
+        """
         tasks = self._up.get(worker, deque())
         return bool(tasks) and tasks[0].is_vain
 
@@ -193,7 +198,7 @@ class Scheduler:
                 self._drop(batch)
 
     def _answer(self, out: list[Command]) -> None:
-        """Deliver what is pulled and ready, in each stream's order."""
+        """Deliver batches that are pulled and ready, in each stream's order."""
         for number, stream in list(self._streams.items()):
             while stream.pulls:
                 if stream.is_over():
@@ -205,7 +210,7 @@ class Scheduler:
                     break
                 if batch.failure is not None:
                     if batch.writers or any(held.batch is batch for held in self._todo):
-                        break  # a row before it may fail too: the first one is reported
+                        break  # an earlier row may fail too: the first failure is reported
                     out.append(batch.failure)
                     self._close(number)
                     break
@@ -232,7 +237,7 @@ class Scheduler:
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────
     def _finished(self, worker: int, task: int) -> TaskInFlight:
-        """The oldest task that `worker` held, which it has just finished or failed."""
+        """Removes and returns the oldest task of `worker`, which has just finished or failed."""
         held = self._up[worker].popleft()
         if held.task.id != task:
             raise AssertionError(f"worker {worker} reported task {task} while it held {held.task}")
@@ -269,7 +274,7 @@ class Scheduler:
             batch.state = BatchState.READY
 
     def _fail(self, held: TaskInFlight, reason: FailureReason) -> None:
-        """Mark the batch as failed, by its first row that fails; its other writers are waited for."""
+        """Mark the batch as failed at its first failing row. Its other writers are waited for."""
         batch = held.batch
         if batch.state is BatchState.DROPPED:
             return
@@ -280,7 +285,7 @@ class Scheduler:
         self._todo = deque(h for h in self._todo if h.batch is not batch or h.first < first)
 
     def _died(self, died: WorkerDiedEvent, out: list[Command]) -> None:
-        """Take back what a dead worker held; only the task at work may have killed it."""
+        """Take back the tasks of a dead worker. Only the task it was working on may have killed it."""
         worker = died.worker
         for stream in self._streams.values():
             for shard in stream.shards():
@@ -298,7 +303,7 @@ class Scheduler:
                 self._judged(self._attribution.died(held, died), out)
 
     def _judged(self, found: TaskInFlight | Verdict | None, out: list[Command]) -> None:
-        """What is to be done about a task that workers died at."""
+        """Act on what the attribution found about a task that workers died at."""
         match found:
             case TaskInFlight():
                 self._todo.appendleft(found)
@@ -311,16 +316,16 @@ class Scheduler:
                 self._fail(held, KilledReason(row, died.reason))
 
     def _task(self, held: TaskInFlight, work: TrialWork | ShardWork) -> Task:
-        """A new task about rows of one that was given before."""
+        """A new task for the same stream and slot as `held`."""
         self._next_task += 1
         return Task(self._next_task - 1, held.task.stream, held.task.slot, work)
 
-    # ── what to make next ────────────────────────────────────────────────────────────────────
+    # ── choosing the next work ───────────────────────────────────────────────────────────────
     def _start_batches(self, out: list[Command]) -> None:
-        """Give free slots to the streams, those that wait first, none more than its share.
+        """Give free slots to the streams: waiting streams first, and no stream more than its share.
 
-        Short batches are started several at a time, when half of those ahead are delivered: to wake
-        a worker for each would cost more than the batch.
+        Short batches are started several at a time, once half of those ahead are delivered. Waking a worker for each
+        one would cost more than the batch itself.
         """
         share = max(1, self._slots // max(1, sum(not stream.is_over() for stream in self._streams.values())))
         for stream in sorted(self._streams.values(), key=lambda stream: not stream.pulls):
@@ -337,13 +342,14 @@ class Scheduler:
         return bool(self._free) and self.slots_in_use() - len(self._leased) < self._slots
 
     def _make_room(self, needy: Stream, share: int) -> bool:
-        """Whether there is a slot for a stream that is pulled: another stream's, or the spare one."""
+        """Find a slot for a stream that is pulled: another stream's, or the spare one. Returns whether there is one."""
         return self._take_back(needy, share) or (needy.is_starved() and bool(self._free))
 
     def _take_back(self, needy: Stream, share: int) -> bool:
-        """Drop the last batch of another stream, which makes it again later; whether a slot is free now.
+        """Drop the last batch of another stream, which makes it again later. Returns whether a slot is free now.
 
-        A stream gives what exceeds its share, and, to one that has nothing, all while nobody pulls it.
+        A stream gives up what exceeds its share. While it is not pulled, it gives up everything to a stream that has
+        nothing.
         """
         coming_free = self.slots_in_use() - len(self._leased) - sum(s.holding() for s in self._streams.values())
         if coming_free > 0:
@@ -374,9 +380,9 @@ class Scheduler:
         return True
 
     def _task_rows(self, rows: int) -> int:
-        """Rows of a task: an even part of the batch until their speed is known, then `TASK_SECONDS` of work.
+        """Rows per task: an even part of the batch until the speed is known, then `TASK_SECONDS` of work.
 
-        Never so many that the batches made ahead are too few tasks to keep every worker busy.
+        The number is limited so that the batches made ahead yield enough tasks to keep every worker busy.
         """
         if self._whole:
             return rows
@@ -390,7 +396,7 @@ class Scheduler:
         if not self._todo or not self._up:
             return
         waiting: deque[TaskInFlight] = deque()
-        behind: set[ShardState] = set()  # shards with a task that must come first
+        behind: set[ShardState] = set()  # shards with an earlier task that is still waiting
         while self._todo:
             entry = self._todo.popleft()
             shard = None if is_apart(entry.task.work) else entry.batch.shard
@@ -412,10 +418,10 @@ class Scheduler:
         self._todo.extendleft(reversed(waiting))
 
     def _worker_for(self, entry: TaskInFlight, shard: ShardState | None) -> int | None:
-        """The worker that takes the next task, or None while that one holds enough.
+        """The worker that takes the next task, or None while that worker holds enough tasks.
 
-        A shard stays with the worker that has it open. A new one goes to the worker that has the
-        fewest, and none gets more than its part of them, also while the others are still starting.
+        A shard stays with the worker that has it open. A new shard goes to the worker with the fewest shards. No
+        worker gets more than its share of them, even while the others are still starting.
         """
         but, depth = entry.made_by, 1 if entry.batch.spread else self._depth
         if self._bound is not None:

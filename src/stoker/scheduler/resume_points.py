@@ -1,4 +1,4 @@
-"""Where a stream of shards stands after so many batches: what another run needs to go on from there."""
+"""Positions between the batches of a shard stream, from which another run can resume."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stoker.scheduler.commands import Command, ParkCommand
 from stoker.scheduler.streams import BatchInMaking, BatchStart, BatchState, ShardPosition, ShardState
 from stoker.scheduler.work import ParkedRows, ShardWork
 
-#: Marks that are kept: more than the batches that a trainer pulls ahead of its steps.
+#: Number of marks that are kept: more than the batches that a trainer pulls ahead of its steps.
 _KEPT = 4096
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Rows start … stop-1 of those that a shard gave at its end, when it had come to `since`; they are not joined."""
+    """Rows start … stop-1 of those that a shard gave at its end, from its progress `since` on; not joined yet."""
 
     shard: int
     since: ShardProgress | None
@@ -27,14 +27,14 @@ class Leftover:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What stands between two batches of a stream of shards.
+    """The state of a shard stream between two batches.
 
     Attributes:
-        opened: shards that have been opened.
+        opened: number of shards that have been opened.
         turn: the place whose turn it is.
-        raw: examples that the shards have given.
+        raw: number of examples that the shards have given.
         places: the open shards.
-        left: what is left of shards, to be joined in this order.
+        left: leftover rows of shards, to be joined in this order.
     """
 
     opened: int = 0
@@ -44,27 +44,27 @@ class ResumePoint:
     left: tuple[Leftover, ...] = ()
 
     def needed(self) -> list[int]:
-        """The shards that have been opened and are read again, or on."""
+        """The opened shards that must be read again or further."""
         return [place.shard for place in self.places] + [left.shard for left in self.left]
 
 
 class ResumePoints:
-    """The marks of a stream, by the batches and rows before each."""
+    """The resume points of a stream, by the number of batches and rows before each."""
 
     def __init__(self, first: ResumePoint) -> None:
         self._marks: deque[tuple[int, int, ResumePoint]] = deque([(0, 0, first)], _KEPT)
 
     def add(self, rows: int, mark: ResumePoint) -> None:
-        """After one more batch, of so many rows."""
+        """Add the mark after one more batch of `rows` rows."""
         batches, before, _ = self._marks[-1]
         self._marks.append((batches + 1, before + rows, mark))
 
     def after(self, batches: int) -> ResumePoint | None:
-        """The mark behind so many batches; None when it is too long ago, or not known yet."""
+        """The mark after `batches` batches; None if it is no longer kept or not known yet."""
         return next((mark for count, _, mark in reversed(self._marks) if count == batches), None)
 
     def before(self, rows: int) -> tuple[int, ResumePoint] | None:
-        """The last mark with at most so many rows before it, and how many; None when it is too long ago."""
+        """The last mark with at most `rows` rows before it, and their number; None if it is no longer kept."""
         return next(((count, mark) for _, count, mark in reversed(self._marks) if count <= rows), None)
 
 
@@ -78,7 +78,7 @@ class _Stretch:
 
 @dataclass
 class RowsAgain:
-    """What was left of shards in another run, made again before anything else is."""
+    """Leftover rows of shards from another run. They are made again before anything else."""
 
     left: Sequence[Leftover]
     parts: list[_Stretch] = field(init=False)
@@ -87,7 +87,7 @@ class RowsAgain:
         self.parts = [_Stretch(of, ShardState(ShardPosition(of.shard))) for of in self.left]
 
     def start(self, stream: int, size: int, is_there: Callable[[ShardState], bool]) -> BatchStart | None:
-        """Start the next one that can be made."""
+        """Start the next leftover that can be made. Returns None if there is none."""
         part = next((part for part in self.parts if part.batch is None and is_there(part.shard)), None)
         if part is None:
             return None
@@ -95,23 +95,23 @@ class RowsAgain:
         return BatchStart(part.batch, [ShardWork(part.of.shard, True, part.of.since)])
 
     def is_starved(self) -> bool:
-        """Whether the next one can be started and none is being made."""
+        """True if no leftover is being made."""
         return not self.batches()
 
     def batches(self) -> list[BatchInMaking]:
-        """Those that have a slot."""
+        """The batches that have a slot."""
         return [part.batch for part in self.parts if part.batch is not None and not part.parked]
 
     def shards(self) -> list[ShardState]:
-        """Those that are opened for it."""
+        """The shards whose leftovers are not parked yet."""
         return [part.shard for part in self.parts if not part.parked]
 
     def failed(self) -> BatchInMaking | None:
-        """The first that could not be made."""
+        """The first batch that could not be made, or None."""
         return next((batch for batch in self.batches() if batch.state is BatchState.FAILED), None)
 
     def park(self, stream: int, last: int, out: list[Command]) -> list[BatchInMaking]:
-        """Keep the rows that are ready, under numbers above `last`; returns the batches whose slots are free."""
+        """Park the rows that are ready, under numbers above `last`. Returns the batches whose slots are free."""
         free = []
         for part in self.parts:
             if part.batch is not None and not part.parked and part.batch.state is BatchState.READY:
@@ -121,13 +121,13 @@ class RowsAgain:
         return free
 
     def pieces(self) -> list[tuple[ParkedRows, Leftover]] | None:
-        """All that is left, once it is made again."""
+        """All leftovers with their origins, or None while some are not made again."""
         if not all(part.parked for part in self.parts):
             return None
         return [(ParkedRows(part.parked, part.of.start, part.of.stop), part.of) for part in self.parts]
 
     def shrunk(self) -> int | None:
-        """A shard that gives fewer rows now than it gave in the other run."""
+        """A shard that gives fewer rows now than in the other run, or None."""
         return next(
             (p.of.shard for p in self.parts if p.batch is not None and p.parked and p.batch.rows < p.of.stop), None
         )

@@ -1,11 +1,10 @@
 """Streams whose batches become known as shards are read.
 
-Up to `open_shards` shards are open. In turn, each gives one batch, which one worker makes; a shard that
-ends gives the examples that are left, and its place is taken by the next shard. What is left is parked,
-and joined: as soon as there are enough examples for a batch, they make one. So the order depends on
-what the shards give, and on nothing else.
+Up to `open_shards` shards are open at a time. They take turns: each gives one batch, which one worker makes. A shard
+that ends gives its leftover examples, and the next shard takes its place. Leftovers are parked. As soon as there are
+enough of them for a batch, they are joined into one. The order therefore depends only on what the shards give.
 
-A stream `in_turn=False` is for a source whose order is kept: parts of it are made side by side, and all
+A stream with `in_turn=False` preserves the order of its source. Parts of the source are made in parallel, and all
 their examples are joined, one part after the other.
 """
 
@@ -31,18 +30,18 @@ from stoker.scheduler.work import JoinWork, ParkedRows, ShardWork
 
 
 class ShardStream:
-    """A stream of batches of shards.
+    """A stream of batches made from shards.
 
     Args:
-        number: the stream's.
-        order: the shards, in the order in which they are opened; None for parts of `size` items of an iterable.
+        number: number of the stream.
+        order: the shards in the order in which they are opened; None for parts of `size` items of an iterable.
         size: rows of a full batch.
-        open_shards: shards that are open at a time.
+        open_shards: maximum number of shards open at a time.
         keep_rest: whether the last batch may be smaller.
-        in_turn: whether the shards are read in turn, or one after the other.
-        length: raw examples in all, when the user told it.
-        since: where another run left the stream.
-        owners: workers that have shards open already; those that die are taken out of it.
+        in_turn: whether the shards take turns (True) or are read one after the other (False).
+        length: total number of raw examples, if the user gave it.
+        since: the point at which another run left the stream.
+        owners: workers that already have shards open, by shard. The caller removes workers that die.
     """
 
     def __init__(
@@ -63,24 +62,24 @@ class ShardStream:
         self._order, self._size, self._keep_rest, self._in_turn = order, size, keep_rest, in_turn
         self._open_shards, self._length = open_shards, length
         self._available = len(order) if order is not None else 0
-        self._all = order is not None  # no more shards become available
+        self._all = order is not None  # no more shards will become available
         since = since or ResumePoint()
         self._opened, self._turn, self._raw = since.opened, since.turn, since.raw
         self._places = [ShardState(place, self._owners.pop(place.shard, None)) for place in since.places]
         self._made: dict[ShardState, deque[BatchInMaking]] = {
             shard: deque() for shard in self._places
-        }  # of them, in order
+        }  # batches of each open shard, in order
         self._again = RowsAgain(since.left) if since.left else None
-        self._line: deque[BatchInMaking] = deque()  # to be delivered in this order
+        self._line: deque[BatchInMaking] = deque()  # in delivery order
         self._left: deque[ParkedRows] = deque()
-        self._origins: dict[int, Leftover] = {}  # of what is parked
+        self._origins: dict[int, Leftover] = {}  # of parked rows, by their number
         self.marks = ResumePoints(since)
         self._parked = 0
-        self._numbers = 0  # batches that have been put in line
+        self._numbers = 0  # batches put in line so far
         self._delivered_all = False
         self._fill_places()
 
-    # ── what the machine asks ────────────────────────────────────────────────────────────────
+    # ── called by the machine ────────────────────────────────────────────────────────────────
     def holding(self) -> int:
         return len(self.batches())
 
@@ -140,19 +139,22 @@ class ShardStream:
         return BatchStart(batch, [ShardWork(shard.index)])
 
     def _goes_on(self, shard: ShardState) -> bool:
-        """Whether more may be asked of a shard; of a part, that mostly ends at once, one thing at a time."""
+        """True if another request may be made for a shard.
+
+        Only one at a time is made for a part, since most parts end with the first.
+        """
         made = self._made[shard]
         may = self._is_there(shard) and (self._in_turn or not made)
         return may and not shard.ended and not (made and made[-1].failure)
 
     def _is_there(self, shard: ShardState) -> bool:
-        """Whether what it consists of has arrived: of the parts that another run had opened, too."""
+        """True if the items of a shard have arrived. This applies also to parts that another run had opened."""
         return self._order is not None or shard.index < self._available
 
     def _gather(self, joint: JoinWork, slot: int) -> Command:
         return GatherCommand(self.number, slot, joint.pieces)
 
-    # ── what is done ─────────────────────────────────────────────────────────────────────────
+    # ── finished work ────────────────────────────────────────────────────────────────────────
     def advance(self) -> tuple[list[Command], list[BatchInMaking]]:
         out: list[Command] = []
         free = self._remake(out)
@@ -197,7 +199,7 @@ class ShardStream:
         self._delivered_all = True
 
     def _remake(self, out: list[Command]) -> list[BatchInMaking]:
-        """Take in what was left in another run; returns the batches whose slots are free."""
+        """Process the leftovers of another run. Returns the batches whose slots are free."""
         if self._again is None:
             return []
         failed = self._again.failed()
@@ -231,7 +233,7 @@ class ShardStream:
         return sum(piece.stop - piece.start for piece in self._left)
 
     def _joint(self, rows: int) -> BatchInMaking:
-        """A batch of the first `rows` examples that are left."""
+        """A batch of the first `rows` leftover examples."""
         pieces, missing = [], rows
         while missing:
             piece = self._left.popleft()
@@ -262,7 +264,7 @@ class ShardStream:
         )
 
     def _replace(self, shard: ShardState) -> list[BatchInMaking]:
-        """The next shard takes the place of one that has ended; returns what was made of that one in vain."""
+        """Replace a shard that has ended by the next one. Returns the batches of it that were made in vain."""
         vain = list(self._made.pop(shard))
         place = self._places.index(shard)
         if self._in_turn and self._opened < self._available:
@@ -285,14 +287,14 @@ class ShardStream:
         self._made[shard] = deque()
         return shard
 
-    # ── the end by an error ──────────────────────────────────────────────────────────────────
+    # ── ending with an error ─────────────────────────────────────────────────────────────────
     def _fail(self, reason: WrongLengthReason | ShrunkShardReason) -> None:
         batch = BatchInMaking(self.number, -1, 0, state=BatchState.FAILED)
         batch.failure = FailCommand(self.number, self._numbers, None, reason)
         self._end_with(batch)
 
     def _end_with(self, batch: BatchInMaking) -> None:
-        """Nothing comes after this batch, which has failed."""
+        """End the stream with this batch, which has failed."""
         self._put_in_line(batch)
         if batch.failure is not None:
             failure = batch.failure
@@ -300,7 +302,7 @@ class ShardStream:
         self._delivered_all = True
 
     def _dropped(self) -> list[BatchInMaking]:
-        """Let go of all open shards."""
+        """Abandon all open shards. Returns their batches."""
         dropped = [batch for shard in self._places for batch in self._made.pop(shard)]
         self._places.clear()
         self._turn = 0

@@ -1,7 +1,9 @@
-"""Streams whose batches are known by number: rows n·size … of a source that is read by index, or item by item.
+"""The stream protocol, and streams of numbered batches.
 
-A stream says what is delivered next and what may be started next; who makes it, and in which slot, is
-the machine's.
+Batch n of such a stream holds the rows from n·size on, of a source that is read by index or item by item.
+
+A stream determines which batch is delivered next and which may be started next. The machine determines which worker
+makes it, and in which slot.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from stoker.scheduler.work import IndexWork, JoinWork, ShardWork
 
 
 class BatchState(enum.Enum):
-    """Of a batch; see the diagram in `machine`."""
+    """State of a batch; see the diagram in `machine`."""
 
     WAITING = "it is known what it consists of; it has no slot"
     FILLING = "rows are being made, or wait to be"
@@ -29,7 +31,7 @@ class BatchState(enum.Enum):
 
 @dataclass(frozen=True)
 class ShardPosition:
-    """An open shard: the raw examples that it has given, and how far it has come, for whoever opens it next."""
+    """Position in an open shard: the raw examples given so far, and its progress, for the worker that opens it next."""
 
     shard: int
     raw: int = 0
@@ -38,50 +40,50 @@ class ShardPosition:
 
 @dataclass(eq=False)
 class ShardState:
-    """A shard that is read: by one worker at a time."""
+    """A shard that is being read, by one worker at a time."""
 
-    place: ShardPosition  # by what stands in line
+    place: ShardPosition  # after the last of its results that the stream has taken in
     owner: int | None = None  # the worker that has it open
     ended: bool = False
-    on_trial: bool = False  # whether one of its examples kills is being found out; its next rows wait
+    on_trial: bool = False  # an example of it is under suspicion; its next rows wait for the trial
 
     @property
     def index(self) -> int:
-        """Its number."""
+        """Number of the shard."""
         return self.place.shard
 
 
 @dataclass(eq=False)
 class BatchInMaking:
-    """A batch, or the rows at the end of a shard, on their way through a slot."""
+    """A batch, or the leftover rows of a shard, while it occupies or awaits a slot."""
 
     stream: int
     number: int
     rows: int
     slot: int = -1
     state: BatchState = BatchState.FILLING
-    unfinished: int = 1  # tasks that are not done, waiting or held by a worker
-    writers: int = 0  # tasks that live workers hold
+    unfinished: int = 1  # tasks that are not done: waiting, or held by a worker
+    writers: int = 0  # tasks held by live workers
     failure: FailCommand | None = None
-    shard: ShardState | None = None  # whose rows it has
-    joint: JoinWork | None = None  # or the parked examples it consists of
+    shard: ShardState | None = None  # the shard that its rows come from
+    joint: JoinWork | None = None  # or the parked examples that it is joined from
     packed: bool = False
     ended: bool = False
     raw: int = 0
-    come: ShardProgress | None = None  # how far its shard has come with it
-    spread: bool = False  # no worker holds more than one of its tasks
+    come: ShardProgress | None = None  # progress of its shard after it
+    spread: bool = False  # each worker holds at most one of its tasks
 
 
 @dataclass(frozen=True)
 class BatchStart:
-    """A batch to be started: `works` are its tasks, `before` is done when it gets its slot."""
+    """A batch to start: `works` become its tasks, `before` makes the command to carry out once it has its slot."""
 
     batch: BatchInMaking
     works: list[IndexWork | ShardWork | JoinWork]
     before: Callable[[int], Command] | None = None
 
 
-#: Cuts the rows of a batch into tasks of so many.
+#: Maps the rows of a batch to the rows per task.
 Cut = Callable[[int], int]
 
 
@@ -92,44 +94,44 @@ class Stream(Protocol):
     pulls: int
 
     def holding(self) -> int:
-        """Batches that are made ahead, or being made."""
+        """Number of batches that are being made or ready."""
 
     def head(self) -> BatchInMaking | None:
-        """The next one to be delivered, if that is known yet."""
+        """The next batch to be delivered, or None while it is not known."""
 
     def ready(self, most: int) -> int:
-        """How many batches, up to `most`, follow from the head on that are ready."""
+        """Number of consecutive ready batches from the head on, up to `most`."""
 
     def take(self) -> None:
-        """The head is delivered."""
+        """Remove the head, which is being delivered."""
 
     def is_over(self) -> bool:
-        """Whether all batches are delivered."""
+        """True if all batches are delivered."""
 
     def is_starved(self) -> bool:
-        """Whether what is delivered next is not even started."""
+        """True if the next batch to be delivered has not even been started."""
 
     def start(self, cut: Cut) -> BatchStart | None:
         """Start the next batch, if one may be started."""
 
     def advance(self) -> tuple[list[Command], list[BatchInMaking]]:
-        """Take in what is done: what is to be done about it, and the batches that nobody needs any more."""
+        """Process finished work. Returns the commands that follow, and the batches that are no longer needed."""
 
     def give_back(self) -> BatchInMaking | None:
-        """The last batch that was started, to be made again later; None when none can be."""
+        """Give up the batch started last, which is made again later. Returns None if no batch can be given up."""
 
     def batches(self) -> list[BatchInMaking]:
-        """All that have, or had, a slot and are not delivered."""
+        """The batches that have or had a slot and are not delivered."""
 
     def shards(self) -> list[ShardState]:
-        """The shards that have a place, those too that have ended and wait for their turn."""
+        """The shards that occupy a place, including those that have ended and wait for their turn."""
 
     def fed(self, items: int, ended: bool) -> None:
-        """So many items have arrived."""
+        """Note that `items` items have arrived in total; no more will follow if `ended`."""
 
 
 def count_ready(batches: Iterable[BatchInMaking | None]) -> int:
-    """How many of the first ones are ready."""
+    """Number of ready batches before the first one that is not ready."""
     return sum(1 for _ in takewhile(lambda batch: batch is not None and batch.state is BatchState.READY, batches))
 
 
@@ -137,13 +139,13 @@ class IndexStream:
     """A stream of numbered batches.
 
     Args:
-        number: the stream's.
-        batches: how many there are; None when that is not known before the last item has arrived.
-        rows: rows of a batch, by its number.
+        number: number of the stream.
+        batches: number of batches; None if it is unknown until the last item has arrived.
+        rows: maps the number of a batch to its rows.
         size: rows of a full batch.
-        keep_rest: whether the last batch may be smaller, when their number is not known.
+        keep_rest: whether the last batch may be smaller, if the number of batches is unknown.
         whole: whether one worker makes a whole batch.
-        spread: rows of a task, where no worker is to hold more than one of them; else 0.
+        spread: rows per task if each worker may hold only one task of a batch; otherwise 0.
     """
 
     def __init__(
@@ -219,7 +221,7 @@ class IndexStream:
         return self._delivered + len(self._made)
 
     def _rows_of_next(self) -> int:
-        """Rows of the batch that comes next, 0 when it cannot be started."""
+        """Rows of the next batch, or 0 if it cannot be started."""
         if self._total is not None and self._next >= self._total:
             return 0
         if not self._is_fed:

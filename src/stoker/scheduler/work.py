@@ -1,4 +1,4 @@
-"""The kinds of work of which batches are made, and a task: one piece of such work, for one worker."""
+"""Kinds of work that batches are made of, and tasks. A task is one piece of such work, for one worker."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from stoker.plan.position import ShardProgress
 
 
-# ── commands ─────────────────────────────────────────────────────────────────────────────────
 class FailureReason:
-    """Why a task failed, or a worker died. The scheduler passes it on, and looks at nothing in it."""
+    """The reason why a task failed or a worker died. Opaque to the scheduler, which only passes it on."""
 
 
 @dataclass(frozen=True)
 class IndexWork:
-    """Rows first … first+count-1 of the batch with this number, which has `whole` of them."""
+    """Rows first … first+count-1 of batch number `batch`, which has `whole` rows."""
 
     batch: int
     first: int
@@ -24,9 +23,9 @@ class IndexWork:
 
 @dataclass(frozen=True)
 class TrialWork:
-    """Rows first … first+count-1 of a batch are made, and not written, to see whether that kills the worker.
+    """Rows first … first+count-1 of a batch, made without being written.
 
-    Or to see whether the same comes out as in the task `of`.
+    Shows whether making them kills the worker or, if `of` is given, whether the result equals that of the task `of`.
     """
 
     batch: int
@@ -38,12 +37,14 @@ class TrialWork:
 
 @dataclass(frozen=True)
 class ShardWork:
-    """The next rows of a shard: a whole batch, or what is left.
+    """The next rows of a shard: a whole batch, or the leftover rows at its end.
 
     Attributes:
-        again: rows that were made before, in another run, and are needed again: the shard had come to `since` then.
-        of: the task in which they were made in this run: they are not written, but compared.
-        until: they are made up to this example, apart and not written, to see whether that kills the worker.
+        again: whether the rows were made before and are needed again. They start where the shard stood at `since`.
+        since: progress of the shard before these rows; used with `again`.
+        of: the task that made the rows earlier in this run. They are compared with its result, and not written.
+        until: the example to stop at. The rows are made apart from the open shard and not written, to see whether that
+            kills the worker.
     """
 
     shard: int
@@ -54,7 +55,7 @@ class ShardWork:
 
 
 def is_apart(work: object) -> bool:
-    """Whether nothing of it is written: it is compared, or tells whether an example kills."""
+    """True if the work writes nothing: it is a comparison, or a trial for an example that kills workers."""
     if isinstance(work, ShardWork):
         return work.of is not None or work.until is not None
     return isinstance(work, TrialWork)
@@ -62,7 +63,7 @@ def is_apart(work: object) -> bool:
 
 @dataclass(frozen=True)
 class ParkedRows:
-    """Examples start … stop-1 of those that were parked under this number."""
+    """Examples start … stop-1 of those parked under number `parked`."""
 
     parked: int
     start: int
@@ -71,20 +72,20 @@ class ParkedRows:
 
 @dataclass(frozen=True)
 class JoinWork:
-    """The batch with this number, of single examples that were parked."""
+    """Batch number `number`, joined from parked single examples."""
 
     pieces: tuple[ParkedRows, ...]
     number: int
 
     @property
     def rows(self) -> int:
-        """Examples in it."""
+        """Number of examples in the batch."""
         return sum(piece.stop - piece.start for piece in self.pieces)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Something to be made and written into a slot."""
+    """A piece of work for one worker, with the slot that it belongs to."""
 
     id: int
     stream: int
