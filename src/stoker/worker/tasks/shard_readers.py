@@ -340,7 +340,7 @@ class ShardReaders:
         )
 
     def part(self, part: int, made: Iterator[Any], numbers: Sequence[int], progress: ShardProgress) -> ShardReader:
-        """The reader of a part of another source, where the transform may return SKIP or Many; `made` yields outputs."""
+        """The reader of a part of another source, where the transform may return SKIP or Many; `made` gives outputs."""
         raws = ((output, 0) for output in made)
         return ShardReader(
             raws,
