@@ -2,7 +2,7 @@
 
 __main__                  a worker process
 runner                    dispatches requests to the kinds of tasks
-user_code                 the user's code: called, seeded, kept up to date
+user_code                 calls and seeds the user's code, and keeps it up to date
 tasks                     one module per kind of task
 batching                  turns examples into a batch in shared memory
 multiprocessing_tracker   shares the trainer's resource tracker and key with the worker's multiprocessing

@@ -136,7 +136,7 @@ class Runner:
         return self._reader.exhausted
 
     def current(self) -> Current:
-        """The epoch, example, shard, worker and seed at which user code is running."""
+        """The epoch, example, shard, worker and seed for which user code is running."""
         return Current(self._epoch or 0, self._reader.example, self._reader.shard, self._worker, self._seeder.seed)
 
     def learn(self, known: FormRequest) -> None:

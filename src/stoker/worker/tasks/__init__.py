@@ -6,5 +6,5 @@ shard_readers    the shards open in this worker, with their progress
 first_examples   the first examples, made before the form of batches is known
 first_shards     the first rows of shards, made before the form of batches is known
 spec_inference   infers the spec from the first examples
-digests          detect an example that changed when it was made again
+digests          detects examples that change when they are made again
 """

@@ -66,7 +66,7 @@ class IndexTasks:
         return self._writer.output.form.in_place and not task.serialized
 
     def _made(self, task: IndexTaskRequest) -> tuple[int, ...]:
-        """Make the examples and, unless this is a trial, write them."""
+        """Make the examples and write them; some trials only make them."""
         self._writer.digests.clear()
         self._reader.keeps = not self._is_in_place(task)
         made = self._examples(task)

@@ -133,9 +133,10 @@ class SpecInference:
         raise first
 
     def _of_function(self, task: DescribeRequest) -> tuple[Form, tuple[int, ...]]:
-        """The form of the function's batches, called on full batches.
+        """The form of the batches that the user's function makes.
 
-        The function may not accept other batches, and only it knows how many rows it makes.
+        The function is called on batches as in an epoch, as it may not accept others. Only it knows how many rows it
+        makes.
         """
         self._seeder.seed_for_now()
         made = list(self._made(task))
