@@ -1,10 +1,10 @@
-"""The child process alone.
+"""Code that runs only in worker processes.
 
 __main__                  a worker process
-runner                    which kind of task is done by what
-user_code                 the user's code: called, seeded, kept up to date
-tasks                     the kinds of tasks
-batching                  examples become a batch in shared memory
-multiprocessing_tracker   the trainer's resource tracker and key, for the worker's multiprocessing
-failpoints                where tests let a worker fail
+runner                    dispatches requests to the kinds of tasks
+user_code                 calls and seeds the user's code, and keeps it up to date
+tasks                     one module per kind of task
+batching                  turns examples into a batch in shared memory
+multiprocessing_tracker   shares the trainer's resource tracker and key with the worker's multiprocessing
+failpoints                points at which tests make a worker fail
 """

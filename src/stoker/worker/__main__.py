@@ -1,7 +1,7 @@
-"""A worker process, with the arguments NUMBER PARENT SOCKET PAGE PROGRAM TRACKER [SLOT INBOX …].
+"""Entry point of a worker process. Arguments: NUMBER PARENT SOCKET PAGE PROGRAM TRACKER [SLOT INBOX …].
 
-From SOCKET on they are descriptors; TRACKER is -1 when the trainer has no resource tracker of multiprocessing.
-It takes tasks from its socket until the trainer closes it, and dies with its trainer.
+From SOCKET on, the arguments are file descriptors. TRACKER is -1 if the trainer has no multiprocessing resource
+tracker. The worker takes tasks from its socket until the trainer closes it. It dies with its trainer.
 """
 
 from __future__ import annotations
@@ -50,35 +50,38 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run(arguments: list[str]) -> None:
-    """Be a worker until there is nothing left to do."""
-    del sys.argv[1:]  # they are nothing to the user's modules
+    """Run a worker until it is dismissed or must be replaced."""
+    del sys.argv[1:]  # user modules must not see our arguments
     try:
         is_done_for = _main(arguments)
     except BaseException:
         try:
             traceback.print_exc()
-        finally:  # an exception of the user's may raise when it is shown
+        finally:  # a user exception may itself raise while it is formatted
             _leave_at_once(1)
     if is_done_for:
         _leave_at_once(0)
 
 
 def _main(arguments: list[str]) -> bool:
-    """See the module's docstring for the arguments. Returns whether it is done for, rather than dismissed."""
+    """Run the worker; returns True if it must be replaced, False if it was dismissed.
+
+    The module docstring describes the arguments.
+    """
     number, parent, channel_fd, board_fd, program_fd, tracker, *memory = map(int, arguments)
     _die_with(parent)
     for fd in (channel_fd, board_fd, program_fd, *memory, *([tracker] if tracker >= 0 else [])):
-        os.set_inheritable(fd, False)  # programs that user code runs have no business with them
+        os.set_inheritable(fd, False)  # programs started by user code must not inherit them
     reach(Failpoint.SPAWN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
-    faulthandler.register(STACK_SIGNAL, board_fd, all_threads=True)  # written by C code, also while the GIL is held
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
+    faulthandler.register(STACK_SIGNAL, board_fd, all_threads=True)  # in C: works even while the GIL is held
     page = ProgressPage(board_fd)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what the user prints is seen when it is printed
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # show user output immediately
     channel = socket.socket(fileno=channel_fd)
     _guard_forks(channel)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: so are we
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: exit too
         slots, inboxes = [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]]
         fds = program_fd, tracker if tracker >= 0 else None
         return _serve(number, channel, fds, page, slots, inboxes)
@@ -93,7 +96,7 @@ def _serve(
     slots: list[Slot],
     inboxes: list[Inbox],
 ) -> bool:
-    """Take tasks until there are no more; whether that is because another worker must take over."""
+    """Process requests until the socket closes; returns True if another worker must take over."""
 
     def send(message: Message) -> None:
         letter.send(channel, encode(message), MAX_BYTES)
@@ -110,7 +113,7 @@ def _serve(
             initialise(init, arrived.seed, number)
             kind = FailureKind.PROGRAM
         program = arrived.program()
-        del arrived  # it refers to all that came
+        del arrived  # it holds references to everything that arrived
     except BaseException as error:
         send(failure(None, kind, error))
         return True
@@ -153,9 +156,9 @@ def _serve(
 
 
 def _die_with(parent: int) -> None:
-    """Be killed when the trainer's supervising thread ends, however it ends."""
+    """Ask the kernel to kill this process when the trainer's supervising thread ends, for whatever reason."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the call above
+    if os.getppid() != parent:  # the parent ended before the call above
         os._exit(1)
 
 
@@ -163,7 +166,7 @@ _fork = ForkGuard()
 
 
 def _guard_forks(channel: socket.socket) -> None:
-    """A process that user code forks must neither answer for this worker nor outlive it."""
+    """Keep processes forked by user code from answering for this worker or outliving it."""
     ours = os.getpid()
 
     by_main = False
@@ -175,14 +178,14 @@ def _guard_forks(channel: socket.socket) -> None:
     def in_child() -> None:
         _fork.happened = True
         channel.close()
-        if by_main:  # the kernel's signal would come with the end of the thread that forked
+        if by_main:  # else the signal would arrive when the forking thread ends
             _die_with(ours)
 
     os.register_at_fork(before=before, after_in_child=in_child)
 
 
 def _leave_at_once(code: int) -> None:
-    """Threads that user code has left running do not keep a worker that is done for."""
+    """Exit without waiting for threads that user code left running."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -1,9 +1,9 @@
-"""Places where tests let a worker fail: named by `STOKER_FAILPOINT`, which nothing but the tests sets.
+"""Points at which tests make a worker fail. Selected by `STOKER_FAILPOINT`, which only tests set.
 
     STOKER_FAILPOINT="report:SIGKILL:/a/file/that/does/not/exist/yet"
 
-The worker that reaches the place first makes the file and fails; the others, and those after it, go on.
-How: a signal's name, `exit0`, `exit3` (at once, without clean-up), or `raise`.
+The first worker to reach the failpoint creates the file and fails. All others, and any later worker, continue.
+The way to fail is a signal name, `exit0` or `exit3` (immediately, without clean-up), or `raise`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import signal
 
 
 class Failpoint(enum.Enum):
-    """The places."""
+    """The failpoints of a worker."""
 
-    SPAWN = "spawn"  # the interpreter runs, nothing is loaded yet
-    CLAIM = "claim"  # a task was taken
-    COPY = "copy"  # some rows are written, others not
-    REPORT = "report"  # all is written, the answer is not sent
-    REPORTED = "reported"  # the answer is sent
-    TURN = "turn"  # the first task of another epoch was taken
+    SPAWN = "spawn"  # the interpreter is running, nothing is loaded yet
+    CLAIM = "claim"  # a task has been taken
+    COPY = "copy"  # some rows are written, others are not
+    REPORT = "report"  # everything is written, the reply is not sent
+    REPORTED = "reported"  # the reply is sent
+    TURN = "turn"  # the first task of another epoch has been taken
     SHUTDOWN = "shutdown"  # the trainer has closed the socket
 
 
@@ -31,12 +31,12 @@ if "STOKER_FAILPOINT" in os.environ:
 
 
 def is_armed() -> bool:
-    """Whether a test lets workers fail."""
+    """True if a test has set a failpoint."""
     return bool(_WHERE)
 
 
 def reach(place: Failpoint) -> None:
-    """Fail, if this is the place and nobody has failed here before."""
+    """Fail if this is the selected failpoint and no worker has failed here yet."""
     if not _WHERE or place.value != _WHERE:
         return
     try:

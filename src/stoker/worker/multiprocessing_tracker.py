@@ -1,8 +1,8 @@
-"""What the trainer's multiprocessing lends to that of a worker: its resource tracker, and its key.
+"""Shares the trainer's multiprocessing resource tracker and authentication key with a worker.
 
-A fresh interpreter starts a tracker of its own, which destroys at its end whatever it was told of: a segment of shared
-memory that the worker had only looked at, too. Here a worker tells the trainer's tracker what it makes, and nobody
-what it only attaches to.
+A fresh interpreter starts its own tracker. On exit, that tracker destroys everything registered with it, including
+shared memory that the worker only attached to. Here a worker registers what it creates with the trainer's tracker, and
+does not register what it only attaches to.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _SEGMENT = "shared_memory"
 
 
 class TrainersMultiprocessing(Importing):
-    """Puts it into the modules of multiprocessing as soon as they are imported.
+    """Patches the multiprocessing modules as soon as they are imported.
 
     Args:
-        tracker: descriptor of the trainer's resource tracker, or None when it has none.
-        key: what its processes know each other by, or None.
+        tracker: file descriptor of the trainer's resource tracker, or None if it has none.
+        key: authentication key of the trainer's processes, or None.
     """
 
     def __init__(self, tracker: int | None, key: bytes | None) -> None:
@@ -38,7 +38,7 @@ class TrainersMultiprocessing(Importing):
         super().__init__(self._to)
 
     def imported(self, module: ModuleType) -> None:
-        """One of the modules is there."""
+        """Patch a module that has just been imported."""
         self._to[module.__name__](module)
 
     def _process(self, module: Any) -> None:
@@ -59,7 +59,7 @@ class TrainersMultiprocessing(Importing):
             if kind == _SEGMENT and name not in self._made:
                 if self._tracker is None:
                     return
-                register(name, kind)  # a tracker that does not know the name complains
+                register(name, kind)  # the tracker complains about unknown names
             unregister(name, kind)
             self._made.discard(name)
 

@@ -1,4 +1,4 @@
-"""Runs the user's code on tasks. The same in a worker process and in the inline engine."""
+"""Runs the user's code on tasks. Shared by worker processes and the inline engine."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ from stoker.worker.user_code.seeding import Seeder
 
 
 class Runner:
-    """Carries out tasks, one after the other.
+    """Executes tasks one at a time.
 
     Args:
         program: the user's code.
-        slots: the slots, by number; the last one is the store of examples that are made before the batches.
-        inboxes: their inboxes.
+        slots: the slots, by number. The last one is the store of examples made before the batches.
+        inboxes: the slots' inboxes.
         seeder: sets the random states before each example.
         words: the worker's progress page.
-        fork: looked at after user code; a forked copy exits instead of writing.
-        passes: exceptions of the user's code that are not turned into a `FailureReply`.
+        fork: checked after user code has run; a forked copy exits instead of writing.
+        passes: exceptions from user code that propagate instead of becoming a `FailureReply`.
         worker: number of this worker process.
-        turns: the copies of the program, of which this is the first.
+        turns: the copies of the program; `program` is the first.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Runner:
     ) -> None:
         self._program, self._seeder, self._words = program, seeder, words
         self._fork, self._passes, self._worker = fork, passes, worker
-        import numpy.random  # noqa: F401  (NumPy loads it on demand: here rather than within the first task)
+        import numpy.random  # noqa: F401  (NumPy loads it lazily: load it now, not within the first task)
 
         self._reader = reader = Reader(program, seeder, words)
         self._writer = writer = Writer(program, slots, inboxes, reader, seeder, words, fork, passes)
@@ -91,23 +91,23 @@ class Runner:
         self._describer = SpecInference(program, reader, writer, seeder, words, self._maker, store)
         self._epoch: int | None = None
         self._turns, self._used = turns, program
-        self._turned: int | None = None  # the epoch whose program is used
+        self._turned: int | None = None  # the epoch whose program is in use
 
     def answer(
         self, question: Request
     ) -> ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply:
-        """Do a task and tell how it went."""
+        """Execute a task and return its outcome."""
         started = time.perf_counter()
         self._reader.begin_task(
             question.without if isinstance(question, ShardTaskRequest | MakeExamplesRequest | OpenShardRequest) else ()
         )
         self._writer.digests.clear()
         self._words[TASK], self._words[SHARD] = question.task, NOTHING
-        self._words[PHASE] = Phase.READING  # last: what stands above is of this task now
+        self._words[PHASE] = Phase.READING  # last: the words above now describe this task
         try:
             self._reach(question)
             if _is_trial(question):
-                time.sleep(0.2 * os.urandom(1)[0] / 256)  # who kills workers at regular times must not hit each
+                time.sleep(0.2 * os.urandom(1)[0] / 256)  # avoids being hit each time by a periodic killer
             match question:
                 case MakeExamplesRequest():
                     sizes = self._maker.do(question)
@@ -118,7 +118,7 @@ class Runner:
                     return self._describe(question)
                 case IndexTaskRequest():
                     dims = self._numbered.do(question)
-                    seconds = 0.0 if len(question.made) else time.perf_counter() - started  # it tells no speed
+                    seconds = 0.0 if len(question.made) else time.perf_counter() - started  # says nothing about speed
                     return TaskDoneReply(question.task, seconds, dims, **self._writer.compared())
                 case JoinTaskRequest():
                     dims = self._writer.join(question)
@@ -132,15 +132,15 @@ class Runner:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no file descriptor or no memory is left: another process must take over."""
+        """True if file descriptors or memory have run out: another process must take over."""
         return self._reader.exhausted
 
     def current(self) -> Current:
-        """What the user's code is at."""
+        """The epoch, example, shard, worker and seed for which user code is running."""
         return Current(self._epoch or 0, self._reader.example, self._reader.shard, self._worker, self._seeder.seed)
 
     def learn(self, known: FormRequest) -> None:
-        """Take on the form that all workers write by."""
+        """Adopt the form in which all workers write batches."""
         form = pickle.loads(known.pickled)
         self._writer.output.learn(form)
         self._reader.learn(form)
@@ -158,7 +158,7 @@ class Runner:
         self._steps.shard_readers.leave_all()
 
     def renew(self, renew: UpdateRequest) -> None:
-        """The source has other attributes from this epoch on."""
+        """Record the source attributes that apply from this epoch on."""
         self._turned = None
         self._turns.renew(renew)
 
@@ -173,7 +173,7 @@ class Runner:
             self._turned = question.epoch
 
     def _turn_to(self, epoch: int) -> None:
-        """Use the program as this epoch finds it."""
+        """Switch to the copy of the program for this epoch."""
         program, held = self._turns.reach(epoch)
         if program is not self._used:
             for user in (self._reader, self._writer, self._numbered):
@@ -214,7 +214,7 @@ class Runner:
 
 
 def _is_trial(question: Request) -> bool:
-    """Whether an example is tried: does it kill workers?"""
+    """True if the task only tests whether an example kills workers."""
     if isinstance(question, IndexTaskRequest):
         return question.trial and question.count == 1
     return isinstance(question, ShardTaskRequest) and question.until is not None

@@ -1,7 +1,7 @@
-"""Examples whose sizes differ into one batch: sizes first, then each value copied once, to its place in the slot.
+"""Assembles examples of differing sizes into a batch: sizes first, then each value is copied once into the slot.
 
-Where every example has its fixed place, `collate` writes it there at once. Here a batch is made as a
-whole: padded, ragged, sparse, of strings, by a function of the user's, or already made by the source.
+If every example has a fixed place, `fixed_rows` writes it there directly. This module makes a batch as a whole: padded,
+ragged, sparse, of strings, made by the user's collate function, or already batched by the source.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class Block(NamedTuple):
 
 
 class Assembler:
-    """Makes batches of examples.
+    """Assembles batches from examples.
 
     Args:
-        spec: what every example looks like; what a batch looks like for a function or a source of batches.
-        rules: how each leaf is joined.
-        function: makes the batch of the list of examples, or None.
+        spec: spec of every example; with a collate function or a source of batches, spec of a batch.
+        rules: collation rule of each leaf.
+        function: makes a batch from a list of examples, or None.
     """
 
     def __init__(self, spec: Spec, rules: Sequence[Rule], function: Callable[[list[Any]], Any] | None) -> None:
         self._spec, self._function = spec, function
         self._whole = bool(rules) and rules[0] == "asis"
         self._is_alone = spec.tree.is_leaf()
-        self._gets = [itemgetter(key) for key in spec.flat_keys() or ()]  # of a plain dict
+        self._gets = [itemgetter(key) for key in spec.flat_keys() or ()]  # for a plain dict
         self._joins = [_join(leaf, rule) for leaf, rule in zip(spec.leaves, rules, strict=True)]
 
     def blocks(self, examples: list[Any]) -> list[Block]:
-        """What the batch of `examples` is made of, in the order of the spec's parts; raises `MisfitAt`."""
+        """The blocks of the batch of `examples`, in the order of the spec's parts; raises `MisfitAt`."""
         if self._function is not None:
             examples = [self._function(examples)]
         elif self._whole and len(examples) != 1:
@@ -75,7 +75,7 @@ class Assembler:
             try:
                 return [list(map(get, examples)) for get in self._gets]
             except KeyError:
-                pass  # told below, with its position
+                pass  # reported below, with its position
         if self._is_alone and kinds == {np.ndarray}:
             return [examples]
         rows = []
@@ -91,7 +91,7 @@ _Join = Callable[[list[Any]], list[Block]]
 
 
 def _join(leaf: Leaf, rule: Rule) -> _Join:
-    """How the values of one leaf become blocks."""
+    """The function that turns the values of one leaf into blocks."""
     if rule == "asis":
         return lambda values: _as_is(_of_batch(leaf, fitting(leaf, values[0], 0)))
     if leaf.kind is Kind.SPARSE:
@@ -113,12 +113,12 @@ def _stacked(leaf: Leaf, values: list[Any]) -> list[Block]:
             flat = [value.encode() if type(value) is str else encoded(value) for value in values]
             return string_blocks(flat, (len(flat),))
         except (Misfit, UnicodeEncodeError):
-            pass  # told by what follows, with its position; or it is another kind of string
+            pass  # reported below, with its position; or it is another kind of string
     if not leaf.shape and set(map(type, values)) <= _number_types(leaf.dtype):
         try:
             return [_copy(np.fromiter(values, leaf.dtype, len(values)))]
         except OverflowError:
-            pass  # told by what follows, with its position
+            pass  # reported below, with its position
     arrays = all_dense(leaf, values)
     first = arrays[0].shape
     for position, array in enumerate(arrays):
@@ -133,7 +133,7 @@ def _stacked(leaf: Leaf, values: list[Any]) -> list[Block]:
 
 @functools.cache
 def _number_types(dtype: np.dtype[Any]) -> set[type]:
-    """The types of the numbers that have this dtype."""
+    """The NumPy and Python number types of this dtype."""
     return {dtype.type, *[number for number, its in PYTHON_NUMBERS.items() if its == dtype]}
 
 
@@ -176,7 +176,7 @@ def _pad_into(arrays: list[Array], fill: Any, view: Array) -> None:
 
 
 def _rectangle(form: Any, leaf: Leaf, fill: Any) -> Array:
-    """A ragged value as one padded array."""
+    """Pad a ragged value to one array."""
     if not isinstance(form, Ragged):
         return np.asarray(form)
     splits = form.splits[0]
@@ -206,7 +206,7 @@ def _cut(ragged: Ragged, start: int, stop: int) -> Any:
 
 def _ragged(leaf: Leaf, rank: int, values: list[Any]) -> list[Block]:
     forms = all_fitting(leaf, values)
-    if rank == 1 and leaf.dtype != STRING and leaf.kind is Kind.DENSE:  # by far the commonest
+    if rank == 1 and leaf.dtype != STRING and leaf.kind is Kind.DENSE:  # by far the most common case
         lengths = list(map(len, forms))
         shape = (sum(lengths), *forms[0].shape[1:])
         return [Block(shape, leaf.dtype, partial(_concatenate, forms)), _copy(splits_of(lengths))]
@@ -246,7 +246,7 @@ def _varying(leaf: Leaf, values: list[Any]) -> list[Block]:
 
 
 def _of_batch(leaf: Leaf, form: Any) -> Any:
-    """The value of a whole batch, as the others of its leaf lie in memory."""
+    """Convert the value of a whole batch to the memory layout of its leaf."""
     if leaf.kind is Kind.RAGGED:
         levels = leaf.ragged_rank
         if not isinstance(form, Ragged) or len(form.splits) < levels:
@@ -260,7 +260,7 @@ def _of_batch(leaf: Leaf, form: Any) -> Any:
 
 
 def _as_is(form: Any) -> list[Block]:
-    """The blocks of a value that is a batch already."""
+    """The blocks of a value that is already a batch."""
     if isinstance(form, Ragged):
         return [*_value_blocks(form.values), *map(_copy, form.splits)]
     if isinstance(form, Sparse):
@@ -275,7 +275,7 @@ def _value_blocks(array: Array) -> list[Block]:
 
 
 def string_blocks(flat: list[bytes], shape: tuple[int, ...]) -> list[Block]:
-    """The blocks of strings in an array of `shape`."""
+    """The blocks of an array of strings of this shape."""
     proto, bounds = string_tensor(flat, shape)
     return [_copy(np.frombuffer(proto, np.uint8)), _copy(bounds.reshape(*shape, 2))]
 

@@ -1,4 +1,4 @@
-"""Whether a value is the leaf that is expected; if not, what is told to the user."""
+"""Checks values against the expected leaf, and makes the error messages for those that do not fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stoker.structure.values import PYTHON_NUMBERS, STRING, Array, Ragged, Spars
 
 
 class MisfitAt(Exception):
-    """The example at `position` of those to be written does not fit; `reason` tells why."""
+    """The example at `position` among those to be written does not fit; `reason` holds the cause."""
 
     def __init__(self, position: int, reason: Misfit) -> None:
         super().__init__(position, reason)
@@ -22,14 +22,14 @@ class MisfitAt(Exception):
 
 
 class Uneven(Exception):
-    """The transform returned SKIP or Many where one example was counted on."""
+    """The transform returned SKIP or Many where exactly one example was expected."""
 
 
 def fitting(leaf: Leaf, value: Any, position: int) -> Any:
-    """`value` in canonical form, if it is the leaf that is expected; raises `MisfitAt`."""
+    """Convert `value` to canonical form; raises `MisfitAt` if it does not match the leaf."""
     if _is_as_expected(leaf, value):
         form: Any = value
-    elif leaf.signed and is_within(value, leaf.dtype):  # a number, as quickly as can be
+    elif leaf.signed and is_within(value, leaf.dtype):  # fast path for a number
         form = np.array(value, leaf.dtype)
     else:
         return _read(leaf, value, position)
@@ -39,7 +39,7 @@ def fitting(leaf: Leaf, value: Any, position: int) -> Any:
 
 
 def _read(leaf: Leaf, value: Any, position: int) -> Any:
-    """`value` in canonical form, of the dtype and kind that are expected; raises `MisfitAt`."""
+    """Convert `value` to canonical form, with the expected dtype and kind; raises `MisfitAt`."""
     try:
         form: Any = _cast(leaf, value) if leaf.signed and leaf.kind is Kind.DENSE else None
         if form is not None and _has_sizes(leaf, form.shape):
@@ -64,34 +64,34 @@ def _read(leaf: Leaf, value: Any, position: int) -> Any:
         raise unexpected(leaf, came, position)
     if not _has_sizes(leaf, came.shape):
         raise unexpected(leaf, dataclasses.replace(came, path=leaf.path), position)
-    if not isinstance(form, Ragged | Sparse) and form.dtype != leaf.dtype:  # the other byte order
+    if not isinstance(form, Ragged | Sparse) and form.dtype != leaf.dtype:  # opposite byte order
         form = form.astype(leaf.dtype)
     return form
 
 
 def _cast(leaf: Leaf, value: Any) -> Array | None:
-    """An array or a number of NumPy's in the dtype that the user tells, as quickly as can be; raises `CannotCast`."""
+    """Fast path: cast a NumPy array or number to the dtype of the signature; raises `CannotCast`."""
     if type(value) is not np.ndarray:
         if not isinstance(value, np.number | np.bool_):
             return None
         value = np.asarray(value)
-    # Strings are encoded.
+    # Strings must be encoded instead.
     is_number = value.size > 0 and value.dtype != STRING and is_castable(value.dtype, leaf.dtype)
     return cast(value, leaf.dtype) if is_number else None
 
 
 def _wide(value: Any) -> Any:
-    """Python's int, where it needs more than 64 bits with a sign, as a number that may fit."""
+    """Convert a Python int that exceeds a signed 64-bit integer to a NumPy number that may hold it."""
     if type(value) is not int or -(2**63) <= value < 2**63:
         return value
     try:
         return np.uint64(value) if 0 <= value < 2**64 else np.float64(value)
-    except OverflowError:  # beyond all floats
+    except OverflowError:  # exceeds the range of floats
         return value
 
 
 def _converted(leaf: Leaf, form: Any) -> Any:
-    """`form` with the numbers of the dtype that the user tells; raises `CannotCast`."""
+    """Cast the numbers in `form` to the dtype of the signature; raises `CannotCast`."""
     values = _values(form)
     if values.dtype == leaf.dtype or (values.size and not is_castable(values.dtype, leaf.dtype)):
         return form
@@ -102,7 +102,7 @@ def _converted(leaf: Leaf, form: Any) -> Any:
 
 
 def _unfit(leaf: Leaf, came: Any, value: Any, position: int) -> MisfitAt:
-    """The exception for an example that holds `came`, with a value that the dtype of the signature cannot hold."""
+    """The exception for an example that holds `came`, whose `value` the signature's dtype cannot represent."""
     form = canonical(_wide(came))
     came = f"{form.dtype.name} of shape {form.shape}" if isinstance(form, np.ndarray) else _values(form).dtype.name
     misfit = Misfit(
@@ -118,24 +118,24 @@ def _values(form: Any) -> Array:
 
 
 def _is_as_expected(leaf: Leaf, value: Any) -> bool:
-    """Whether it is an array of this dtype and rank: by far the commonest, so it is looked at first, and quickly."""
+    """True for an array of the expected dtype and rank. By far the most common case, so it is checked first."""
     if type(value) is not np.ndarray or leaf.kind is not Kind.DENSE:
         return False
-    if value.ndim != len(leaf.shape) or (value.ndim > 1 and not value.size):  # sizes of an empty one may give way
+    if value.ndim != len(leaf.shape) or (value.ndim > 1 and not value.size):  # sizes of an empty array may be adapted
         return False
     return value.dtype == leaf.dtype and leaf.dtype != STRING and value.dtype.isnative
 
 
 def _has_sizes(leaf: Leaf, shape: Any) -> bool:
-    """Whether a value of this shape may stand there."""
+    """True if the leaf accepts a value of this shape."""
     expected = leaf.shape
-    if leaf.kind is Kind.RAGGED:  # the rows of one are not counted
+    if leaf.kind is Kind.RAGGED:  # the number of rows of a ragged value may vary
         expected = (None, *expected[1:])
     return len(shape) == len(expected) and all(size in (None, its) for size, its in zip(expected, shape, strict=True))
 
 
 def all_dense(leaf: Leaf, values: list[Any]) -> list[Any]:
-    """`all_fitting` where rows of differing lengths cannot stand."""
+    """Like `all_fitting`, but rejects values with rows of differing lengths."""
     forms = all_fitting(leaf, values)
     for position, form in enumerate(forms):
         if type(form) is not np.ndarray:
@@ -144,12 +144,12 @@ def all_dense(leaf: Leaf, values: list[Any]) -> list[Any]:
 
 
 def all_fitting(leaf: Leaf, values: list[Any]) -> list[Any]:
-    """`fitting` for the values of several examples."""
+    """Apply `fitting` to the values of several examples."""
     return values if _are_arrays(leaf, values) else [fitting(leaf, v, position) for position, v in enumerate(values)]
 
 
 def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
-    """Whether all are arrays as expected: by far the commonest, so it is looked at first, and quickly."""
+    """True if all values are arrays as expected. By far the most common case, so it is checked first."""
     if leaf.kind is not Kind.DENSE or leaf.dtype == STRING or set(map(type, values)) != {np.ndarray}:
         return False
     dtype, ndim, sizes = leaf.dtype, len(leaf.shape), leaf.shape
@@ -164,7 +164,7 @@ def _are_arrays(leaf: Leaf, values: list[Any]) -> bool:
 
 
 def _as_number(leaf: Leaf, form: Any) -> Any:
-    """A Python number or list takes on the dtype of the spec, where its numbers stay what they are."""
+    """Convert a Python number or list to the dtype of the spec, provided that its numbers keep their values."""
     if isinstance(form, Ragged):
         return Ragged(_as_number(leaf, form.values), form.splits)
     if form.dtype == leaf.dtype or (form.size and STRING in (form.dtype, leaf.dtype)):
@@ -197,7 +197,7 @@ def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
 
 
 def too_long(leaf: Leaf, rule: Pad, place: int, size: int, position: int) -> None:
-    """Raise `MisfitAt` for an example that is longer in a dimension than it may be padded to."""
+    """Raise `MisfitAt` if an example exceeds the padded size in a dimension."""
     wanted = rule.size(place)
     if wanted is not None and size > wanted and not rule.truncate:
         misfit = Misfit(
@@ -208,5 +208,5 @@ def too_long(leaf: Leaf, rule: Pad, place: int, size: int, position: int) -> Non
 
 
 def at(leaf: Leaf) -> str:
-    """Where a leaf stands, for messages."""
+    """The location of a leaf, as a prefix for messages."""
     return f"at {leaf.path} " if leaf.path else ""

@@ -1,4 +1,4 @@
-"""Whether this process is a copy of a worker that user code forked."""
+"""Detects a copy of a worker process forked by user code."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 
 class ForkGuard:
-    """Tells whether this process is a copy that user code forked: it must not write any more."""
+    """Records whether user code forked this process. Such a copy must not write."""
 
     happened = False
 
     def leave(self) -> None:
-        """End this process, if it is one."""
+        """Exit if this process is a forked copy."""
         if self.happened:
             os._exit(0)

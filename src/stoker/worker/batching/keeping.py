@@ -1,10 +1,13 @@
-"""An example that is kept while user code runs on does not change: what that code might still write to is copied.
+"""Protects stored examples: whatever user code might still write to is copied.
 
-User code may fill one dict, list or array again and again, hand out views of a ring of buffers, or wrap foreign
-memory in an array. Where examples have fixed places, each is written to its row at once, and nothing is kept. All
-others pass through `Keeper.keep`. It returns an object as it is in two cases only: nobody can write to it (numbers,
-strings, arrays over the program's read-only pages), or nobody else refers to it, nor to the memory under it, which
-its reference count proves. Anything else is copied.
+User code may reuse one dict, list or array, return views of a ring of buffers, or wrap foreign memory in an array.
+Where examples have fixed places, each is written to its row immediately and nothing is stored. All other examples
+pass through `Keeper.keep`. It returns an object unchanged in only two cases:
+
+- The object is immutable: numbers, strings, arrays over the program's read-only pages.
+- Its reference count proves that there is no other reference to the object or to the memory under it.
+
+Anything else is copied.
 """
 
 from __future__ import annotations
@@ -25,35 +28,35 @@ from numpy import ndarray
 from stoker.memory.bundle import is_bundled
 from stoker.sources.markers import SKIP, Many
 
-#: Smaller arrays are copied: that costs less than to find out whether it is needed.
+#: Arrays smaller than this are always copied: that is cheaper than checking whether a copy is needed.
 _SMALL = 4096
 _FROZEN = frozenset(
     [
         *(type(SKIP), object, str, bytes, bool, int, float, complex, type(None), type(Ellipsis), range, type),
         *(types.FunctionType, types.BuiltinFunctionType, types.ModuleType),
-        *(np.dtype(code).type for code in "?bhilqBHILQefdgFDGSUmM"),  # NumPy's scalars, but for np.void
+        *(np.dtype(code).type for code in "?bhilqBHILQefdgFDGSUmM"),  # NumPy's scalars, except np.void
     ]
 )
-#: Types of other libraries whose objects nobody can write to, by the module that they come from.
+#: Immutable types of other libraries, by top-level module.
 _FROZEN_ELSEWHERE = {"tensorflow": {"EagerTensor", "RaggedTensor", "SparseTensor"}, "jaxlib": {"ArrayImpl"}}
 
 
 class Keeper:
-    """Keeps examples.
+    """Makes examples safe to store while user code continues.
 
     Args:
-        shared: objects that are the program's own, such as the source: they are kept as they are.
+        shared: objects owned by the program, such as the source. They are never copied.
     """
 
     def __init__(self, shared: Iterable[object] = ()) -> None:
         self._memo = {id(one): one for one in shared if one is not None}
 
     def keep(self, example: Any) -> Any:
-        """The example, or a copy of what may still be written to.
+        """The example, with copies of all parts that may still be written to.
 
-        Call it with the result of a call, `keep(read(index))`: a variable would count as somebody who refers to it.
+        Pass the result of a call directly, as in `keep(read(index))`: a variable would be one more reference.
         """
-        if type(example) is dict:  # of numbers, strings and small arrays: by far the commonest
+        if type(example) is dict:  # of numbers, strings and small arrays: by far the most common
             named = {}
             for key in example:
                 part = example[key]
@@ -66,14 +69,17 @@ class Keeper:
                     break
             else:
                 return named
-            part = None  # it would count as somebody who refers to it
+            part = None  # it would be one more reference
         try:
             return self._kept(example, _counts.whole)
-        except RecursionError:  # it holds itself; no batch is made of it, but a function of the user's may take it
+        except RecursionError:  # it contains itself: it cannot be batched, but a collate function may accept it
             return copy.deepcopy(example, dict(self._memo))
 
     def _kept(self, value: Any, most: int) -> Any:
-        """The example, or a part of it; `most`: its reference count if nobody else refers to it, 0 if somebody may."""
+        """Like `keep`, for an example or a part of one.
+
+        `most` is the value's reference count if there are no other references; 0 if there may be others.
+        """
         kind = type(value)
         if kind is ndarray:
             if value.nbytes < _SMALL and not value.dtype.hasobject:
@@ -84,7 +90,7 @@ class Keeper:
             return tuple([part if type(part) in _FROZEN else self._kept(part, inner) for part in value])
         if kind is dict:
             inner, named = _counts.part if getrefcount(value) <= most else 0, {}
-            for key in value:  # items() would count as one more who refers to the values
+            for key in value:  # items() would add a reference to the values
                 part = value[key]
                 named[key] = part if type(part) in _FROZEN else self._kept(part, inner)
             return named
@@ -96,7 +102,7 @@ class Keeper:
         return self._other(value)
 
     def _other(self, value: Any) -> Any:
-        """A rarer object, which others may refer to."""
+        """Like `_kept`, for less common types. The value may have other references."""
         kind = type(value)
         home = kind.__module__.partition(".")[0]
         if isinstance(value, enum.Enum | str | bytes | int | float | complex) or _is_frozen(kind, home):
@@ -107,11 +113,11 @@ class Keeper:
             return self._copied(value)
         if kind is memoryview:
             return np.array(value)
-        if isinstance(value, tuple):  # not by its own `__new__`, which may take something else
+        if isinstance(value, tuple):  # not through its own `__new__`, whose arguments may differ
             parts = [self._kept(part, 0) for part in value]
             try:
                 return tuple.__new__(kind, parts)
-            except TypeError:  # a type that is made in C, such as time.struct_time, with numbers in it
+            except TypeError:  # a type defined in C, such as time.struct_time, that holds numbers
                 return value
         if dataclasses.is_dataclass(kind):
             return self._dataclass(value)
@@ -125,11 +131,11 @@ class Keeper:
             if isinstance(value, list | UserList | deque):
                 return self._refilled(copy.copy(value), range(len(value)))
             return copy.deepcopy(value, dict(self._memo))
-        except Exception:  # an open file, a connection: there is one of it, and whoever made it knows that
+        except Exception:  # an open file or connection: it cannot be copied, and its maker knows that
             return value
 
     def _refilled(self, copied: Any, keys: Iterable[Any]) -> Any:
-        """A copy of a container, with what is kept of its parts."""
+        """Replace the parts of a copied container by safe ones."""
         for key in keys:
             copied[key] = self._kept(copied[key], 0)
         return copied
@@ -139,11 +145,11 @@ class Keeper:
         for field in dataclasses.fields(value):
             if hasattr(value, field.name):
                 part = self._kept(getattr(value, field.name), 0)
-                object.__setattr__(copied, field.name, part)  # it may be frozen
+                object.__setattr__(copied, field.name, part)  # the dataclass may be frozen
         return copied
 
     def _copied(self, array: Any) -> Any:
-        """An array with memory of its own; of an array of objects, the objects too."""
+        """Copy an array into memory of its own; for an array of objects, copy the objects too."""
         if array.dtype == object:
             copied = array.copy()
             flat = copied.reshape(-1)
@@ -154,13 +160,13 @@ class Keeper:
 
 
 def _is_frozen(kind: type, home: str) -> bool:
-    """Whether objects of a type that comes from the module `home` cannot be written to."""
-    is_scalar = issubclass(kind, np.generic) and not issubclass(kind, np.void)  # of ml_dtypes, say
+    """True if objects of this type, defined in the module `home`, are immutable."""
+    is_scalar = issubclass(kind, np.generic) and not issubclass(kind, np.void)  # ml_dtypes, for example
     return is_scalar or kind.__name__ in _FROZEN_ELSEWHERE.get(home, ())
 
 
 def _is_safe(array: Any) -> bool:
-    """Whether nobody can write to the memory of an array to which nobody else refers."""
+    """True if the memory of an array without other references cannot be written to by other code."""
     if array.dtype.hasobject or getweakrefcount(array):
         return False
     if array.flags.owndata:
@@ -173,14 +179,14 @@ def _is_safe(array: Any) -> bool:
 
 @dataclasses.dataclass
 class _Counts:
-    """Reference counts of what nobody else refers to, where `Keeper` looks at them.
+    """Reference counts, as `Keeper` sees them, of objects without other references.
 
-    They differ between versions of Python, so they are measured. 0 means that they prove nothing.
+    They differ between Python versions, so they are measured. 0 means that the count proves nothing.
 
     Attributes:
-        whole: of an example.
-        part: of a part of it.
-        base: of the array that another one is a view of.
+        whole: count of an example.
+        part: count of a part of an example.
+        base: count of the array under a view.
     """
 
     whole: int = 0
@@ -188,7 +194,7 @@ class _Counts:
     base: int = 0
 
     def measure(self) -> None:
-        """Find the least counts with which fresh arrays are kept as they are, and shared ones are not."""
+        """Find the smallest counts at which fresh arrays are not copied and shared ones are."""
         keep, held = Keeper().keep, list[Any]()
 
         def array() -> Any:

@@ -1,4 +1,4 @@
-"""Whether an example is like the others: those that are not are left out, where `on_error="skip"` says so."""
+"""Checks that an example resembles the others. With `on_error="skip"`, those that do not are left out."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from stoker.structure.spec import Kind, Leaf, Spec, plain
 from stoker.structure.values import PYTHON_NUMBERS, STRING, Misfit, canonical
 from stoker.worker.batching.fitting import MisfitAt, fitting, too_long
 
-#: Python's numbers, by the dtype that they have.
+#: Python's number types by dtype.
 _NUMBERS = {dtype: number for number, dtype in PYTHON_NUMBERS.items()}
-#: What raises nothing when it is read.
+#: Types that never raise when they are read.
 _SETTLED = np.ndarray, np.generic, str, bytes, int, float, complex
 
 
 def read(example: Any) -> None:
-    """Read the parts of an example once; raises what they raise then.
+    """Read every part of an example once; raises whatever reading raises.
 
-    A truncated image may raise only now. That a part is nothing that can be batched is not told here.
+    A truncated image, for instance, may raise only now. Parts that cannot be batched are not reported here.
     """
     for leaf in optree.tree_leaves(plain(example)):
         _read(leaf)
 
 
 def _read(leaf: Any) -> Any:
-    """A part of an example as NumPy reads it, or as it is; raises what it raises then."""
+    """Convert a part of an example to an array, or return it unchanged; raises whatever reading it raises."""
     if isinstance(leaf, _SETTLED):
         return leaf
     try:
@@ -42,10 +42,10 @@ def _read(leaf: Any) -> Any:
 
 
 class Likeness:
-    """What all examples look like.
+    """Checks examples against the common form.
 
     Args:
-        form: of the examples and batches.
+        form: the form of the examples and batches.
     """
 
     def __init__(self, form: Form) -> None:
@@ -60,7 +60,10 @@ class Likeness:
         ]
 
     def taken(self, example: Any) -> Any:
-        """The example, its parts read once; raises `Misfit` if it is not like the others, or what a part raises."""
+        """The example, with every part read once.
+
+        Raises `Misfit` if it does not resemble the others, or whatever reading a part raises.
+        """
         if self._is_plain(example):
             return example
         values = self._spec.flatten(example)
@@ -80,7 +83,7 @@ class Likeness:
         return self._spec.unflatten(values)
 
     def _is_plain(self, example: Any) -> bool:
-        """Whether it is arrays and numbers as expected, in a plain container: the commonest, so quickly."""
+        """Fast path: True for expected arrays and numbers in a plain container, the most common case."""
         kind = type(example)
         values: Iterable[Any]
         if kind is np.ndarray and self._is_alone:
@@ -94,7 +97,7 @@ class Likeness:
                 return False
         else:
             return False
-        for (number, scalar, dtype, shape), value in zip(self._quick, values):  # noqa: B905  (quicker)
+        for (number, scalar, dtype, shape), value in zip(self._quick, values):  # noqa: B905  (faster)
             kind = type(value)
             if kind is np.ndarray:
                 if value.dtype != dtype or (value.ndim != shape if type(shape) is int else value.shape != shape):
@@ -105,25 +108,25 @@ class Likeness:
 
 
 def _quick(leaf: Leaf, rule: Rule) -> tuple[Any, Any, Any, Any]:
-    """What an example may hold at a leaf that needs no closer look.
+    """Describes the values of a leaf that pass without further checks.
 
-    The types of numbers, Python's and NumPy's, or an array's dtype and shape, or its rank where all sizes vary.
+    The result holds the Python and NumPy number types, then an array's dtype and its shape, or its rank if sizes vary.
     """
     if not leaf.shape and leaf.kind is Kind.DENSE and leaf.dtype != STRING:
         return _NUMBERS.get(leaf.dtype), leaf.dtype.type, None, None
     has_limits = isinstance(rule, Pad) and rule.to is not None
-    is_free = len(leaf.shape) == 1 and leaf.shape[0] is None  # of more, one may be empty, whose sizes give way
+    is_free = len(leaf.shape) == 1 and leaf.shape[0] is None  # not more: sizes of an empty array may be adapted
     if leaf.kind is not Kind.DENSE or leaf.dtype == STRING or has_limits or not (is_free or leaf.is_fixed):
         return None, None, None, None
     return None, None, leaf.dtype, 1 if is_free else leaf.shape
 
 
 class Kinds:
-    """The kinds of the first examples.
+    """Groups the first examples by their spec.
 
     Args:
-        collation: how they are joined.
-        describe: tells what an example looks like; raises `Misfit`.
+        collation: how the examples are joined.
+        describe: returns the spec of an example; raises `Misfit`.
     """
 
     def __init__(self, collation: Collation, describe: Callable[[Any], Spec]) -> None:
@@ -133,7 +136,7 @@ class Kinds:
         return bool(self._kinds)
 
     def add(self, example: Any) -> int:
-        """Take in an example; returns how many are of its kind. Raises `Misfit` for what cannot be batched."""
+        """Add an example; returns the number of examples of its kind. Raises `Misfit` if it cannot be batched."""
         for place, (count, kind) in enumerate(self._kinds):
             if (wider := self._widened(kind, example)) is not None:
                 self._kinds[place] = count + 1, wider
@@ -142,11 +145,11 @@ class Kinds:
         return 1
 
     def commonest(self) -> Spec:
-        """What most of them look like; of two kinds that are as common, the one that came first."""
+        """The spec of the most common kind; of equally common kinds, the one that came first."""
         return max(self._kinds, key=lambda kind: kind[0])[1]
 
     def _widened(self, kind: Spec, example: Any) -> Spec | None:
-        """The kind that fits the example too, if there is one in which what is stacked has one size."""
+        """The kind widened to fit the example, or None if stacked leaves would no longer have one size."""
         try:
             wider = kind.widened(example)
         except Misfit:

@@ -1,4 +1,7 @@
-"""Where a worker writes: batches as arrays in a slot or, for rows that are joined with others, single examples."""
+"""The destinations of a worker's writes.
+
+These are batches, as arrays in a slot, or single examples where rows are joined with others later.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from stoker.worker.batching.fixed_rows import FixedRows
 
 
 class Output:
-    """Writes what this worker makes.
+    """Writes this worker's batches and examples into slots.
 
     Args:
         slots: the slots, by number.
         batch_size: rows of a full batch.
         function: the user's collate function, or None.
-        memory_limit: bytes that all slots together may take.
+        memory_limit: maximum bytes of all slots together.
     """
 
     def __init__(
@@ -41,14 +44,14 @@ class Output:
         self._rows: dict[tuple[int, int], FixedRows] = {}
 
     def learn(self, form: Form) -> None:
-        """Take on what batches look like."""
+        """Adopt the form of the batches."""
         self.form = form
         self._assembler = Assembler(form.spec, form.rules, self._function)
         if form.in_place:
             self._layout = Layout.of(form.spec.leaves, self._batch_size)
 
     def rows(self, slot: int, rows: int) -> FixedRows:
-        """The rows of a batch whose examples have fixed places."""
+        """The writer of a batch in which every example has a fixed place."""
         found = self._rows.get((slot, rows))
         if found is None:
             columns = self._layout.view(self._slots[slot].writable(self._layout.nbytes), rows)
@@ -56,16 +59,16 @@ class Output:
         return found
 
     def columns(self, slot: int, rows: int) -> list[Any]:
-        """The arrays of such a batch."""
+        """The arrays of a batch in which every example has a fixed place."""
         return self._layout.view(self._slots[slot].writable(self._layout.nbytes), rows)
 
     def kept(self, slot: int, rows: int) -> list[Any]:
-        """Copies of the first `rows` examples of such a batch."""
+        """Copies of the first `rows` examples of a batch in which every example has a fixed place."""
         columns = self.columns(slot, rows)
         return [self.form.spec.unflatten([column[row].copy() for column in columns]) for row in range(rows)]
 
     def whole(self, slot: int, examples: list[Any], serialized: bool) -> tuple[int, ...]:
-        """Write the batch of `examples`; returns the shapes of its parts, one after the other."""
+        """Write the batch of `examples`; returns the concatenated shapes of its parts."""
         blocks = self._assembler.blocks(examples)
         if serialized:
             blocks = self._serialized(blocks, len(examples))
@@ -76,7 +79,10 @@ class Output:
         return tuple(size for block in blocks for size in block.shape)
 
     def packed(self, slot: int, examples: list[Any]) -> None:
-        """Write single examples, each behind its shard and number: where each ends, and then their segments."""
+        """Write single examples, each preceded by its shard and number.
+
+        The end offsets of all segments come first, then the segments.
+        """
         segments = [pack(example) for example in examples]
         ends = np.cumsum([len(segment) for segment in segments], dtype=np.int64)
         size = 8 * len(ends) + sum(map(len, segments))
@@ -88,7 +94,7 @@ class Output:
             offset += len(segment)
 
     def _room(self, slot: int, nbytes: int, what: str) -> Any:
-        """The slot's pages, grown to so many bytes; raises `Misfit` before memory runs out."""
+        """The slot's memory, grown to `nbytes`; raises `Misfit` if that would exceed the memory limit."""
         mine = self._slots[slot]
         if nbytes > mine.size():
             taken = sum(other.taken() for other in self._slots) - mine.taken()
@@ -101,7 +107,7 @@ class Output:
         return mine.writable(nbytes)
 
     def _serialized(self, blocks: list[Block], rows: int) -> list[Block]:
-        """Each component of the batch, or of each example of it, as a string that holds a tensor."""
+        """Blocks of strings, each a serialized tensor: one per component of the batch, or one per example."""
         single = "single" in self.form.rules
         strings: list[Block] = []
         place = 0
@@ -125,7 +131,7 @@ def _made(block: Block) -> Any:
 
 
 def _components(kind: Kind, strings: bool, arrays: list[Any]) -> list[bytes]:
-    """The components of a leaf in the order in which `Form.serialized` names them."""
+    """The serialized components of a leaf, in the order of `Form.serialized`."""
     values = arrays[0].tobytes() if strings else tensor_bytes(arrays[0])
     rest = [tensor_bytes(array) for array in arrays[2 if strings else 1 :]]
     if kind is Kind.SPARSE:
@@ -135,7 +141,7 @@ def _components(kind: Kind, strings: bool, arrays: list[Any]) -> list[bytes]:
 
 
 def _each(leaf: Any, arrays: list[Any], rows: int) -> list[bytes]:
-    """The tensor of each example, for examples that are handed out one by one."""
+    """One serialized tensor per example, for consumers that receive examples one by one."""
     if leaf.kind not in (Kind.DENSE, Kind.VARYING):
         raise Misfit(
             f"{at(leaf)}it is {leaf.kind.name.lower()}: to_tf(serialized=True) with batch_size=None can serialise "
@@ -158,7 +164,7 @@ def _one(value: Any) -> bytes:
 
 
 def _texts(proto: bytes, bounds: Any) -> Any:
-    """The strings of a string part, as an object array."""
+    """The strings of a serialized string part, as an object array."""
     flat = np.empty(bounds.shape[:-1], object)
     strings = flat.reshape(-1)
     for place, (start, end) in enumerate(bounds.reshape(-1, 2).tolist()):

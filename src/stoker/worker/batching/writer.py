@@ -1,4 +1,4 @@
-"""Examples into slots, whatever task they are of. The progress page names the one that does harm there."""
+"""Writes examples into slots, for every kind of task. The progress page names the example that causes an error."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from stoker.worker.tasks.digests import Digests, digest
 from stoker.worker.user_code.reading import Reader
 from stoker.worker.user_code.seeding import Seeder
 
-#: The types of what stands for none or several examples.
+#: Types of the markers for no example and for several examples.
 _MARKS = frozenset([type(SKIP), Many])
 
 
 class Writer:
-    """Writes what the user's code makes.
+    """Writes the results of user code into slots.
 
     Args:
         program: the user's code.
         slots: the slots, by number.
-        inboxes: their inboxes.
-        reader: tells which example is at work.
+        inboxes: the slots' inboxes.
+        reader: tracks the current example.
         seeder: sets the random states before the user's collate function.
         words: the worker's progress page.
-        fork: looked at after user code; a forked copy exits instead of writing.
-        passes: exceptions that are the user's own business.
+        fork: checked after user code has run; a forked copy exits instead of writing.
+        passes: exceptions that propagate unchanged to the user.
 
     Attributes:
-        batch_seed: of the batch at work.
-        careful: workers died at the task at work: each example is converted before the next is made, so that the page
-            tells which example it is.
-        collated: what the user's function made of the batch at work, if it was called before: one thing, or none.
-        digests: of what the task at work makes, where they are asked for.
+        batch_seed: seed of the current batch.
+        careful: True if workers died at the current task. Each example is then converted before the next is made, so
+            that the progress page names the example at fault.
+        collated: result of the user's function for the current batch, if it was called earlier: one item or none.
+        digests: digests of the current task's outputs, if requested.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Writer:
         self.digests = Digests()
 
     def use(self, program: Program) -> None:
-        """From now on the user's function is that of this copy of the program."""
+        """Switch to the collate function of this copy of the program."""
         self._function = program.collation.function
 
     @property
     def has_function(self) -> bool:
-        """Whether a function of the user's makes batches of examples."""
+        """True if a user function collates the examples."""
         return self._function is not None
 
     def collate(self, examples: list[Any]) -> Any:
-        """That function on the examples of a batch, with random states of its own."""
+        """Call the user's function on the examples of a batch, with random states seeded for the batch."""
         if self.collated:
             return self.collated.pop()
         self._seeder.begin(self.batch_seed)
@@ -90,16 +90,16 @@ class Writer:
         return self._function(examples)
 
     def digest_batch(self, examples: list[Any]) -> None:
-        """What the user's function makes of them is compared too."""
+        """Add the digest of the collated batch, if there is a user function."""
         if self.has_function:
             self.digests.add(WHOLE, self.collate(examples))
 
     def compared(self) -> dict[str, Any]:
-        """What an answer tells of the digests."""
+        """The digest fields of a reply."""
         return {"digests": self.digests.told(), "together": self.digests.together} if self.digests else {}
 
     def numbers(self, task: IndexTaskRequest | ShardTaskRequest) -> Indices:
-        """The numbers of the examples of a task."""
+        """The numbers of a task's examples."""
         if isinstance(task, IndexTaskRequest) and task.from_inbox:
             return np.arange(task.indices[0], task.indices[0] + task.count)
         if len(task.indices) == task.count:
@@ -107,11 +107,11 @@ class Writer:
         return np.frombuffer(self._inboxes[task.slot].read(), np.int64, task.count)
 
     def items(self, slot: int, count: int, skip: int = 0) -> Iterable[Any]:
-        """What lies in a slot's inbox."""
+        """The items in a slot's inbox."""
         return unpack(self._inboxes[slot].read(), count, skip=skip)
 
     def even(self, made: Iterable[Any]) -> list[Any]:
-        """The examples, each in its place; raises `Uneven`."""
+        """The examples as a list; raises `Uneven` on SKIP or Many."""
         some = list(made)
         if self._has_marks and not _MARKS.isdisjoint(map(type, some)):
             raise Uneven
@@ -119,7 +119,7 @@ class Writer:
         return some
 
     def into(self, slot: int, rows: int, first: int = 0) -> Callable[[Any], None]:
-        """What writes one example after the other into a batch of so many rows; raises `Uneven` and `MisfitAt`."""
+        """A function that writes successive examples into a batch of `rows` rows; raises `Uneven` and `MisfitAt`."""
         put = self.output.rows(slot, rows).into(first, fork=self.fork, has_marks=self._has_marks)
         if not is_armed():
             return put
@@ -133,7 +133,7 @@ class Writer:
     def whole(
         self, task: IndexTaskRequest | ShardTaskRequest, examples: list[Any], numbers: Sequence[int] | Indices
     ) -> tuple[int, ...]:
-        """A batch whose examples have these numbers; returns the shapes of its parts."""
+        """Write a batch whose examples have these numbers; returns the shapes of its parts."""
         self._reader.example = None
         self._words[PHASE] = Phase.JOINING
         try:
@@ -147,11 +147,14 @@ class Writer:
         except BaseException as error:
             if not self.has_function and not isinstance(error, self._passes):
                 self.convert(examples, numbers)
-                self._reader.example = None  # it is none of them alone
+                self._reader.example = None  # no single example is at fault
             raise
 
     def join(self, task: JoinTaskRequest) -> tuple[int, ...]:
-        """The batch of the examples in a slot's inbox, which come each behind its shard and number."""
+        """Write the batch of the examples in a slot's inbox, where each follows its shard and number.
+
+        Returns the shapes of the batch's parts.
+        """
         self._seeder.seed_all()
         self._words[PHASE] = Phase.JOINING
         named = list(self.items(task.slot, task.count))
@@ -170,7 +173,7 @@ class Writer:
             raise misfit.reason from None
 
     def convert(self, examples: Sequence[Any], numbers: Sequence[int] | Indices) -> None:
-        """Take them for what they are, one by one: what raises, or kills this worker, does so under its number."""
+        """Convert the examples one by one, so that one that raises or kills this worker does so under its number."""
         for number, example in zip(numbers, examples, strict=False):
             self._reader.example = int(number)
             digest(example)

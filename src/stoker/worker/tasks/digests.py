@@ -1,4 +1,4 @@
-"""Numbers that tell whether an example came out as it did before."""
+"""Digests, which show whether an example was the same when it was made again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAMPLE = 4096
 
 
 class Digests:
-    """Of the outputs that a task makes, each with the number of its example."""
+    """The digests of a task's outputs, each with the number of its example."""
 
     def __init__(self) -> None:
         self._found: list[tuple[int, int]] = []
@@ -26,20 +26,20 @@ class Digests:
         return len(self._found)
 
     def clear(self) -> None:
-        """A task begins."""
+        """Discard all digests, for a new task."""
         self._found.clear()
 
     def add(self, number: int, output: Any) -> None:
-        """One more output, of the example with this number."""
+        """Add an output of the example with this number."""
         self._found.append((number, digest(output, whole=True)))
 
     @property
     def together(self) -> int:
-        """How many outputs in a row share a digest, so that there are no more than `DIGESTS`."""
+        """The number of consecutive outputs that share a digest, which limits the digests to `DIGESTS`."""
         return max(1, -(-len(self._found) // DIGESTS))
 
     def told(self) -> tuple[tuple[int, int], ...]:
-        """The digests, each behind the number of its example, or of the first of those that share it."""
+        """The digests, each after the number of its example, or of the first example that shares it."""
         size = self.together
         if size == 1:
             return tuple(self._found)
@@ -48,7 +48,10 @@ class Digests:
 
 
 def digest(example: Any, *, whole: bool = False) -> int:
-    """A cheap number that two different examples hardly share; of a large array, samples are looked at, or it all."""
+    """A cheap number that two different examples are unlikely to share.
+
+    Of a large array, only samples are used, or with `whole` all of it.
+    """
     value = 0
     for leaf in optree.tree_leaves(plain(example)):
         if isinstance(leaf, str | bytes | bool | int | float | complex | np.generic):
@@ -56,7 +59,7 @@ def digest(example: Any, *, whole: bool = False) -> int:
             continue
         try:
             form = canonical(leaf)
-        except Misfit:  # something that the transform understands
+        except Misfit:  # an object that only the transform understands
             value = zlib.crc32(type(leaf).__name__.encode(), value)
             continue
         arrays = (
@@ -69,7 +72,7 @@ def digest(example: Any, *, whole: bool = False) -> int:
 
 
 def _sample(array: npt.NDArray[Any]) -> bytes:
-    """The start, the end and some of what lies between."""
+    """The start, the end and samples from in between."""
     flat = array.reshape(-1)
     if flat.dtype == STRING:
         return b"\0".join(flat.tolist())

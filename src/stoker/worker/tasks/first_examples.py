@@ -1,7 +1,7 @@
-"""Single examples that are made before it is known what batches look like, by all workers; and how they are used.
+"""Makes single examples in all workers before the form of batches is known, and uses them later.
 
-An example is pickled as soon as it is made, and read where its batch is made, by whichever worker that is. So the
-user's code runs once for it.
+An example is pickled as soon as it is made. Whichever worker makes its batch reads it. So user code runs only once per
+example.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class FirstExamples:
     Args:
         program: the user's code.
         reader: makes examples.
-        writer: knows the inboxes, of which the last is the store's.
+        writer: gives access to the inboxes; the last one is the store's.
         seeder: sets the random states before each example.
-        store: where the examples go.
-        passes: exceptions that break off a task which is done again.
+        store: receives the examples.
+        passes: exceptions that interrupt a task, which is then repeated.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class FirstExamples:
         self._is_taken_apart = program.collation.function is None and not program.weighs
 
     def do(self, task: MakeExamplesRequest) -> tuple[int, ...]:
-        """Make them; returns the bytes that each takes: see `Made`."""
+        """Make the examples; returns the bytes that each takes: see `ExamplesMadeReply`."""
         self._seeder.seed_for_now()
         seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
         made = self.read(list(task.numbers), list(task.places), seeds)
@@ -66,22 +66,23 @@ class FirstExamples:
                 sizes.append(kept)
         except self._passes:
             raise
-        except BaseException as error:  # it is made again where its batch is made, and tells of its error there
+        except BaseException as error:  # made again with its batch, where the error is reported
             self._reader.exhausted = self._reader.exhausted or is_exhausted(error)
         finally:
             self._seeder.settle()
         return tuple(sizes)
 
     def read(self, numbers: list[int], places: list[int], seeds: list[int]) -> Iterator[Any]:
-        """What the user's code makes of the examples with these numbers."""
+        """The outputs of user code for the examples with these numbers."""
         return self._items(numbers, places, seeds) if self._has_items else self._reader.indexed(numbers, seeds)
 
     def put(self, place: int, value: Any, most: int) -> int:
-        """Put something into the store; returns the bytes that it takes there, or 0 if it cannot be sent.
+        """Put a value into the store; returns its size there in bytes, or 0 if it cannot be sent.
 
-        That is so too if it comes back as something else: a tuple whose class has a `__new__` of its own, say.
+        A value that would be unpickled as something else cannot be sent either: for example, a tuple whose class has
+        its own `__new__`.
         """
-        with contextlib.suppress(Exception):  # an open file in it, or no memory is left: it is made again
+        with contextlib.suppress(Exception):  # it holds an open file, or memory has run out: it is made again
             segment = pack(self._sent(value))
             if len(segment) <= most and (self._is_taken_apart or pack(next(unpack(memoryview(segment), 1))) == segment):
                 self._store.put(place, segment)
@@ -93,7 +94,7 @@ class FirstExamples:
         return Many([self._reader.keep(example) for example in output.examples]) if type(output) is Many else output
 
     def _sent(self, value: Any) -> Any:
-        """What is pickled of it: plain containers, but for a function of the user's, which gets what was made."""
+        """The value to pickle: plain containers, unless a user function needs the original objects."""
         if type(value) is Many:
             return Many([self._sent(example) for example in value.examples])
         return plain(value) if self._is_taken_apart else value
@@ -110,14 +111,14 @@ def partly(
     read: Callable[[list[int]], Iterator[Any]],
     earlier: Callable[[int, Callable[[], Any]], Any],
 ) -> Iterator[Any]:
-    """`count` outputs of the user's code, of which some were made before: see `NOTHING_MADE`.
+    """`count` outputs of user code, some of which were made earlier: see `NOTHING_MADE`.
 
     Args:
-        store: where these lie.
-        made: which they are.
-        count: how many there are in all.
-        read: makes the others.
-        earlier: gives what is loaded from the store, by its row.
+        store: holds the earlier outputs.
+        made: the rows of the earlier outputs, with their places and sizes.
+        count: total number of outputs.
+        read: makes the other rows.
+        earlier: returns an earlier output, from its row and the function that loads it.
     """
     known = {row: (place, size) for row, place, size in made.tolist()}
     others = read([row for row in range(count) if row not in known])

@@ -1,4 +1,4 @@
-"""Shards that are opened, and their first rows made, before it is known what batches look like."""
+"""Opens shards and makes their first rows before the form of batches is known."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class FirstShards:
 
     Args:
         program: the user's code.
-        reader: knows which example is at work.
+        reader: tracks the current example.
         writer: calls the user's collate function.
-        steps: goes on with the shards.
+        steps: continues the shards.
         words: the worker's progress page.
-        passes: exceptions that break off a task which is done again.
+        passes: exceptions that interrupt a task, which is then repeated.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FirstShards:
         self._words, self._passes = words, passes
 
     def do(self, task: OpenShardRequest) -> tuple[bool, bytes]:
-        """Open it; returns what `Opened` tells."""
+        """Open the shard; returns the fields of `ShardOpenedReply`: whether it is open, and the pickled specs."""
         made, is_open = list[RowsAhead](), False
         try:
             made, is_open = self._taken(task, self._steps.open_early(task))
@@ -52,12 +52,12 @@ class FirstShards:
         specs = self._specs(task, made)
         if is_open and not task.without:
             self._steps.keep(task.epoch, task.shard, made)
-        else:  # what raised does so again in its turn
+        else:  # an error is raised again when its turn comes
             self._steps.close(task.epoch, task.shard)
         return is_open and not task.without, _told(specs)
 
     def _taken(self, task: OpenShardRequest, shard_reader: ShardReader) -> tuple[list[RowsAhead], bool]:
-        """The rows of its first steps; whether none of them raised."""
+        """The rows of the shard's first steps, and whether all steps succeeded."""
         made: list[RowsAhead] = []
         shard_reader.begin_step(frozenset(task.without))
         while len(made) < task.steps and not shard_reader.ended:
@@ -80,7 +80,7 @@ class FirstShards:
         return made, True
 
     def _specs(self, task: OpenShardRequest, made: list[RowsAhead]) -> list[tuple[Spec, int]]:
-        """What they look like, each with the number of examples that tell so; as far as nothing is wrong with them."""
+        """The specs of the rows, each with the number of examples that support it. Stops at the first error."""
         specs = list[tuple[Spec, int]]()
         try:
             for ahead in made:
@@ -91,13 +91,16 @@ class FirstShards:
         return specs
 
     def _pass_by(self, error: BaseException) -> None:
-        """It is raised again in its turn, or when nothing else tells what batches look like."""
+        """Ignore an error for now, unless it is one of `passes`.
+
+        It is raised again when its turn comes, or when nothing else determines the form of batches.
+        """
         if isinstance(error, self._passes):
             raise error
         self._reader.exhausted = self._reader.exhausted or is_exhausted(error)
 
     def _described(self, task: OpenShardRequest, ahead: RowsAhead) -> list[tuple[Spec, int]]:
-        """What the rows of a step look like, if they tell it."""
+        """The spec of a step's rows, if they determine it."""
         collation = self._program.collation
         if collation.function is None:
             return [self._spec(collation, ahead)] if ahead.examples else []
@@ -112,7 +115,7 @@ class FirstShards:
         return [(loose(Spec.of(batch), scalars=True), 1)]
 
     def _spec(self, collation: Collation, ahead: RowsAhead) -> tuple[Spec, int]:
-        """Of examples; those that have a fixed place in a batch are told by the first one."""
+        """The spec of a step's examples. If examples have fixed places in a batch, the first one determines it."""
         self._reader.example = ahead.numbers[0]
         if collation.default == "asis":
             return loose(Spec.of(ahead.examples[0]), scalars=False), 1

@@ -1,4 +1,4 @@
-"""Tasks whose rows are known beforehand: examples with these numbers, each in its place."""
+"""Tasks whose rows are known in advance: numbered examples, each with its place in the batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class IndexTasks:
         reader: makes examples.
         writer: writes them.
         seeder: sets the random states before each example.
-        store: where examples lie that were made before.
+        store: holds examples that were made earlier.
     """
 
     def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder, store: ExampleStore) -> None:
@@ -37,18 +37,18 @@ class IndexTasks:
         self._epoch = -1
 
     def use(self, program: Program) -> None:
-        """From now on read this copy of the program."""
+        """Switch to this copy of the program."""
         self._program = program
 
     def do(self, task: IndexTaskRequest) -> tuple[int, ...]:
-        """Make its rows; returns the shapes of the parts of the batch, where these are not as planned."""
+        """Make the task's rows; returns the shapes of the batch's parts, empty if they are as planned."""
         if task.epoch != self._epoch:
             self._check_length()
             self._epoch = task.epoch
         if self._is_copied(task):
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
-            with contextlib.suppress(CannotCast):  # told below, with its example
+            with contextlib.suppress(CannotCast):  # reported below, with its example
                 self._program.source.take(task.indices, [column[rows] for column in columns])
                 return ()
         self._seeder.begin_task()
@@ -56,7 +56,7 @@ class IndexTasks:
         return self._made(task) if self._seeder.must_redo() else dims
 
     def _is_copied(self, task: IndexTaskRequest) -> bool:
-        """Whether its rows are copied from arrays, and no code of the user's runs."""
+        """True if the rows are copied straight from arrays, without running user code."""
         is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
         if not is_plain or not self._is_in_place(task) or task.trial or task.filled is not None:
             return False
@@ -66,14 +66,14 @@ class IndexTasks:
         return self._writer.output.form.in_place and not task.serialized
 
     def _made(self, task: IndexTaskRequest) -> tuple[int, ...]:
-        """Make and write them, or only make them."""
+        """Make the examples and write them; some trials only make them."""
         self._writer.digests.clear()
         self._reader.keeps = not self._is_in_place(task)
         made = self._examples(task)
         if self._is_in_place(task):
             if task.trial and task.digest:
                 for _ in made:
-                    """It is compared."""
+                    """Its digest is taken as it is made."""
             else:
                 self._write(task, made)
             return ()
@@ -85,12 +85,12 @@ class IndexTasks:
             self._writer.batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
         if task.digest:
             self._writer.digest_batch(examples)
-        if task.trial and (task.digest or self._writer.has_function):  # a part of it is no batch for collate
+        if task.trial and (task.digest or self._writer.has_function):  # collate must not get part of a batch
             return ()
         return self._writer.whole(task, examples, numbers)
 
     def _examples(self, task: IndexTaskRequest) -> Iterator[Any]:
-        """What the transform returns for each."""
+        """The transform's output for each example."""
         numbers = self._writer.numbers(task)
         seeds = self._seeder.seeds(task.epoch, numbers)
         if len(task.made):
@@ -104,7 +104,7 @@ class IndexTasks:
         return self._digested(made) if task.digest else made
 
     def _partly(self, task: IndexTaskRequest, numbers: list[int], seeds: list[int]) -> Iterator[Any]:
-        """The same where some were made before."""
+        """Like `_examples`, where some outputs were made earlier."""
 
         def read(rows: list[int]) -> Iterator[Any]:
             if not task.from_inbox:
@@ -121,8 +121,8 @@ class IndexTasks:
             yield example
 
     def _write(self, task: IndexTaskRequest, made: Iterable[Any]) -> None:
-        """Into the slot, each before the next is made."""
-        deque(map(self._writer.into(task.slot, task.rows, task.first), made), maxlen=0)  # the quickest way to loop
+        """Write each example into the slot before the next is made."""
+        deque(map(self._writer.into(task.slot, task.rows, task.first), made), maxlen=0)  # the fastest loop
 
     def _check_length(self) -> None:
         if self._program.length is None:

@@ -1,4 +1,4 @@
-"""Shards that are open in this worker, and how far each has come."""
+"""The shards that are open in this worker, and their progress."""
 
 from __future__ import annotations
 
@@ -32,46 +32,46 @@ log = logging.getLogger("stoker")
 
 _END = object()
 _NO_MORE = _END, 0
-_PULLING, _READING = int(Phase.PULLING), int(Phase.READING)  # an enumeration is slow to look into
-#: Ended shards that are remembered: more than steps can be asked for ahead.
+_PULLING, _READING = int(Phase.PULLING), int(Phase.READING)  # enum lookups are slow
+#: Number of ended shards to remember. Exceeds the number of steps that can be requested ahead.
 _ENDED = 256
-_BLOCK = 256  # seeds that are worked out at once
-#: Of a `Many`, so many examples and bytes are made before other user code runs. The rest of a longer one, which may be
-#: endless, is made as it is needed.
+_BLOCK = 256  # seeds computed at once
+#: Maximum examples and bytes of a `Many` that are made before other user code runs. The rest, which may be endless, is
+#: made on demand.
 _AHEAD, _AHEAD_BYTES = 1024, 16 << 20
 
 
 @dataclass(frozen=True)
 class _Raised:
-    """Stands for an output of a `Many` that raised."""
+    """Marks an output of a `Many` that raised."""
 
     error: BaseException
 
 
 def _weight(output: Any) -> int:
-    """About how many bytes an output takes."""
+    """The approximate size of an output in bytes."""
     leaves = optree.tree_leaves(output)
     return sum(len(leaf) if isinstance(leaf, str | bytes) else getattr(leaf, "nbytes", 64) for leaf in leaves)
 
 
 class ShardReader:
-    """One open shard: a run of raw examples and what the transform makes of them.
+    """One open shard: a sequence of raw examples and their transformed outputs.
 
     Args:
-        raws: the shard's examples before the transform, with the seed of each.
-        transform: makes the output of a raw example and its seed.
-        progress: where another worker left the shard; examples up to there are read and dropped.
-        own_state: the iterator's own state, or None when it tells none.
+        raws: the shard's examples before the transform, each with its seed.
+        transform: makes the output from a raw example and its seed.
+        progress: where another worker left the shard. Examples up to there are read and dropped.
+        own_state: returns the iterator's own state; None if it has none.
         name: for messages.
-        words: the worker's progress page, if it is to tell which example is at work; else the maker of `raws` tells it.
-        numbers: of the examples, in the order of `raws`; None where they are counted from 0.
-        without: numbers of examples that are left out, because they kill workers.
-        keep: what is done to an output of a `Many` before the next one is made.
-        keep_ahead: what is done to one that waits while other user code runs.
-        skip: called with the number of an example that raised, to be left out, and the error.
+        words: the worker's progress page, if this reader records the current example; else the maker of `raws` does so.
+        numbers: the examples' numbers, in the order of `raws`; None if they are counted from 0.
+        without: numbers of examples left out because they kill workers.
+        keep: applied to an output of a `Many` before the next one is made.
+        keep_ahead: applied to an output of a `Many` that waits while other user code runs.
+        skip: called with the number of an example to leave out because it raised, and the error.
 
     Attributes:
-        came: of the outputs that `take` gave last, the numbers of their examples.
+        came: numbers of the examples whose outputs the last call of `take` delivered.
     """
 
     def __init__(
@@ -104,21 +104,21 @@ class ShardReader:
 
     @property
     def example(self) -> int:
-        """The number of the raw example at work."""
+        """The number of the current raw example."""
         return self._number(self._raw - self._is_putting)
 
     def begin_step(self, without: frozenset[int]) -> None:
-        """These are left out from now on."""
+        """Begin a step. From now on, leave out the examples in `without`."""
         self._without = without
 
     def take(self, count: int, last: int, put: Callable[[Any], None]) -> int:
-        """Hand the next outputs to `put`, each before the next is made; `count` of them or, at the end, fewer.
+        """Pass the next `count` outputs, or fewer at the end, to `put`, each before the next is made.
 
-        `last` is how many more the step wants in all. Returns how many came.
+        `last` is the number of outputs that the step still needs. Returns the number of outputs passed.
         """
         came = self.came
         came.clear()
-        self._is_putting = False  # what was put last may have raised
+        self._is_putting = False  # the last `put` may have raised
         while len(came) < count:
             output = self._next(len(came) >= last - 1) if self._many is None else self._next_of_many()
             if output is _END:
@@ -142,7 +142,7 @@ class ShardReader:
         return len(came)
 
     def progress(self) -> ShardProgress:
-        """How far it has come, after a step."""
+        """Update and return the shard's progress, after a step."""
         if self._transform is None and self._raw:
             self._digest = digest(self._last)
         if self._own_state is not None and self._many is None and not self.ended:
@@ -153,17 +153,17 @@ class ShardReader:
         return self.left
 
     def close(self) -> None:
-        """Let go of the user's iterator."""
+        """Release the user's iterator."""
         self._many = None
         self._ahead.clear()
         raws, self._raws = self._raws, _nothing()
         try:
             raws.close()
-        except (Exception, SystemExit, GeneratorExit):  # a `finally` that raises: nobody waits for this shard any more
+        except (Exception, SystemExit, GeneratorExit):  # a `finally` that raises: this shard is no longer needed
             log.warning("closing %s raised", self._name, exc_info=True)
 
     def _next(self, may_be_last: bool) -> Any:
-        """The output of the next raw example; its digest is taken where the step may end with it."""
+        """The output of the next raw example. Its digest is taken if the step may end with it."""
         raw, seed = self._pulled()
         if raw is _END:
             return _END
@@ -197,14 +197,14 @@ class ShardReader:
             return _END
 
     def _make_ahead(self) -> None:
-        """Make what is left of a `Many`: a generator may look at what the transform fills for the next example."""
+        """Make the rest of a `Many` ahead of time, as its generator may read buffers that the transform reuses."""
         room = _AHEAD_BYTES - sum(map(_weight, self._ahead))
         while self._many is not None and len(self._ahead) < _AHEAD and room > 0:
             try:
                 output = self._keep_ahead(next(self._many, _END))
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # it is raised when its turn comes
+            except BaseException as error:  # raised when its turn comes
                 output, self._many = _Raised(error), iter(())
             if output is _END:
                 return
@@ -212,7 +212,7 @@ class ShardReader:
             room -= _weight(output)
 
     def _pulled(self) -> tuple[Any, int]:
-        """The next raw example, and its seed."""
+        """The next raw example and its seed."""
         if self._words is None:
             return next(self._raws, _NO_MORE)
         words = self._words
@@ -228,7 +228,7 @@ class ShardReader:
                 raise SourceChanged(self._changed(f"it ended after {self._raw} examples, not yet at {progress.raw}"))
             self._raw += 1
         if progress.within and self._number(self._raw) in self._without:
-            self._next(True)  # the rest of what was made of it is left out
+            self._next(True)  # the rest of its outputs is left out
             self._digest = progress.digest
             return
         if progress.within:
@@ -255,18 +255,18 @@ class ShardReader:
 
 
 def _told(state: Any) -> str:
-    """A user's state as text: JSON where that tells it all, and may be kept in a file; else a pickle."""
+    """Encode an iterator's state as text: as JSON, which may be kept in a file, if lossless; else as a pickle."""
     try:
         text = json.dumps(state)
         if json.loads(text) == state:
             return JSON + text
     except (TypeError, ValueError):
-        pass  # there is something in it that JSON has no word for
+        pass  # JSON cannot represent it
     return PICKLE + base64.b64encode(pickle.dumps(state)).decode()
 
 
 def _own_state(text: str) -> Any:
-    """The state that `_told` made this text of."""
+    """Decode a state encoded by `_told`."""
     kind, told = text[:2], text[2:]
     if kind == JSON:
         return json.loads(told)
@@ -280,7 +280,7 @@ def _nothing() -> Generator[tuple[Any, int], None, None]:
 
 
 class ShardReaders:
-    """The open shards of this worker, by epoch and shard."""
+    """Manages this worker's open shards, by epoch and shard."""
 
     def __init__(self, program: Program, reader: Reader, seeder: Seeder, words: memoryview) -> None:
         self._program, self._reader, self._seeder, self._words = program, reader, seeder, words
@@ -288,11 +288,11 @@ class ShardReaders:
         self._ended: deque[tuple[int, int]] = deque()
 
     def get(self, epoch: int, shard: int) -> ShardReader:
-        """An open shard."""
+        """The reader of an open shard."""
         return self._open[epoch, shard]
 
     def open(self, epoch: int, shard: int, make: Callable[[], ShardReader]) -> ShardReader:
-        """Open a shard, as `make` does it; if it is open, that one is closed before."""
+        """Open a shard with `make`. If it is already open, close it first."""
         self.close(epoch, shard)
         shard_reader = self._open[epoch, shard] = make()
         return shard_reader
@@ -300,9 +300,9 @@ class ShardReaders:
     def shard(
         self, epoch: int, shard: int, progress: ShardProgress, without: frozenset[int] = frozenset(), *, keeps: bool
     ) -> ShardReader:
-        """A shard of the user's generator function, from where `progress` says.
+        """The reader of a shard of the user's generator function, positioned at `progress`.
 
-        `keeps`: its examples are still needed when the next one is made.
+        `keeps` is True if its examples are still needed when the next one is made.
         """
         source: GeneratorSource = self._program.source
         seeds = self._seeds(epoch, shard)
@@ -340,7 +340,7 @@ class ShardReaders:
         )
 
     def part(self, part: int, made: Iterator[Any], numbers: Sequence[int], progress: ShardProgress) -> ShardReader:
-        """A part of another source, whose transform may return SKIP or Many: `made` is what it returns."""
+        """The reader of a part of another source, where the transform may return SKIP or Many; `made` gives outputs."""
         raws = ((output, 0) for output in made)
         return ShardReader(
             raws,
@@ -355,13 +355,13 @@ class ShardReaders:
         )
 
     def close(self, epoch: int, shard: int) -> None:
-        """Close a shard, if it is open."""
+        """Close a shard if it is open."""
         shard_reader = self._open.pop((epoch, shard), None)
         if shard_reader is not None:
             shard_reader.close()
 
     def finish(self, epoch: int, shard: int) -> None:
-        """Let go of a shard that has ended; steps that were asked for ahead still find it, without rows."""
+        """Release a shard that has ended. Steps requested ahead still find it, without rows."""
         self._open[epoch, shard].close()
         self._ended.append((epoch, shard))
         if len(self._ended) > _ENDED:
@@ -391,13 +391,13 @@ class ShardReaders:
         return lambda raw, seed: keep(output(raw, seed))
 
     def _keep_many(self, output: Any) -> Any:
-        """Examples are written as they come; those of a list, only when their turn comes."""
+        """Keep only a `Many`, whose examples wait for their turn. Other examples are written immediately."""
         return self._reader.keep(output) if type(output) is Many else output
 
     def _pull(
         self, iterator: Any, seeds: Iterator[int], skip: int, keep: Callable[[Any], Any] | None
     ) -> Generator[tuple[Any, int], None, None]:
-        """What the user's iterator yields, seeded before each; closes it at the end."""
+        """The items of the user's iterator, with random states set before each; closes the iterator at the end."""
         begin = self._seeder.begin
         for _ in range(skip):
             next(seeds)

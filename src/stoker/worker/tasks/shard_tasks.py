@@ -1,4 +1,4 @@
-"""Tasks that are the next rows of a shard: they are counted as they come."""
+"""Tasks that make the next rows of a shard, counted as they are made."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from stoker.worker.user_code.seeding import Seeder
 
 @dataclass(eq=False)
 class RowsAhead:
-    """The rows of a step that were made before it was asked for.
+    """The rows of a step, made before the step was requested.
 
     Attributes:
         examples: the outputs.
-        numbers: of their examples.
-        before: how far the shard had come before them.
-        after: and with them.
-        ended: whether the shard has no more.
-        skipped: examples that were left out on the way.
-        collated: what the user's function made of them, if it was called: one thing, or none.
+        numbers: the numbers of their examples.
+        before: progress of the shard before these rows.
+        after: progress of the shard after these rows.
+        ended: True if the shard has no more rows.
+        skipped: examples that were left out while making them.
+        collated: result of the user's function for these rows, if it was called: one item or none.
     """
 
     examples: list[Any]
@@ -52,12 +52,12 @@ class ShardTasks:
 
     Args:
         program: the user's code.
-        reader: makes the examples of parts of a map-style source or an iterable.
+        reader: makes the examples for parts of a map-style source or an iterable.
         writer: writes them.
         seeder: sets the random states before each example.
         words: the worker's progress page.
-        passes: exceptions that break off a task which is done again.
-        store: where examples lie that were made before.
+        passes: exceptions that interrupt a task, which is then repeated.
+        store: holds examples that were made earlier.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ShardTasks:
         self._ahead: dict[tuple[int, int], deque[RowsAhead]] = {}
 
     def do(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
-        """Make its rows; returns the answer."""
+        """Make the task's rows; returns the reply."""
         if self._is_sharded:
             self._reader.shard = task.shard
         self._seeder.seed_all()
@@ -93,7 +93,7 @@ class ShardTasks:
             self._writer.careful = False
 
     def _in_line(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
-        """The shard goes on with it."""
+        """Make rows that advance the shard."""
         key = task.epoch, task.shard
         interrupted = self._interrupted.pop(key, None)
         if task.opening is not None:
@@ -107,7 +107,7 @@ class ShardTasks:
         self.seed_batch(*key, before)
         try:
             rows, dims, packed = self._rows_of(task, shard_reader)
-        except self._passes:  # it broke the user's generator off: the task is done again, from where this one began
+        except self._passes:  # it interrupted the user's generator: the task is repeated from where it began
             self._interrupted[key] = before
             raise
         progress = shard_reader.progress()
@@ -121,7 +121,7 @@ class ShardTasks:
         )
 
     def _made_ahead(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
-        """Its rows were made before."""
+        """Write rows that were made ahead."""
         key = task.epoch, task.shard
         ahead = self._ahead[key][0]
         self.seed_batch(*key, ahead.before)
@@ -143,7 +143,7 @@ class ShardTasks:
     def _put(
         self, task: ShardTaskRequest, examples: list[Any], numbers: list[int]
     ) -> tuple[int, tuple[int, ...], bool]:
-        """Write the examples of a step; returns how many, the shapes of their parts, and whether they are packed."""
+        """Write a step's examples; returns their number, the shapes of their parts, and whether they are packed."""
         rows, shard = len(examples), self._reader.shard
         if rows < self._program.batch_size or task.parted:
             named = zip(numbers, examples, strict=True)
@@ -163,12 +163,12 @@ class ShardTasks:
         return rows, (), False
 
     def seed_batch(self, epoch: int, shard: int, at: ShardProgress) -> None:
-        """Seed what is done to a batch as a whole, by where it begins in its shard."""
+        """Set the seed for work on a whole batch, derived from its start in the shard."""
         self._writer.batch_seed = self._seeder.of_batch(epoch, at.raw, at.within, shard + 1)
 
-    # ── before it is known what batches look like ────────────────────────────────────────────
+    # ── before the form of batches is known ──────────────────────────────────────────────────
     def open_early(self, task: OpenShardRequest) -> ShardReader:
-        """Open a shard, whose first rows are kept."""
+        """Open a shard whose first rows will be kept."""
         self._reader.shard = task.shard
         self._seeder.seed_all()
         self._ahead.pop((task.epoch, task.shard), None)
@@ -180,11 +180,11 @@ class ShardTasks:
         )
 
     def keep(self, epoch: int, shard: int, made: list[RowsAhead]) -> None:
-        """These are the rows of its first steps."""
+        """Keep the rows of a shard's first steps."""
         self._ahead[epoch, shard] = deque(made)
 
     def close(self, epoch: int, shard: int) -> None:
-        """Nobody goes on with this shard here."""
+        """Close a shard that this worker does not continue."""
         self._ahead.pop((epoch, shard), None)
         self.shard_readers.close(epoch, shard)
 
@@ -195,7 +195,7 @@ class ShardTasks:
 
     # ── beside the shard that is open ────────────────────────────────────────────────────────
     def _apart(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
-        """Make rows once more, to be compared, or to see whether that kills."""
+        """Make rows again, to compare them or to test whether they kill this worker."""
         assert task.opening is not None
         shard_reader = self._shard_reader(task, task.opening.progress)
         try:
@@ -209,7 +209,7 @@ class ShardTasks:
         return TaskDoneReply(task.task, seconds, ended=shard_reader.ended, **self._writer.compared())
 
     def _repeat(self, shard_reader: ShardReader, since: ShardProgress, task: ShardTaskRequest) -> None:
-        """Make the rows once more, to be compared."""
+        """Make the rows again, to compare them."""
         wanted, examples = self._program.batch_size, list[Any]()
         while len(examples) < wanted and not shard_reader.ended:
             self._take(shard_reader, 1, wanted - len(examples), examples.append)
@@ -218,7 +218,7 @@ class ShardTasks:
             self._writer.digest_batch(examples)
 
     def _tempt(self, shard_reader: ShardReader, until: int) -> None:
-        """Make the examples up to this one, and convert them: does that kill this worker?"""
+        """Make and convert the examples up to `until`, to test whether that kills this worker."""
         while not shard_reader.ended and (not self._is_sharded or shard_reader.example <= until):
             self._take(shard_reader, 1, 1, lambda example: self._writer.convert([example], shard_reader.came))
 
@@ -227,7 +227,7 @@ class ShardTasks:
         return self.shard_readers.open(task.epoch, task.shard, lambda: self._shard_reader(task, progress))
 
     def _shard_reader(self, task: ShardTaskRequest, progress: ShardProgress) -> ShardReader:
-        """What a step reads, from where `progress` says."""
+        """The shard reader for a step, positioned at `progress`."""
         if self._is_sharded:
             keeps = not self._is_in_place(task)
             return self.shard_readers.shard(task.epoch, task.shard, progress, frozenset(task.without), keeps=keeps)
@@ -248,12 +248,12 @@ class ShardTasks:
         return self.shard_readers.part(task.shard, made, numbers, progress)
 
     def _is_in_place(self, task: ShardTaskRequest) -> bool:
-        """Whether each example is written to its row as it comes."""
+        """True if each example is written to its row as soon as it is made."""
         return self._writer.output.form.in_place and not task.parted and not task.serialized
 
     # ── what is written ──────────────────────────────────────────────────────────────────────
     def _rows_of(self, task: ShardTaskRequest, shard_reader: ShardReader) -> tuple[int, tuple[int, ...], bool]:
-        """Write a shard's next rows; returns how many, the shapes of their parts, and whether they are packed."""
+        """Write a shard's next rows; returns their number, the shapes of their parts, and whether they are packed."""
         shard_reader.begin_step(frozenset(task.without))
         wanted, output = self._program.batch_size, self._writer.output
         if self._is_in_place(task):
@@ -272,12 +272,12 @@ class ShardTasks:
         return len(examples), (), True
 
     def _fill(self, slot: int, shard_reader: ShardReader, wanted: int) -> list[int]:
-        """Write rows as they come, until the batch is full or the shard ends; returns the examples' numbers."""
+        """Write rows as they are made, until the batch is full or the shard ends; returns the examples' numbers."""
         self._take(shard_reader, wanted, wanted, self._writer.into(slot, wanted))
         return list(shard_reader.came)
 
     def _taken(self, shard_reader: ShardReader, wanted: int) -> tuple[list[Any], list[int]]:
-        """A shard's next examples, and their numbers."""
+        """A shard's next examples and their numbers."""
         examples: list[Any] = []
 
         def put(example: Any) -> None:
@@ -290,7 +290,7 @@ class ShardTasks:
         return examples, list(shard_reader.came)
 
     def _take(self, shard_reader: ShardReader, count: int, last: int, put: Callable[[Any], None]) -> None:
-        """Hand a shard's next `count` outputs to `put`; `last` is how many more the step wants in all."""
+        """Pass a shard's next `count` outputs to `put`; `last` is the number of outputs that the step still needs."""
 
         def compared(example: Any) -> None:
             self._writer.digests.add(shard_reader.came[-1], example)

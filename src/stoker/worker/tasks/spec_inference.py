@@ -1,4 +1,4 @@
-"""What the examples look like: found out from the first ones of the source, where the user does not say."""
+"""Infers the spec from the first examples of the source, where the user does not give it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stoker.worker.tasks.shard_readers import ShardReaders
 from stoker.worker.user_code.reading import Reader, SourceChanged, outputs, weighed
 from stoker.worker.user_code.seeding import Seeder
 
-#: Of examples that may be left out, so many that are of one kind tell what all look like, where each has a fixed size.
+#: Where examples may be skipped: the number of examples of one kind that determine the spec, if sizes are fixed.
 AGREE = 3
 
 Suited = TypeVar("Suited")
@@ -38,7 +38,9 @@ class UnsuitedExample(Exception):
 
 
 class SpecInference:
-    """Looks at the first examples of an epoch. Those of shards are made for this alone, where none is enough by itself.
+    """Infers the spec from the first examples of an epoch.
+
+    Examples of shards are made only for this purpose, where one example is not enough.
 
     Args:
         program: the user's code.
@@ -46,8 +48,8 @@ class SpecInference:
         writer: calls the user's collate function.
         seeder: sets the random states before each example.
         words: the worker's progress page.
-        maker: makes what is not in the store, and puts there what the function returned.
-        store: where the examples lie.
+        maker: makes examples that are not in the store, and stores the batches that the function returned.
+        store: holds the examples.
     """
 
     def __init__(
@@ -64,9 +66,9 @@ class SpecInference:
         self._words, self._maker, self._store = words, maker, store
 
     def form(self, task: DescribeRequest) -> tuple[Form | None, tuple[int, ...]]:
-        """The form of the batches, and what was kept of what the function returned; raises `Misfit`.
+        """The form of the batches, and the sizes of the function's stored batches; raises `Misfit`.
 
-        The form is None where one example is not enough to tell it.
+        The form is None if the examples do not determine it yet.
         """
         collation = self._program.collation
         if collation.function is not None:
@@ -91,7 +93,7 @@ class SpecInference:
                 return None, ()
             enough = LOOK if isinstance(self._program.source, GeneratorSource) else sys.maxsize
             for number, example in enumerate(examples, 2):
-                spec = spec.widened(example)  # one by one: an error names the one that was read last
+                spec = spec.widened(example)  # one by one: an error names the last example read
                 if number >= LOOK_FURTHER or (number >= enough and not leaves_open(spec, rules)):
                     break
             if task.further and leaves_open(spec, rules):
@@ -99,9 +101,9 @@ class SpecInference:
         return _suited(Form.of, spec, rules), ()
 
     def _commonest(self, task: DescribeRequest, examples: Iterator[Any]) -> Spec | None:
-        """What most of the first examples look like; raises `Misfit` if none of them can be batched.
+        """The spec of most of the first examples; raises `Misfit` if none of them can be batched.
 
-        None where more of them must be looked at.
+        None if more examples must be inspected.
         """
         collation = self._program.collation
         whole = collation.default == "asis"
@@ -131,7 +133,11 @@ class SpecInference:
         raise first
 
     def _of_function(self, task: DescribeRequest) -> tuple[Form, tuple[int, ...]]:
-        """Of batches as the function gets them: it may take no others, and how many rows it makes only it knows."""
+        """The form of the batches that the user's function makes.
+
+        The function is called on batches as in an epoch, as it may not accept others. Only it knows how many rows it
+        makes.
+        """
         self._seeder.seed_for_now()
         made = list(self._made(task))
         examples = list(outputs(made))
@@ -151,14 +157,14 @@ class SpecInference:
             batch = self._writer.collate(some)
             self._seeder.made(self._writer.batch_seed)
             specs.append(loose(Spec.of(batch), scalars=True))
-            is_whole = is_even and task.places[first:start] == tuple(range(first, start))  # none is left out
+            is_whole = is_even and task.places[first:start] == tuple(range(first, start))  # no example is left out
             place, most = BATCHES + len(kept), self._program.memory_limit // 8
             kept.append(self._maker.put(place, plain(batch), most) if is_whole else 0)
         spec = merged(specs)
         return Form.of(spec, ["asis"] * len(spec.leaves)), tuple(kept)
 
     def _made(self, task: DescribeRequest) -> Iterator[Any]:
-        """What the user's code makes of the examples that are looked at."""
+        """The outputs of user code for the inspected examples."""
         if isinstance(self._program.source, GeneratorSource):
             return self._of_shards(task)
         made = self._numbered(task)
@@ -203,7 +209,7 @@ class SpecInference:
 
 
 def _suited(make: Callable[..., Suited], *args: Any) -> Suited:
-    """What `make` returns; raises `UnsuitedExample` for an option that does not suit the examples."""
+    """Call `make`; raises `UnsuitedExample` for an option that does not suit the examples."""
     try:
         return make(*args)
     except OptionError as error:

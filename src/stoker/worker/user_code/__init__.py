@@ -1,10 +1,10 @@
-"""The user's code in a worker: how it is called, seeded and kept up to date.
+"""Calls and seeds the user's code in a worker, and keeps it up to date.
 
-reading       from the source to examples: read, seed, transform
-seeding       the same random numbers for an example, whichever worker makes it
-libraries     random states of libraries
+reading       makes examples from the source: read, seed, transform
+seeding       gives an example the same random numbers in any worker
+libraries     random states of third-party libraries
 keras_seeds   the random states of Keras
-current       which example is being made, for the user's code
-epoch_hooks   the source as each epoch finds it: `on_epoch_end`, `Loader.update`
-worker_init   the user's function that is called once a worker
+current       tells user code which example is being made
+epoch_hooks   prepares the source for each epoch: `on_epoch_end`, `Loader.update`
+worker_init   the user's function that is called once per worker
 """

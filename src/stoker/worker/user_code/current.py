@@ -1,4 +1,4 @@
-"""Which example is at work: what `stoker.current()` tells the user's code."""
+"""The example being made, as `stoker.current()` reports it to user code."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from stoker.errors import StokerError
 
 @dataclass(frozen=True)
 class Current:
-    """What the user's code is at; see `current`.
+    """The example, epoch and worker for which user code is running; see `current`.
 
     Attributes:
-        epoch: counted from 0; 0 also while it is found out what examples look like.
-        example: its index in the source, its shard or the iterable; None where several are made at once.
-        shard: of a generator source, else None.
+        epoch: counted from 0; also 0 while the first examples are inspected for their spec.
+        example: index in the source, shard or iterable; None when several examples are made at once.
+        shard: shard of a generator source, else None.
         worker: number of the worker process; None with `workers=0`.
-        seed: of this example in this epoch, 64 bits: what all random states were set from.
+        seed: 64-bit seed of this example in this epoch. All random states were set from it.
     """
 
     epoch: int
@@ -29,7 +29,10 @@ class Current:
 
 
 class _CurrentRecorder(threading.local):
-    """Who can tell: in a worker for all its threads, in the trainer for the thread that runs the user's code."""
+    """Holds the function that returns the current state of the thread that runs user code in the trainer.
+
+    In a worker, `_in_process` holds it for all threads.
+    """
 
     tell: Callable[[], Current] | None = None
 
@@ -39,10 +42,10 @@ _in_process: list[Callable[[], Current]] = []
 
 
 def current() -> Current:
-    """Which example, epoch and worker the calling code works for: in a source, transform or collate function.
+    """The example, epoch and worker for which the calling source, transform or collate function runs.
 
     Raises:
-        StokerError: it is not called by code that a Loader runs. The items of `from_iterable` are made outside too.
+        StokerError: the caller is not run by a Loader. The items of `from_iterable` are made outside a Loader too.
 
     Example:
         >>> import stoker
@@ -62,12 +65,12 @@ def current() -> Current:
 
 
 def tells_in_process(tell: Callable[[], Current]) -> None:
-    """From now on this whole process works for a Loader."""
+    """Set `tell` as the source of `current()` for all threads of this process."""
     _in_process[:] = [tell]
 
 
 class telling:
-    """Within it, this thread works for a Loader."""
+    """Context in which `tell` is the source of `current()` for this thread."""
 
     def __init__(self, tell: Callable[[], Current]) -> None:
         self._tell = tell

@@ -1,7 +1,7 @@
-"""The source as each epoch finds it: what `on_epoch_end` has made of it, and what `Loader.update` gave.
+"""Prepares the source for each epoch: applies `on_epoch_end` and the attributes from `Loader.update`.
 
-For epoch n, `on_epoch_end` has been called n times since the source was taken, in each worker alike, whenever it was
-started: the calls are made again on a fresh copy. An epoch that is still read keeps its copy for itself.
+For epoch n, `on_epoch_end` has been called n times since the source was taken. This holds in every worker, whenever it
+was started: the calls are repeated on a fresh copy. An epoch that is still being read keeps its own copy.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _SetAttributes:
-    """An update's attributes are set."""
+    """Step: set the attributes of an update."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class _EpochTurn:
-    """What the source does when an epoch begins."""
+    """Step: call the source's hooks at the start of an epoch."""
 
     epoch: int
 
 
 @dataclass
 class SourceCopy:
-    """A copy of the program, what was done to it, and the epochs that are read from it."""
+    """A copy of the program, the steps applied to it, and the epochs that read from it."""
 
     program: Program
     held: list[Held]
@@ -51,14 +51,14 @@ class SourceCopy:
 
 
 class EpochHooks:
-    """The copies of the program that this process has.
+    """Manages the copies of the program in this process.
 
     Args:
-        program: the first one.
-        held: random generators that its objects hold.
-        again: makes another one; None where the user's own object is used.
+        program: the first copy.
+        held: random generators held by its objects.
+        again: makes another copy; None if the user's own object is used.
         seeder: sets the random states.
-        only: where what was done to the user's own object is noted, for all that use it; empty before the first.
+        only: shared record of the steps applied to the user's own object, for all its users; empty before the first.
     """
 
     def __init__(
@@ -78,26 +78,26 @@ class EpochHooks:
         self._begins, self._ends = has_hook(program.source, "on_epoch_begin"), has_hook(program.source, "on_epoch_end")
 
     def renew(self, message: UpdateRequest) -> None:
-        """These updates count for an epoch that is about to begin."""
+        """Record the updates for an epoch that is about to begin."""
         self._updates[message.epoch] = pickle.loads(message.pickled)
 
     def reach(self, epoch: int) -> tuple[Program, list[Held]]:
-        """The program for an epoch, and the generators that it holds; raises what the user's `on_epoch_end` raises."""
+        """The program for an epoch and the generators that it holds; raises what the user's `on_epoch_end` raises."""
         needed = self._needed(epoch)
         its = next((copy for copy in self._copies if copy.done == needed), None) or self._made(needed, epoch)
         its.readers.add(epoch)
         return its.program, its.held
 
     def leave(self, epoch: int) -> None:
-        """An epoch is read no more."""
+        """Release the copy of an epoch that is no longer read."""
         self._updates.pop(epoch, None)
         for copy in self._copies:
             copy.readers.discard(epoch)
-        last = max(self._copies, key=lambda copy: len(copy.done), default=None)  # none, where its hook raised
+        last = max(self._copies, key=lambda copy: len(copy.done), default=None)  # none if its hook raised
         self._copies = [copy for copy in self._copies if copy.readers or copy is last]
 
     def _needed(self, epoch: int) -> list[_SetAttributes | _EpochTurn]:
-        """What is done to a fresh copy."""
+        """The steps that a fresh copy needs for this epoch."""
         updates = self._updates.get(epoch, ())
         if not self._begins and not self._ends:
             return [_SetAttributes(update.number) for update in updates]
@@ -120,7 +120,7 @@ class EpochHooks:
                     self._turn(its, step.epoch)
                 its.done.append(step)
         except BaseException:
-            if self._again is not None:  # half of it is done
+            if self._again is not None:  # the copy is only partly prepared
                 self._copies.remove(its)
             raise
         return its
@@ -147,7 +147,7 @@ class EpochHooks:
             self._call(source.on_epoch_begin, its, mix(its.program.seed, epoch, 10))
 
     def _call(self, hook: Callable[[], Any], its: SourceCopy, seed: int) -> None:
-        """Call it, with random states of its own, also where examples are not seeded: all workers must agree."""
+        """Call a hook with seeded random states, even if examples are not seeded: all workers must agree."""
         import numpy.random
 
         keeps = not its.program.seeds_globals
@@ -168,7 +168,7 @@ class EpochHooks:
 
 @contextlib.contextmanager
 def _no_entropy(seed: int) -> Iterator[None]:
-    """Within it, in this thread, `np.random.default_rng()` without a seed draws one from `seed`."""
+    """Context in which `np.random.default_rng()` without a seed derives one from `seed`, in this thread."""
     from numpy.random import bit_generator
 
     module: Any = bit_generator

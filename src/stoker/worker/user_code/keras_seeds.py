@@ -1,9 +1,9 @@
-"""Keras' random states: of its layers' `SeedGenerator`s, whoever holds them, and of its global one.
+"""Sets Keras' random states: its global `SeedGenerator` and those of layers, whichever object holds them.
 
-A generator is set when an example first draws from it: to a state made of the example's seed and of how many
-others the example drew from before. So it makes no difference when a generator was made, and what the worker has
-done with it. No Python runs where a compiled function (`tf.function`) draws: generators that such functions
-draw from are set before each example.
+A generator is set when an example first draws from it. Its state is derived from the example's seed and the number of
+other generators that the example has drawn from. So it does not matter when a generator was made or how the worker has
+used it. Compiled functions (`tf.function`) draw without running Python, so their generators are set before each
+example.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from stoker.plan.permutation import mix
 
 #: Keras' module with the class `SeedGenerator`.
 MODULE = "keras.src.random.seed_generator"
-#: Numbers of generators that compiled functions draw from; those that Python draws from are counted from 0.
+#: First number of generators used by compiled functions. Generators that Python draws from are counted from 0.
 _COMPILED = 1 << 20
 _compiled: list[weakref.ref[Any]] = []
 
 
 class KerasSeeds:
-    """Sets Keras' generators for one example after the other, where the user's code runs.
+    """Sets Keras' generators for each example, in the threads that run user code.
 
-    In a worker that is everywhere; in the trainer it is the thread that enters the context, which puts all states
-    back at its end.
+    In a worker, these are all threads. In the trainer, it is the thread that enters the context; all states are
+    restored when the context ends.
     """
 
     def __init__(self, module: ModuleType) -> None:
@@ -41,7 +41,7 @@ class KerasSeeds:
         self._is_seeded = False
 
     def begin(self, seed: int) -> None:
-        """The example with this seed begins."""
+        """Begin the example with this seed."""
         self._seed, self._is_seeded = seed, False
         self._set.clear()
         for number, reference in enumerate(_compiled):
@@ -49,7 +49,7 @@ class KerasSeeds:
                 self._assign(generator, _COMPILED + number)
 
     def drawn_from(self, generator: Any) -> None:
-        """The user's code is about to draw from this generator."""
+        """Set this generator, from which user code is about to draw, unless it is already set."""
         if id(generator) in self._set or _in_stateless_scope():
             return
         tf = sys.modules.get("tensorflow")
@@ -62,7 +62,7 @@ class KerasSeeds:
                 self._assign(generator, _COMPILED + len(_compiled) - 1)
 
     def randint(self, low: int, high: int) -> int:
-        """A seed for what is made without one: not drawn from `random`, which the example may draw from as well."""
+        """The seed of a generator made without one. Not drawn from `random`, which the example may use itself."""
         if not self._is_seeded:
             self._defaults.seed(mix(self._seed, _COMPILED))
             self._is_seeded = True
@@ -71,13 +71,13 @@ class KerasSeeds:
     def _assign(self, generator: Any, number: int) -> None:
         if self._kept is not None and not any(generator is kept for kept, _ in self._kept):
             state = np.array(generator.backend.convert_to_numpy(generator.state.value))
-            if state.size:  # else it was made a moment ago, in a function that is being compiled
+            if state.size:  # else it was just made, in a function that is being compiled
                 self._kept.append((generator, state))
         its = mix(self._seed, number)
         generator.state.assign(np.array([its & 0x7FFFFFFF, its >> 34], np.int64))  # either fits into an int32
 
     def everywhere(self) -> None:
-        """Set what is drawn from in whatever thread of this process."""
+        """Set generators in all threads of this process."""
         _install(self._module)
         _at_work[None] = self
 
@@ -99,7 +99,7 @@ class KerasSeeds:
             generator.state.assign(state)
 
 
-#: Who sets the generators that are drawn from in a thread; under None, in all others.
+#: The `KerasSeeds` that sets the generators in a thread, by thread identifier; None stands for all other threads.
 _at_work: dict[int | None, KerasSeeds] = {}
 _installing = threading.Lock()
 
@@ -115,12 +115,12 @@ def begin_here(seed: int) -> None:
 
 
 def _in_stateless_scope() -> bool:
-    """Whether Keras' states are the caller's own values, as in a function that JAX compiles."""
+    """True if the caller holds Keras' states as values, as in a function that JAX compiles."""
     return bool(sys.modules["keras.src.backend.common.stateless_scope"].in_stateless_scope())
 
 
 class _Defaults:
-    """Stands for the module `random` in Keras' module."""
+    """Replaces the module `random` in Keras' module."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(random, name)
@@ -130,7 +130,7 @@ class _Defaults:
 
 
 def _install(module: Any) -> None:
-    """Let Keras' generators say that they are drawn from."""
+    """Make Keras' generators report draws."""
     kind = module.SeedGenerator
     plain = kind.next
 

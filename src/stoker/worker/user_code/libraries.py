@@ -1,7 +1,7 @@
-"""Random states beside Python's and NumPy's global ones: of libraries, once they are imported.
+"""Seeds the random states of imported libraries, in addition to Python's and NumPy's global ones.
 
-Libraries are watched for: their states are set as soon as they are there, so that not even the example
-whose code imports one differs.
+Imports are watched, and a library's state is set as soon as it is loaded. So even the example whose code imports a
+library is reproducible.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SetSeed = Callable[[int], Any]
 
 
 def set_torch_seed(module: ModuleType) -> SetSeed:
-    """What sets PyTorch's state."""
-    set_seed: SetSeed = module.default_generator.manual_seed  # 60 times as quick as `torch.manual_seed`
+    """The function that sets PyTorch's random state."""
+    set_seed: SetSeed = module.default_generator.manual_seed  # 60 times faster than `torch.manual_seed`
     return set_seed
 
 
@@ -54,10 +54,10 @@ IN_TRAINER: dict[str, Callable[[ModuleType], SetSeed]] = {
 
 
 class Importing(ABC):
-    """Calls `imported` with each of some modules, once it has been loaded.
+    """Calls `imported` with each of the named modules once it has been loaded.
 
     Args:
-        names: of the modules. Those that have been imported before are passed to `imported` at once.
+        names: names of the modules. Those already imported are passed to `imported` immediately.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -69,23 +69,23 @@ class Importing(ABC):
 
     @abstractmethod
     def imported(self, module: ModuleType) -> None:
-        """One of the modules is there."""
+        """Called with a watched module that has just been loaded."""
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         sys.meta_path.remove(self)
 
     def wants(self, name: str) -> bool:
-        """Whether the loading of this module is watched."""
+        """True if the loading of this module is watched."""
         return name in self._names
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Whatever the others find, if its loading is to be watched."""
+        """The spec that the other finders return, with its loader wrapped, if the module is watched."""
         if not self.wants(name):
             return None
-        finders = dropwhile(lambda finder: finder is not self, list(sys.meta_path))  # another thread may remove it
+        finders = dropwhile(lambda finder: finder is not self, list(sys.meta_path))  # another thread may remove us
         for finder in islice(finders, 1, None):
             spec = finder.find_spec(name, path, target)
             if spec is not None:
@@ -97,7 +97,7 @@ class Importing(ABC):
     def load(self, loader: Any, module: ModuleType) -> None:
         """Load a module as `loader` does."""
         if module.__spec__ is not None:
-            module.__spec__.loader = module.__loader__ = loader  # as if nobody had watched
+            module.__spec__.loader = module.__loader__ = loader  # as if the import were not watched
         self.run(loader, module)
         if module.__name__ in self._names:
             self._is_there(module)
@@ -112,14 +112,14 @@ class Importing(ABC):
 
 
 class ImportWatch(Importing):
-    """Calls `found` with what sets a library's seed, when the library has been imported.
+    """Calls `found` with the function that sets a library's seed once the library has been imported.
 
-    Importing changes no random state: some modules draw from `random` when they are loaded, within whatever example
-    comes first in a process.
+    Importing a module leaves the random states unchanged. Otherwise modules that draw from `random` when they are
+    loaded would affect the first example in each process.
 
     Args:
-        found: is called at once for what has been imported before.
-        libraries: how the seed of each is set, by the module's name.
+        found: called immediately for libraries already imported.
+        libraries: by module name, a function that returns the library's seed function.
         thread: the only one whose imports count; None for all.
     """
 
@@ -134,15 +134,15 @@ class ImportWatch(Importing):
         super().__init__(libraries)
 
     def imported(self, module: ModuleType) -> None:
-        """A library is there."""
+        """Pass the library's seed function to `found`."""
         self._found(self._libraries[module.__name__](module))
 
     def wants(self, name: str) -> bool:
-        """All modules, as any may draw random numbers; within one that is being loaded, the libraries."""
+        """True for all modules, as any may draw random numbers; while one is being loaded, only for the libraries."""
         return self._thread in (None, threading.get_ident()) and (not self._loading or name in self._names)
 
     def run(self, loader: Any, module: ModuleType) -> None:
-        """Run its code, and put the random states back."""
+        """Run the module's code, then restore the random states."""
         numpys = sys.modules.get("numpy.random") if module.__name__ != "numpy.random" else None
         states = random.getstate(), numpys and numpys.get_state()
         self._loading += 1
@@ -156,7 +156,7 @@ class ImportWatch(Importing):
 
 
 class _WatchedLoader:
-    """The loader of a module that is watched."""
+    """Wraps the loader of a watched module."""
 
     def __init__(self, loader: Any, watch: Importing) -> None:
         self._loader, self._watch = loader, watch

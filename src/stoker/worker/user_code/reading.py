@@ -1,7 +1,7 @@
-"""From the source to examples: read, seed, transform. One function a kind of source.
+"""Makes examples from the source: read, seed, transform. One function per kind of source.
 
-Each is a generator of what the transform returns: an example, or SKIP or Many. Which example is at work
-stands on the worker's progress page, for errors, and for the trainer when the worker dies or is stuck.
+Each function is a generator of the transform's outputs: an example, SKIP or Many. The worker's progress page holds the
+number of the current example, for error messages and for the trainer if the worker dies or hangs.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from stoker.worker.batching.keeping import Keeper
 from stoker.worker.batching.likeness import Likeness, read
 from stoker.worker.user_code.seeding import Seeder
 
-#: Characters of an error that are told of a skipped example.
+#: Maximum characters of the error reported for a skipped example.
 _SHOWN = 200
 
 
 class SourceChanged(Exception):
-    """The source does not have what the plan was made for."""
+    """The source does not match the plan."""
 
 
 class Reader:
-    """Makes examples of the source's.
+    """Makes examples from the source.
 
     Args:
         program: the user's code.
@@ -44,10 +44,10 @@ class Reader:
         words: the worker's progress page.
 
     Attributes:
-        without: examples that are left out, because they kill workers.
-        exhausted: whether no file descriptor or no memory is left in this process.
-        skipped: those that raised or were unlike the others and were left out, with the reason, since `begin_task`.
-        keeps: whether examples are still needed when the next one is made: see `stoker.worker.batching.keeping`.
+        without: examples left out because they kill workers.
+        exhausted: True if this process has run out of file descriptors or memory.
+        skipped: examples left out since `begin_task`, with the reason: they raised or were unlike the others.
+        keeps: True if examples are still needed when the next one is made: see `stoker.worker.batching.keeping`.
     """
 
     def __init__(self, program: Program, seeder: Seeder, words: memoryview) -> None:
@@ -67,17 +67,17 @@ class Reader:
         self._likeness: Likeness | None = None
 
     def learn(self, form: Form) -> None:
-        """Take on what examples look like."""
+        """Adopt the form of the examples."""
         self._likeness = Likeness(form)
 
     def use(self, program: Program) -> None:
-        """From now on read this copy of the program."""
+        """Switch to this copy of the program."""
         self._source, self._transform = program.source, program.transform
         self.keep = Keeper((program.source, program.transform)).keep
 
     @property
     def example(self) -> int | None:
-        """The example at work."""
+        """The number of the current example, or None."""
         number = self._words[EXAMPLE]
         return None if number == NOTHING else int(number)
 
@@ -87,7 +87,7 @@ class Reader:
 
     @property
     def shard(self) -> int | None:
-        """The shard that it is counted in, if it is counted in one."""
+        """The shard in which the current example is counted, or None."""
         number = self._words[SHARD]
         return None if number == NOTHING else int(number)
 
@@ -96,12 +96,12 @@ class Reader:
         self._words[SHARD] = NOTHING if number is None else number
 
     def begin_task(self, without: Iterable[int] = ()) -> None:
-        """A task begins, of which these examples are left out."""
+        """Begin a task that leaves out the examples in `without`."""
         self.keeps = True
         self.example, self.without, self.skipped, self._reason_bytes = None, frozenset(without), [], 0
 
     def skip(self, number: int, error: BaseException) -> None:
-        """Leave out this example, which raised or is unlike the others; raises the error where that is not wanted."""
+        """Leave out an example that raised or is unlike the others; raises the error if it must not be skipped."""
         if not self._skips or isinstance(error, KeyboardInterrupt) or lacks_descriptors(error):
             raise error
         self.exhausted = self.exhausted or is_exhausted(error)
@@ -110,7 +110,7 @@ class Reader:
         self.skipped.append((number, reason if self._reason_bytes <= REASON_BYTES else ""))
 
     def _each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
-        """By `__getitem__`."""
+        """Read examples through `__getitem__`."""
         read, transform, begin, words, place = (
             self._source.__getitem__,
             self._transform,
@@ -128,7 +128,7 @@ class Reader:
                 yield read(index) if transform is None else self.transformed(transform, read(index), seed)
 
     def _alone(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
-        """Each by itself, so that one that raises can be left out."""
+        """Read examples one at a time, so that one that raises can be left out."""
         keep, begin, settled, transform, words = self._keep(), self._begin, self.settled, self._transform, self._words
         read = self._run_of_one if self._in_runs else self._source.__getitem__
         for index, seed in zip(indices, seeds, strict=True):
@@ -147,18 +147,21 @@ class Reader:
             yield example
 
     def _keep(self) -> Callable[[Any], Any]:
-        """What is done to an example before the next one is made."""
+        """The function applied to an example before the next one is made."""
         return self.keep if self.keeps else as_is
 
     def _run_of_one(self, index: int) -> Any:
-        """By `__getitems__`."""
+        """Read one example through `__getitems__`."""
         examples = list(self._source.__getitems__([index]))
         if len(examples) != 1:
             raise SourceChanged(_not_one_each(1, len(examples)))
         return examples[0]
 
     def _together(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
-        """By `__getitems__`, in runs that depend on the batch alone, so that the random state they meet does too."""
+        """Read examples through `__getitems__`, in runs.
+
+        The runs, and with them the random states, depend only on the batch.
+        """
         transform, begin, keep = self._transform, self._begin, self._keep()
         for start in range(0, len(indices), RUN):
             some = indices[start : start + RUN]
@@ -175,7 +178,10 @@ class Reader:
                     yield keep(self.transformed(transform, examples.pop(), seed))
 
     def _read_run(self, some: list[int], seed: int) -> list[Any]:
-        """What `__getitems__` returns for some indices; what it raises is that of one example, where one raises."""
+        """The result of `__getitems__` for some indices.
+
+        If it raises, the examples are read one by one, so that the error is that of a single example where one raises.
+        """
         self.example = some[0] if len(some) == 1 else None
         self._begin(seed)
         try:
@@ -192,10 +198,10 @@ class Reader:
         try:
             raise raised
         finally:
-            del raised  # it refers to this frame
+            del raised  # it references this frame
 
     def items(self, items: Iterable[Any], first: int, seeds: list[int]) -> Iterator[Any]:
-        """Items of an iterable, the first of them number `first`."""
+        """Make examples from items of an iterable; `first` is the number of the first item."""
         transform, begin, keep = self._transform, self._begin, self._keep()
         for index, (item, seed) in enumerate(zip(items, seeds, strict=True), first):
             self.example = index
@@ -215,12 +221,15 @@ class Reader:
     def some_items(
         self, items: Sequence[Any], rows: Sequence[int], numbers: Sequence[int], seeds: Sequence[int]
     ) -> Iterator[Any]:
-        """Items in these rows of a run that has these numbers and seeds."""
+        """Make examples from the items in these rows of a run; `numbers` and `seeds` cover the whole run."""
         for row, item in zip(rows, items, strict=True):
             yield from self.items([item], numbers[row], [seeds[row]])
 
     def earlier(self, numbers: Sequence[int]) -> Callable[[int, Callable[[], Any]], Any]:
-        """What gives an output that was made before, by its row in a run that has these numbers, and what loads it."""
+        """A function that returns an output made earlier.
+
+        Its arguments are the row in the run with these numbers and the function that loads the output.
+        """
 
         def taken(row: int, load: Callable[[], Any]) -> Any:
             self.example = number = int(numbers[row])
@@ -236,18 +245,18 @@ class Reader:
         return taken
 
     def transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
-        """What the transform returns for an example."""
+        """The transform's output for an example."""
         return transform(example, rng=self._seeder.rng(seed)) if self._wants_rng else transform(example)
 
     def settled(self, output: Any) -> Any:
-        """`output`, whose parts have been read once where examples may be left out; raises what they raise then.
+        """The output. If examples may be left out, its parts are read once; raises whatever reading them raises.
 
-        Once it is known what examples look like, one that looks different raises `Misfit`.
+        Once the form of the examples is known, one of a different form raises `Misfit`.
         """
         if not self._settles or output is SKIP:
             return output
         if type(output) is Many:
-            kept = self.keep(output)  # a list of examples waits while those of other shards are made
+            kept = self.keep(output)  # its examples wait while other shards are read
             return Many(map(self.settled, kept.examples))
         if self._likeness is not None:
             return self._likeness.taken(output)
@@ -256,12 +265,12 @@ class Reader:
 
 
 def as_is(example: Any) -> Any:
-    """It is written before the next one is made."""
+    """The example itself, which is written before the next one is made."""
     return example
 
 
 def _reason(error: BaseException) -> str:
-    """Why an example is left out."""
+    """The reason for leaving out an example."""
     if isinstance(error, Misfit):
         return str(error).replace("as in the first examples", "as in the others").removesuffix(".")  # it may be one
     return summary(error)
@@ -272,9 +281,9 @@ def _not_one_each(asked: int, came: int) -> str:
 
 
 def weighed(made: Iterable[Any], counts: Iterable[bool]) -> Iterator[Any]:
-    """The examples with a `sample_weight`: their own or 1 where they count, 0 where they fill the batch up.
+    """Add a `sample_weight` to each example: its own or 1 if it counts, 0 if it only fills up the batch.
 
-    Weights of their own may be nested, as for a model with several outputs.
+    An example's own weights may be nested, as for a model with several outputs.
     """
     for example, counting in zip(made, counts, strict=False):
         if type(example) is not tuple or len(example) not in (2, 3):
@@ -285,7 +294,7 @@ def weighed(made: Iterable[Any], counts: Iterable[bool]) -> Iterator[Any]:
 
 
 def _floating(weight: Any) -> Any:
-    """A weight that can be scaled: whole numbers become float32."""
+    """Convert a weight to one that can be scaled: whole numbers become float32."""
     array = canonical(weight)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         raise Misfit(f"a sample_weight of it is no number and no array of numbers: {short(weight)}")
@@ -297,7 +306,7 @@ def _zero(weight: Any) -> Any:
 
 
 def outputs(made: Iterable[Any]) -> Iterator[Any]:
-    """The examples in what transforms returned: none for SKIP, several for Many."""
+    """The examples in the transform's outputs: none for SKIP, several for Many."""
     for output in made:
         if output is SKIP:
             continue

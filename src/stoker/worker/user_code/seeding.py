@@ -1,15 +1,15 @@
-"""The same random numbers for an example, whichever worker makes it.
+"""Gives an example the same random numbers, whichever worker makes it.
 
-Before each example `random`, NumPy's global state and the `rng` that a transform may ask for
-are set from (seed, epoch, example). Most code draws from none of them, and seeding costs more
-than reading a small row (3.5 µs and 1.4 µs), so nobody pays who does not use them:
+Before each example, `random`, NumPy's global state and the `rng` that a transform may request are set from
+(seed, epoch, example). Most code draws from none of them, and seeding costs more than reading a small row (3.5 µs and
+1.4 µs). So only code that draws pays for it:
 
 - `random` is seeded at the first draw after `begin` (`LazyRandom`);
-- NumPy's state is left alone until a task has drawn from it. That task is made again, now
-  seeded before each example, as are all tasks after it.
+- NumPy's state is not set until a task has drawn from it. That task is repeated, with seeding before each example, and
+  all later tasks are seeded too.
 
-PyTorch's and TensorFlow's states are set where user code has imported these (`libraries`), and those of
-generators that the user's objects hold.
+PyTorch's and TensorFlow's states are set if user code has imported these libraries (`libraries`). The states of
+generators held by user objects are set as well.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 
 class LazyRandom(random.Random):
-    """A `random.Random` that takes on the pending seed when it is first drawn from.
+    """A `random.Random` that applies its pending seed at the first draw.
 
-    All methods of `random.Random` draw through `random` and `getrandbits`; the ones here are
-    those two and the ones that read or replace the state.
+    All methods of `random.Random` draw through `random` and `getrandbits`. This class overrides those two and the
+    methods that read or replace the state.
     """
 
     pending: int | None = None
@@ -60,7 +60,7 @@ class LazyRandom(random.Random):
         return super().getrandbits(k)
 
     def gauss(self, mu: float = 0.0, sigma: float = 1.0) -> float:
-        self._settle()  # before it looks at the second number kept from the last call
+        self._settle()  # before it uses the second number kept from the last call
         return super().gauss(mu, sigma)
 
     def seed(self, a: Any = None, version: int = 2) -> None:
@@ -79,7 +79,7 @@ class LazyRandom(random.Random):
 def install_lazy_random() -> LazyRandom:
     """Make the functions of the module `random` draw from a `LazyRandom`.
 
-    To be called before user code, which may import those functions, is loaded; never in the trainer.
+    Call this before user code is loaded, as it may import those functions. Never call it in the trainer.
     """
     lazy = LazyRandom(0)
     for name, value in list(vars(random).items()):
@@ -89,28 +89,28 @@ def install_lazy_random() -> LazyRandom:
 
 
 def _telling(state: memoryview) -> tuple[int, int, int]:
-    """What of the Mersenne Twister's state tells whether it was drawn from: two words, and the position."""
+    """The part of the Mersenne Twister's state that reveals whether it was drawn from: two words and the position."""
     return state[0], state[1], state[624]
 
 
 def _global_state() -> npt.NDArray[np.uint32]:
-    """The 624 words and the position of NumPy's global Mersenne Twister, in place."""
+    """A view of the 624 words and the position of NumPy's global Mersenne Twister."""
     cells = ctypes.c_uint32 * 625
     generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # public, and missing in NumPy's stubs
     return np.ctypeslib.as_array(cells.from_address(generator.ctypes.state_address))
 
 
 class Seeder:
-    """Sets all random states for one example after the other.
+    """Sets all random states before each example.
 
     Args:
         seed: the Loader's seed.
-        lazy: what the module `random` draws from, in a worker process; None where it must not be replaced.
-        seeds_globals: whether global states are set; if not, the `rng` is all that is.
-        held: generators that the user's objects hold.
+        lazy: the generator behind the module `random` in a worker process; None where it must not be replaced.
+        seeds_globals: True to set global states; otherwise only the `rng` is seeded.
+        held: generators held by user objects.
 
     Attributes:
-        seed: of the example at work.
+        seed: seed of the current example.
     """
 
     def __init__(
@@ -121,57 +121,57 @@ class Seeder:
         self._lazy = lazy if seeds_globals else None
         self._libraries: list[SetSeed] = []
         if not seeds_globals and lazy is not None:
-            lazy.seed()  # as it would be without us
+            lazy.seed()  # as without Stoker
         self._numpy: ModuleType | None = None  # `numpy.random`, once a task has drawn from its global state
         self._watched: memoryview | None = None
         self._before = (0, 0, 0)
         self._is_trying = False
         self._generator: np.random.Generator | None = None
         self._philox: dict[str, Any] = {}
-        self._keyed, self._key = -1, 0  # of the epoch at work
+        self._keyed, self._key = -1, 0  # of the current epoch
         self._note()
 
     def _note(self) -> None:
-        """Note whether an example costs more than to leave its seed for the module `random`, which is the rule."""
+        """Note whether `begin` must do more than set the pending seed of the module `random`. Usually it need not."""
         others = self._lazy is None or self._numpy is not None or self._libraries or self._held
         self._has_more = self._globals and bool(others)
 
     def seeds(self, epoch: int, indices: npt.NDArray[np.int64]) -> list[int]:
-        """A seed of 64 bits for each of the examples `indices` in this epoch."""
+        """The 64-bit seeds of the examples `indices` in this epoch."""
         if self._keyed != epoch:
             self._keyed, self._key = epoch, mix(self._seed, epoch, 1)
         seeds: list[int] = mix_array(indices.astype(np.uint64), self._key).tolist()
         return seeds
 
     def of_batch(self, epoch: int, *words: int) -> int:
-        """A seed for what is done to a batch as a whole, which these numbers tell from all others of the epoch."""
+        """The seed for work on a whole batch, which `words` identify within the epoch."""
         return mix(self._seed, epoch, 8, *words)
 
     def found(self, set_seed: SetSeed) -> None:
-        """A library with a random state of its own is there."""
+        """Register the seed function of a library with its own random state, and apply the current seed."""
         self._libraries.append(set_seed)
         self._note()
         set_seed(self.seed)
 
     def forget_libraries(self) -> None:
-        """They are told of anew."""
+        """Forget all libraries, which will be registered again."""
         self._libraries.clear()
         self._note()
 
     def hold(self, held: Sequence[Held]) -> None:
-        """From now on set these generators, of the user's objects."""
+        """From now on, set these generators held by user objects."""
         self._held = list(held)
         self._note()
 
     def begin_task(self) -> None:
-        """Note NumPy's global state."""
+        """Note NumPy's global state, to detect draws from it."""
         if self._globals and self._numpy is None and self._watched is None and "numpy.random" in sys.modules:
             self._watched = _global_state().data.cast("B").cast("I")
         if self._watched is not None:
             self._before = _telling(self._watched)
 
     def must_redo(self) -> bool:
-        """Whether the task that ends now drew from NumPy's unseeded state: make it again, all is seeded now."""
+        """True if the task that is ending drew from NumPy's unseeded state. Repeat it: everything is seeded now."""
         if not self._globals or self._numpy is not None or "numpy.random" not in sys.modules:
             return False
         if self._watched is not None and _telling(self._watched) == self._before:
@@ -181,7 +181,7 @@ class Seeder:
         return True
 
     def seed_all(self) -> None:
-        """From now on set NumPy's global state before each example: what cannot be made again must be right at once."""
+        """From now on, set NumPy's global state before each example. Needed where a task cannot be repeated."""
         if not self._globals:
             return
         import numpy.random
@@ -191,22 +191,22 @@ class Seeder:
 
     @property
     def draws(self) -> bool:
-        """Whether NumPy's global state is set before each example."""
+        """True if NumPy's global state is set before each example."""
         return self._numpy is not None
 
     def seed_for_now(self) -> None:
-        """Set NumPy's global state before each example until `settle`: what is made now is not made again."""
+        """Set NumPy's global state before each example until `settle`: these examples are not made again."""
         self._is_trying = self._globals and self._numpy is None
         self.seed_all()
 
     def settle(self) -> None:
-        """Go on without, unless one has drawn from it."""
+        """Stop setting NumPy's global state, unless an example has drawn from it."""
         if self._is_trying:
             self._is_trying, self._numpy = False, None
             self._note()
 
     def made(self, seed: int) -> None:
-        """An example with this seed was made: see whether it drew from NumPy's global state."""
+        """Check whether the example made with this seed drew from NumPy's global state."""
         if self._is_trying and self._numpy is not None:
             state = _global_state().data.cast("B").cast("I")
             came = _telling(state)
@@ -214,7 +214,7 @@ class Seeder:
             self._is_trying = came == _telling(state)
 
     def begin(self, seed: int) -> None:
-        """Set the global states to what the example with this seed gets."""
+        """Set the global states for the example with this seed."""
         self.seed = seed
         if self._lazy is not None:
             self._lazy.pending = seed
@@ -222,7 +222,7 @@ class Seeder:
             self._begin_more(seed)
 
     def _begin_more(self, seed: int) -> None:
-        """Set what else there is."""
+        """Set the states other than that of `LazyRandom`."""
         if self._lazy is None:
             random.seed(seed)
         if self._numpy is not None:
@@ -234,7 +234,7 @@ class Seeder:
             seed_held(self._held, seed)
 
     def rng(self, seed: int) -> np.random.Generator:
-        """The generator for the example with this seed: the one object, set anew."""
+        """The generator for the example with this seed: always the same object, seeded again."""
         if self._generator is None:
             philox = np.random.Philox(key=0)
             self._generator = np.random.Generator(philox)
@@ -245,9 +245,11 @@ class Seeder:
 
 
 class _NumpyState:
-    """NumPy's global state, to be put back. To read and to set it takes 130 µs, and most user code leaves it alone.
+    """Saves and restores NumPy's global state.
 
-    A normal number that is kept for the next call lies elsewhere; without one, only a draw can make one.
+    Reading and setting it takes 130 µs, and most user code does not touch it. So the words of the generator are
+    compared first. They do not include the normal number that NumPy keeps for the next call; if there is none, only a
+    draw can create one.
     """
 
     def __init__(self) -> None:
@@ -257,7 +259,7 @@ class _NumpyState:
         self._state: Any = None
 
     def keep(self) -> None:
-        """Note it."""
+        """Save the state."""
         if self._is_unchanged():
             return
         self._generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # as above
@@ -267,23 +269,23 @@ class _NumpyState:
         self._seen = b"" if self._cells is None else self._cells.tobytes()
 
     def put_back(self) -> None:
-        """Set it to what was noted."""
+        """Restore the saved state."""
         if not self._is_unchanged():
             np.random.set_state(self._state)
 
     def _is_unchanged(self) -> bool:
-        """Whether it is what was noted, for certain."""
+        """True if the state certainly equals the saved one."""
         if self._cells is None or np.random.get_bit_generator() is not self._generator:  # type: ignore[attr-defined]
             return False
         return self._cells.tobytes() == self._seen
 
 
 class KeptState:
-    """Puts the trainer's own random states back after user code ran in its process (inline engine).
+    """Restores the trainer's own random states after user code has run in its process (inline engine).
 
     Args:
-        held: generators that the user's objects hold.
-        seeder: is told of libraries, those too that are imported meanwhile.
+        held: generators held by user objects.
+        seeder: notified of libraries, including those imported in the meantime.
     """
 
     def __init__(self, held: Sequence[Held], seeder: Seeder) -> None:

@@ -1,4 +1,4 @@
-"""The user's `worker_init`: called once a worker, before anything else of the user's is loaded."""
+"""Calls the user's `worker_init`, once per worker and before any other user code is loaded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stoker.plan.permutation import mix
 from stoker.worker.user_code.current import Current, telling
 from stoker.worker.user_code.libraries import LIBRARIES, ImportWatch, SetSeed
 
-#: Tells its random numbers from those of examples.
+#: Separates its random numbers from those of examples.
 _WORD = 0x1217
 
 
 class InitRaised(Exception):
-    """`worker_init` raised; the cause of this is what."""
+    """`worker_init` raised; the cause of this exception is the original one."""
 
 
 def initialise(
@@ -26,13 +26,13 @@ def initialise(
     worker: int | None,
     libraries: Mapping[str, Callable[[ModuleType], SetSeed]] = LIBRARIES,
 ) -> None:
-    """Call it, with all random states set from the Loader's seed: alike in each worker.
+    """Call `init`, with all random states set from the Loader's seed: identical in every worker.
 
     Args:
         init: the user's function.
-        seed: the Loader's, or None where random states are left alone.
-        worker: number of this worker process, None in the trainer.
-        libraries: whose random states are set too.
+        seed: the Loader's seed, or None if random states must not be changed.
+        worker: number of this worker process; None in the trainer.
+        libraries: the libraries whose random states are set too.
     """
     its = mix(seed or 0, _WORD)
     with telling(lambda: Current(0, None, None, worker, its)):
