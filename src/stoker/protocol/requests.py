@@ -196,7 +196,7 @@ class LeaveEpochRequest:
 
 @dataclass(frozen=True)
 class UpdateRequest:
-    """The pickled updates from `Loader.update`, all since the first. Sent before an epoch that they apply to."""
+    """The pickled updates from `Loader.update`, oldest first. Sent before an epoch that they apply to."""
 
     epoch: int
     pickled: bytes
