@@ -1,4 +1,4 @@
-"""Which modules a fresh interpreter cannot import: the script, a notebook, modules made by `exec` or moved."""
+"""Which modules a fresh interpreter cannot import: the script, a notebook, those from `exec` or outside `sys.path`."""
 
 from __future__ import annotations
 
