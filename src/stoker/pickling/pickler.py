@@ -56,7 +56,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
 
     @contextmanager
     def by_value(self) -> Iterator[None]:
-        """Let modules found while pickling be registered with cloudpickle. Unregisters them on exit."""
+        """A scope for pickling: modules registered with cloudpickle within it are unregistered on exit."""
         try:
             yield
         finally:

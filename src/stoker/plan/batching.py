@@ -103,7 +103,7 @@ class EpochCounts:
         return self.plan.rows(self.plan.batches - 1)
 
     def check(self, host_shard: HostShard) -> None:
-        """Raise `OptionError` if batches cannot be divided for this host shard."""
+        """Raise `OptionError` if batches cannot be divided among the trainers of this host shard."""
         size, count = self.batching.size, host_shard.count
         what = f"shard_count={count}" if count > 1 else "pad_remainder=True"
         if host_shard.index >= count:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Program:
-    """The user's code and what is needed to run it.
+    """The user's code, and the options needed to run it.
 
     Attributes:
         source: the map-style source, a `ShardedSource`, or None for items that the trainer sends.

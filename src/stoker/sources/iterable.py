@@ -108,7 +108,7 @@ class IterableSource:
 
 
 def _weak(iterator: Any) -> Callable[[], Any]:
-    """A weak reference where possible: what the iterator holds must be released before the next one is made."""
+    """A weak reference if possible, so that the iterator releases its resources before the next one is made."""
     try:
         return weakref.ref(iterator)
     except TypeError:  # built-in types, which hold no resources

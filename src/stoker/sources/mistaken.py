@@ -1,4 +1,4 @@
-"""Objects given as a source that are none, or another kind: the message, and the function that takes them. Pure."""
+"""Recognises objects that are no map-style source, and names the function that takes them. Pure."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from stoker.validation import flag, index, whole
 
 @dataclass(frozen=True)
 class Pad:
-    """The rule that `pad` makes; see there for its options."""
+    """The rule that `pad` returns; see there for its options."""
 
     values: Any = None
     to: tuple[int | None, ...] | None = None
@@ -267,7 +267,7 @@ def _check_sizes(rule: Rule, leaves: list[Leaf]) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """The form of examples and batches: determined by a worker or declared by the user, then used by all processes.
+    """The form of examples and batches: determined by a worker or declared by the user, then shared by all processes.
 
     Attributes:
         spec: the spec of an example; for a collate function and a source of batches, that of a batch.

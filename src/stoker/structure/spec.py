@@ -358,7 +358,7 @@ def _sized(array: Any, leaf: Leaf, level: int) -> Any:
 
 
 def _beside_nothing(told: Leaf, empty: Leaf) -> Shape | None:
-    """The shape that covers both `told` and the leaf `empty` without values; None if there is none."""
+    """The shape that covers the leaf `told` and the leaf `empty`, which has no values; None if there is none."""
     zero = empty.ragged_rank if 0 not in empty.shape else empty.shape.index(0)
     if zero >= len(told.shape) or len(empty.shape) > len(told.shape):
         return None
