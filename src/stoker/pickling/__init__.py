@@ -1,11 +1,11 @@
-"""The user's code and objects as bytes, on their way to a fresh interpreter.
+"""Pickling of the user's code and objects for a fresh interpreter.
 
-    pickler              cloudpickle, and what it leaves to be done
+    pickler              cloudpickle, extended for objects that it does not handle
     importable           which modules a fresh interpreter cannot import
-    script_definitions   definitions of a script that nothing refers to by name
-    stand_ins            what stands in a worker for what it cannot import
+    script_definitions   definitions of a script that the program does not refer to
+    stand_ins            a worker's stand-ins for modules that it cannot import
     unpicklable          which part of an object cannot be pickled
 
-Functions and classes of a script, a notebook or an `exec` are in no module that a worker could
-import. They are sent by value; all others by name.
+Functions and classes from a script, a notebook or an `exec` are in no module that a worker could
+import. They are sent by value, all others by name.
 """

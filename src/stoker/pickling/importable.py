@@ -1,4 +1,4 @@
-"""Which modules a fresh interpreter cannot import: the script, a notebook, what `exec` made, what lies elsewhere."""
+"""Which modules a fresh interpreter cannot import: the script, a notebook, those from `exec` or outside `sys.path`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from importlib.machinery import BuiltinImporter, ExtensionFileLoader, FrozenImpo
 from types import FrameType, FunctionType
 from typing import Any
 
-#: The script: in a process that multiprocessing started with spawn or forkserver it has the second name.
+#: Names of the script: the second in a process that multiprocessing started with spawn or forkserver.
 MAIN = "__main__", "__mp_main__"
 _STANDARD = BuiltinImporter, FrozenImporter, PathFinder
-#: Of the last look at all modules: how many there were, and the names of those that cannot be imported.
+#: Result of the last scan: the number of loaded modules, and the names of those that cannot be imported.
 _seen: tuple[int, tuple[bytes, ...]] = (0, ())
 
 
 def unimportable() -> tuple[bytes, ...]:
-    """The names of all loaded modules that a fresh interpreter cannot import, as they stand in a pickle."""
+    """The names, as written in a pickle, of all loaded modules that a fresh interpreter cannot import."""
     global _seen
     count = len(sys.modules)
     if _seen[0] != count:
         modules = ImportableModules()
         names = [name for name in list(sys.modules) if isinstance(name, str) and not modules.is_importable(name)]
         others = {name.encode() for name in names if name not in MAIN}
-        _seen = count, (b"main__", *others)  # both names of the script in one search
+        _seen = count, (b"main__", *others)  # one search finds both names of the script
     return _seen[1]
 
 
 def _defines(name: str) -> bool:
-    """Whether the module has functions or classes written in Python."""
+    """True if the module has functions or classes written in Python."""
     return any(
         isinstance(value, FunctionType) or (isinstance(value, type) and "__weakref__" in vars(value))
         for value in list(vars(sys.modules[name]).values())
@@ -36,21 +36,21 @@ def _defines(name: str) -> bool:
 
 
 class ImportableModules:
-    """The loaded modules as they are now."""
+    """A snapshot of the loaded modules, to ask which are importable."""
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
         self._running = _running()
 
     def is_importable(self, name: str) -> bool:
-        """Whether a fresh interpreter with this one's `sys.path` finds the module `name`, in the same file.
+        """True if a fresh interpreter with this `sys.path` finds the module `name` in the same file.
 
-        One whose own code is running now counts as a script: who imports it runs that code once more.
+        A module whose own code is running now counts as a script, because importing it would run that code again.
         """
         if name not in self._known:
             try:
                 self._known[name] = self._is_importable(name)
-            except Exception:  # a finder of somebody's that raises: it is the worker's to say what is wrong
+            except Exception:  # a third-party finder raised: let the worker report the problem
                 self._known[name] = True
         return self._known[name]
 
@@ -65,18 +65,18 @@ class ImportableModules:
         if parent and not self.is_importable(parent):
             return False
         spec = getattr(module, "__spec__", None)
-        if spec is None:  # what C code makes when it is imported, or what nobody imported
+        if spec is None:  # made by C code on import, or never imported
             return bool(parent) or not _defines(name)
-        if isinstance(spec.loader, ExtensionFileLoader):  # what is in C cannot travel by value
+        if isinstance(spec.loader, ExtensionFileLoader):  # C code cannot travel by value
             return True
         return _is_in_place(spec, parent) or _is_found(name, spec, parent)
 
 
 def _running() -> set[int]:
-    """The global variables of the modules whose code runs at this moment, in any thread, by id."""
+    """The ids of the global namespaces of modules whose code is running now, in any thread."""
     found = set()
     frames: list[FrameType | None] = [*sys._current_frames().values()]
-    while frames:  # which is empty in the end: a frame that is kept keeps all that its callers hold
+    while frames:  # ends empty: a frame that stays referenced keeps alive all that its callers hold
         frame = frames.pop()
         if frame is not None:
             if frame.f_code.co_name == "<module>":
@@ -86,7 +86,7 @@ def _running() -> set[int]:
 
 
 def _is_in_place(spec: Any, parent: str) -> bool:
-    """Whether the module's file lies where its name says: this is quick, and so for nearly all of them."""
+    """True if the module's file lies where its name says. A quick check that settles nearly all modules."""
     if not spec.has_location or not spec.origin:
         return spec.loader in _STANDARD
     folder, _, file = spec.origin.rpartition(os.sep)
@@ -98,7 +98,7 @@ def _is_in_place(spec: Any, parent: str) -> bool:
 
 def _is_found(name: str, spec: Any, parent: str) -> bool:
     path = getattr(sys.modules[parent], "__path__", None) if parent else None
-    if parent and path is None:  # what a module, not a package, has made
+    if parent and path is None:  # made by a module that is not a package
         return True
     found = PathFinder.find_spec(name, path)
     if found is not None:
@@ -110,6 +110,6 @@ def _is_found(name: str, spec: Any, parent: str) -> bool:
 
 
 def _lives_on(finder: Any) -> bool:
-    """Whether a fresh interpreter may have this finder: that of an editable installation, or of a library."""
+    """True if a fresh interpreter may have this finder, as for an editable installation or a library."""
     kind = finder if isinstance(finder, type) else type(finder)
     return kind.__module__ not in MAIN and not kind.__module__.startswith(("stoker.", "_pytest."))

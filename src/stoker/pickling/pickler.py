@@ -1,4 +1,4 @@
-"""cloudpickle, and what it leaves to be done for objects that pickle by a name which a worker does not know."""
+"""cloudpickle, extended for objects that pickle by a name which a worker does not know."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from stoker.pickling.importable import MAIN, ImportableModules
 
 _CACHED = type(functools.lru_cache(len))
 _LOCKS = type(threading.Lock()), type(threading.RLock())
-#: What is common and is pickled well.
+#: Common types that need no special treatment.
 _PLAIN = np.ndarray, np.dtype, types.BuiltinFunctionType, pickle.PickleBuffer
-#: Of objects that there is to be one of in a process.
+#: Marks of objects that must stay unique within a process.
 _marks: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
-#: Modules that are given to cloudpickle as those that travel by value: by how many picklers, at this moment.
+#: Modules registered with cloudpickle for pickling by value, and how many picklers need each now.
 _given: Counter[str] = Counter()
 _giving = threading.Lock()
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles for a fresh interpreter. Used within `by_value`.
+    """A pickler for a fresh interpreter. Use it within `by_value`.
 
     Attributes:
-        sent: what is pickled by value and has a name: functions, classes, sentinels; by id.
-        modules: names of the modules that they are of.
+        sent: named objects pickled by value (functions, classes, sentinels), by id.
+        modules: names of the modules seen, and whether each travels by value.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.sent: dict[int, Any] = {}
-        self.modules: dict[str, bool] = {}  # whether it travels by value
+        self.modules: dict[str, bool] = {}
         self._keeps, self._loaded = keeps, ImportableModules()
         self._fresh: dict[int, Any] = {}
         self._reducers: dict[type, Callable[[Any], Any] | None] = dict.fromkeys(_PLAIN)
 
     @contextmanager
     def by_value(self) -> Iterator[None]:
-        """While it is open, cloudpickle knows of the modules found here. Nothing is left of it."""
+        """A scope for pickling: modules registered with cloudpickle within it are unregistered on exit."""
         try:
             yield
         finally:
@@ -66,7 +66,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
                         self._take_back(name)
 
     def reducer_override(self, value: Any) -> Any:
-        """See `pickle.Pickler`."""
+        """Overrides `pickle.Pickler.reducer_override`."""
         kind = type(value)
         if kind is types.FunctionType or issubclass(kind, type):
             self.travels(getattr(value, "__module__", None))
@@ -80,7 +80,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         return NotImplemented if reduce is None else reduce(value)
 
     def travels(self, module: Any) -> bool:
-        """Whether what is defined in this module travels by value."""
+        """True if definitions of this module travel by value."""
         if not isinstance(module, str):
             return True
         found = self.modules.get(module)
@@ -91,7 +91,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         return found
 
     def _dynamic_function_reduce(self, func: Any) -> Any:
-        """Locks among the global variables of a function are new ones there, which nobody holds."""
+        """Reduce a function. Locks among its globals become new, unlocked ones in the worker."""
         make, arguments, state, *_ = super()._dynamic_function_reduce(func)
         for value in state[1]["__globals__"].values():
             if isinstance(value, _LOCKS):
@@ -103,7 +103,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
     def _give(name: str) -> None:
         with _giving:
             if not _given[name] and name in cloudpickle.list_registry_pickle_by_value():
-                return  # the user's own wish, and his to end
+                return  # registered by the user, who may unregister it
             _given[name] += 1
             module = sys.modules.get(name)
             if _given[name] == 1 and module is not None and module.__name__ == name:
@@ -118,9 +118,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         if not _given[name] and module is not None and name in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.unregister_pickle_by_value(module)
 
-    # ── what pickles by its name, or not at all ──────────────────────────────────────────────
+    # ── objects that pickle by name, or not at all ───────────────────────────────────────────
     def _reducer(self, kind: type) -> Callable[[Any], Any] | None:
-        """How objects of this type are pickled; None for cloudpickle's way."""
+        """The reducer for objects of this type; None for cloudpickle's default."""
         if (reduce := self._by_type().get(threading.local if issubclass(kind, threading.local) else kind)) is not None:
             return reduce
         if kind in self.dispatch_table:
@@ -166,7 +166,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         return (make, ()) if id(value) in self._fresh else NotImplemented
 
     def _named(self, value: Any) -> Any:
-        """An object whose `__reduce__` returns the name of a global variable, as that of a sentinel does."""
+        """Reduce an object whose `__reduce__` may return the name of a global variable, such as a sentinel."""
         reduced = value.__reduce_ex__(5)
         if not isinstance(reduced, str):
             return reduced
@@ -175,7 +175,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
 
 
 def dumps(value: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
-    """`value` pickled for a fresh interpreter. Raises whatever pickling it raises."""
+    """Pickle `value` for a fresh interpreter. Raises whatever pickling raises."""
     file = io.BytesIO()
     pickler = Pickler(file, buffer_callback)
     with pickler.by_value():
@@ -184,19 +184,19 @@ def dumps(value: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | No
 
 
 def is_cached(value: Any) -> bool:
-    """Whether it is what `functools.lru_cache` or `functools.cache` made of a function."""
+    """True for a function wrapped by `functools.lru_cache` or `functools.cache`."""
     return isinstance(value, _CACHED)
 
 
 def _mark(value: Any) -> str:
     try:
         return _marks.setdefault(value, uuid.uuid4().hex)
-    except TypeError:  # it cannot be referred to weakly, or has no hash: it lives as long as its module
+    except TypeError:  # no weak references, or no hash: it lives as long as its module
         return f"{type(value).__module__}.{type(value).__qualname__} {id(value)}"
 
 
 def _by_name(value: Any) -> Any:
-    """What stands where the name of `value` says that it stands."""
+    """The object found under the module and qualified name of `value`, or None."""
     found: Any = sys.modules.get(value.__module__)
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
@@ -225,7 +225,7 @@ def _weak_dictionary(value: Any) -> Any:
 
 
 def _ufunc(value: Any) -> Any:
-    """One that `np.frompyfunc` made, `np.vectorize` perhaps; NumPy's own have a name."""
+    """Reduce a ufunc made by `np.frompyfunc`, perhaps through `np.vectorize`. NumPy's own pickle by name."""
     made_of = [part for part in gc.get_referents(value) if callable(part)]
     if not value.__name__.endswith("(vectorized)") or len(made_of) != 1:
         return NotImplemented
@@ -233,7 +233,7 @@ def _ufunc(value: Any) -> Any:
     return make, (made_of[0], value.nin, value.nout)
 
 
-# ── by the name of their type: what is not imported here ─────────────────────────────────────
+# ── by type name: types that are not imported here ───────────────────────────────────────────
 def _connection(value: Any) -> Any:
     raise TypeError(
         f"{type(value).__name__} objects should only be shared between processes through inheritance: another "

@@ -1,7 +1,7 @@
-"""The definitions of a script that nothing refers to by name: what a pickle file holds may be of their types.
+"""The definitions of a script that the program does not refer to. A pickle file read later may need their types.
 
-They travel beside the program and are read when one is asked for, so they must cost little: of the global
-variables that they use, only what is small goes with them, and a definition that is large itself stays.
+They travel beside the program and are read only on request, so they must be cheap. Of the global variables
+that they use, only small ones are sent along. Large definitions are left out.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from stoker.pickling import stand_ins as arrival
 from stoker.pickling.pickler import Pickler, is_cached
 
-#: Bytes of all of them together; of one value that they use.
+#: Limits in bytes: of all definitions together, and of one value that they use.
 _MOST, _SMALL = 4 << 20, 1 << 16
 _ALWAYS = type(None), bool, int, float, complex, type, types.FunctionType, types.ModuleType
 
 
 def sent_of(pickler: Pickler) -> dict[str, dict[str, Any]]:
-    """What the pickler has sent of modules that cannot be imported, by module and name."""
+    """The objects that the pickler has sent from modules that cannot be imported, by module and name."""
     return {
         module: {name: value for name, value in _variables(module) if id(value) in pickler.sent}
         for module, travels in pickler.modules.items()
@@ -32,7 +32,7 @@ def sent_of(pickler: Pickler) -> dict[str, dict[str, Any]]:
 
 
 def rest_of(sent: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Pickle of the other functions and classes of the same modules."""
+    """Pickle the other functions and classes of the same modules."""
     known = {id(value): (module, name) for module, values in sent.items() for name, value in values.items()}
     found = {
         module: {
@@ -42,7 +42,7 @@ def rest_of(sent: Mapping[str, Mapping[str, Any]]) -> bytes:
     }
     try:
         return _pickled(found, known)
-    except Exception:  # one of them cannot be pickled: leave out those that cannot
+    except Exception:  # leave out those that cannot be pickled
         return _pickled(
             {
                 module: {name: value for name, value in values.items() if _can_be_pickled(value, known)}
@@ -53,7 +53,7 @@ def rest_of(sent: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 class _DefinitionPickler(Pickler):
-    """Knows what came with the program, and takes no large values along."""
+    """Refers to the objects that came with the program, and leaves out large values."""
 
     def __init__(self, file: Any, known: Mapping[int, tuple[str, str]]) -> None:
         super().__init__(file)
@@ -97,13 +97,13 @@ def _variables(module: str) -> Iterable[tuple[str, Any]]:
 
 
 def _is_defined(value: Any, module: str) -> bool:
-    """Whether it is a function or a class of this module."""
+    """True for a function or class defined in this module."""
     is_definition = isinstance(value, types.FunctionType | type) or is_cached(value)
     return is_definition and getattr(value, "__module__", None) == module
 
 
 def _is_small(value: Any, depth: int = 4) -> bool:
-    """Whether it may go along with a definition that uses it."""
+    """True if the value is small enough to be sent along with a definition that uses it."""
     if isinstance(value, _ALWAYS) or is_cached(value):
         return True
     if type(value) in (str, bytes):

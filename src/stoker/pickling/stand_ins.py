@@ -1,6 +1,6 @@
-"""In a worker: what stands for modules that it cannot import, and for objects that there is one of in a process.
+"""A worker's stand-ins for modules that it cannot import, and for objects that are unique within a process.
 
-Pickles name the functions here, so that whoever reads them needs nothing else.
+Pickles refer to the functions here by name, so reading them needs no other module.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any
 from stoker.pickling.importable import MAIN
 
 _FILES = io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom
-#: Objects that are not destroyed.
+#: Objects that are never destroyed.
 _kept: list[Any] = []
-#: Objects that there is one of in a process, by the mark that they travel under.
+#: Objects that are unique within a process, by the mark they were sent with.
 _only: dict[str, Any] = {}
 NOTHING = "nothing"
 
 
 class StandIn(ModuleType):
-    """Has the name of a module that cannot be imported here, and what was sent of it.
+    """Stands for a module that cannot be imported here, with the definitions that were sent.
 
     Args:
-        name: the module's.
-        rest: makes the definitions that did not come with the program, by name; called when one is asked for.
+        name: the module's name.
+        rest: returns the definitions that did not come with the program, by name. Called when one is requested.
     """
 
     def __init__(self, name: str, rest: Callable[[], Mapping[str, Any]]) -> None:
@@ -48,10 +48,10 @@ class StandIn(ModuleType):
 
 
 def stand_in(names: Collection[str], rest: bytes | memoryview) -> None:
-    """Let modules that cannot be imported be found in this process.
+    """Install stand-ins for modules that cannot be imported in this process.
 
     Args:
-        names: theirs.
+        names: names of the modules.
         rest: pickle of the definitions that do not come with the program, by module and name.
     """
 
@@ -62,42 +62,42 @@ def stand_in(names: Collection[str], rest: bytes | memoryview) -> None:
 
     for name in names:
         sys.modules[name] = StandIn(name, lambda name=name: others().get(name, {}))  # type: ignore[misc]
-    if MAIN[1] in names:  # multiprocessing has started the trainer: there both are one module
+    if MAIN[1] in names:  # multiprocessing started the trainer, where both names are one module
         sys.modules[MAIN[0]] = sys.modules[MAIN[1]]
 
 
 def settle(sent: Mapping[str, Mapping[str, Any]]) -> None:
-    """What came with the program has a name in these modules; by module and name."""
+    """Set the objects that came with the program in the stand-ins. `sent` holds them by module and name."""
     for name, values in sent.items():
         vars(sys.modules[name]).update(values)
 
 
 def sent(module: str, name: str) -> Any:
-    """What came with the program."""
+    """The object with this name that came with the program."""
     return vars(sys.modules[module])[name]
 
 
 def cached(mark: str, function: Callable[..., Any], parameters: Mapping[str, Any]) -> Any:
-    """A function under `functools.lru_cache`: one in this process, wherever it is referred to."""
+    """A function under `functools.lru_cache`, unique in this process however often it is referred to."""
     if mark not in _only:
         _only[mark] = functools.lru_cache(**parameters)(function)
     return _only[mark]
 
 
 def only(mark: str, kind: type) -> Any:
-    """An object that its pickle knows by a name: one in this process."""
+    """An object that pickles by name, unique in this process."""
     if mark not in _only:
         _only[mark] = object.__new__(kind)
     return _only[mark]
 
 
 def context_variable(name: str, default: Any) -> contextvars.ContextVar[Any]:
-    """A variable without a value, and with its default if it has one."""
+    """A context variable without a value, and with its default if it has one."""
     return contextvars.ContextVar(name) if default == NOTHING else contextvars.ContextVar(name, default=default[0])
 
 
 def kept(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """An object with a `__del__`: this copy of it is never destroyed, so it cleans up nothing that is the trainer's."""
+    """An object with a `__del__`. This copy is never destroyed, so it cleans up nothing that the trainer still uses."""
     value = function(*arguments)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
     if not _kept:
@@ -107,7 +107,7 @@ def kept(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 
 def _flush() -> None:
-    """Write out what user code has written to files that nobody closes, for an object above holds them."""
+    """Flush the files that user code wrote to and that stay open because an object in `_kept` holds them."""
     for value in gc.get_objects():
         if type(value) in _FILES and not value.closed:
             with contextlib.suppress(OSError):
@@ -115,20 +115,20 @@ def _flush() -> None:
 
 
 def manager(kind: Any, address: Any, key: bytes, serializer: str) -> Any:
-    """A connection to a manager of multiprocessing that runs elsewhere."""
+    """A connection to a multiprocessing manager that runs in another process."""
     value = kind(address, key, serializer)
     value.connect()
     return value
 
 
 def script_function(saved: bytes) -> Any:
-    """A function or module of TorchScript."""
+    """A TorchScript function or module."""
     torch: Any = sys.modules.get("torch") or __import__("torch")
     return torch.jit.load(io.BytesIO(saved))
 
 
 def set_function(function: Any, state: Any) -> None:
-    """The state of a function, as cloudpickle has it, but for global variables that are set already."""
+    """Set a function's state as cloudpickle does, but keep global variables that are already set."""
     from cloudpickle.cloudpickle import _function_setstate
 
     names = state[1]["__globals__"]

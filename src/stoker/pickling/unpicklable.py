@@ -1,4 +1,4 @@
-"""Which part of an object cannot be pickled: a walk along its attributes, items and closures."""
+"""Finds the part of an object that cannot be pickled, by a walk through attributes, items and closures."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from stoker.pickling.importable import ImportableModules
 from stoker.pickling.pickler import dumps
 
 _DEPTH = 12
-#: Of what a Loader says when it is pickled.
+#: Part of the error that a Loader raises when pickled.
 _LOADER = "make the Loader there"
 
 
 def refusal(roots: dict[str, Any], error: Exception) -> str:
-    """Which part cannot be sent, why, and what to do; `error` is what pickling the whole raised."""
+    """The message: which part cannot be sent, why, and what to do. `error` comes from pickling the whole."""
     try:
         path, reason = culprit(roots, error)
-    except Exception:  # an attribute of the user's that raises when it is looked at: tell what is known
+    except Exception:  # a user attribute raised when read: report what is known
         path, reason = "source or transform", summary(error)
     return f"{path} cannot be sent to a worker process: {reason.rstrip('.')}. {_repair(reason)}"
 
@@ -42,7 +42,7 @@ def _repair(reason: str) -> str:
 
 
 def culprit(roots: dict[str, Any], error: Exception) -> tuple[str, str]:
-    """The path of the deepest part that cannot be pickled, and why; `error` is what pickling the whole raised."""
+    """The path of the deepest part that cannot be pickled, and why. `error` comes from pickling the whole."""
     for name, root in roots.items():
         reason = _reason(root)
         if reason is not None:
@@ -63,22 +63,22 @@ def _descend(path: str, value: Any, reason: str, seen: set[int], depth: int) -> 
 
 
 def _reason(value: Any) -> str | None:
-    """Why `value` cannot be pickled, or None when it can."""
+    """Why `value` cannot be pickled, or None if it can."""
     try:
         dumps(value, lambda _: None)
-    except Exception as error:  # any exception of a user's __reduce__ is a reason
+    except Exception as error:  # any exception from a user's __reduce__ is a reason
         return summary(error)
     return None
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What `value` is made of, each with the step that leads to it."""
+    """The parts of `value`, each with the path step that leads to it."""
     if isinstance(value, types.MethodType):
         yield ".__self__", value.__self__
         yield ".__func__", value.__func__
     elif isinstance(value, types.FunctionType):
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # a variable that is not assigned yet
+            with contextlib.suppress(ValueError):  # a variable not assigned yet
                 yield f".<closure>.{name}", cell.cell_contents
         for name in value.__code__.co_names:
             if name in value.__globals__:

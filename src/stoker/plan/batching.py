@@ -1,4 +1,4 @@
-"""How examples are made into batches, whatever the source; and what is known of an epoch before its first batch."""
+"""How examples form batches, for every kind of source, and what is known about an epoch before its first batch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from stoker.plan.order import Plan
 
 @dataclass(frozen=True)
 class Batching:
-    """How examples are made into batches, whatever the source.
+    """How examples form batches, for every kind of source.
 
     Attributes:
-        size: rows of a full batch, of all trainers together.
-        keep_rest: whether the last batch may be smaller.
+        size: rows of a full batch, over all trainers.
+        keep_rest: the last batch may be smaller.
         seed: the Loader's seed.
         shuffle: size of the shuffle buffer, or 0.
-        window: parts of a source that are made side by side when their sizes are not known beforehand.
-        single: whether examples are handed out one by one.
-        host_shard: which rows of each batch are this trainer's.
-        weighs: whether each example gets a `sample_weight`.
-        bounded: whether only one batch is made ahead, in all, so that examples are fresh.
-        sums: whether the model's losses are sums over a batch, not means.
-        is_ready: whether the source makes the batches itself.
+        window: parts of a source made in parallel if their sizes are not known beforehand.
+        single: examples are handed out one by one.
+        host_shard: this trainer's rows of each batch.
+        weighs: each example gets a `sample_weight`.
+        bounded: only one batch in all is made ahead, so that examples are fresh.
+        sums: the model's losses are sums over a batch, not means.
+        is_ready: the source makes the batches itself.
     """
 
     size: int
@@ -42,20 +42,20 @@ class Batching:
 
     @property
     def rows(self) -> int:
-        """Rows of a full batch, of this trainer."""
+        """This trainer's rows of a full batch."""
         return self.size // self.host_shard.count
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of an epoch's batches before the first one.
+    """What is known about an epoch's batches before the first one.
 
     Attributes:
-        size: rows of a full batch, of this trainer; of those that move together, when examples are handed out one by
-            one.
-        single: whether examples are handed out one by one.
-        static_rows: the rows that every batch has, or None.
-        cardinality: elements of an epoch: None when that is unknown, `math.inf` when they never end.
+        size: this trainer's rows of a full batch. If examples are handed out one by one: the examples that move
+            together.
+        single: examples are handed out one by one.
+        static_rows: the number of rows that every batch has, or None.
+        cardinality: elements of an epoch: None if unknown, `math.inf` if they never end.
     """
 
     size: int
@@ -69,12 +69,12 @@ class EpochCounts:
     """Counts the batches of an epoch beforehand.
 
     Attributes:
-        batching: how examples are made into batches.
-        plan: which examples make which batch, for a source that is read by index.
-        length: examples in the source: None when that is unknown, `math.inf` when they never end.
-        has_function: whether a function of the user's decides how many rows a batch has.
-        skips: whether examples that raise are left out.
-        has_marks: whether the transform mentions SKIP or Many.
+        batching: how examples form batches.
+        plan: which examples form which batch, for a source that is read by index.
+        length: examples in the source: None if unknown, `math.inf` if they never end.
+        has_function: a user function decides how many rows a batch has.
+        skips: examples that raise are left out.
+        has_marks: the transform mentions SKIP or Many.
     """
 
     batching: Batching
@@ -85,7 +85,7 @@ class EpochCounts:
     has_marks: bool
 
     def outline(self, host_shard: HostShard, *, uneven: bool = False) -> Outline:
-        """The outline for the trainer with this shard; `uneven`: the transform has returned SKIP or Many."""
+        """The outline for the trainer of this host shard. `uneven`: the transform has returned SKIP or Many."""
         size, single = self.batching.size, self.batching.single
         count = None if uneven or self.skips or self.has_marks else self.length
         whole = not self.batching.keep_rest or host_shard.pads
@@ -94,16 +94,16 @@ class EpochCounts:
         if count is not None and math.isfinite(count) and not single:
             cardinality = -(-count // size) if self.batching.keep_rest else count // size
         rows = size // host_shard.count
-        is_known = whole and not (self.batching.is_ready or self.has_function)  # else others decide on the rows
+        is_known = whole and not (self.batching.is_ready or self.has_function)  # else user code decides the rows
         return Outline(rows, single, rows if is_known else None, cardinality)
 
     def rest(self) -> int:
-        """Examples in the last batch of all trainers together."""
+        """Examples in the last batch, over all trainers."""
         assert self.plan is not None
         return self.plan.rows(self.plan.batches - 1)
 
     def check(self, host_shard: HostShard) -> None:
-        """Raise `OptionError` if batches cannot be cut for this host shard."""
+        """Raise `OptionError` if batches cannot be divided among the trainers of this host shard."""
         size, count = self.batching.size, host_shard.count
         what = f"shard_count={count}" if count > 1 else "pad_remainder=True"
         if host_shard.index >= count:
@@ -128,7 +128,7 @@ class EpochCounts:
             raise OptionError("drop_remainder=True and pad_remainder=True: the last batch is left out, or filled up.")
 
     def _countable(self, what: str) -> Plan:
-        """The plan; raises `OptionError` where the rows of a batch are not known beforehand."""
+        """The plan. Raises `OptionError` if the rows of a batch are not known beforehand."""
         if self.batching.is_ready:
             raise OptionError(
                 f"{what} needs to cut batches, and this source makes them itself (batched=True), whole. Give a source "

@@ -1,4 +1,4 @@
-"""How the rows of one global batch are dealt to several trainers."""
+"""How the rows of a global batch are divided among several trainers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class HostShard:
-    """The part of each batch that is this trainer's: the same rows for the same batch, whatever the trainers' number.
+    """This trainer's part of each batch. A global batch has the same rows, however many trainers share it.
 
     Attributes:
-        index: of this trainer, from 0.
-        count: of the trainers; it divides the batch size.
-        pads: whether a batch that is not full is filled up, with rows that count nothing.
+        index: this trainer's number, from 0.
+        count: number of trainers; it divides the batch size.
+        pads: a batch that is not full is padded, with rows of weight 0.
 
     Example:
         >>> [HostShard(index, 2).span(rows=5, size=8) for index in range(2)]
@@ -29,21 +29,22 @@ class HostShard:
     pads: bool = False
 
     def span(self, rows: int, size: int) -> tuple[int, int]:
-        """The first row, and the one behind the last, of a global batch that has so many of `size` rows."""
+        """This trainer's first row, and the one after its last, in a global batch with `rows` of `size` rows."""
         total = size if self.pads else rows
         return total * self.index // self.count, total * (self.index + 1) // self.count
 
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """A batch that is filled up: its examples are spread over its rows, and each stands again up to the next one.
+    """A padded batch: its examples are spread over its rows, each repeated up to the next one.
 
-    So each trainer, and each replica that a part of a trainer's rows goes to, has as many as any other, but for one.
+    So every trainer, and every replica that gets a part of a trainer's rows, has the same number of examples, give or
+    take one.
 
     Attributes:
-        rows: of the batch, of all trainers together.
-        examples: of these, the ones that count; no more than `rows`.
-        first: the row of the batch that is row 0 to whoever asks.
+        rows: rows of the batch, over all trainers.
+        examples: number of examples that count, at most `rows`.
+        first: the batch row that is the caller's row 0.
 
     Example:
         >>> filled = PaddedBatch(rows=8, examples=3)
@@ -56,13 +57,13 @@ class PaddedBatch:
     first: int = 0
 
     def places(self, first: int, stop: int) -> npt.NDArray[np.int64]:
-        """Which of the examples stand in rows first … stop-1."""
+        """The number of the example in each of the rows first … stop-1."""
         return np.arange(self.first + first, self.first + stop) * self.examples // self.rows
 
     def counts(self, first: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Whether rows first … stop-1 count: the first of each example does."""
+        """For each of the rows first … stop-1, whether it counts: only the first row of each example does."""
         return np.diff(self.places(first - 1, stop)) > 0
 
 
-#: There is one trainer: it has all rows.
+#: The shard of a single trainer: all rows.
 ALL = HostShard()

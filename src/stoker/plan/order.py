@@ -1,4 +1,4 @@
-"""Which examples make which batch: a function of length, batch size, shuffle, seed and epoch alone."""
+"""Which examples form which batch. This depends only on length, batch size, shuffle, seed and epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from stoker.plan.permutation import Permutation, mix
 
-#: Positions that an `Order` works out at once: the fixed cost of a NumPy call is spread over them.
+#: Positions that an `Order` computes at once, to spread the fixed cost of a NumPy call.
 _BLOCK = 4096
 
 
@@ -20,9 +20,9 @@ class Plan:
     Attributes:
         length: examples in the source, at least 1.
         batch_size: examples in a full batch, at least 1.
-        shuffle: whether each epoch takes the examples in a new permutation of them all.
-        seed: what the permutations are drawn from, with the epoch.
-        drop_remainder: whether the rows that fill no batch are left out.
+        shuffle: each epoch takes the examples in a new permutation of all of them.
+        seed: seeds the permutations, together with the epoch.
+        drop_remainder: the last batch is dropped if it is not full.
 
     Example:
         >>> plan = Plan(length=10, batch_size=4, shuffle=False, seed=0, drop_remainder=False)
@@ -45,11 +45,11 @@ class Plan:
         return full + (rest > 0 and not self.drop_remainder)
 
     def rows(self, batch: int) -> int:
-        """Examples in this batch: all have `batch_size` but, maybe, the last."""
+        """Examples in this batch: `batch_size`, or fewer in the last one."""
         return min(self.batch_size, self.length - batch * self.batch_size)
 
     def static_rows(self) -> int | None:
-        """The rows that every batch has, or None when the last one has fewer."""
+        """The number of rows that every batch has, or None if the last one has fewer."""
         return self.batch_size if self.drop_remainder or self.length % self.batch_size == 0 else None
 
     def order(self, epoch: int) -> Order:
@@ -58,9 +58,9 @@ class Plan:
 
 
 class Order:
-    """The examples of one epoch by their position in it, 0 … length-1.
+    """Maps positions in one epoch, 0 … length-1, to examples.
 
-    Asked for neighbouring positions, as a trainer does, it works out a block of them at once.
+    Computes positions in blocks, because a trainer asks for neighbouring ones.
     """
 
     def __init__(self, plan: Plan, epoch: int) -> None:

@@ -1,10 +1,10 @@
-"""A shuffle without memory: a keyed bijection of 0 … n-1, computed position by position.
+"""A shuffle in constant memory: a keyed bijection of 0 … n-1, computed position by position.
 
 The method is the generalised Feistel cipher with cycle walking of J. Black and P. Rogaway,
-"Ciphers with Arbitrary Finite Domains", CT-RSA 2002: a position is written as a pair
-(left, right) in Z_a × Z_b with a·b barely above n; each round adds to one half a hash of the
-other, modulo its size, which can be undone whatever the hash; a result outside 0 … n-1 is sent
-through again. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+"Ciphers with Arbitrary Finite Domains", CT-RSA 2002. A position is written as a pair (left, right)
+in Z_a × Z_b, with a·b barely above n. Each round adds a hash of one half to the other, modulo its
+size; this is invertible for any hash. A result outside 0 … n-1 is enciphered again. The hash is the
+finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: Rounds of the network. Four make it a pseudorandom permutation when the halves are large (Luby and Rackoff, 1988);
-#: small halves mix slowly: below 16 rounds a chi-square test tells the pairs of 5 … 12 positions from random ones.
+#: Rounds of the network. With large halves, four make a pseudorandom permutation (Luby and Rackoff, 1988). Small halves
+#: mix slowly: below 16 rounds, a chi-square test on pairs of 5 … 12 positions distinguishes them from random ones.
 _ROUNDS_LARGE, _ROUNDS_SMALL, _SMALL = 8, 24, 4096
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MUL1 = 0xBF58476D1CE4E5B9
 _MUL2 = 0x94D049BB133111EB
-#: What `mix_array` needs, as arrays: to convert them takes longer than to hash a small batch.
+#: The constants of `mix_array`, as arrays: converting them takes longer than hashing a small batch.
 _CONSTANTS = [np.array(number, np.uint64) for number in (_GOLDEN, _MUL1, _MUL2, 30, 27, 31)]
 
 
 def mix(*words: int) -> int:
-    """Hash integers of any size or sign to 64 bits, the same in every process and release.
+    """Hash integers of any size and sign to 64 bits. The result is the same in every process and release.
 
     >>> mix(7, 0) == mix(7, 0), mix(7, 0) == mix(0, 7)
     (True, False)
@@ -43,7 +43,7 @@ def mix(*words: int) -> int:
 
 
 def mix_array(words: npt.NDArray[np.uint64], key: int) -> npt.NDArray[np.uint64]:
-    """Hash each of `words` with `key` to 64 bits (`words` is not changed)."""
+    """Hash each of `words` with `key` to 64 bits. Does not modify `words`."""
     golden, mul1, mul2, high, middle, low = _CONSTANTS
     state: npt.NDArray[np.uint64] = words * golden
     state ^= np.uint64(key)
@@ -56,11 +56,11 @@ def mix_array(words: npt.NDArray[np.uint64], key: int) -> npt.NDArray[np.uint64]
 
 
 class Permutation:
-    """A pseudorandom permutation of 0 … n-1, in O(1) memory and O(1) time a position.
+    """A pseudorandom permutation of 0 … n-1, in O(1) memory and O(1) time per position.
 
     Args:
-        n: number of positions, 1 … 2**63 - 1: the largest `len()`.
-        key: any integer; another key gives another, unrelated permutation.
+        n: number of positions, 1 … 2**63 - 1, the largest possible `len()`.
+        key: any integer. Different keys give unrelated permutations.
 
     Example:
         >>> order = Permutation(10**9, key=7)
@@ -80,7 +80,7 @@ class Permutation:
         self._keys = [mix(key, number) for number in range(rounds)]
 
     def __call__(self, positions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """The examples that stand at `positions`: an int64 array of the same length."""
+        """The examples at `positions`, an int64 array of the same length."""
         found = self._encipher(positions.astype(np.uint64))
         outside = np.flatnonzero(found >= self.n)
         while outside.size:
@@ -100,7 +100,7 @@ class Permutation:
 
 
 def _add(half: npt.NDArray[np.uint64], noise: npt.NDArray[np.uint64], size: int) -> npt.NDArray[np.uint64]:
-    """(half + a number drawn from `noise`) modulo `size`, by multiply and shift: a division costs five times more."""
+    """(half + a number drawn from `noise`) modulo `size`. Uses multiply and shift: division is five times slower."""
     noise >>= np.uint64(32)
     noise *= np.uint64(size)
     noise >>= np.uint64(32)

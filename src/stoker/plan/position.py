@@ -1,4 +1,4 @@
-"""How far training has come, as a small dict that JSON can hold: what `Loader.state_dict` gives and takes."""
+"""The position of training, as a small JSON-compatible dict: the state of `Loader.state_dict`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from stoker.errors import StateError
 
-#: Of the dict. Another one is refused.
+#: Version of the dict. Any other version is refused.
 VERSION = 1
 _KEYS = {"version", "epoch", "batches", "seed", "fingerprint", "stream"}
 
@@ -19,9 +19,9 @@ class Position:
     """A place in an epoch.
 
     Attributes:
-        epoch: counted from 0.
-        taken: batches of it that were taken; examples, where these are handed out one by one.
-        stream: how far shards have come, where batches cannot be numbered beforehand; JSON.
+        epoch: number of the epoch, from 0.
+        taken: batches taken from it, or examples if these are handed out one by one.
+        stream: progress of the shards, as JSON, if batches cannot be numbered beforehand.
     """
 
     epoch: int = 0
@@ -33,10 +33,10 @@ class Iteration:
     """One iteration of the source, as its consumer sees it.
 
     Attributes:
-        begin: where it began.
-        handed: batches (or examples) that were handed over since.
-        ended: whether these were all of the epoch.
-        taken: those that the consumer has taken, where that is known to differ from those handed over.
+        begin: the position at which it began.
+        handed: batches (or examples) handed over since.
+        ended: the epoch has no more.
+        taken: batches (or examples) that the consumer has taken, if that is known to differ from `handed`.
     """
 
     def __init__(self, begin: Position) -> None:
@@ -45,7 +45,7 @@ class Iteration:
 
 
 def told(position: Position, seed: int, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The dict of a position.
+    """The state dict for a position.
 
     Example:
         >>> told(Position(2, 17), seed=7, fingerprint={"length": 1000})["batches"]
@@ -62,9 +62,9 @@ def told(position: Position, seed: int, fingerprint: Mapping[str, Any]) -> dict[
 
 
 def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any], strict: bool = True) -> Position:
-    """The position that a dict tells; raises `StateError` if it is damaged, or of another Loader.
+    """The position in a state dict. Raises `StateError` if the dict is damaged or from a different Loader.
 
-    Where that is not wanted (`strict`), the position is the start of the epoch.
+    With `strict=False`, a dict from a different Loader gives the start of its epoch.
     """
     if not isinstance(state, Mapping) or "version" not in state or "fingerprint" not in state:
         raise StateError(f"this is no state of a Loader: {_shown(state)}. Give what `state_dict()` returned.")
@@ -91,7 +91,7 @@ def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any], strict: b
 
 
 def _differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was."""
+    """Descriptions of the keys whose values differ."""
     return [
         f"{key} was {saved.get(key, 'not told')!r} and is {now.get(key, 'not told')!r}"
         for key in {**saved, **now}
@@ -110,13 +110,13 @@ def _shown(state: Any) -> str:
 
 @dataclass(frozen=True)
 class ShardProgress:
-    """How far a shard has come.
+    """The progress of a shard.
 
     Attributes:
         raw: examples taken from the source.
-        within: outputs taken of what the transform made of the last of them, while more are left; else 0.
-        digest: of the last example taken, 0 before the first.
-        state: the iterator's own state when it had given `state_raw` examples, as text; empty when it tells none.
+        within: outputs taken from the transform's result for the last of them, while it has more; else 0.
+        digest: digest of the last example taken, 0 before the first.
+        state: the iterator's own state after `state_raw` examples, as text; empty if it has none.
     """
 
     raw: int = 0

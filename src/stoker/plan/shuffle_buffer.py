@@ -1,4 +1,4 @@
-"""A shuffle buffer: an order that a run of unknown length can be read in, seeded."""
+"""A seeded shuffle buffer, for streams of unknown length."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _T = TypeVar("_T")
 
 
 def shuffled(items: Iterator[_T], size: int, seed: int) -> Generator[_T, None, None]:
-    """The items in an order drawn from `seed`, each at most about `size` places early.
+    """Yield the items in an order drawn from `seed`, each at most about `size` places early.
 
-    As `tf.data.Dataset.shuffle`: a buffer of `size` items is filled, then one of them, drawn at random,
-    makes room for the next.
+    Works as `tf.data.Dataset.shuffle`: a buffer of `size` items is filled; then a random one of them makes
+    room for each next item.
 
     >>> sorted(shuffled(iter(range(5)), 3, seed=1))
     [0, 1, 2, 3, 4]

@@ -1,11 +1,11 @@
-"""What crosses the socket between the trainer and its workers, and the program that they are given.
+"""The messages between the trainer and its workers, and the program that the workers load.
 
-requests         what the trainer asks of a worker
-replies          what a worker answers
-messages         both as bytes
-failures         the user's exceptions as messages, and back
-error_types      errors that are a `WorkerError` and of the user's type as well
+requests         messages from the trainer to a worker
+replies          messages from a worker to the trainer
+messages         encoding and decoding of both
+failures         user exceptions to messages, and back
+error_types      `WorkerError` subclasses that also have the user's exception type
 program          the user's source, transform and options, pickled once
 transform        how a transform is called: with the example, or with its parts
-random_objects   generators of random numbers that the user's objects hold
+random_objects   random generators held by the user's objects
 """

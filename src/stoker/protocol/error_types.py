@@ -1,6 +1,7 @@
-"""Errors that are a `WorkerError` and of the user's own type as well, so that `except KeyError` finds a `KeyError`.
+"""`WorkerError` subclasses that also have the user's exception type, so that `except KeyError` catches a `KeyError`.
 
-They are made of exceptions for which that is safe. Their text is ours, whatever the user's type makes of its arguments.
+They are made only for exception types where this is safe. The text is always Stoker's, however the user's type formats
+its arguments.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from typing import Any, cast
 
 from stoker.errors import StokerError, WorkerError
 
-#: Types that mean something to Python itself (an iterator's end), or that Python prints in a way of its own.
+#: Types that Python itself interprets (the end of an iterator) or prints in its own way.
 _PLAIN = StopIteration, StopAsyncIteration, SyntaxError, StokerError
-#: What exceptions written in C tell, where they have it.
+#: Attributes of exceptions written in C, which are not in `vars()`. Copied where present.
 _ATTRIBUTES = "errno", "strerror", "filename", "filename2", "encoding", "object", "start", "end", "reason"
 
 
 def worker_error(message: str, cause: BaseException | None, **known: Any) -> WorkerError:
-    """A `WorkerError` that is also of the type of its cause, and has its attributes, where that can be.
+    """A `WorkerError` that also has the type and the attributes of its cause, where possible.
 
     Args:
         message: the text.
-        cause: what the user's code raised, if it is known.
+        cause: the exception that user code raised, if known.
         known: see `WorkerError`.
     """
     try:
@@ -33,21 +34,21 @@ def worker_error(message: str, cause: BaseException | None, **known: Any) -> Wor
             for name, value in {**told, **vars(cause)}.items():
                 if name not in vars(error) and name != "__notes__":
                     setattr(error, name, value)
-    except Exception:  # the user's type takes no subclass, no message, or no attributes
+    except Exception:  # the user's type refuses subclasses, the message or attributes
         error = WorkerError(message, **known)
     error.__cause__ = cause
     return error
 
 
 def _made(kind: type[BaseException]) -> type[WorkerError]:
-    """The type of errors that are also of this kind."""
+    """The error type that also derives from `kind`, or plain `WorkerError` where that is unsafe."""
     if not issubclass(kind, Exception) or issubclass(kind, _PLAIN) or issubclass(WorkerError, kind):
         return WorkerError
     told = {
         "__module__": WorkerError.__module__,
         "__qualname__": WorkerError.__qualname__,
         "__doc__": WorkerError.__doc__,
-        "__str__": BaseException.__str__,  # that of KeyError is a `repr`, that of OSError is its errno
+        "__str__": BaseException.__str__,  # KeyError's own is a `repr`, OSError's is its errno
         "__repr__": BaseException.__repr__,
         "__reduce__": _reduced,
         "_stoker_joins": kind,
@@ -55,7 +56,7 @@ def _made(kind: type[BaseException]) -> type[WorkerError]:
     return type(WorkerError.__name__, (WorkerError, kind), told)
 
 
-#: Of each kind there is one: `except` and pickle compare types.
+#: One type for each kind, because `except` and pickle compare types.
 _joined = cast("Callable[[type[BaseException]], type[WorkerError]]", lru_cache(maxsize=256)(_made))
 
 

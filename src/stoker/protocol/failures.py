@@ -1,4 +1,4 @@
-"""User exceptions as messages, and back: their text first, the exception itself where it survives the journey."""
+"""User exceptions to messages, and back: always the text, and the exception itself where it can be pickled."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from stoker.protocol.error_types import worker_error
 from stoker.protocol.replies import FailureKind, FailureReply
 
 _HERE = str(Path(__file__).parents[1]) + os.sep
-#: Of a traceback. With 6 bytes for each character (as JSON has it) a `FailureReply` fits into a message.
+#: Limits of a traceback. Even at 6 bytes a character (JSON escapes), a `FailureReply` fits into a message.
 _LINES, _CHARACTERS = 32, 10_000
 _PICKLE = 32_000
-#: What NumPy, and code that takes buffers, raise about arrays that must not be written to.
+#: Errors that NumPy and buffer consumers raise when code writes to a read-only array.
 _READ_ONLY = re.compile(r"(Value|Buffer|Type|Runtime)Error: .*(read-?only|WRITEABLE)", re.DOTALL)
-#: What an error says that was raised for want of a GPU.
+#: Words in errors raised because no GPU is available.
 _GPU = re.compile(r"\b(CUDA|cuda|GPUs?|ROCm)\b")
 
 
 def failure(
     task: int | None, kind: FailureKind, error: BaseException, example: int | None = None, shard: int | None = None
 ) -> FailureReply:
-    """The message about an exception that user code raised."""
+    """The reply that reports an exception raised by user code."""
     error = _own(error)
     text, cause = traceback_of(BaseException.with_traceback(error, _user_frames(error.__traceback__)))
     pickled = b"" if cause is None else _pickled(cause)
@@ -45,17 +45,17 @@ def failure(
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether this process has no file descriptor or no memory left: whatever it does from now on may fail."""
+    """True if this process is out of file descriptors or memory, so that any further operation may fail."""
     return isinstance(error, MemoryError) or lacks_descriptors(error)
 
 
 def lacks_descriptors(error: BaseException) -> bool:
-    """Whether this process has no file descriptor left, which is no example's fault."""
+    """True if this process is out of file descriptors, which is no fault of the example."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _own(error: BaseException) -> BaseException:
-    """The user's StopIteration, of which Python makes a RuntimeError where it passes through a generator of ours."""
+    """Unwrap the user's StopIteration, which Python turns into a RuntimeError inside one of Stoker's generators."""
     cause, last = error.__cause__, error.__traceback__
     if type(error) is not RuntimeError or not isinstance(cause, StopIteration):
         return error
@@ -66,7 +66,7 @@ def _own(error: BaseException) -> BaseException:
 
 
 def _user_frames(frames: TracebackType | None) -> TracebackType | None:
-    """Without the frames of ours that called the user's code."""
+    """Drop Stoker's leading frames, those that called the user's code."""
     first = frames
     while first is not None and first.tb_frame.f_code.co_filename.startswith(_HERE):
         first = first.tb_next
@@ -74,20 +74,20 @@ def _user_frames(frames: TracebackType | None) -> TracebackType | None:
 
 
 def _pickled(error: BaseException) -> bytes:
-    """The exception, if a copy of it can be made; some pickle well and then cannot be read."""
+    """The pickled exception, or empty. Some exceptions pickle but do not unpickle, so this tries both."""
     try:
         import cloudpickle
 
         data = cloudpickle.dumps(error, protocol=5)
         if len(data) > _PICKLE or not isinstance(pickle.loads(data), BaseException):
             return b""
-    except BaseException:  # whatever the user's __reduce__ raises, or no descriptor is left: its text must do
+    except BaseException:  # the user's __reduce__ raised, or no descriptor is left: the text has to do
         return b""
     return bytes(data)
 
 
 def raisable(failure: FailureReply, *, epoch: int | None, batch: int | None, worker: int | None) -> StokerError:
-    """The exception that the consumer gets for a worker's `failure`; its cause is the user's own."""
+    """The exception to raise to the consumer for a worker's `failure`; its cause is the user's exception."""
     what = f"example {failure.example}" if failure.example is not None else "the source"
     if failure.kind is FailureKind.COLLATE:
         what = "collate"
@@ -123,7 +123,7 @@ def raisable(failure: FailureReply, *, epoch: int | None, batch: int | None, wor
 
 
 def _advice(summary: str, worker: int | None) -> str:
-    """What to do about some exceptions that user code meets here and not elsewhere."""
+    """Advice on exceptions that user code hits in a worker but not outside Stoker."""
     if worker is not None and _GPU.search(summary):
         return (
             '\n\nWorkers see no GPU unless it is asked for: worker_env={"CUDA_VISIBLE_DEVICES": "0"}. Else keep arrays '
@@ -145,7 +145,7 @@ def _advice(summary: str, worker: int | None) -> str:
 
 
 def wrong_length(told: int, came: int, ended: bool) -> SourceError:
-    """The error for a generator source that gives another number of examples than was told."""
+    """The error for a generator source that does not yield the declared number of examples."""
     if told < 0:
         return SourceError(
             f"the generator ended after {came:,} examples; length=math.inf says that it never does. Leave `length` out."
@@ -160,6 +160,6 @@ def wrong_length(told: int, came: int, ended: bool) -> SourceError:
 def _unpickled(failure: FailureReply) -> BaseException | None:
     try:
         cause = pickle.loads(failure.pickled) if failure.pickled else None
-    except BaseException:  # it could be rebuilt in the worker; where it cannot be here, the text must do
+    except BaseException:  # it was rebuilt in the worker but cannot be here: the text has to do
         return None
     return cause if isinstance(cause, BaseException) else None

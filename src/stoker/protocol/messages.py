@@ -1,8 +1,8 @@
-"""What crosses the socket between trainer and worker: small, whole messages.
+"""Encoding of the small messages that cross the socket between trainer and worker.
 
-The socket keeps message boundaries (SOCK_SEQPACKET), so a message arrives whole or, when its
-sender dies in the middle, not at all. Batches never cross it: they lie in slots, and what examples
-a worker is to be given lies in a slot's inbox.
+The socket keeps message boundaries (SOCK_SEQPACKET). A message arrives whole or, if the sender dies
+halfway, not at all. Batches never cross it: they lie in slots, and the examples sent to a worker lie in
+a slot's inbox.
 
     trainer → worker   Make, Open, Describe, FormKnown, Renew, Work (rows of a batch), Step (a shard's next rows),
                        Join, Leave
@@ -45,7 +45,7 @@ from stoker.protocol.requests import (
     UpdateRequest,
 )
 
-#: What is longer travels as a memfd: far below the socket's default buffer of 208 KiB, so a send never waits.
+#: Longer messages travel as a memfd. Far below the socket's default buffer of 208 KiB, so a send never blocks.
 MAX_BYTES = 1 << 17
 
 
@@ -62,7 +62,7 @@ Message = (
     | FailureReply
 )
 
-_ANY_TEXT = "surrogatepass"  # a file name that is no UTF-8 may stand in a user's message
+_ANY_TEXT = "surrogatepass"  # a user's message may contain a file name that is not UTF-8
 _WORK = struct.Struct("<cqqiii??i??iiii")
 _FINISHED = struct.Struct("<cqd")
 _TASK = struct.Struct("<cq")
@@ -70,7 +70,7 @@ _LENGTH = struct.Struct("<i")
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of a message."""
+    """Encode a message."""
     match message:
         case IndexTaskRequest(
             task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, filled, made
@@ -116,7 +116,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """The message that `encode` made these bytes from; raises ValueError for any others that can be told."""
+    """Decode a message from `encode`. Raises ValueError for other bytes, as far as they can be recognised."""
     try:
         return _decoded(data)
     except (struct.error, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -190,7 +190,7 @@ def _step(text: dict[str, Any], rest: bytes) -> ShardTaskRequest:
 
 
 def _made(data: bytes, count: int, start: int) -> tuple[Indices, Indices]:
-    """What was made before, of so many rows, and the indices behind it."""
+    """The table of the `count` rows made before, and the indices that follow it."""
     if not count:
         return NOTHING_MADE, np.frombuffer(data, np.int64, offset=start)
     numbers = np.frombuffer(data, np.int64, offset=start)
@@ -202,14 +202,14 @@ def _tuples(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def bundled(messages: list[bytes]) -> bytes:
-    """Several encoded messages as one."""
+    """Join several encoded messages into one."""
     if len(messages) == 1:
         return messages[0]
     return b"B" + b"".join(_LENGTH.pack(len(message)) + message for message in messages)
 
 
 def unbundled(data: bytes) -> list[bytes]:
-    """The messages that were sent as one."""
+    """Split the result of `bundled` into its messages."""
     if data[:1] != b"B":
         return [data]
     found, start = [], 1
@@ -222,7 +222,7 @@ def unbundled(data: bytes) -> list[bytes]:
 
 
 def size(text: str) -> int:
-    """Bytes of a text as it stands in a message."""
+    """Bytes that a text takes in a message."""
     return len(json.dumps(text, ensure_ascii=False).encode("utf-8", _ANY_TEXT))
 
 

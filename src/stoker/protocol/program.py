@@ -1,7 +1,7 @@
-"""What a worker runs, and how it gets there: the user's source and transform, pickled once.
+"""The program that workers run: the user's source and transform, pickled once.
 
-The pickle's large buffers (arrays) are left out of it and written beside it, so that all
-workers map the same read-only pages.
+The pickle's large buffers (arrays) are written beside it, out of band, so that all workers map the
+same read-only pages.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Program:
-    """The user's code and what is needed to run it.
+    """The user's code, and the options needed to run it.
 
     Attributes:
         source: the map-style source, a `ShardedSource`, or None for items that the trainer sends.
         transform: called with each example, or None.
-        wants_rng: whether `transform` takes an argument `rng`.
+        wants_rng: `transform` takes an argument `rng`.
         seed: the Loader's seed.
-        length: examples in a map-style source, as the plan counts on; else None.
+        length: examples in a map-style source, which the plan relies on; else None.
         batch_size: rows of a full batch.
-        collation: how examples are joined.
-        shuffle: size of the buffer through which each shard is read, or 0.
+        collation: how examples are joined into a batch.
+        shuffle: size of each shard's shuffle buffer, or 0.
         memory_limit: bytes that all slots together may take.
-        skips: whether examples that raise are left out.
-        seeds_globals: whether global random states are set before each example.
-        weighs: whether each example gets a `sample_weight`.
-        shares: whether its arrays are one copy for all workers, which none of them may write to.
-        worker_init: called once in each worker, before anything else of the user's is loaded, or None.
+        skips: examples that raise are left out.
+        seeds_globals: global random states are seeded before each example.
+        weighs: each example gets a `sample_weight`.
+        shares: all workers share one copy of the arrays, which none of them may write to.
+        worker_init: called once in each worker, before any other user code is loaded, or None.
     """
 
     source: Any
@@ -98,30 +98,30 @@ def dump(program: Program) -> Memfd:
 
 
 def takes_rng(function: Callable[..., Any] | None) -> bool:
-    """Whether a function of the user's has a parameter `rng`."""
+    """True if a user function has a parameter `rng`."""
     if function is None:
         return False
     try:
         return "rng" in inspect.signature(function).parameters
-    except (ValueError, TypeError):  # a builtin that tells nothing about its parameters
+    except (ValueError, TypeError):  # a builtin without a signature
         return False
 
 
 def takes_nothing(function: Any) -> bool:
-    """Whether it can be called without arguments, as far as can be known."""
+    """True if `function` can be called without arguments, or has no signature to tell."""
     try:
         inspect.signature(function).bind()
-    except ValueError:  # a builtin that tells nothing about its parameters
+    except ValueError:  # a builtin without a signature
         return True
-    except TypeError:  # it is not callable, or needs arguments
+    except TypeError:  # not callable, or needs arguments
         return False
     return True
 
 
 def held_by(program: Program) -> list[Held]:
-    """The random generators that the program's objects hold, in the order in which a worker would find them."""
+    """The random generators held by the program's objects, in the order in which a worker finds them."""
     found: list[Held] = []
-    with contextlib.suppress(Exception):  # it cannot be pickled, and need not be: it runs in this process
+    with contextlib.suppress(Exception):  # not picklable, which is fine: it runs in this process
         _pickled(program, [], found)
     return found
 
@@ -129,10 +129,10 @@ def held_by(program: Program) -> list[Held]:
 def _pickled(
     program: Program, buffers: list[pickle.PickleBuffer], held: list[Held] | None = None
 ) -> tuple[bytes, bytes, list[str]]:
-    """Three pickles in a row, the rest of the user's definitions, and the modules that these are of.
+    """Three consecutive pickles, the rest of the user's definitions, and the modules that define them.
 
-    The three share their objects: `worker_init`, the program, and what of it has a name in modules that a worker
-    cannot import.
+    The pickles hold `worker_init`, the program, and its named objects from modules that a worker cannot import.
+    One pickler writes all three, so they share their objects.
     """
     from stoker.pickling.pickler import Pickler
     from stoker.pickling.script_definitions import rest_of, sent_of
@@ -158,7 +158,7 @@ def _pickled(
 
 
 def mapped_file(array: np.memmap[Any, Any]) -> Any:
-    """How a worker maps the file that `array` maps, if it is the whole of it, in order."""
+    """Reduce a memory-mapped array to its file, for the worker to map. None unless it is the whole map, contiguous."""
     mapped = isinstance(array.base, mmap.mmap) and array.filename is not None
     if not mapped or not (array.flags.c_contiguous or array.flags.f_contiguous):
         return None
@@ -167,13 +167,13 @@ def mapped_file(array: np.memmap[Any, Any]) -> Any:
 
 
 class LoadedProgram:
-    """The program as it came to a worker. What it holds is loaded in this order, and once.
+    """The program as received by a worker. Load `worker_init` first, then `program`, each once.
 
-    To make one goes to the trainer's directory, with its `sys.path` and `sys.argv`.
+    The constructor changes to the trainer's working directory and takes over its `sys.path` and `sys.argv`.
 
     Attributes:
-        key: what processes of the trainer's multiprocessing know each other by, or None.
-        seed: the Loader's, or None where global random states are left alone.
+        key: the authentication key of the trainer's multiprocessing, or None.
+        seed: the Loader's seed, or None if global random states are left alone.
     """
 
     def __init__(self, fd: int) -> None:
@@ -189,12 +189,12 @@ class LoadedProgram:
         stand_in(where["modules"], rest)
 
     def worker_init(self) -> Callable[[], Any] | None:
-        """What is called first."""
+        """The function to call before the program is loaded, or None."""
         function: Callable[[], Any] | None = self._pickles.load()
         return function
 
     def program(self) -> Program:
-        """The program."""
+        """Unpickle the program and register its definitions in the stand-in modules."""
         program = self._pickles.load()
         assert isinstance(program, Program)
         settle(self._pickles.load())
@@ -202,18 +202,18 @@ class LoadedProgram:
 
 
 def _key() -> str | None:
-    """The key of this process's multiprocessing, where a manager of its may be in use."""
+    """This process's multiprocessing key, if a multiprocessing manager may be in use."""
     if "multiprocessing.managers" not in sys.modules:
         return None
     return bytes(sys.modules["multiprocessing.process"].current_process().authkey).hex()
 
 
 def load_again(fd: int) -> tuple[Program, list[Held]]:
-    """Another copy of the program that this worker has loaded, and the random generators that its objects hold."""
+    """Load a second copy of this worker's program. Returns it and the random generators its objects hold."""
     _, _, pickled, *buffers = open_bundle(fd)
     pickles = pickle.Unpickler(io.BytesIO(pickled), buffers=buffers)
     came_with_program.clear()
-    pickles.load()  # worker_init, which has been called
+    pickles.load()  # worker_init, already called
     program = pickles.load()
     assert isinstance(program, Program)
     return program, list(came_with_program)
@@ -222,5 +222,5 @@ def load_again(fd: int) -> tuple[Program, list[Held]]:
 def _cwd() -> str | None:
     try:
         return str(Path.cwd())
-    except FileNotFoundError:  # the trainer's directory was removed under it
+    except FileNotFoundError:  # the trainer's working directory was removed
         return None

@@ -1,4 +1,4 @@
-"""Generators of random numbers that the user's objects hold: found when these are pickled, and seeded in workers."""
+"""Random generators held by the user's objects: found when the objects are pickled, seeded in the workers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
-#: Of a 64-bit seed; a multiple of it makes another one for each object.
+#: Added to a 64-bit seed once for each object, so that every object gets a different seed.
 _GOLDEN, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 _PCG_INCREMENT = (0x5851F42D4C957F2D14057B7EF767814F << 1 | 1) & ((1 << 128) - 1)
 
-if TYPE_CHECKING:  # who needs no `numpy.random` does not wait for it: NumPy imports it when it is first looked at
-    #: Or one of PyTorch's or TensorFlow's, which have no types here.
+if TYPE_CHECKING:  # at run time, naming `numpy.random` would import it, and not every user needs it
+    #: Or a generator of PyTorch or TensorFlow, which are not typed here.
     Held: TypeAlias = random.Random | np.random.Generator | np.random.RandomState | Any
 
-#: Those that came with the program, in the order in which it was unpickled.
+#: Generators that arrived with the program, in unpickling order.
 came_with_program: list[Held] = []
 
 
 def is_held(value: object) -> TypeGuard[Held]:
-    """Whether it is a generator of random numbers with a state of its own."""
+    """True for a random generator with its own state."""
     if isinstance(value, random.Random):
         return not isinstance(value, random.SystemRandom)
     return _is_numpys(value) or _is_torchs(value) or _is_tensorflows(value)
@@ -43,9 +43,9 @@ def _is_tensorflows(value: object) -> bool:
 
 
 def reduced(value: Any) -> Any:
-    """How a generator that an object holds is pickled, so that the worker knows of it; None for anything else."""
+    """Reduce a random generator so that unpickling registers it in the worker; None for anything else."""
     if type(value) is random.SystemRandom:
-        return random.SystemRandom, ()  # it has no state, and so none that could be pickled
+        return random.SystemRandom, ()  # it has no state to pickle
     if not is_held(value):
         return None
     if _is_tensorflows(value):
@@ -63,7 +63,7 @@ def _rebuilt(function: Callable[..., Any], arguments: tuple[Any, ...], state: An
 
 
 def seed_held(held: Sequence[Held], seed: int) -> None:
-    """Give each of them a state of its own, made of this seed."""
+    """Seed each generator differently, from one seed."""
     for number, value in enumerate(held, 1):
         its = (seed + number * _GOLDEN) & _MASK
         if isinstance(value, random.Random):
@@ -79,16 +79,16 @@ def seed_held(held: Sequence[Held], seed: int) -> None:
 
 
 def _seed_generator(bits: Any, seed: int) -> None:
-    if type(bits) is np.random.PCG64:  # what `default_rng` gives: twenty times quicker than to make a new one
+    if type(bits) is np.random.PCG64:  # the type in `default_rng`: twenty times faster than making a new one
         inner: Any = {"state": seed << 64 | (seed * _GOLDEN & _MASK), "inc": _PCG_INCREMENT}
         bits.state = {"bit_generator": "PCG64", "state": inner, "has_uint32": 0, "uinteger": 0}
-        bits.random_raw()  # mixes what lies in the low bits into the high ones
+        bits.random_raw()  # mixes the low bits into the high ones
     else:
         bits.state = type(bits)(seed).state
 
 
 def states_of(held: Sequence[Held]) -> list[Any]:
-    """Their states, for `restore`."""
+    """The generators' states, for `restore`."""
     return [_state_of(value) for value in held]
 
 
@@ -101,7 +101,7 @@ def _state_of(value: Any) -> Any:
 
 
 def restore(held: Sequence[Held], states: Sequence[Any]) -> None:
-    """Set their states back."""
+    """Restore the generators' states."""
     value: Any
     for value, state in zip(held, states, strict=True):
         if isinstance(value, np.random.Generator):

@@ -1,4 +1,4 @@
-"""What a worker answers."""
+"""Messages from a worker to the trainer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from stoker.plan.position import ShardProgress
 
-#: What a `TaskDoneReply` may hold at most, so that it fits: skipped examples (27 bytes without the reason), bytes of
-#: their reasons, bytes of an iterator's own state, digests (16 bytes each). Texts count as they stand in the message.
+#: Limits that keep a `TaskDoneReply` within one message: skipped examples (27 bytes each without the reason), bytes of
+#: their reasons, bytes of an iterator's own state, digests (16 bytes each). Texts count as encoded in the message.
 SHOWN, REASON_BYTES, STATE_BYTES, DIGESTS = 1_000, 30_000, 48_000, 1_024
 
 
@@ -19,10 +19,10 @@ class ReadyReply:
 
 @dataclass(frozen=True)
 class ExamplesMadeReply:
-    """The answer to `MakeExamplesRequest`: bytes that each example takes in the store.
+    """The reply to `MakeExamplesRequest`: the bytes that each example takes in the store.
 
-    It is 0 for one that cannot be sent, and -1 for one that raised and may be left out. Where one raised that may not,
-    it and those behind it are missing. `draws`: the user's code drew from NumPy's global state.
+    The size is 0 for an example that cannot be sent, and -1 for one that raised and may be left out. If an example
+    raised that may not be left out, it and all after it are missing. `draws`: user code drew from NumPy's global state.
     """
 
     task: int
@@ -32,7 +32,7 @@ class ExamplesMadeReply:
 
 @dataclass(frozen=True)
 class ShardOpenedReply:
-    """The answer to `OpenShardRequest`: whether the shard is open, and what its rows look like, pickled or empty."""
+    """The reply to `OpenShardRequest`: whether the shard is open, and the pickled specs of its rows, or empty."""
 
     task: int
     is_open: bool
@@ -41,10 +41,11 @@ class ShardOpenedReply:
 
 @dataclass(frozen=True)
 class DescribedReply:
-    """The answer to `DescribeRequest`: the pickled form; empty when more examples must be looked at.
+    """The reply to `DescribeRequest`: the pickled form, or empty if more examples must be examined.
 
     Attributes:
-        collated: bytes of what the user's function made of each batch, in the store behind the examples; 0 if nothing.
+        collated: size in bytes of each batch that the user's collate function made. They lie in the store behind the
+            examples; 0 for none.
         draws: the function drew from NumPy's global state.
     """
 
@@ -54,21 +55,21 @@ class DescribedReply:
     draws: bool = False
 
 
-@dataclass  # not frozen: to make it would take two microseconds longer, for every batch
+@dataclass  # not frozen, which would cost two microseconds more for every batch
 class TaskDoneReply:
-    """The answer to a task that writes rows: they are written; it took `seconds`.
+    """The reply to a task that writes rows: they are written, and the task took `seconds`.
 
     Attributes:
-        dims: the shapes of all parts of the batch, one after the other; empty when they are as planned.
+        dims: the shapes of all parts of the batch, concatenated; empty if they are as planned.
         rows: rows made by a `ShardTaskRequest`.
-        ended: whether the shard has no more.
-        packed: whether they lie in the slot as single examples, to be joined with others.
-        progress: of the shard.
-        skipped: examples that raised and were left out: their numbers, and what they raised (empty where that is
-            too much to tell); the first `SHOWN`.
-        skips: how many they are.
-        digests: of the outputs, each behind the number of its example, where they were asked for.
-        together: how many outputs in a row share a digest: more than one where they are very many.
+        ended: the shard has no more rows.
+        packed: the rows lie in the slot as single examples, to be joined with others.
+        progress: the shard's progress.
+        skipped: number and error text of the first `SHOWN` examples that raised and were left out. The text is empty
+            where it would not fit.
+        skips: how many examples were left out in all.
+        digests: pairs of example number and output digest, if requested.
+        together: consecutive outputs that share one digest; more than 1 if there are very many.
     """
 
     task: int
@@ -88,14 +89,14 @@ class FailureKind(enum.Enum):
     """What went wrong in a worker."""
 
     USER = "user"  # the user's code raised
-    COLLATE = "collate"  # it raised while examples were joined
+    COLLATE = "collate"  # user code raised while joining examples
     SPEC = "spec"  # an example cannot be batched
-    SOURCE = "source"  # the source has changed, or gives no example
+    SOURCE = "source"  # the source has changed, or yields no example
     OPTION = "option"  # an option does not suit the examples
     PROGRAM = "program"  # the program cannot be loaded
     INIT = "init"  # `worker_init` raised
-    DIFFERS = "differs"  # an example came out differently when it was made again
-    UNEVEN = "uneven"  # the transform returned SKIP or Many where one example was counted on
+    DIFFERS = "differs"  # an example came out differently when made again
+    UNEVEN = "uneven"  # the transform returned SKIP or Many where exactly one example was expected
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,12 @@ class FailureReply:
     Attributes:
         task: None when the program could not be loaded.
         kind: what went wrong.
-        summary: the exception's type and text, or what is wrong with the example.
+        summary: the exception's type and text, or the problem with the example.
         traceback: the user's frames, formatted; may be empty.
         example: index of the example, or None.
-        shard: shard that the example is counted in, or None.
-        pickled: the exception itself, cloudpickled, when it survives that; else empty.
-        error: the exception itself; it stays behind when the message crosses a socket.
+        shard: the shard that numbers the example, or None.
+        pickled: the exception, cloudpickled, if it survives that; else empty.
+        error: the exception itself; not sent over the socket.
     """
 
     task: int | None
@@ -123,5 +124,5 @@ class FailureReply:
     error: BaseException | None = field(default=None, compare=False)
 
 
-#: Stands for the number of an example, above all of these, where it is the batch that a user's function made of them.
+#: Used in place of an example number for the batch that a user's collate function made. Above all example numbers.
 WHOLE = 2**63

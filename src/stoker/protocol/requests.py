@@ -1,4 +1,4 @@
-"""What the trainer asks of a worker."""
+"""Messages from the trainer to a worker."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy.typing as npt
 from stoker.plan.host_shard import PaddedBatch
 from stoker.plan.position import ShardProgress
 
-#: Indices that a message may hold, and examples that a `MakeExamplesRequest` may tell of.
+#: The most indices in a message, and the most examples in a `MakeExamplesRequest`.
 MANY, MAKE = 1024, 1024
-#: How the text of a user's state begins: JSON, or a pickle, which only this run's own workers are trusted with.
+#: Prefixes of an iterator state's text: JSON, or a pickle. A pickle is trusted only from this run's own workers.
 JSON, PICKLE = "j:", "p:"
 Indices = npt.NDArray[np.int64]
 NONE = np.zeros(0, np.int64)
-#: No row was made before. Else: the row, counted from the task's first; its place in the store, and its bytes there.
+#: No row was made before. Otherwise, for each row: its number within the task, its place in the store, its bytes there.
 NOTHING_MADE = np.zeros((0, 3), np.int64)
-#: Stands for a row: what the user's function makes of the whole batch.
+#: Used in place of a row for the result of the user's collate function, the whole batch.
 COLLATED = -1
 
 
 @dataclass(frozen=True)
 class MakeExamplesRequest:
-    """Make single examples, before it is known what batches look like, and put each into its place in the store.
+    """Make single examples, before the form of batches is known, and put each into its place in the store.
 
     Attributes:
-        numbers: of the examples, in the source.
-        places: in the store; items of an iterable lie in its inbox in this order too.
-        most: bytes that one may take there.
+        numbers: numbers of the examples in the source.
+        places: their places in the store. Items of an iterable lie in its inbox in the same order.
+        most: bytes that one example may take there.
     """
 
     task: int
@@ -42,12 +42,12 @@ class MakeExamplesRequest:
 
 @dataclass(frozen=True)
 class OpenShardRequest:
-    """Open a shard and make the rows of its first steps, before it is known what batches look like.
+    """Open a shard and make the rows of its first steps, before the form of batches is known.
 
     Attributes:
-        progress: where the shard is opened.
-        steps: how many.
-        without: numbers of examples that are left out. If there are any, the shard is closed again.
+        progress: the position at which to open the shard.
+        steps: number of steps.
+        without: numbers of examples to leave out. If there are any, the shard is closed again.
     """
 
     task: int
@@ -60,16 +60,16 @@ class OpenShardRequest:
 
 @dataclass(frozen=True)
 class DescribeRequest:
-    """Find out what the examples look like.
+    """Determine the form of examples and batches.
 
     Attributes:
-        numbers: of the examples that are looked at.
-        places: where they lie in the store.
+        numbers: numbers of the examples to examine.
+        places: their places in the store.
         sizes: bytes that each takes there; 0 for one that must be made.
-        rows: of the batches that they make.
-        one: whether one example may be enough.
-        further: whether others can be looked at, where these leave something open.
-        without: examples that are left out, each with the shard that it is counted in, or -1.
+        rows: rows of the batches that they form.
+        one: one example may be enough.
+        further: more examples are available if these leave something open.
+        without: examples to leave out, each with the shard that numbers it, or -1.
     """
 
     task: int
@@ -85,29 +85,30 @@ class DescribeRequest:
 
 @dataclass(frozen=True)
 class FormRequest:
-    """The pickled `Form` of the batches, needed before the first task that writes rows.
+    """The pickled `Form` of the batches, sent before the first task that writes rows.
 
-    `draws`: the user's code draws from NumPy's global state.
+    `draws`: user code draws from NumPy's global state.
     """
 
     pickled: bytes
     draws: bool = False
 
 
-@dataclass  # not frozen: to make it would take two microseconds longer, for every batch
+@dataclass  # not frozen, which would cost two microseconds more for every batch
 class IndexTaskRequest:
     """Make examples and write them to rows first, first+1, … of `slot`.
 
     Attributes:
-        rows: of the whole batch.
-        serialized: whether each component is written as a `TensorProto`.
-        from_inbox: whether the examples are items in the slot's inbox, where the first row's is number `first`.
-        count: how many.
-        indices: of the examples in the source, of an item only the first; more than `MANY` lie in the slot's inbox.
-        trial: nothing is written: the examples are made to see whether that kills the worker, or what comes out.
-        digest: whether the answer tells the digest of each example.
-        filled: how the batch was filled up, if examples get a weight: those that fill it get 0.
-        made: what was made before: see `NOTHING_MADE`.
+        rows: rows of the whole batch.
+        serialized: write each component as a `TensorProto`.
+        from_inbox: the examples are items in the slot's inbox, where item `first` belongs to the first row.
+        count: number of examples.
+        indices: indices of the examples in the source; for items, only the first. More than `MANY` lie in the slot's
+            inbox.
+        trial: write nothing. Make the examples to see whether they kill the worker, or what comes out.
+        digest: the reply contains the digest of each example.
+        filled: how the batch was padded, if examples get a weight: the padding rows get 0.
+        made: rows made before; see `NOTHING_MADE`.
     """
 
     task: int
@@ -127,11 +128,11 @@ class IndexTaskRequest:
 
 @dataclass(frozen=True)
 class ShardOpening:
-    """What a worker needs to open a shard, or to open it again where another worker left it.
+    """Where and how to open a shard, or to reopen it where another worker left off.
 
     Attributes:
-        items: number of items in the slot's inbox that the shard consists of.
-        first: number of the first one.
+        items: number of items in the slot's inbox that make up the shard.
+        first: number of the first item.
     """
 
     progress: ShardProgress
@@ -141,20 +142,20 @@ class ShardOpening:
 
 @dataclass(frozen=True)
 class ShardTaskRequest:
-    """Make the next rows of a shard: a whole batch in `slot`, or, at its end, what is left.
+    """Make the next rows of a shard: a whole batch in `slot` or, at the shard's end, the remainder.
 
     Attributes:
-        parted: rows are never a batch: they are joined with others, whatever their number.
-        opening: given when this worker does not have the shard open.
-        count: how many examples the shard consists of, when it is a part of a map-style source.
-        indices: which they are; more than `MANY` lie in the slot's inbox.
-        without: numbers of examples that are left out.
-        trial: the rows are made apart from the open shard, and not written.
-        until: they are made up to this example, to see whether that kills the worker.
-        careful: workers died at this task: an example is converted and written before the next is made, so that the
-            progress page tells which one it is.
-        digest: whether the answer tells the digest of each example.
-        made: of a part that is opened, what was made before: see `NOTHING_MADE`.
+        parted: the rows never form a batch by themselves. They are joined with others, however many they are.
+        opening: given if this worker does not have the shard open.
+        count: number of examples in the shard, if it is a part of a map-style source.
+        indices: their indices; more than `MANY` lie in the slot's inbox.
+        without: numbers of examples to leave out.
+        trial: make the rows apart from the open shard, and do not write them.
+        until: make rows up to this example, to see whether it kills the worker.
+        careful: workers died at this task. Convert and write each example before making the next, so that the
+            progress page shows which one is at fault.
+        digest: the reply contains the digest of each example.
+        made: rows made before, for a part that is being opened; see `NOTHING_MADE`.
     """
 
     task: int
@@ -176,7 +177,7 @@ class ShardTaskRequest:
 
 @dataclass(frozen=True)
 class JoinTaskRequest:
-    """Make batch number `batch` of the `count` examples in the slot's inbox."""
+    """Make batch number `batch` from the `count` examples in the slot's inbox."""
 
     task: int
     epoch: int
@@ -188,14 +189,14 @@ class JoinTaskRequest:
 
 @dataclass(frozen=True)
 class LeaveEpochRequest:
-    """Close the shards of this epoch: nobody reads it any more."""
+    """Close the shards of this epoch, which has no reader left."""
 
     epoch: int
 
 
 @dataclass(frozen=True)
 class UpdateRequest:
-    """What `Loader.update` gave, before an epoch for which it counts: the pickled updates, from the first one on."""
+    """The pickled updates from `Loader.update`, oldest first. Sent before an epoch that they apply to."""
 
     epoch: int
     pickled: bytes
@@ -208,20 +209,20 @@ Request = (
 
 @dataclass(frozen=True)
 class EpochUpdate:
-    """What one call of `Loader.update` gave: it counts from epoch `since` on. `pickled` is a dict of attributes."""
+    """One call of `Loader.update`, in effect from epoch `since` on. `pickled` is a dict of attributes."""
 
     number: int
     since: int
     pickled: bytes
 
 
-#: Examples that `__getitems__` is asked for at once, at most. Fixed: it must not depend on the number of workers.
+#: The most examples in one `__getitems__` call. Fixed, because it must not depend on the number of workers.
 RUN = 64
 
 
-#: Examples of a generator that are looked at, where sizes may differ. Of batches, fewer.
+#: Examples (or batches) of a generator to examine where sizes may differ.
 LOOK, LOOK_BATCHES = 32, 3
-#: Batches that a collate function is tried on.
+#: Batches on which to try a collate function.
 LOOK_CALLS = 2
-#: Those that are looked at where nothing stood in any of these: there are no boxes in most images.
+#: Examples to examine if a leaf was empty in all of those: most images contain no boxes.
 LOOK_FURTHER = 256

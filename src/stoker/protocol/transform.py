@@ -1,4 +1,4 @@
-"""How a transform is called: with the example; or with its parts, as `tf.data.Dataset.map` calls a function of two."""
+"""How a transform is called: with the example, or with its parts, as `tf.data.Dataset.map` does with tuples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stoker.structure.values import Misfit
 
 
 class _OfParts:
-    """Calls a function with the parts of a tuple, one argument each."""
+    """Calls a function with the parts of a tuple as separate arguments."""
 
     def __init__(self, function: Callable[..., Any], names: tuple[str, ...]) -> None:
         self.function, self.names = function, names
@@ -27,15 +27,15 @@ class _OfParts:
 
 
 def called(transform: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """What is called with each example: the transform, or, if it needs two arguments or more, `_OfParts` of it.
+    """The callable for each example: the transform, wrapped in `_OfParts` if it needs two arguments or more.
 
-    An argument `rng` does not count. Raises `OptionError` for a function that can be called neither way.
+    An argument `rng` does not count. Raises `OptionError` for a function that cannot be called either way.
     """
     if transform is None:
         return None
     try:
         signature = inspect.signature(transform)
-    except (ValueError, TypeError):  # a builtin that tells nothing about its parameters
+    except (ValueError, TypeError):  # a builtin without a signature
         return transform
     rng = {"rng": None} if "rng" in signature.parameters else {}
     needed = tuple(

@@ -1,13 +1,13 @@
-"""WHERE examples come from: one file a kind of source, and what a transform may say about them.
+"""WHERE examples come from: one module for each kind of source, and the markers that a transform may return.
 
-map_style       `__len__` and `__getitem__`, the whole source within reach
+map_style       sources with `__len__` and `__getitem__`, random access
 arrays          arrays, read by rows
-columns         tables, lists and sparse matrices as such arrays
+columns         tables, lists and sparse matrices as arrays
 stored_arrays   arrays in HDF5 and zarr files
 generator       a generator function over shards
-iterable        pulled in the trainer, one item after the other
-keras_dataset   Keras datasets, whose elements are batches already
-mistaken        what is no source, or another kind: which function takes it
+iterable        an iterable, pulled in the trainer item by item
+keras_dataset   Keras datasets, whose elements are already batches
+mistaken        objects that are no map-style source, and which function takes them
 hooks           methods of a source that are called between epochs
-markers         SKIP and Many: no example, or several, in the place of one
+markers         SKIP and Many: no example, or several, in place of one
 """

@@ -1,4 +1,4 @@
-"""Arrays, read by rows: the first dimension counts the examples."""
+"""Arrays, read by rows: the first dimension is the example."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stoker.structure.values import Ragged, Sparse, canonical
 
 
 class ArraySource(Sequence[Any]):
-    """See `from_arrays`. A map-style source, whose rows can be taken many at a time."""
+    """A map-style source over arrays that can copy many rows at once. See `from_arrays`."""
 
     def __init__(self, structure: Any) -> None:
         try:
@@ -42,7 +42,7 @@ class ArraySource(Sequence[Any]):
         return self._tree.unflatten([array[index] for array in self.arrays])
 
     def is_in_memory(self) -> bool:
-        """Whether the rows of all are plain memory: no strings, no strides, and no file that is mapped."""
+        """True if all arrays are plain contiguous memory: no strings, no strides, no mapped files."""
         return all(
             isinstance(array, np.ndarray)
             and array.flags.c_contiguous
@@ -54,7 +54,7 @@ class ArraySource(Sequence[Any]):
         )
 
     def is_like(self, spec: Spec) -> bool:
-        """Whether its rows are examples of this spec, of whatever dtype that numbers may be converted to."""
+        """True if the rows fit this spec, apart from dtypes that can be converted."""
         return spec.tree == self._tree and all(
             isinstance(array, np.ndarray)
             and array.dtype != object
@@ -64,20 +64,23 @@ class ArraySource(Sequence[Any]):
         )
 
     def take(self, indices: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[Any]]) -> None:
-        """Write the examples `indices` to `rows`, one array for each of ours, by one call each; raises `Unfit`."""
+        """Write the examples `indices` to `rows`, one output for each array, in one NumPy call each.
+
+        Raises `CannotCast`.
+        """
         first, count = int(indices[0]), len(indices)
         in_turn = int(indices[-1]) == first + count - 1 and bool((np.diff(indices) == 1).all())
         for array, out in zip(self.arrays, rows, strict=True):
             if in_turn:
                 out[...] = cast(array[first : first + count], out.dtype)
             elif array.dtype == out.dtype and array.flags.c_contiguous:
-                np.take(array, indices, axis=0, out=out, mode="clip")  # with "raise", NumPy makes a copy first
+                np.take(array, indices, axis=0, out=out, mode="clip")  # mode "raise" makes NumPy copy first
             else:
                 out[...] = cast(array[indices], out.dtype)
 
 
 def _without_lists(structure: Any) -> Any:
-    """The structure with tuples for its lists: in an example, a list of numbers would be an array."""
+    """Replace lists in the structure by tuples, because a list of numbers in an example would count as an array."""
     if type(structure) in (list, tuple):
         return tuple(map(_without_lists, structure))
     if type(structure) is dict:
@@ -86,21 +89,20 @@ def _without_lists(structure: Any) -> Any:
 
 
 def from_arrays(*arrays: Any) -> ArraySource:
-    """A source of the rows of arrays, which lie in memory once, whatever the number of workers.
+    """A source of the rows of arrays, which lie in memory once, however many workers there are.
 
-    With a transform, workers read them in shared memory. Without one, batches of plain arrays cost less to make than to
-    hand over: the thread that pulls copies their rows, and no workers are started.
+    With a transform, workers read the arrays in shared memory. Without one, batches of plain arrays cost less to make
+    than to hand over: the consuming thread copies the rows itself, and no workers are started.
 
     Args:
-        arrays: one nested structure of arrays, or several, whose rows become tuples: NumPy arrays,
-            memory-mapped `.npy` files (which the workers map too, so they are not read into memory), lists of numbers
-            or strings, ranges, sparse matrices of SciPy's, and anything else that speaks DLPack or the buffer protocol.
-            Arrays of h5py and zarr stay in their files and are read row by row.
-            A table (a DataFrame, an Arrow table) becomes a dict of its columns. All have the same first dimension,
-            the number of examples.
+        arrays: one nested structure of arrays, or several, whose rows become tuples. Accepts NumPy arrays,
+            memory-mapped `.npy` files, lists of numbers or strings, ranges, SciPy sparse matrices, and anything else
+            that supports DLPack or the buffer protocol. Workers map `.npy` files too, so these are not read into
+            memory. h5py and zarr arrays stay in their files and are read row by row. A table (a DataFrame, an Arrow
+            table) becomes a dict of its columns. All arrays have the same first dimension, the number of examples.
 
     Raises:
-        SourceError: the arrays differ in their numbers of rows, or one is no array.
+        SourceError: the arrays have different numbers of rows, or one is no array.
 
     Example:
         >>> import stoker
@@ -119,7 +121,7 @@ def _array(path: str, value: Any) -> Any:
         return value
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         try:
-            array: Any = canonical(value) if value.dtype == object else value  # numbers in it become an array of them
+            array: Any = canonical(value) if value.dtype == object else value  # numbers as objects become numeric
         except Misfit as misfit:
             raise SourceError(f"{where}from_arrays {misfit}") from None
         array = value if isinstance(array, Ragged) else array
@@ -139,7 +141,7 @@ def _array(path: str, value: Any) -> Any:
 
 
 def _is_mapped(array: Any) -> bool:
-    """Whether an array lies in a mapped file, which a worker may have to wait for."""
+    """True if an array lies in a mapped file, where reading may block on the disk."""
     while array is not None:
         if isinstance(array, mmap.mmap | np.memmap):
             return True

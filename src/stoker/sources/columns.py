@@ -1,4 +1,4 @@
-"""What may be given in the place of an array: tables, series, lists, ranges and sparse matrices, row by row. Pure."""
+"""Tables, series, lists, ranges and sparse matrices, read by rows in place of arrays. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stoker.structure.values import Ragged, canonical
 
 
 class SparseRow:
-    """One row of a sparse matrix, as TensorFlow's sparse tensors describe it."""
+    """One row of a sparse matrix, with the attributes of a TensorFlow sparse tensor."""
 
     __slots__ = ("dense_shape", "indices", "values")
 
@@ -24,7 +24,7 @@ class SparseRow:
 
 
 class SparseRows:
-    """The rows of a sparse matrix of SciPy's, in the arrays of its CSR form."""
+    """The rows of a SciPy sparse matrix, stored as its CSR arrays."""
 
     def __init__(self, matrix: Any) -> None:
         csr = matrix.tocsr()
@@ -42,7 +42,7 @@ class SparseRows:
 
 
 def columns_of(structure: Any) -> Any:
-    """The structure with dicts for tables, and arrays for lists of numbers and strings, ranges and series."""
+    """Replace tables in the structure by dicts, and lists of numbers or strings, ranges and series by arrays."""
     return optree.tree_map(_columns, plain(structure), is_leaf=_is_column, none_is_leaf=True)
 
 
@@ -51,7 +51,7 @@ def _is_column(value: Any) -> bool:
 
 
 def _is_item(value: Any) -> bool:
-    """Whether it stands in a list as a number or string, or as a list of these."""
+    """True for a number, a string, or a list of these."""
     if isinstance(value, list):
         return all(map(_is_item, value))
     return isinstance(value, bool | int | float | complex | str | bytes | np.generic)
@@ -72,7 +72,7 @@ def _columns(value: Any) -> Any:
 
 
 def _table(table: Any) -> dict[Any, Any]:
-    """The columns of a table, by their names."""
+    """The columns of a table, by name."""
     arrow = hasattr(table, "schema") and hasattr(table, "column")
     names = list(table.schema.names) if arrow else list(table.columns)
     if len(set(names)) < len(names):
@@ -82,16 +82,16 @@ def _table(table: Any) -> dict[Any, Any]:
 
 
 def series(values: Any) -> Any:
-    """The array of a column, in one piece; of rows of differing lengths an object array."""
+    """A column as one contiguous array; an object array for rows of differing lengths."""
     try:
         array = np.asarray(values.to_numpy(zero_copy_only=False))
-    except TypeError:  # the parameter is Arrow's
+    except TypeError:  # only Arrow has this parameter
         array = np.asarray(values.to_numpy())
     return array if array.dtype == object else np.ascontiguousarray(array)
 
 
 def _listed(values: list[Any]) -> Any:
-    """A list as an array; rows of differing lengths as an object array of them."""
+    """A list as an array; an object array for rows of differing lengths."""
     try:
         array = canonical(values)
     except Misfit as misfit:

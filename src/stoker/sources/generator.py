@@ -1,4 +1,4 @@
-"""A generator function over shards: the user's partition of the data, whatever the number of workers."""
+"""A generator function over shards: the user's partition of the data, independent of the number of workers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from stoker.validation import flag, length_of, whole
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of the source: what a generator function is called with, in a worker.
+    """One part of the source. A worker calls the generator function with it.
 
     Attributes:
-        index: which one it is, from 0.
-        count: how many there are.
-        item: the item of `shards` that it stands for, when they were given as a list; else None.
-        rng: a random generator of its own for each epoch, the same in every run.
+        index: the shard's number, from 0.
+        count: number of shards.
+        item: this shard's item of `shards`, if that is a list; else None.
+        rng: a random generator of the shard's own, new in each epoch and the same in every run.
     """
 
     index: int
@@ -31,10 +31,10 @@ class Shard:
     rng: np.random.Generator
 
     def split(self, sequence: Sequence[Any]) -> Any:
-        """This shard's part of a sequence: a slice of it; the shards' sizes differ by one at most.
+        """This shard's slice of a sequence. The slices of all shards differ in length by one at most.
 
         Args:
-            sequence: anything with a length that can be sliced, the same for all shards.
+            sequence: anything that has a length and can be sliced; the same for all shards.
 
         Example:
             >>> shards = [Shard(index, 3, None, np.random.default_rng()) for index in range(3)]
@@ -56,12 +56,12 @@ class GeneratorSource:
     """See `from_generator`.
 
     Attributes:
-        function: called with a `Shard`; gives an iterable of examples.
+        function: called with a `Shard`; returns an iterable of examples.
         count: number of shards.
-        items: what the shards stand for, or None.
-        length: examples in all shards together: None when nobody knows, `math.inf` when they never end.
-        open_shards: shards that are read in turn.
-        batched: whether each element is a batch already.
+        items: the `shard.item` of each shard, or None.
+        length: examples in all shards together: None if unknown, `math.inf` if they never end.
+        open_shards: number of shards read in turn.
+        batched: each element is already a batch.
     """
 
     function: Callable[[Shard], Iterable[Any]]
@@ -84,29 +84,29 @@ def from_generator(
     open_shards: int = 16,
     batched: bool = False,
 ) -> GeneratorSource:
-    """A source of the examples that `fn(shard)` yields, for each of the shards, in the workers.
+    """A source of the examples that `fn(shard)` yields for each shard, run in the workers.
 
-    The shards are the user's partition of the data (files, ranges, servers) and do not depend on the number
-    of workers. Each is read by one worker at a time, from its start to its end. Batches are taken from up
-    to `open_shards` shards in turn, a finished one's place is taken by the next; the rows left at the ends of
+    The shards are the user's partition of the data (files, ranges, servers), independent of the number of
+    workers. One worker at a time reads each shard, from start to end. Batches are taken from up to
+    `open_shards` shards in turn; when a shard ends, the next takes its place. The rows left at the ends of
     shards are joined, so that all batches but the last are full. When a worker dies, its shards are opened
-    again and the examples that were delivered are skipped: the user's code runs again for them. An iterator
-    that has `state_dict()` and `load_state_dict(state)` goes on without that.
+    again and the examples already delivered are skipped, so the user's code runs again for them. An iterator
+    with `state_dict()` and `load_state_dict(state)` resumes without that.
 
     Args:
         fn: a generator function with one parameter, a `stoker.Shard`, or anything that returns an iterable.
             `random`, `numpy.random` and `shard.rng` are seeded from (seed, epoch, shard).
-        shards: how many there are, or a list of what they stand for, one `shard.item` each.
-        length: examples in all shards together, if known: it makes the cardinality known, and another number is an
+        shards: the number of shards, or a list with one `shard.item` for each.
+        length: examples in all shards together, if known. It makes the cardinality known, and any other number is an
             error; `math.inf` for a source that never ends.
-        open_shards: shards that are read in turn, a part of the order.
-        batched: each element yielded is a batch and passes as it is; the Loader's `batch_size` is left out.
+        open_shards: number of shards read in turn. It affects the order of examples.
+        batched: each element yielded is a batch and passes unchanged; omit the Loader's `batch_size`.
 
     Raises:
         SourceError: `fn` is a generator object, or takes no shard.
-        OptionError: another argument has no meaning.
+        OptionError: another argument is invalid.
 
-    `Loader(shuffle=n)` shuffles each shard through a buffer of n examples, and the order of the shards.
+    `Loader(shuffle=n)` shuffles the order of the shards, and each shard through a buffer of n examples.
 
     Example:
         >>> import stoker
@@ -123,7 +123,7 @@ def from_generator(
 
 
 def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:
-    """The number of shards, and what they stand for."""
+    """The number of shards, and their items if `shards` is a list."""
     items: Sequence[Any] | None = None
     try:
         count = operator.index(shards)
@@ -152,7 +152,7 @@ def _check_function(fn: Any) -> None:
         raise SourceError(f"{_name(fn)} is async; from_generator needs a plain generator function.")
     try:
         signature = inspect.signature(fn)
-    except (ValueError, TypeError):  # a builtin that tells nothing about its parameters
+    except (ValueError, TypeError):  # a builtin without a signature
         return
     try:
         signature.bind("shard")

@@ -1,28 +1,28 @@
-"""Methods of a source that are called between epochs: `on_epoch_begin` and `on_epoch_end`."""
+"""Source methods called between epochs: `on_epoch_begin` and `on_epoch_end`."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-#: Of Keras' own classes, whose `on_epoch_end` does nothing.
+#: Packages of Keras' own classes, whose `on_epoch_end` does nothing.
 _KERAS = "keras", "tf_keras", "tensorflow"
 
 
 def has_turns(source: Any) -> bool:
-    """Whether a source changes itself when an epoch begins."""
+    """True if a source changes itself between epochs, by either hook."""
     return has_hook(source, "on_epoch_begin") or has_hook(source, "on_epoch_end")
 
 
 def has_hook(source: Any, name: str) -> bool:
-    """Whether a source has a method of the user's with this name that takes no arguments."""
+    """True if a source has a user-defined method of this name that can be called without arguments."""
     method = getattr(type(source), name, None)
     if not callable(method) or str(getattr(method, "__module__", "")).partition(".")[0] in _KERAS:
         return False
     try:
         inspect.signature(getattr(source, name)).bind()
-    except TypeError:  # of a callback of Keras', say
+    except TypeError:  # for example a Keras callback's
         return False
-    except ValueError:  # it tells nothing about its parameters
+    except ValueError:  # no signature
         return True
     return True

@@ -1,4 +1,4 @@
-"""An iterable, pulled in the trainer: for what can be neither split nor sent to a worker."""
+"""An iterable, pulled in the trainer: for sources that can neither be split nor sent to a worker."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from stoker.validation import length_of
 
 log = logging.getLogger("stoker")
 
-#: Items that are skipped and yet kept, so that what batches look like is found out from the same ones.
+#: Skipped items that are kept anyway, so that the form of batches is determined from the same items as before.
 _IN_SIGHT = 32
-#: Seconds that an iteration waits for the item at which one before it, that is closed, still is.
+#: Seconds that an iteration waits for an earlier, closed one to finish its current item.
 _PATIENCE = 60.0
 
 
@@ -47,10 +47,10 @@ class IterableSource:
                 f"from_iterable needs an iterable or a function that returns one, got a {type(iterable).__name__}."
             )
         self._last: Callable[[], Any] = lambda: None
-        self._pullers: list[Puller] = []  # that have an iterator of it, or wait for one
+        self._pullers: list[Puller] = []  # those that hold an iterator of it, or wait for one
 
     def open(self) -> Iterator[Any]:
-        """An iterator for the next epoch; raises `SourceError` when the last one cannot be had again."""
+        """An iterator for the next epoch. Raises `SourceError` if the iterable returns the last one again."""
         iterator = iter(self._factory() if self._factory is not None else self._iterable)
         if iterator is self._last():
             what = f"this {type(iterator).__name__}"
@@ -65,12 +65,12 @@ class IterableSource:
 
     @property
     def length(self) -> float | None:
-        """Items of an epoch, as `length=` says, or else `len()` of the iterable; None when nobody knows."""
+        """Items of an epoch, from `length=` or else `len()` of the iterable; None if unknown."""
         if self._length is not None or self._factory is not None or not hasattr(type(self._iterable), "__len__"):
             return self._length
         try:
             return len(self._iterable)
-        except Exception:  # many have the method and know no length: a dataset that is filtered, or never ends
+        except Exception:  # many have `__len__` but no length: filtered or infinite datasets
             return None
 
     def _whose_length(self) -> str:
@@ -79,17 +79,17 @@ class IterableSource:
         return f"is a {type(self._iterable).__name__} whose len() is {{}}"
 
     def enter(self, puller: Puller) -> list[Puller]:
-        """A puller is going to read it; returns those before it that have not let go of their iterators."""
+        """Register a puller. Returns the earlier ones that have not released their iterators."""
         earlier = list(self._pullers)
         self._pullers.append(puller)
         return earlier
 
     def leave(self, puller: Puller) -> None:
-        """A puller has let go of its iterator."""
+        """Unregister a puller that has released its iterator."""
         self._pullers.remove(puller)
 
     def explained(self, error: BaseException, *, shared: bool) -> BaseException:
-        """What is raised for an error that came before the first item; `shared`: an earlier iteration is still open."""
+        """The error to raise, with advice, for one before the first item. `shared`: an earlier iteration is open."""
         if isinstance(error, Exception) and not isinstance(error, SourceError) and "thread" in str(error).lower():
             made = "connect in" if self._factory is not None else "pass"
             told = SourceError(
@@ -108,15 +108,15 @@ class IterableSource:
 
 
 def _weak(iterator: Any) -> Callable[[], Any]:
-    """What gives the iterator while somebody has it: what it holds must go before the next one is made."""
+    """A weak reference if possible, so that the iterator releases its resources before the next one is made."""
     try:
         return weakref.ref(iterator)
-    except TypeError:  # of built-in types, which hold nothing of the kind
+    except TypeError:  # built-in types, which hold no resources
         return lambda: iterator
 
 
 def _counted(items: Iterator[Any], length: float, says: str) -> Iterator[Any]:
-    """The items; raises `SourceError` when there are more or fewer, before the last one is given away."""
+    """Yield the items. Raises `SourceError` if there are more or fewer; if more, before the last one is yielded."""
     count = 0
     try:
         for count, item in enumerate(items, 1):
@@ -143,23 +143,23 @@ def _wrong_length(says: str, told: str, came: str) -> SourceError:
 def from_iterable(
     iterable: Iterable[Any] | Callable[[], Iterable[Any]], length: float | None = None, *, batched: bool = False
 ) -> IterableSource:
-    """A source of the items of an iterable, pulled in this process by one thread, a bounded number ahead.
+    """A source of the items of an iterable, pulled ahead (up to a limit) by one thread of this process.
 
-    Each item is pickled and sent to a worker, where the transform runs; batches come in the iterable's
-    order. An iteration that is closed, or to which nothing refers, lets go of its iterator before the next one
-    begins. For what cannot be split or pickled: a database cursor, a socket, `range(10**12)`, another
-    `tf.data.Dataset` (`dataset.as_numpy_iterator`). Its exceptions are raised as they are, in their turn.
+    Use it for what cannot be split or pickled: a database cursor, a socket, `range(10**12)`, another
+    `tf.data.Dataset` (`dataset.as_numpy_iterator`). Each item is pickled and sent to a worker, where the
+    transform runs. Batches come in the iterable's order. An iteration that is closed or unreferenced releases
+    its iterator before the next one begins. The iterable's exceptions are raised unchanged, in their turn.
 
     Args:
-        iterable: iterated anew for each epoch; an iterator gives one epoch, and then an error. Or a function that
-            makes one for each epoch, in the thread that pulls: for what belongs to the thread that made it,
-            such as `lambda: sqlite3.connect(path).execute(query)`.
-        length: items of an epoch, if known: it makes the cardinality known, and another number is an error;
-            `math.inf` for an iterable that never ends. None for the iterable's own `len()`, where it has one.
-        batched: each item is a batch and passes as it is; the Loader's `batch_size` is left out.
+        iterable: iterated anew for each epoch; an iterator yields one epoch, and then an error. Or a function that
+            makes an iterable for each epoch, called in the pulling thread: for objects that belong to the thread
+            that made them, such as `lambda: sqlite3.connect(path).execute(query)`.
+        length: items of an epoch, if known. It makes the cardinality known, and any other number is an error;
+            `math.inf` for an iterable that never ends. None uses the iterable's own `len()`, if it has one.
+        batched: each item is a batch and passes unchanged; omit the Loader's `batch_size`.
 
     Raises:
-        SourceError: it is no iterable.
+        SourceError: `iterable` is not iterable.
         OptionError: `length` is no number of items.
 
     Example:
@@ -174,21 +174,21 @@ def from_iterable(
 
 @dataclass(frozen=True)
 class IterableEnd:
-    """The iterable has no more items; `error` is what it raised instead."""
+    """The end of the iterable; `error` is the exception it raised, if any."""
 
     error: BaseException | None
 
 
 class Puller:
-    """Pulls the items of one epoch in a thread of its own, a bounded number ahead.
+    """Pulls the items of one epoch in its own thread, a bounded number ahead.
 
     Args:
-        source: whose items.
-        shuffle: a shuffle buffer for packed items, which user code that runs on cannot change; or None.
-        pack: makes the bytes of an item.
-        every: items after which they are told of: those of a batch.
-        tell: called from the thread with the number of items so far and whether there are no more.
-        skip: the first so many items count as pulled and taken; some are kept to be looked at.
+        source: the source to pull from.
+        shuffle: a shuffle buffer, or None. It holds packed items, which user code still running cannot change.
+        pack: serialises an item.
+        every: report progress after this many items, one batch.
+        tell: called from the thread with the number of items so far, and whether these are all.
+        skip: the first `skip` items count as pulled and taken; some are kept to be examined.
     """
 
     def __init__(
@@ -218,33 +218,33 @@ class Puller:
             raise
 
     def want(self, count: int) -> None:
-        """Pull until so many items have been pulled in all."""
+        """Pull until `count` items have been pulled in all."""
         with self._changed:
             self._wanted = max(self._wanted, count)
             self._changed.notify_all()
 
     def peek(self, count: int) -> tuple[list[bytes], int]:
-        """At most so many items, which are not taken: the next ones or, if there are none, some that were skipped.
+        """At most `count` items, without taking them: the next ones or, if there are none, some of the skipped.
 
-        Returns how many of them were skipped, too.
+        Also returns how many of them were skipped.
         """
         items = [self._items[place] for place in range(min(count, len(self._items)))]
         return (items, 0) if items else (self._behind[:count], len(self._behind[:count]))
 
     def in_sight(self) -> int:
-        """Items that `peek` can give."""
+        """Number of items available to `peek`."""
         return len(self._behind) + len(self._items)
 
     def count(self) -> int:
-        """Items that have been pulled and not taken."""
+        """Number of items pulled and not yet taken."""
         return len(self._items)
 
     def take(self, count: int) -> list[bytes]:
-        """The next items, which have been pulled."""
+        """Take the next `count` items, which have been pulled already."""
         return [self._items.popleft() for _ in range(count)]
 
     def close(self, wait: float = 0.0) -> None:
-        """Pull no more; wait so long for an item that is being made."""
+        """Stop pulling. Wait up to `wait` seconds for an item in progress."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -257,7 +257,7 @@ class Puller:
             shared = self._let_others_end()
             self._pull()
             self.ended = IterableEnd(None)
-        except BaseException as error:  # the user's own: it is raised where the batch is pulled
+        except BaseException as error:  # the user's own, raised where the batch is pulled
             came = self.pulled > self.skipped or self._behind
             self.ended = IterableEnd(error if came else self._source.explained(error, shared=shared))
         self._source.leave(self)
@@ -265,7 +265,7 @@ class Puller:
             self._tell(self.pulled, True)
 
     def _let_others_end(self) -> bool:
-        """Wait until the iterators of closed iterations are gone; whether one that is not closed is there."""
+        """Wait until closed iterations have released their iterators. Returns True if an earlier one is still open."""
         until, others = time.monotonic() + _PATIENCE, self._earlier
         self._earlier = []
         for other in others:
@@ -280,7 +280,7 @@ class Puller:
         return any(not other.is_done() for other in others)
 
     def is_done(self) -> bool:
-        """Whether it pulls no more, or no more than the item that is being made."""
+        """True if it pulls nothing more, except perhaps to finish an item in progress."""
         return self._closed or self.ended is not None
 
     def _pull(self) -> None:
@@ -301,8 +301,8 @@ class Puller:
                     self._tell(count, False)
         finally:
             if isinstance(items, Generator):
-                items.close()  # here: what it holds may belong to this thread, such as a database's cursor
-            del items  # an error that is raised refers to this frame
+                items.close()  # here: it may hold objects of this thread, such as a database cursor
+            del items  # a raised error's traceback keeps this frame alive
 
     def _leave_behind(self, items: Iterator[Any]) -> None:
         number = 0
@@ -334,7 +334,7 @@ class Puller:
                 items.close()
 
     def _item(self, item: Any, number: int) -> bytes:
-        """What came, packed; it is already where it comes through a shuffle buffer."""
+        """The packed item. Items from the shuffle buffer are packed already."""
         return self._packed(item, number) if self._shuffle is None else item
 
     def _packed(self, item: Any, number: int) -> bytes:

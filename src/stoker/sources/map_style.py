@@ -12,20 +12,20 @@ from stoker.sources.mistaken import mistaken
 
 
 class MapSource:
-    """What the trainer keeps of a source: its length, and a way to see that it has not changed.
+    """The trainer's record of a source: its length, and a way to check that it has not changed.
 
-    `__len__` is the only method of the user's that is called in the trainer. The source itself is
-    not kept alive when a weak reference can be had, so that a dataset which nobody else holds
-    lies in memory once, in the pages that the workers share.
+    `__len__` is the only user method called in the trainer. The source is kept by a weak reference where
+    possible. So a dataset that is referenced nowhere else lies in memory once, in the pages that the workers
+    share.
 
     Args:
         source: the user's object.
 
     Attributes:
-        names: of its attributes, for `Loader.update`.
+        names: names of the source's attributes, for `Loader.update`.
 
     Raises:
-        SourceError: it is not map-style, or empty.
+        SourceError: the source is not map-style, or empty.
     """
 
     def __init__(self, source: Any) -> None:
@@ -40,14 +40,14 @@ class MapSource:
         self.names: frozenset[str] = frozenset(_names(source))
 
     def check(self) -> None:
-        """Raise `SourceError` when the length is not what it was."""
+        """Raise `SourceError` if the length has changed."""
         source = self._get()
         if source is not None and (now := _length(source)) != self.length:
             raise SourceError(changed_length(self.length, now))
 
 
 def changed_length(was: int, now: int) -> str:
-    """The sentence for a source whose length changed."""
+    """The message for a source whose length changed."""
     return (
         f"the source had {was:,} examples when the Loader was made and has {now:,} now: an epoch would lose "
         "or repeat examples. Make a new Loader for it."
@@ -57,17 +57,17 @@ def changed_length(was: int, now: int) -> str:
 def _reference(source: Any) -> Callable[[], Any]:
     try:
         return weakref.ref(source)
-    except TypeError:  # a list, a tuple: they have no weak references
+    except TypeError:  # lists and tuples do not support weak references
         return lambda: source
 
 
 def _names(source: Any) -> Iterable[str]:
-    """Attributes that can be set; of a list, say, there are none."""
+    """Attributes that can be set. Some objects, such as lists, have none."""
     if not hasattr(source, "__dict__") and not hasattr(type(source), "__slots__"):
         return ()
     try:
         return [name for name in dir(source) if not name.startswith("__")]
-    except Exception:  # a `__dir__` of the user's
+    except Exception:  # the user's own `__dir__`
         return list(vars(source))
 
 

@@ -1,4 +1,4 @@
-"""None or several examples in the place of one: what a transform may return besides an example."""
+"""Return values of a transform that stand for no example, or for several: `SKIP` and `Many`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 
 class _Skip:
-    """The one object `SKIP`, in every process."""
+    """The type of `SKIP`, which is a singleton in every process."""
 
     def __repr__(self) -> str:
         return "stoker.SKIP"
@@ -18,17 +18,17 @@ class _Skip:
         return "SKIP"
 
 
-#: Returned by a transform, it leaves this example out. Batches stay full; the cardinality becomes unknown.
+#: Return it from a transform to leave the example out. Batches stay full; the cardinality becomes unknown.
 SKIP: Final = _Skip()
 
 
 class Many:
-    """Returned by a transform, it puts several examples in the place of one, in this order.
+    """Return it from a transform to replace one example by several, in this order.
 
     Args:
-        examples: a list, or a generator. Before the transform is called again, up to 1,024 examples or 16 MiB of what
-            is left of a generator are made; the rest of a longer one is made as batches need it, so it must not read
-            what other calls of the transform write to.
+        examples: a list, or a generator. Up to 1,024 examples or 16 MiB of what is left of a generator are made
+            before the transform is called again. The rest of a longer one is made as batches need it, so it must
+            not read data that other calls of the transform write.
 
     Example:
         >>> import stoker
@@ -45,9 +45,9 @@ class Many:
 
 
 def mentions_marks(code: Any) -> bool:
-    """Whether `code` (a function or an object with methods) refers to `SKIP` or `Many`, as far as one can see.
+    """True if `code` (a function or an object with methods) visibly refers to `SKIP` or `Many`.
 
-    The names that its functions use are looked up, and those of the functions that they call, in turn.
+    Looks up the names that its functions use and, recursively, those of the functions they call.
     """
     return _mentions(code, set())
 
@@ -76,7 +76,7 @@ def _mentions(value: Any, seen: set[int]) -> bool:
 
 
 def _mentions_parts(value: Any, seen: set[int]) -> bool:
-    """Look at the methods of an object's class (or of a class), and at the functions it holds."""
+    """Search the methods of an object's class (or of a class), and the functions it holds."""
     kind = value if isinstance(value, type) else type(value)
     if kind.__module__ in ("builtins", "numpy"):
         return False
@@ -86,7 +86,7 @@ def _mentions_parts(value: Any, seen: set[int]) -> bool:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """All names that a function uses, those of functions within it too."""
+    """All names that a function uses, including those of nested functions."""
     inner = (_names(part) for part in code.co_consts if isinstance(part, types.CodeType))
     return set(code.co_names).union(*inner)
 

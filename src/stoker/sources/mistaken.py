@@ -1,4 +1,4 @@
-"""What is given in the place of a source and is none, or is another kind: which function takes it. Pure."""
+"""Recognises objects that are no map-style source, and names the function that takes them. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def mistaken(source: Any) -> str | None:
-    """Why `source` cannot be read by index, and what to give instead; None where it can."""
+    """Why `source` cannot be read by index, and what to pass instead; None if it can."""
     kind = type(source).__name__
     if isinstance(source, type):
         return f"the source is the class {source.__name__} itself; pass an object, `{source.__name__}(...)`."
@@ -18,7 +18,7 @@ def mistaken(source: Any) -> str | None:
 
 
 def _without_order(source: Any, kind: str) -> str | None:
-    """About what has items, but by name, label or column."""
+    """The message for objects whose items go by name, label or column."""
     if isinstance(source, Mapping) and type(source).__module__.partition(".")[0] == "h5py":
         return (
             f"a {kind} of HDF5 has arrays by name. Pass one of them, `file['x']`; or several whose rows belong "
@@ -46,7 +46,7 @@ def _without_order(source: Any, kind: str) -> str | None:
 
 
 def _without_methods(source: Any, kind: str) -> str | None:
-    """About what lacks a method of map-style sources."""
+    """The message for objects that lack a method of map-style sources."""
     if inspect.isasyncgen(source):
         return f"the source is an async generator; stoker needs a plain one. {_FUNCTION}"
     if inspect.isroutine(source):
@@ -83,18 +83,18 @@ _FUNCTION = (
 
 
 def is_stub(method: Any) -> bool:
-    """Whether a method does nothing but raise NotImplementedError, as that of PyTorch's `Dataset`."""
+    """True if a method only raises NotImplementedError, as in PyTorch's `Dataset`."""
     code = getattr(method, "__code__", None)
     return code is not None and set(code.co_names) == {"NotImplementedError"}
 
 
 def is_table(value: Any) -> bool:
-    """Whether it is a DataFrame of pandas or Polars, or a table of Arrow's: columns with names."""
+    """True for tables with named columns: a pandas or Polars DataFrame, or an Arrow table."""
     if hasattr(value, "columns") and hasattr(value, "dtypes"):
         return True
     return hasattr(value, "column") and hasattr(value, "schema") and hasattr(value, "num_rows")
 
 
 def is_sparse(value: Any) -> bool:
-    """Whether it is a sparse matrix of SciPy's."""
+    """True for a SciPy sparse matrix."""
     return hasattr(value, "tocsr") and hasattr(value, "nnz")

@@ -1,4 +1,4 @@
-"""Arrays of HDF5 and zarr files as sources: they are read by rows, and opened again in each worker."""
+"""Arrays in HDF5 and zarr files as sources: read by rows, and reopened in each worker."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from stoker.errors import SourceError
 
 
 def is_stored(value: Any) -> bool:
-    """Whether it is an array of h5py or zarr; neither is imported for it."""
+    """True for an h5py or zarr array. Imports neither."""
     kind = type(value)
     return kind.__module__.partition(".")[0] in ("h5py", "zarr") and hasattr(kind, "shape") and hasattr(kind, "dtype")
 
 
 class StoredRows(Sequence[Any]):
-    """The rows of an array that lies in a file, of which no more is read than is asked for.
+    """The rows of an array in a file. Reads only the rows that are requested.
 
-    Objects of h5py cannot be pickled: what travels is the name of the file and of the array in it, and a worker opens
-    the file at the first row that it reads.
+    h5py objects cannot be pickled. The names of the file and of the array are sent instead, and a worker opens the file
+    when it reads its first row.
 
     Raises:
-        SourceError: its file is closed, or it has no rows.
+        SourceError: the file is closed, or the array has no rows.
     """
 
     def __init__(self, array: Any) -> None:
         try:
             self.shape: tuple[int, ...] = array.shape
-        except (KeyError, ValueError):  # what h5py raises
+        except (KeyError, ValueError):  # raised by h5py
             raise SourceError("the source is an array of an HDF5 file that is closed. Keep it open.") from None
         if not self.shape:
             raise SourceError(f"the source has no rows: it is a {type(array).__name__} of shape ().")
@@ -48,7 +48,7 @@ class StoredRows(Sequence[Any]):
         return self._array[index]
 
     def check(self) -> None:
-        """Raise `SourceError` if no worker could open its file."""
+        """Raise `SourceError` if workers cannot open the file."""
         if not self._is_hdf5():
             return
         file, name = self._array.file, self._array.name

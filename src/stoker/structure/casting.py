@@ -1,7 +1,7 @@
-"""Numbers of one dtype as those of another, for an `output_signature` that tells another one than comes. Pure.
+"""Checked conversion of numbers to the dtype that `output_signature` declares. Pure.
 
-Floats may be rounded. All else must stay what it is: 300 is no uint8, 1.5 and NaN are no int64, 1e300 is no float32.
-`tf.data.Dataset.from_generator` makes 44, 1, -2**63 and inf of them without a word.
+Floats may be rounded. Any other change of value is an error: 300 is no uint8, 1.5 and NaN are no int64, 1e300 is no
+float32. `tf.data.Dataset.from_generator` silently converts these to 44, 1, -2**63 and inf.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-#: The kinds of dtypes that each kind may become. No complex number becomes a real one, and no string a number.
+#: The dtype kinds that each kind may be converted to. Complex never becomes real, and strings never become numbers.
 _BECOMES = {"b": "biufc", "u": "biufc", "i": "biufc", "f": "biufc", "c": "c"}
 
 
 class CannotCast(Exception):
-    """`value`, one of those that were to be cast, is none of the dtype's."""
+    """The dtype cannot represent `value`, one of the numbers to convert."""
 
     def __init__(self, value: Any) -> None:
         super().__init__(value)
@@ -28,7 +28,7 @@ class CannotCast(Exception):
 
 
 def is_within(number: Any, dtype: np.dtype[Any]) -> bool:
-    """Whether it is a Python number that lies between the least and the greatest of `dtype`, and needs no closer look.
+    """True for a Python number that lies within the bounds of `dtype` and so needs no further check.
 
     >>> is_within(7, np.dtype(np.uint8)), is_within(300, np.dtype(np.uint8)), is_within(1.0, np.dtype(np.uint8))
     (True, False, False)
@@ -42,12 +42,12 @@ def is_within(number: Any, dtype: np.dtype[Any]) -> bool:
 
 @functools.cache
 def is_castable(came: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
-    """Whether there are numbers of dtype `came` that may become ones of `dtype`."""
+    """True if at least some numbers of dtype `came` can be converted to `dtype`."""
     return came == dtype or _kind(dtype) in _BECOMES.get(_kind(came), ())
 
 
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    """`array` in `dtype`, which `is_castable`; raises `CannotCast`.
+    """Convert `array` to `dtype`, for which `is_castable` holds. Raises `CannotCast`.
 
     >>> cast(np.array([1.0, 3.0]), np.dtype(np.uint8))
     array([1, 3], dtype=uint8)
@@ -56,7 +56,7 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
         return array
     if _is_safe(array.dtype, dtype):
         return array.astype(dtype)
-    if array.dtype.kind == "V":  # first one of NumPy's own that holds them all
+    if array.dtype.kind == "V":  # via a NumPy dtype that holds all its values
         array = array.astype({"f": np.float32, "i": np.int8, "u": np.uint8}[_kind(array.dtype)])
     with np.errstate(all="ignore"):  # NaN stays NaN, and a float may be rounded to 0
         made = array.astype(dtype)
@@ -69,14 +69,14 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
 
 @functools.cache
 def _is_safe(came: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
-    """Whether all numbers of one dtype are ones of the other, maybe rounded."""
+    """True if `dtype` can represent all numbers of dtype `came`, perhaps rounded."""
     is_float = came.kind in "biu" and dtype.kind in "fc" and dtype not in (np.float16, np.complex64)
     return is_float or (came.kind != "V" and bool(np.can_cast(came, dtype, "safe")))
 
 
 @functools.cache
 def _bounds(dtype: np.dtype[Any]) -> tuple[Any, Any]:
-    """The least and the greatest number of a dtype of NumPy's, none for others."""
+    """The least and the greatest number of a NumPy dtype; an empty range for other dtypes."""
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     if dtype.kind == "f" and dtype.name.startswith("float") and "_" not in dtype.name:
@@ -85,7 +85,7 @@ def _bounds(dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 def _lost(array: Array, made: Array) -> Any:
-    """Which elements are none of the dtype of `made`; None where all are."""
+    """A mask of the elements that the dtype of `made` cannot represent; None if it can represent all."""
     kind, dtype = array.dtype.kind, made.dtype
     if _kind(dtype) in "fc":
         is_finite = np.isfinite(made)
@@ -103,7 +103,7 @@ def _lost(array: Array, made: Array) -> Any:
 
 
 def _kind(dtype: np.dtype[Any]) -> str:
-    """The kind of a dtype, also where it is one of `ml_dtypes`, such as bfloat16."""
+    """The kind of a dtype, including those of `ml_dtypes`, such as bfloat16."""
     if dtype.kind != "V":
         return dtype.kind
     name = dtype.name.lstrip("b")

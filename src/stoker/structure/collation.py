@@ -1,4 +1,4 @@
-"""How examples are joined into a batch: stack, pad or ragged, for each leaf by its path. Pure."""
+"""How examples are joined into a batch: stack, pad or ragged, chosen for each leaf by its path. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stoker.validation import flag, index, whole
 
 @dataclass(frozen=True)
 class Pad:
-    """See `pad`."""
+    """The rule that `pad` returns; see there for its options."""
 
     values: Any = None
     to: tuple[int | None, ...] | None = None
@@ -31,7 +31,7 @@ class Pad:
     truncate: bool = False
 
     def size(self, place: int) -> int | None:
-        """The size that a dimension is padded to, or None."""
+        """The size to which the dimension `place` is padded, or None."""
         return self.to[place] if self.to is not None and place < len(self.to) else None
 
 
@@ -45,11 +45,11 @@ def pad(
     """Collate by padding each leaf to one size, as `tf.data.Dataset.padded_batch` does.
 
     Args:
-        values: what is put behind the shorter examples; None for 0, False or an empty string, by the dtype.
-        to: the size of each dimension, an int for the first; None for the longest example of the batch. An
-            example that is longer is an error.
-        multiple_of: round the sizes that `to` leaves open up to a multiple of this.
-        truncate: cut examples that are longer than `to` says, at their end.
+        values: the value appended to shorter examples; None for 0, False or an empty string, depending on the dtype.
+        to: the size of each dimension, or an int for the first one; None for the longest example of the batch. A
+            longer example is an error.
+        multiple_of: round sizes that `to` leaves open up to a multiple of this.
+        truncate: cut examples longer than `to` at their end.
 
     Example:
         >>> import stoker
@@ -71,7 +71,7 @@ def pad(
 
 
 def _sizes(to: Any) -> tuple[int | None, ...]:
-    """What `pad(to=…)` says; raises `OptionError`."""
+    """Parse `pad(to=…)`. Raises `OptionError`."""
     given = tuple(to) if isinstance(to, Sequence | np.ndarray) and np.ndim(to) else (to,)
     sizes = tuple(map(index, given))
     if any(came is not None and (size is None or size < 0) for came, size in zip(given, sizes, strict=True)):
@@ -79,10 +79,10 @@ def _sizes(to: Any) -> tuple[int | None, ...]:
     return sizes
 
 
-#: How one leaf is joined. "asis": it is a batch already; "single": examples are handed out one by one.
+#: How one leaf is joined. "asis": it is already a batch; "single": examples are handed out one by one.
 Rule = Pad | Literal["stack", "ragged", "asis", "single"]
 
-#: Paths that are listed, and searched for one that is meant, where a path does not exist.
+#: If a path does not exist: how many paths the message lists, and how many are searched for a similar one.
 _SHOWN, _SEARCHED = 20, 1000
 
 _NAMES: dict[str, Rule] = {"stack": "stack", "ragged": "ragged", "pad": Pad()}
@@ -90,12 +90,12 @@ _NAMES: dict[str, Rule] = {"stack": "stack", "ragged": "ragged", "pad": Pad()}
 
 @dataclass(frozen=True)
 class Collation:
-    """What `Loader(collate=…)` says.
+    """The parsed option `Loader(collate=…)`.
 
     Attributes:
-        default: the rule of leaves that `paths` does not name.
-        paths: rules by path, a tuple of keys, indices and field names.
-        function: makes a batch of a list of examples, instead of the rules.
+        default: the rule for leaves that `paths` does not name.
+        paths: rules by path; a path is a tuple of keys, indices and field names, or a string such as `['x'][0]`.
+        function: makes a batch from a list of examples, instead of the rules.
     """
 
     default: Rule = "stack"
@@ -104,7 +104,7 @@ class Collation:
 
     @classmethod
     def of(cls, collate: Any) -> Collation:
-        """Take in the option; raises `OptionError`."""
+        """Parse the option. Raises `OptionError`."""
         if isinstance(collate, Mapping):
             return cls(paths=tuple((_path(key), _rule(rule)) for key, rule in collate.items()))
         if callable(collate):
@@ -112,7 +112,7 @@ class Collation:
         return cls(default=_rule(collate))
 
     def spec(self, example: Any) -> Spec:
-        """Describe an example. Lists that are no arrays everywhere may be where sizes may differ."""
+        """Describe an example. Under rules that allow differing sizes, more lists count as arrays."""
         if self.function or (self.default in ("stack", "asis") and not self.paths):
             return Spec.of(example)
         example = made_plain(example)
@@ -125,7 +125,7 @@ class Collation:
         return Spec.of(example, lambda part: id(part) in keep or is_array(part))
 
     def rules(self, spec: Spec) -> list[Rule]:
-        """The rule of each leaf; raises `OptionError` for a path, or a size of `pad(to=…)`, that is not there."""
+        """The rule of each leaf. Raises `OptionError` for a missing path, or for missing dimensions in `pad(to=…)`."""
         accessors = spec.tree.accessors()
         there = {name for accessor in accessors for name in _names(accessor)} if self.paths else set()
         for path, _ in self.paths:
@@ -142,19 +142,19 @@ class Collation:
         return dict(self.paths)
 
     def rule_at(self, accessor: Any) -> Rule:
-        """The rule of the longest path that leads to a leaf."""
+        """The rule of a leaf: that of the longest configured path that leads to it."""
         if not self.paths:
             return self.default
         return next((self._by_path[name] for name in _names(accessor) if name in self._by_path), self.default)
 
     @staticmethod
     def _joins(part: list[Any], rule: Rule) -> bool:
-        """Whether a list is one leaf under this rule."""
+        """True if a list is a single leaf under this rule."""
         return rule == "ragged" or isinstance(rule, Pad) or (rule == "single" and is_row(part))
 
 
 def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
-    """What becomes of a leaf of the examples in a batch of so many rows (None: it varies)."""
+    """The leaf of a batch with `rows` rows (None if they vary), made from a leaf of the examples."""
     if rule == "asis":
         return leaf
     if leaf.kind is Kind.SPARSE:
@@ -178,23 +178,23 @@ def batch_leaf(leaf: Leaf, rule: Rule, rows: int | None) -> Leaf:
 def _padded(rule: Pad, place: int, size: int | None) -> int | None:
     if rule.size(place) is not None:
         return rule.size(place)
-    if size is None or place == 0:  # what one pads is a sequence: its length may differ later
+    if size is None or place == 0:  # padded leaves are sequences, whose length may differ later
         return None
     return rounded(size, rule.multiple_of)
 
 
 def rounded(size: int, multiple: int | None) -> int:
-    """`size`, or the next multiple of `multiple`."""
+    """`size`, rounded up to a multiple of `multiple` if that is given."""
     return -(-size // multiple) * multiple if multiple else size
 
 
 def is_stacked_in_place(spec: Spec, rules: Sequence[Rule]) -> bool:
-    """Whether each example has its fixed place in a batch, so that several workers may fill one."""
+    """True if every example has a fixed place in a batch, so that several workers can fill it."""
     return all(leaf.is_fixed and rule in ("stack", "single") for leaf, rule in zip(spec.leaves, rules, strict=True))
 
 
 def filler(rule: Pad, leaf: Leaf) -> Any:
-    """What a leaf is padded with; raises `OptionError` when its dtype cannot hold it."""
+    """The padding value of a leaf. Raises `OptionError` if its dtype cannot hold the value."""
     if leaf.dtype == STRING:
         value = b"" if rule.values is None else rule.values
         if not isinstance(value, str | bytes):
@@ -227,34 +227,34 @@ def _path(key: Any) -> tuple[Any, ...] | str:
 
 
 def _names(accessor: Any) -> Iterator[tuple[Any, ...] | str]:
-    """What a user may call a leaf, or what it stands in, the longest path first."""
+    """The names by which a user may refer to a leaf or a container around it, the longest path first."""
     for depth in range(len(accessor), -1, -1):
         start = accessor[:depth]
         yield from itertools.product(*({entry.entry, getattr(entry, "field", entry.entry)} for entry in start))
         yield start.codify("")
         if depth == 1 and isinstance(start[0].entry, str):
-            yield start[0].entry  # a key that looks like a path
+            yield start[0].entry  # the key itself may look like a path
 
 
 def _no_path(path: tuple[Any, ...] | str, spec: Spec) -> str:
-    """The sentence about a path that does not exist."""
+    """The message about a path that does not exist."""
     paths = [leaf.path for leaf in spec.leaves]
     told = path if isinstance(path, str) else str(list(path))
     shown = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else "")
     text = f"collate names {told}, which is no path of the examples; they have {shown or 'a single leaf'}."
     words = {_words(its): its for its in paths[:_SEARCHED]}
-    is_name = any(character.isalpha() for character in told)  # of numbers, the nearest is another
+    is_name = any(character.isalpha() for character in told)  # a similar number is not what was meant
     close = difflib.get_close_matches(_words(told), words, n=1) if is_name else []
     return f"{text} Did you mean {words[close[0]]}?" if close else text
 
 
 def _words(path: str) -> str:
-    """The keys in a path, however they are written."""
+    """The keys in a path, without its punctuation."""
     return " ".join(re.findall(r"[\w-]+", path))
 
 
 def _check_sizes(rule: Rule, leaves: list[Leaf]) -> None:
-    """Raise `OptionError` if a rule tells sizes of dimensions that none of its leaves has."""
+    """Raise `OptionError` if a rule gives sizes for dimensions that none of its leaves has."""
     if not isinstance(rule, Pad) or rule.to is None or not leaves:
         return
     most = max(leaves, key=lambda leaf: len(leaf.shape))
@@ -267,13 +267,13 @@ def _check_sizes(rule: Rule, leaves: list[Leaf]) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """What examples and batches look like: found out by a worker, or told by the user; then held by all.
+    """The form of examples and batches: determined by a worker or declared by the user, then shared by all processes.
 
     Attributes:
-        spec: an example; of a function's results and of a source of batches, a batch.
+        spec: the spec of an example; for a collate function and a source of batches, that of a batch.
         rules: how each of its leaves is joined.
-        batch: a batch; its rows are None.
-        in_place: whether each example has its fixed place in the batch.
+        batch: the spec of a batch, with None rows.
+        in_place: each example has a fixed place in the batch.
     """
 
     spec: Spec
@@ -283,7 +283,7 @@ class Form:
 
     @classmethod
     def of(cls, spec: Spec, rules: Sequence[Rule]) -> Form:
-        """The form of batches of examples like `spec`."""
+        """The form for batches of examples with this spec."""
         for leaf, rule in zip(spec.leaves, rules, strict=True):
             if isinstance(rule, Pad):
                 filler(rule, leaf)
@@ -294,16 +294,16 @@ class Form:
 
     @cached_property
     def parts(self) -> tuple[PartSpec, ...]:
-        """The arrays that a batch lies in."""
+        """The arrays that make up a batch."""
         return tuple(part for leaf in self.batch.leaves for part in leaf.parts())
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
-        """How many of them each leaf has."""
+        """The number of `parts` of each leaf."""
         return tuple(len(leaf.parts()) for leaf in self.batch.leaves)
 
     def serialized(self) -> Form:
-        """The form of the same batches with every component as a string, a serialised tensor.
+        """The form of the same batches with each component serialised to a string.
 
         A ragged or sparse leaf becomes a dict of its components, named as in TensorFlow.
         """
@@ -316,12 +316,12 @@ class Form:
 
     @cached_property
     def single(self) -> bool:
-        """Whether examples are handed out one by one."""
+        """True if examples are handed out one by one."""
         return "single" in self.rules
 
 
 def _loosened(leaf: Leaf, rule: Rule) -> Leaf:
-    """What later examples may hold there: where sizes may differ, sizes that were the same so far may too."""
+    """The leaf that later examples must fit. Where sizes may differ, even those equal so far are left open."""
     if rule in ("single", "asis"):
         return dataclasses.replace(leaf, is_alone=True)
     if leaf.lenient or not (rule == "ragged" or isinstance(rule, Pad)):
@@ -331,7 +331,7 @@ def _loosened(leaf: Leaf, rule: Rule) -> Leaf:
 
 
 def _serialized(leaf: Leaf, single: bool) -> Any:
-    """What stands for a leaf of a batch once each of its components is a string."""
+    """The structure of a leaf of a batch after each component is serialised, with placeholders at its leaves."""
     if leaf.kind is Kind.RAGGED:
         return {"flat_values": 0, "nested_row_splits": tuple(range(leaf.ragged_rank - single))}
     if leaf.kind is Kind.SPARSE:

@@ -1,6 +1,6 @@
-"""Tensors of PyTorch and sparse arrays of JAX as arrays of NumPy. Pure; imports neither.
+"""PyTorch tensors and JAX sparse arrays as NumPy arrays. Pure; imports neither.
 
-They are known by their attributes. What comes back is an array, a list of rows (of a nested tensor), or `Coordinates`.
+They are recognised by their attributes. The result is an array, a list of rows (of a nested tensor), or `Coordinates`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 
 
 class Coordinates(NamedTuple):
-    """A sparse array: `values[n]` stands at `indices[n]`. In no order; each index stands once."""
+    """A sparse array with `values[n]` at `indices[n]`, in no particular order. Each index occurs once."""
 
     indices: npt.NDArray[np.int64]
     values: Array
@@ -22,12 +22,12 @@ class Coordinates(NamedTuple):
 
 
 def is_torch(value: Any) -> bool:
-    """Whether it is a tensor of PyTorch's, or a `Parameter`."""
+    """True for a PyTorch tensor or `Parameter`."""
     return hasattr(value, "detach") and hasattr(value, "layout") and hasattr(value, "is_nested")
 
 
 def of_torch(value: Any) -> Array | list[Any] | Coordinates:
-    """What a tensor holds: its gradient is left out, and its negative or conjugate bit is carried out."""
+    """The values of a tensor, without its gradient and with its negative or conjugate bit resolved."""
     tensor = value.detach()
     if tensor.is_nested:
         return list(tensor.unbind())
@@ -51,7 +51,7 @@ def _of_sparse_torch(tensor: Any) -> Coordinates:
 
 
 def _brief(floats: Array) -> Array:
-    """As bfloat16, which lost nothing as float32; so it stays where there is no `ml_dtypes`, and no TensorFlow."""
+    """Convert float32 values back to bfloat16, without loss. They stay float32 if `ml_dtypes` is not installed."""
     try:
         from ml_dtypes import bfloat16
     except ImportError:
@@ -60,12 +60,12 @@ def _brief(floats: Array) -> Array:
 
 
 def is_jax_sparse(value: Any) -> bool:
-    """Whether it is a `BCOO` or `BCSR` of JAX."""
+    """True for a JAX `BCOO` or `BCSR` array."""
     return hasattr(value, "n_dense") and hasattr(value, "n_batch") and hasattr(value, "todense")
 
 
 def of_jax_sparse(value: Any) -> Coordinates:
-    """What such an array holds."""
+    """The values and indices of a JAX sparse array."""
     if value.n_batch or value.n_dense:
         dense = np.asarray(value.todense())
         places = np.argwhere(dense)
@@ -73,12 +73,12 @@ def of_jax_sparse(value: Any) -> Coordinates:
     coo = value.to_bcoo() if hasattr(value, "to_bcoo") else value
     shape = tuple(coo.shape)
     indices, values = np.asarray(coo.indices, np.int64), np.asarray(coo.data)
-    stands = (indices < np.array(shape, np.int64)).all(axis=1)  # what lies outside fills it up to a fixed size
+    stands = (indices < np.array(shape, np.int64)).all(axis=1)  # indices outside the shape are padding
     return _summed(indices[stands], values[stands], shape)
 
 
 def _summed(indices: Array, values: Array, shape: tuple[int, ...]) -> Coordinates:
-    """With the values that stand at one index added up."""
+    """Coordinates in which values at the same index are added up."""
     places, which = np.unique(indices, axis=0, return_inverse=True)
     if len(places) == len(indices):
         return Coordinates(indices, values, shape)

@@ -1,6 +1,6 @@
-"""Which lists are arrays, and which are containers of several. Pure.
+"""Which lists are arrays, and which are containers. Pure.
 
-A list of numbers of one kind, or of strings, is an array, and so are lists of such lists, all equally long: as for
+A list of numbers of one kind, or of strings, is an array. So is a list of such lists of equal length, as for
 `tf.convert_to_tensor`. A list with anything else in it is a container. Tuples are always containers.
 """
 
@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-#: Lists within lists are followed so deep. (One that contains itself has no end.)
+#: How deep nested lists are followed, because a list may contain itself.
 _DEEPEST = 16
 
 
 def kinds_of(items: list[Any]) -> tuple[set[type], bool]:
-    """The types of what stands in nested lists, and whether all lists of a level are equally long.
+    """The types of the items in nested lists, and whether all lists of a level have the same length.
 
-    `list` is among the types where lists stand beside other things.
+    The types include `list` if lists are mixed with other items.
     """
     is_even, kinds = True, set(map(type, items))
     for _ in range(_DEEPEST):
@@ -32,24 +32,24 @@ def kinds_of(items: list[Any]) -> tuple[set[type], bool]:
 
 
 def is_number(kind: type) -> bool:
-    """Whether this is a type of numbers (or of bools) that stand in arrays."""
+    """True for types of numbers or bools that arrays can hold."""
     if issubclass(kind, np.generic):
         return not issubclass(kind, np.flexible | np.datetime64 | np.timedelta64 | np.object_)
     return issubclass(kind, bool | int | float | complex)
 
 
 def are_numbers(kinds: Collection[type]) -> bool:
-    """Whether all are types of numbers, or of bools."""
+    """True if all are types of numbers or bools."""
     return all(map(is_number, kinds))
 
 
 def are_strings(kinds: Collection[type]) -> bool:
-    """Whether all are types of strings."""
+    """True if all are string types."""
     return all(issubclass(kind, str | bytes) for kind in kinds)
 
 
 def is_array(part: Any) -> bool:
-    """Whether `part` is a list that counts as an array wherever it stands."""
+    """True if `part` is a list that counts as an array under every collation rule."""
     if type(part) is not list:
         return False
     kinds, is_even = kinds_of(part)
@@ -57,12 +57,12 @@ def is_array(part: Any) -> bool:
 
 
 def is_row(part: Any) -> bool:
-    """The same where sizes may differ: lists within it need not be equally long."""
+    """True if `part` is a list that counts as an array where sizes may differ: inner lists may have any length."""
     return type(part) is list and _are_alike(kinds_of(part)[0])
 
 
 def is_of_tokens(part: Any) -> bool:
-    """Whether `part` is a list of numbers and strings, or of such lists."""
+    """True if `part` is a list of numbers and strings, or of such lists."""
     if type(part) is not list:
         return False
     return all(issubclass(kind, bool | int | float | complex | str | bytes | np.generic) for kind in kinds_of(part)[0])

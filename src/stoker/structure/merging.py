@@ -1,4 +1,4 @@
-"""One spec of the specs of several examples or batches. Pure."""
+"""One spec from the specs of several examples or batches. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stoker.structure.spec import Kind, Leaf, Misfit, Spec
 
 
 def leaves_open(spec: Spec, rules: Sequence[Rule]) -> bool:
-    """Whether nothing stood somewhere so far, where something may stand later."""
+    """True if some leaf was empty in all examples so far and may hold values later."""
     return any(leaf.untold > 0 and rule != "stack" for leaf, rule in zip(spec.leaves, rules, strict=True))
 
 
 def merged(specs: list[Spec]) -> Spec:
-    """The spec that fits all of them; raises `Misfit`."""
+    """The spec that fits all of `specs`. Raises `Misfit`."""
     spec = specs[0]
     for other in specs[1:]:
         spec = spec.merged(other)
@@ -23,9 +23,9 @@ def merged(specs: list[Spec]) -> Spec:
 
 
 def loose(spec: Spec, *, scalars: bool) -> Spec:
-    """The spec of a batch without the size of its first dimension, of which later batches may have any.
+    """The spec of a batch with its first dimension left open, because later batches may have any size.
 
-    `scalars`: a function of the user's made it: it may have no dimension at all.
+    `scalars`: a user function made the batch, so leaves may be scalars.
     """
     origin = "as collate made of the first examples" if scalars else "as in the first batches"
 

@@ -1,4 +1,4 @@
-"""What batches look like, where `output_signature` says so. Pure."""
+"""The form of batches, as declared by `output_signature`. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIGNED = "as output_signature says"
 
 
 def signed_form(signature: Any, collation: Collation) -> Form:
-    """The form that `output_signature` tells; raises `OptionError`."""
+    """The form that `output_signature` declares. Raises `OptionError`."""
     specs, tree = optree.tree_flatten(plain(signature))
     if not specs:
         raise OptionError(f"output_signature must be nested tf.TensorSpecs, got {signature!r}")
@@ -26,7 +26,7 @@ def signed_form(signature: Any, collation: Collation) -> Form:
 
 
 def _signed_leaf(path: str, told: Any) -> Leaf:
-    """The leaf that a `tf.TensorSpec`, or a ragged or sparse one, tells of."""
+    """The leaf for a `tf.TensorSpec`, or for a ragged or sparse spec."""
     where = f"output_signature{path}"
     try:
         dtype, dims = np.dtype(told.dtype.as_numpy_dtype), told.shape.as_list()

@@ -1,7 +1,7 @@
-"""Nested structures and their flat leaves: the shapes and dtypes of an example, and of a batch.
+"""Nested structures and their flat leaves: the shapes and dtypes of an example or a batch.
 
-Pure: no I/O, no process, no TensorFlow. A structure is any nesting of dict, list, tuple, namedtuple, and of other
-mappings and dataclasses, which become dicts; `optree` flattens it. What may stand at a leaf: see `values`.
+Pure: no I/O, no process, no TensorFlow. A structure is any nesting of dict, list, tuple and namedtuple. Other mappings
+and dataclasses become dicts. `optree` flattens it. For the values allowed at a leaf, see `values`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stoker.structure.lists import is_array
 from stoker.structure.values import STRING, Ragged, Sparse, canonical, short
 from stoker.structure.values import Misfit as Misfit
 
-#: Names of the dtypes that both NumPy (with ml_dtypes) and TensorFlow have, one element a cell of memory.
+#: Names of the dtypes shared by NumPy (with ml_dtypes) and TensorFlow whose elements lie directly in memory.
 DTYPES = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 "
     "complex64 complex128 bfloat16".split()
@@ -30,16 +30,16 @@ DTYPES = frozenset(
 Shape = tuple[int | None, ...]
 _Taken = TypeVar("_Taken")
 
-#: The commonest types of leaves, which are no containers.
+#: The most common leaf types, known not to be containers.
 _LEAVES = frozenset([np.ndarray, int, float, bool, str, bytes, np.float32, np.float64, np.int64])
-#: Containers that need not become others.
+#: Containers that need no conversion.
 _KNOWN = frozenset([dict, tuple, list])
 
 _INDEX, _BYTES = np.dtype(np.int64), np.dtype(np.uint8)
 
 
 class Kind(enum.Enum):
-    """How the values of a leaf lie in a batch."""
+    """The memory layout of a leaf's values in a batch."""
 
     DENSE = "an array"
     RAGGED = "values, and row splits for each ragged dimension"
@@ -49,7 +49,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class PartSpec:
-    """One array of a leaf's, as it lies in a slot."""
+    """One array of a leaf, as stored in a slot."""
 
     dtype: np.dtype[Any]
     ndim: int
@@ -57,21 +57,21 @@ class PartSpec:
 
 @dataclass(frozen=True)
 class Leaf:
-    """What one leaf is: of an example, or of a batch, whose first dimension are the rows.
+    """One leaf of an example, or of a batch, whose first dimension is the rows.
 
     Attributes:
-        path: where it stands: `['image']`, `[0].label`, or "" for the root.
-        shape: None for a dimension that varies.
-        dtype: native; `STRING` (object) for strings.
-        kind: how it lies in memory.
-        ragged_rank: ragged dimensions of a `RAGGED` leaf.
-        lenient: whether Python numbers take on its dtype, and lists of numbers or strings stand for arrays.
-        untold: how little it tells, when nothing stands in it: 1 for an array of size 0, whose dtype and sizes give
-            way to others; 2 for an empty list, which has no dtype.
-        first: the shape that the first examples had, where later ones may have another.
-        is_alone: whether it is handed out as it is, of single examples or of whole batches.
-        origin: where that is known from, for messages.
-        signed: whether `output_signature` tells it: numbers of other dtypes are converted to its own.
+        path: position in the structure: `['image']`, `[0].label`, or "" for the root.
+        shape: sizes; None for a dimension that varies.
+        dtype: native dtype; `STRING` (object) for strings.
+        kind: memory layout.
+        ragged_rank: number of ragged dimensions of a `RAGGED` leaf.
+        lenient: Python numbers take on its dtype, and lists of numbers or strings count as arrays.
+        untold: for an empty value, how much is unknown: 1 for an array of size 0, whose dtype and sizes yield to those
+            of other examples; 2 for an empty list, which has no dtype; 0 for any other value.
+        first: the shape in the first examples, if later ones may differ.
+        is_alone: handed out unchanged, as a single example or a whole batch.
+        origin: how the leaf is known, for messages.
+        signed: declared by `output_signature`: numbers of other dtypes are converted to its own.
     """
 
     path: str
@@ -92,21 +92,21 @@ class Leaf:
 
     @property
     def dtype_name(self) -> str:
-        """The name of the dtype, as TensorFlow has it."""
+        """TensorFlow's name of the dtype."""
         return "string" if self.dtype == STRING else self.dtype.name
 
     @property
     def expected(self) -> str:
-        """What is expected, and why, for messages."""
+        """The expected leaf and its origin, for messages."""
         return f"expected {self} {self.origin}"
 
     @property
     def is_fixed(self) -> bool:
-        """Whether every example of this leaf takes the same number of bytes."""
+        """True if this leaf takes the same number of bytes in every example."""
         return self.kind is Kind.DENSE and self.dtype != STRING and None not in self.shape
 
     def merged(self, other: Leaf) -> Leaf:
-        """The leaf that this and `other` are both; dimensions that differ become None. Raises `Misfit`."""
+        """The leaf that covers both this and `other`. Dimensions that differ become None. Raises `Misfit`."""
         kinds = {self.kind, other.kind}
         told, empty = (self, other) if self._tells() >= other._tells() else (other, self)
         if empty.untold and Kind.SPARSE not in kinds and (shape := _beside_nothing(told, empty)) is not None:
@@ -128,9 +128,9 @@ class Leaf:
         return -self.untold, len(self.shape)
 
     def parts(self) -> tuple[PartSpec, ...]:
-        """The arrays that this leaf of a batch lies in.
+        """The arrays that store this leaf of a batch.
 
-        The values come first: for strings a `TensorProto`, and the start and end of each string in it.
+        The values come first. For strings they are a `TensorProto`, and the start and end of each string in it.
         """
         splits = PartSpec(_INDEX, 1)
         match self.kind:
@@ -151,7 +151,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Spec:
-    """What one example (or one batch) looks like: its nesting, and a `Leaf` for each value in it.
+    """The spec of one example or one batch: its nesting, and a `Leaf` for each value.
 
     >>> spec = Spec.of({"image": np.zeros((2, 3), np.uint8), "label": 4})
     >>> [str(leaf) for leaf in spec.leaves]
@@ -165,12 +165,12 @@ class Spec:
 
     @classmethod
     def of(cls, example: Any, is_leaf: Callable[[Any], bool] | None = None) -> Spec:
-        """Describe `example`; raises `Misfit` where a leaf is nothing that a tensor can hold.
+        """Describe `example`. Raises `Misfit` for a leaf that no tensor can hold.
 
         Args:
             example: the structure.
-            is_leaf: says of a list that it is one leaf, by default those that are arrays; the example holds no
-                dataclass then.
+            is_leaf: decides whether a list is a single leaf; by default, lists that are arrays are. If given, the
+                example must not contain dataclasses.
         """
         values, tree = flattened(example, is_leaf or is_array, is_plain=is_leaf is not None)
         if example is None:
@@ -181,24 +181,24 @@ class Spec:
         return cls(tree, tuple(describe(path, value) for path, value in zip(paths, values, strict=True)))
 
     def merged(self, other: Spec) -> Spec:
-        """The spec that fits both; raises `Misfit` when the structures differ."""
+        """The spec that fits both. Raises `Misfit` if the structures differ."""
         if self.tree != other.tree:
             raise Misfit(self._structure_misfit(other.tree))
         leaves = (mine.merged(its) for mine, its in zip(self.leaves, other.leaves, strict=True))
         return Spec(self.tree, tuple(leaves))
 
     def widened(self, example: Any) -> Spec:
-        """The spec that fits `example` too; raises `Misfit` when its structure is another."""
+        """The spec that also fits `example`. Raises `Misfit` if its structure differs."""
         values = self.flatten(example)
         leaves = tuple(leaf.merged(_described_as(leaf, value)) for leaf, value in zip(self.leaves, values, strict=True))
         return Spec(self.tree, leaves)
 
     def unflatten(self, leaves: Iterable[Any]) -> Any:
-        """Put `leaves` back into the nesting of the example."""
+        """Restore the nesting of the example around `leaves`."""
         return self.tree.unflatten(leaves)
 
     def is_flat_tuple(self) -> bool:
-        """Whether an example is a plain tuple of leaves."""
+        """True if an example is a plain tuple of leaves."""
         return (
             self.tree.type is tuple
             and self.tree.num_children == len(self.leaves)
@@ -206,12 +206,12 @@ class Spec:
         )
 
     def flat_keys(self) -> list[Any] | None:
-        """The keys in the order of the leaves, if an example is a plain dict of leaves."""
+        """The keys in the order of the leaves if an example is a plain dict of leaves, else None."""
         is_flat = self.tree.type is dict and all(len(path) == 1 for path in self.tree.paths())
         return self.tree.entries() if is_flat and self.tree.num_children == len(self.leaves) else None
 
     def flatten(self, example: Any) -> list[Any]:
-        """The values at the leaves; raises `Misfit` when the structure is another."""
+        """The values at the leaves. Raises `Misfit` if the structure differs."""
         if example is None:
             raise Misfit(
                 f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} {self.leaves[0].origin}."
@@ -220,17 +220,17 @@ class Spec:
             example = made_plain(example)
         try:
             return self.tree.flatten_up_to(example)
-        except Exception:  # another structure; containers of other types; or one that raises when it is read
+        except Exception:  # another structure, other container types, or one that raises when read
             example = made_plain(example)
             try:
                 return self.tree.flatten_up_to(example)
-            except Exception:  # optree's own, or what the `repr` raises that it puts into its text
-                # Where a list was a container, one that is an array elsewhere is no leaf.
+            except Exception:  # optree's own error, or one from a `repr` in its text
+                # If a list was a container before, show lists as containers even if they could be arrays.
                 _, came = flattened(example, None if _has_list(self.tree) else is_array, is_plain=True)
                 raise Misfit(self._structure_misfit(came)) from None
 
     def _structure_misfit(self, came: optree.PyTreeSpec) -> str:
-        """In which parts the structure `came` is another."""
+        """The message about the parts in which the structure `came` differs."""
         ours, theirs = set(self.tree.paths()), set(came.paths())
         parts = []
         if missing := [
@@ -257,36 +257,36 @@ class Spec:
 def flattened(
     example: Any, is_leaf: Callable[[Any], bool] | None, *, is_plain: bool = False
 ) -> tuple[list[Any], optree.PyTreeSpec]:
-    """The leaves of an example and its nesting; raises `Misfit` where it cannot be taken apart."""
+    """The leaves of an example and its nesting. Raises `Misfit` if it cannot be flattened."""
     example = example if is_plain else made_plain(example)
     return _safely(example, lambda: optree.tree_flatten(example, is_leaf=is_leaf))
 
 
 def made_plain(example: Any) -> Any:
-    """`plain`, with a `Misfit` for what it raises."""
+    """Call `plain`, turning its errors into `Misfit`."""
     return _safely(example, lambda: plain(example))
 
 
 def _safely(example: Any, take: Callable[[], _Taken]) -> _Taken:
-    """What `take` takes of the example, whose own code may raise."""
+    """Call `take`, turning errors from the example's own code into `Misfit`."""
     try:
         return take()
     except (MemoryError, Misfit):
         raise
     except RecursionError:
         raise Misfit("it is nested too deeply, or contains itself.") from None
-    except Exception as error:  # a dataclass without a value for a field, a container whose methods raise
+    except Exception as error:  # a dataclass field without a value, a container whose methods raise
         what = f"{type(error).__name__}: {error}"
         raise Misfit(f"its {type(example).__name__} cannot be taken apart: {what}") from error
 
 
 def plain(example: Any) -> Any:
-    """The structure with dicts for dataclasses and all mappings, lists and tuples for subclasses of these."""
+    """Convert dataclasses and mappings in the structure to dicts, and subclasses of list and tuple to these."""
     return example if type(example) in _LEAVES else optree.tree_map(_plain_part, example, none_is_leaf=True)
 
 
 def _plain_part(part: Any) -> Any:
-    """A part that `optree` takes for a leaf, as containers that it knows."""
+    """Convert a part that `optree` treats as a leaf to containers that it knows."""
     if type(part) in _LEAVES:
         return part
     if isinstance(part, Mapping):
@@ -308,7 +308,7 @@ def _value_of(record: Any, field: str) -> Any:
 
 
 def describe(path: str, value: Any) -> Leaf:
-    """The `Leaf` that `value` is; raises `Misfit` when it is none."""
+    """The `Leaf` that describes `value`. Raises `Misfit` if it cannot be a leaf."""
     try:
         form = canonical(value)
     except Misfit as misfit:
@@ -318,7 +318,7 @@ def describe(path: str, value: Any) -> Leaf:
 
 
 def _described_as(leaf: Leaf, value: Any) -> Leaf:
-    """The `Leaf` that `value` is; whole numbers in a list stand for floats where others hold floats."""
+    """The `Leaf` that describes `value`. A list of integers counts as floats if the leaf holds floats."""
     its = describe(leaf.path, value)
     if type(value) is list and its.dtype.kind == "i" and leaf.dtype.kind in "fc" and not leaf.untold:
         return dataclasses.replace(its, dtype=leaf.dtype)
@@ -326,7 +326,7 @@ def _described_as(leaf: Leaf, value: Any) -> Leaf:
 
 
 def untold_by(value: Any, form: Any) -> int:
-    """How little a value tells; see `Leaf`."""
+    """The `untold` of a value; see `Leaf`."""
     if isinstance(form, Sparse):
         return 0
     if (form.values if isinstance(form, Ragged) else form).size:
@@ -335,7 +335,7 @@ def untold_by(value: Any, form: Any) -> int:
 
 
 def empty_as(leaf: Leaf, form: Any) -> Any:
-    """`form`, in which nothing stands, with the dtype and the sizes of the others at `leaf`, as far as these fit."""
+    """The empty value `form`, given the dtype and sizes of `leaf` as far as these fit."""
     if isinstance(form, Ragged):
         values = _sized(form.values, leaf, len(form.splits))
         return form if values is None else Ragged(values, form.splits)
@@ -344,7 +344,7 @@ def empty_as(leaf: Leaf, form: Any) -> Any:
 
 
 def _sized(array: Any, leaf: Leaf, level: int) -> Any:
-    """An array of size 0 as one of `leaf`, from its dimension `level` on; None where it cannot be."""
+    """An empty array with the dtype and sizes of `leaf` from dimension `level` on; None if `array` does not fit."""
     sizes = (leaf.first or leaf.shape)[level:]
     first = array.shape.index(0)
     if first >= len(sizes) or array.ndim > len(sizes):
@@ -358,7 +358,7 @@ def _sized(array: Any, leaf: Leaf, level: int) -> Any:
 
 
 def _beside_nothing(told: Leaf, empty: Leaf) -> Shape | None:
-    """The shape that `told` and one in which nothing stands have both; None if there is none."""
+    """The shape that covers the leaf `told` and the leaf `empty`, which has no values; None if there is none."""
     zero = empty.ragged_rank if 0 not in empty.shape else empty.shape.index(0)
     if zero >= len(told.shape) or len(empty.shape) > len(told.shape):
         return None
@@ -371,7 +371,7 @@ def _beside_nothing(told: Leaf, empty: Leaf) -> Shape | None:
 
 
 def leaf_of(path: str, form: Any) -> Leaf:
-    """The `Leaf` that a value in canonical form is; raises `Misfit` for a dtype that no batch can hold."""
+    """The `Leaf` that describes a value in canonical form. Raises `Misfit` for a dtype that no batch can hold."""
     if isinstance(form, Ragged):
         dtype, rank = _dtype(path, form.values), len(form.splits)
         shape = (len(form.splits[0]) - 1, *[None] * rank, *form.values.shape[1:])
@@ -393,14 +393,14 @@ def _dtype(path: str, array: Any) -> np.dtype[Any]:
 
 
 def dtype_repair(expected: Leaf, came: Leaf) -> str:
-    """What to do about a leaf that holds another dtype than is expected."""
+    """Advice on a leaf whose dtype is not the expected one."""
     if expected.signed or came.dtype == expected.dtype or not is_castable(came.dtype, expected.dtype):
         return "Convert it in your code."
     return "Convert it in your code, or tell the dtype by `output_signature`: all examples are converted to it."
 
 
 def fixed_shape(leaf: Leaf) -> tuple[int, ...]:
-    """The shape of a leaf that does not vary."""
+    """The shape of a leaf without varying dimensions."""
     assert None not in leaf.shape, leaf
     return tuple(size or 0 for size in leaf.shape)
 
@@ -416,12 +416,12 @@ def _at(path: str) -> str:
 
 
 def shape_text(shape: Shape) -> str:
-    """A shape as Python writes it."""
+    """A shape in Python notation."""
     return str(tuple(shape))
 
 
 def _has_list(tree: optree.PyTreeSpec) -> bool:
-    """Whether a list is a container in it."""
+    """True if the tree contains a list as a container."""
     return tree.type is list or any(map(_has_list, tree.children()))
 
 

@@ -1,14 +1,14 @@
-"""Arrays as the bytes of TensorFlow's `TensorProto`, written without TensorFlow or protobuf. Pure.
+"""Arrays encoded as TensorFlow's `TensorProto`, without TensorFlow or protobuf. Pure.
 
 The format is the message `TensorProto` of tensorflow/core/framework/tensor.proto (its shape:
-tensor_shape.proto, its dtypes: types.proto) in protobuf's wire format. The bytes are those that
-`tf.io.serialize_tensor` writes (compared under 2.21; no difference is known), and `tf.io.parse_tensor`
-reads them. From 2 GiB on the first crashes and the second refuses; here such messages are still written.
+tensor_shape.proto, its dtypes: types.proto) in protobuf's wire format. The bytes equal those of
+`tf.io.serialize_tensor` (compared under 2.21; no difference is known), and `tf.io.parse_tensor` reads
+them. From 2 GiB on, the first crashes and the second refuses; this module still writes such messages.
 
     dtype            08 number
-    tensor_shape     12 length, and for each dimension: 12 length 08 size; a size of 0 is left out
-    tensor_content   22 length, and the elements, little-endian in C order; left out when there are none
-    string_val       42 length, and the string; once for each string
+    tensor_shape     12 length, then for each dimension: 12 length 08 size; a size of 0 is omitted
+    tensor_content   22 length, then the elements, little-endian in C order; omitted if there are none
+    string_val       42 length, then the string; once for each string
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ DTYPE_NUMBERS = {
 
 
 def header(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> bytes:
-    r"""What stands before the elements: `header + array.tobytes()` is the message of a little-endian array.
+    r"""The bytes before the elements: `header + array.tobytes()` is the message of a little-endian array.
 
     Args:
-        shape: of the array.
-        dtype: of numbers or bools; `TypeError` for any other.
-        nbytes: how many bytes the elements take.
+        shape: shape of the array.
+        dtype: a dtype of numbers or bools; `TypeError` for any other.
+        nbytes: bytes that the elements take.
 
     >>> header((2, 3), np.dtype(np.uint8), 6)
     b'\x08\x04\x12\x08\x12\x02\x08\x02\x12\x02\x08\x03"\x06'
@@ -62,9 +62,9 @@ def header(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> bytes:
 
 
 def tensor_bytes(array: npt.NDArray[Any]) -> bytes:
-    r"""The message of `array`: of numbers, bools or strings (`bytes`, or `str`, which become UTF-8), of any layout.
+    r"""The message of `array`, which holds numbers, bools or strings (`bytes`, or `str` as UTF-8), in any layout.
 
-    Raises `TypeError` for another dtype, `stoker.structure.values.Misfit` for an object array of other things.
+    Raises `TypeError` for other dtypes, and `stoker.structure.values.Misfit` for an object array of other objects.
 
     >>> tensor_bytes(np.array([1, 2], np.uint8))
     b'\x08\x04\x12\x04\x12\x02\x08\x02"\x02\x01\x02'
@@ -78,14 +78,14 @@ def tensor_bytes(array: npt.NDArray[Any]) -> bytes:
 
 
 def string_tensor(values: Sequence[bytes], shape: tuple[int, ...]) -> tuple[bytes, npt.NDArray[np.int64]]:
-    r"""The message of strings, and where in it each of them lies.
+    r"""The message of a string tensor, and the position of each string in it.
 
     Args:
-        values: the strings, flat in C order; `ValueError` when they are not as many as `shape` holds.
-        shape: of the tensor.
+        values: the strings, flat in C order; `ValueError` if their number does not match `shape`.
+        shape: shape of the tensor.
 
     Returns:
-        The message, and an int64 array of shape (len(values), 2): the start and end of each string in it.
+        The message, and an int64 array of shape (len(values), 2) with the start and end of each string in it.
 
     >>> message, bounds = string_tensor([b"cat", b""], (2,))
     >>> message
@@ -96,7 +96,7 @@ def string_tensor(values: Sequence[bytes], shape: tuple[int, ...]) -> tuple[byte
     count = len(values)
     if count != math.prod(shape):  # TensorFlow would repeat the last string
         raise ValueError(f"{count} strings came for shape {shape}, which holds {math.prod(shape)}.")
-    # Each string follows its tag, so the ends of all parts are, in turn, the start and end of each string.
+    # Each string follows its tag, so the ends of the parts alternate between the start and the end of a string.
     parts = [_head(shape, DTYPE_NUMBERS["string"])] * (1 + 2 * count)
     parts[1::2] = [_SHORT_TAGS[size] if size < 128 else _string_tag(size) for size in map(len, values)]
     parts[2::2] = values
@@ -112,7 +112,7 @@ def _head(shape: tuple[int, ...], number: int) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the high bit says that more follow."""
+    """Encode `number` with seven bits per byte, lowest first. The high bit marks that more bytes follow."""
     digits = bytearray()
     while number > 127:
         digits.append(number & 127 | 128)
@@ -123,7 +123,7 @@ def _varint(number: int) -> bytes:
 
 @functools.lru_cache(1 << 14)
 def _string_tag(size: int) -> bytes:
-    """What stands before a string of `size` bytes."""
+    """The tag and length before a string of `size` bytes."""
     return b"B" + _varint(size)
 
 

@@ -1,11 +1,11 @@
-"""What may stand at a leaf of an example, brought into one of three forms. Pure; imports none of the makers.
+"""The values of an example's leaves, converted to one of three canonical forms. Pure; imports no other framework.
 
-    dense    an array; of strings: an object array of bytes
+    dense    an array; for strings, an object array of bytes
     ragged   `Ragged`: values and row splits, as in tf.RaggedTensor
     sparse   `Sparse`: indices, values and dense shape, as in tf.SparseTensor
 
-Foreign objects (tensors of TensorFlow, PyTorch and JAX, PIL images, SciPy matrices) are known by
-what they offer: `__array__`, DLPack, or the attributes of their kind.
+Foreign objects (tensors of TensorFlow, PyTorch and JAX, PIL images, SciPy matrices) are recognised by
+their interface: `__array__`, DLPack, or characteristic attributes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from stoker.structure.lists import are_numbers, are_strings, is_number, kinds_of
 
 Array = npt.NDArray[Any]
 
-#: The dtype of arrays of strings: their elements are `bytes`.
+#: The dtype of string arrays, whose elements are `bytes`.
 STRING = np.dtype(object)
 
-#: The dtypes that NumPy gives Python's numbers.
+#: The dtypes for Python's own numbers.
 PYTHON_NUMBERS = {
     bool: np.dtype(np.bool_),
     int: np.dtype(np.int64),
@@ -38,7 +38,7 @@ PYTHON_NUMBERS = {
 }
 
 
-#: What is the number in an object of a subclass, whatever its own methods say.
+#: Convert an instance of a subclass to the plain number, bypassing its own methods.
 _NUMBERS: dict[Any, Any] = {
     int: int.__int__,
     float: float.__float__,
@@ -48,18 +48,18 @@ _BUILTIN = frozenset([*PYTHON_NUMBERS, str, bytes, list, tuple, dict, type(None)
 
 
 class Misfit(Exception):
-    """An example that cannot be batched; the text names the path, what came and what to do."""
+    """An example cannot be batched. The text names the path, the value and the remedy."""
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of differing lengths: `values` lie one after the other, cut by `splits`, the outermost first."""
+    """Rows of differing lengths: concatenated `values`, divided by `splits`, outermost level first."""
 
     values: Array
     splits: tuple[npt.NDArray[np.int64], ...]
 
     def nested(self) -> Array:
-        """As `tf.RaggedTensor.numpy()` gives it: an object array of arrays, which are views of `values`."""
+        """An object array of arrays, as from `tf.RaggedTensor.numpy()`. The arrays are views of `values`."""
         inner: Any = self.values
         for splits in reversed(self.splits):
             bounds = splits.tolist()
@@ -69,7 +69,7 @@ class Ragged:
 
 
 class Sparse(NamedTuple):
-    """A sparse array: `values[n]` stands at `indices[n]`, in row-major order; all else is zero."""
+    """A sparse array: `values[n]` at `indices[n]`, in row-major order, and zero elsewhere."""
 
     indices: npt.NDArray[np.int64]
     values: Array
@@ -77,7 +77,7 @@ class Sparse(NamedTuple):
 
 
 def object_array(items: Sequence[Any]) -> Array:
-    """A 1-D object array of `items`, whatever they are."""
+    """A 1-D object array of `items`, even if these are sequences or arrays."""
     array = np.empty(len(items), object)
     for place, item in enumerate(items):
         array[place] = item
@@ -85,7 +85,7 @@ def object_array(items: Sequence[Any]) -> Array:
 
 
 def canonical(value: Any) -> Array | Ragged | Sparse:
-    """`value` in one of the three forms; raises `Misfit` when it has none, whatever it does when it is read."""
+    """Convert `value` to one of the three forms. Raises `Misfit` if it has none, or if reading it raises."""
     try:
         return _canonical(value)
     except (Misfit, MemoryError):
@@ -110,14 +110,14 @@ def _canonical(value: Any) -> Array | Ragged | Sparse:
         return np.array(value, PYTHON_NUMBERS[kind])
     if kind is list:
         return _listed(value)
-    if isinstance(value, str | bytes):  # NumPy's scalars of strings, which as arrays would lose zeros at their end
+    if isinstance(value, str | bytes):  # NumPy string scalars, which as arrays would lose trailing zeros
         return canonical(encoded(value))
     plain = builtin(value)
     return _foreign(value) if plain is value else canonical(plain)
 
 
 def builtin(value: Any) -> Any:
-    """A number or a list of a subclass, such as an `IntEnum`, as Python's own; a range as the list of its numbers."""
+    """Convert instances of number and list subclasses, such as an `IntEnum`, to the plain type, and ranges to lists."""
     if isinstance(value, np.generic | np.ndarray) or type(value) in _BUILTIN:
         return value
     for number in (int, float, complex):
@@ -131,7 +131,7 @@ def builtin(value: Any) -> Any:
 
 
 def encoded(text: Any) -> bytes:
-    """The bytes of a string: UTF-8 for `str`."""
+    """The bytes of a string; `str` is encoded as UTF-8."""
     if type(text) is bytes:
         return text
     if not isinstance(text, str):
@@ -151,7 +151,7 @@ def encoded(text: Any) -> bytes:
 
 
 def short(value: Any) -> str:
-    """`repr`, cut."""
+    """A truncated `repr`."""
     try:
         text = repr(value)
     except Exception as error:  # the user's own `__repr__`, or an int of too many digits
@@ -175,7 +175,7 @@ def _array(array: Array) -> Array | Ragged:
 
 
 def _objects(array: Array) -> Array | Ragged:
-    """An object array: of strings, of numbers (a row of a table has them), or of rows of differing lengths."""
+    """Convert an object array of strings, of numbers (as in a row of a table), or of rows of differing lengths."""
     items = array.reshape(-1).tolist()
     kinds = set(map(type, items))
     if not items or isinstance(items[0], str | bytes):
@@ -204,7 +204,7 @@ def _strings(array: Array) -> Array:
 
 
 def _listed(items: list[Any]) -> Array | Ragged:
-    """A list of numbers or strings as an array, a list of lists of differing lengths as ragged."""
+    """Convert a list of numbers or strings to an array, and lists of differing lengths to ragged."""
     kinds, is_even = kinds_of(items)
     if is_even and not kinds:
         return np.asarray(items, np.float32)
@@ -226,7 +226,7 @@ def _listed(items: list[Any]) -> Array | Ragged:
 
 
 def _numbers(items: list[Any], kinds: Collection[type]) -> Array:
-    """Numbers in nested lists as an array; NumPy makes floats of integers that need 64 bits, which lose digits."""
+    """Convert nested lists of numbers to an array. Refuses integers that NumPy would turn into inexact floats."""
     array = np.asarray(items)
     are_whole = all(issubclass(kind, int | np.integer | np.bool_) for kind in kinds)
     if (
@@ -239,7 +239,7 @@ def _numbers(items: list[Any], kinds: Collection[type]) -> Array:
 
 
 def _require_one_kind(arrays: Sequence[Array]) -> None:
-    """Raise `Misfit` where arrays that become one hold what is no number of one kind."""
+    """Raise `Misfit` if arrays to be joined have dtypes that do not combine into one."""
     dtypes = {array.dtype for array in arrays}
     kinds = {dtype.kind for dtype in dtypes}
     if len(dtypes) > 1 and (
@@ -249,7 +249,7 @@ def _require_one_kind(arrays: Sequence[Array]) -> None:
 
 
 def _ragged(rows: Sequence[Array | Ragged | Sparse]) -> Ragged:
-    """Rows as one ragged value."""
+    """Join rows into one ragged value."""
     if any(isinstance(row, Sparse) for row in rows):
         raise Misfit("holds an object array of sparse matrices. Make them one matrix, or several leaves.")
     if any(isinstance(row, np.ndarray) and not row.ndim for row in rows):
@@ -261,7 +261,7 @@ def _ragged(rows: Sequence[Array | Ragged | Sparse]) -> Ragged:
 
 
 def join_ragged(rows: Sequence[Array | Ragged], rank: int = 1) -> Ragged:
-    """Values as the rows of one ragged value, whose splits have at least `rank` levels; raises `Misfit`."""
+    """Join values as the rows of one ragged value with at least `rank` levels of splits. Raises `Misfit`."""
     rank = max([rank, *(1 + len(row.splits) for row in rows if isinstance(row, Ragged))])
     parts = [with_splits(row, rank - 1) for row in rows]
     filled = [values for values, _ in parts if values.shape[0]] or [values for values, _ in parts[:1]]
@@ -279,8 +279,8 @@ def join_ragged(rows: Sequence[Array | Ragged], rank: int = 1) -> Ragged:
 
 
 def splits_of(lengths: Any) -> npt.NDArray[np.int64]:
-    """Row splits (n + 1 of them) of rows with these lengths."""
-    if type(lengths) is list:  # of a batch: to make an array of it first takes longer
+    """The n + 1 row splits of n rows with these lengths."""
+    if type(lengths) is list:  # from a batch: faster than making an array of it first
         return np.array([0, *itertools.accumulate(lengths)], np.int64)
     splits = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=splits[1:])
@@ -288,7 +288,7 @@ def splits_of(lengths: Any) -> npt.NDArray[np.int64]:
 
 
 def with_splits(value: Array | Ragged, levels: int) -> tuple[Array, list[npt.NDArray[np.int64]]]:
-    """Values and splits of `value`, with exactly so many levels of splits inside its rows."""
+    """The values and splits of `value`, with at least `levels` levels of splits inside its rows."""
     if isinstance(value, Ragged):
         values, splits = value.values, list(value.splits)
     else:
@@ -297,7 +297,7 @@ def with_splits(value: Array | Ragged, levels: int) -> tuple[Array, list[npt.NDA
         if values.ndim < 2:
             raise Misfit(f"an array of {values.ndim} dimensions, too few for its ragged dimensions.")
         splits.append(np.arange(values.shape[0] + 1, dtype=np.int64) * values.shape[1])
-        values = values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])  # -1 is no size where one is 0
+        values = values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])  # -1 is ambiguous if a size is 0
     return values, splits
 
 
@@ -342,7 +342,7 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
 
 
 def _row_split(flat: Any, splits: tuple[Array, ...]) -> Ragged:
-    """Ragged values in TensorFlow's form; raises `Misfit` where the parts do not fit."""
+    """A ragged value from TensorFlow's parts. Raises `Misfit` if they are inconsistent."""
     values = _array(np.asarray(flat))
     fits = bool(splits) and not isinstance(values, Ragged) and values.ndim > 0
     inner: list[Any] = [*splits[1:], None]
@@ -357,7 +357,7 @@ def _row_split(flat: Any, splits: tuple[Array, ...]) -> Ragged:
 
 
 def _read(value: Any, read: Callable[[Any], Array | list[Any] | Coordinates]) -> Array | Ragged | Sparse:
-    """What `read` makes of a foreign value, in canonical form."""
+    """Read a foreign value with `read`, and convert the result to canonical form."""
     try:
         came = read(value)
     except Exception as error:  # it lies on a GPU, or has a dtype that NumPy lacks
@@ -370,12 +370,12 @@ def _read(value: Any, read: Callable[[Any], Array | list[Any] | Coordinates]) ->
 
 
 def _nested(rows: list[Any]) -> Ragged:
-    """Arrays as rows of one ragged value, with as few ragged dimensions as they have in common."""
+    """Join arrays as rows of one ragged value, with as few ragged dimensions as possible."""
     for rank in range(1, max([1, *(np.ndim(row) for row in rows)])):
         try:
             return join_ragged(rows, rank)
         except Misfit:
-            """An inner dimension differs too."""
+            """An inner dimension differs too: try one more ragged level."""
     return join_ragged(rows, max([1, *(np.ndim(row) for row in rows)]))
 
 
@@ -391,7 +391,7 @@ def _converted(convert: Any, value: Any) -> Array | Ragged | Sparse:
 
 
 def _ordered(indices: Array, values: Array, shape: Any) -> Sparse:
-    """In row-major order, as tf.SparseTensor wants it."""
+    """A sparse value in row-major order, as tf.SparseTensor requires."""
     indices, shape = np.ascontiguousarray(indices, np.int64), np.asarray(shape, np.int64)
     fits = indices.shape == (values.shape[0], len(shape)) and values.ndim == shape.ndim == 1
     if not fits or (indices < 0).any() or (indices >= shape).any():
