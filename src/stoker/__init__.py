@@ -1,6 +1,6 @@
 """Stoker keeps `model.fit()` fed: Python data code in many processes, batches in shared memory.
 
-The way of a batch, and the map of this package:
+The path of a batch, and a map of this package:
 
     source ── plan ── scheduler ── engine ──── task ───────▶ worker: read → transform → collate
                           ▲                                     │ writes rows
@@ -70,8 +70,8 @@ __all__ = [
     "pad",
 ]
 
-#: Where the other public names come from. Workers import this package too and need few of them: they are loaded when
-#: they are first asked for. All errors of `stoker.errors` can be had here as well.
+#: The home module of each lazily loaded public name. Workers import this package too and need few of these names, so
+#: each is loaded on first access. All errors of `stoker.errors` are available here as well.
 _HOMES = {
     "Loader": "stoker.loader",
     "pad": "stoker.structure.collation",

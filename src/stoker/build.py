@@ -1,4 +1,4 @@
-"""The composition root: from the options of a Loader to what makes its batches."""
+"""The composition root: builds the producer of batches from the options of a Loader."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from stoker.structure.signature import signed_form
 
 
 def build(options: LoaderOptions) -> EpochProducer:
-    """What makes the batches.
+    """Builds the producer of batches.
 
-    Arrays in memory without a transform need no workers. All else has workers, or, with `workers=0`, an engine that
-    runs the user's code in the trainer.
+    Arrays in memory without a transform need no workers. Everything else has workers or, with `workers=0`, an engine
+    that runs the user's code in the trainer.
     """
     memory_limit = fair_share(promised=promised()) if options.memory_limit is None else options.memory_limit
     source = _map_source(options)
@@ -63,7 +63,7 @@ def build(options: LoaderOptions) -> EpochProducer:
         form = signed_form(options.output_signature, options.collation)
     collation = options.collation
     if isinstance(options.source, ArraySource) and not options.transform and collation.paths and not batching.weighs:
-        collation.rules(collation.spec(options.source[0]))  # a path that is not there is told at once
+        collation.rules(collation.spec(options.source[0]))  # report a missing path at once
     setup = EpochSetup(
         _EpochMaker(options.source, plan, batching, counts.has_marks),
         counts,
@@ -74,7 +74,7 @@ def build(options: LoaderOptions) -> EpochProducer:
 
 
 def _map_source(options: LoaderOptions) -> MapSource | None:
-    """What the trainer keeps of a source that is read by index."""
+    """The trainer's view of a source that is read by index, or None for other sources."""
     if not options.has_index:
         return None
     source = options.source
@@ -154,7 +154,7 @@ def _guard(options: LoaderOptions, program: Program, source: MapSource | None) -
 
 
 def _fingerprint(options: LoaderOptions, source: MapSource | None) -> dict[str, Any]:
-    """What the batches depend on, beside the user's code, the seed and the epoch."""
+    """Everything that the batches depend on, apart from the user's code, the seed and the epoch."""
     its: dict[str, Any] = {"source": "iterable"}
     if source is not None:
         its = {"source": "map-style", "length": source.length}
@@ -173,14 +173,14 @@ def _fingerprint(options: LoaderOptions, source: MapSource | None) -> dict[str, 
 def _in_memory(
     options: LoaderOptions, program: Program, form: Form | None, setup: EpochSetup
 ) -> InMemoryProducer | None:
-    """What takes batches from arrays in memory, if that is all there is to do."""
+    """A producer that takes batches from arrays in memory, or None if more than that is needed."""
     source, collation, batching = program.source, program.collation, setup.counts.batching
     if not isinstance(source, ArraySource) or program.transform is not None or collation != Collation():
         return None
     if form is not None or options.skips or batching.weighs or not source.is_in_memory():
         return None
     spec = collation.spec(source[0])
-    snapshot = Snapshot(program)  # what the trainer writes to the arrays later is not seen, as in workers
+    snapshot = Snapshot(program)  # as in workers, later writes of the trainer to the arrays are not seen
     source = snapshot.copy()[0].source
     snapshot.close()
     return InMemoryProducer(setup, source, Form.of(spec, collation.rules(spec)), batching.rows, program.memory_limit)
@@ -197,7 +197,7 @@ def _with_workers(options: LoaderOptions, program: Program, form: Form | None, s
     inboxes = [Inbox.create("inbox") for _ in range(count)]
     for slot in slots:
         slot.resize(0)
-    store, store_inbox = Slot.create("store"), Inbox.create("inbox")  # of examples that are made before the first batch
+    store, store_inbox = Slot.create("store"), Inbox.create("inbox")  # for examples made before the first batch
     run = RUN if hasattr(type(program.source), "__getitems__") else 1
     look = _look(options, program, run)
     return Coordinator(
@@ -234,7 +234,7 @@ def _engine(options: LoaderOptions, program: Program, slots: list[Slot], inboxes
 
 
 def _look(options: LoaderOptions, program: Program, run: int) -> Look:
-    """What must be looked at to find out what batches look like."""
+    """The examples to inspect in order to find the form of the batches."""
     collation, calls = program.collation, program.collation.function is not None
     default = collation.default
     return Look(

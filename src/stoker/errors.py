@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import traceback
 
-#: Of the text of an exception that may be the cause of one of these.
+#: The most characters and lines in the text of an exception that may become the cause of a Stoker error.
 _CAUSE, _CAUSE_LINES = 10_000, 40
 
 
@@ -31,7 +31,7 @@ class OptionError(StokerError, ValueError, TypeError):
 
 
 class SourceError(StokerError, ValueError, TypeError):
-    """The source cannot be read: no `__getitem__`, no shard, no examples, or other ones than before."""
+    """The source cannot be read: it has no `__getitem__`, no shards or no examples, or its examples changed."""
 
 
 class ProgramError(StokerError, TypeError):
@@ -39,24 +39,24 @@ class ProgramError(StokerError, TypeError):
 
 
 class StateError(StokerError, ValueError):
-    """A saved state is damaged, of another version, or of a Loader with other batches."""
+    """A saved state is damaged, has another version, or is from a Loader with other batches."""
 
 
 class ClosedError(StokerError, RuntimeError):
-    """The Loader is closed, or is used in a process that did not make it."""
+    """The Loader is closed, or is used in a process that did not create it."""
 
 
 class WorkerError(StokerError, RuntimeError):
     """The user's code raised while it made an example.
 
-    The message holds the user's own traceback; `__cause__` is the original exception where
-    it could be carried over from the worker and its text is short. Then, where its type allows it, the error is of
-    that type as well: `except KeyError` around a loop finds a `KeyError` of the user's.
+    The message contains the user's own traceback. `__cause__` is the original exception if
+    it could be sent from the worker and its text is short. In that case, if its type allows it, the error also has
+    that type: `except KeyError` around a loop catches a `KeyError` of the user's code.
 
     Attributes:
-        example: index of the example in the source, its shard or the iterable, or None when no single one is known.
-        epoch: epoch in which it happened, counted from 0, or None before the first one.
-        worker: number of the worker process, counted from 0, or None for the inline engine.
+        example: index of the example in the source, its shard or the iterable; None if no single one is known.
+        epoch: epoch in which it happened, counted from 0; None before the first one.
+        worker: number of the worker process, counted from 0; None for the inline engine.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class WorkerError(StokerError, RuntimeError):
 
 
 class SpecError(WorkerError, ValueError):
-    """An example holds something that no tensor can hold, or differs from example 0."""
+    """An example holds a value that no tensor can represent, or differs from example 0."""
 
 
 class WorkerDied(WorkerError):
-    """The workers that took up the same rows died one after the other."""
+    """The workers that received the same rows died one after the other."""
 
 
-# ── exceptions of the user's in our messages ─────────────────────────────────────────────────
+# ── user exceptions in Stoker's messages ─────────────────────────────────────────────────────
 def summary(error: BaseException) -> str:
-    """Type and text of an exception, bounded, whatever its own methods raise."""
+    """Type and text of an exception, bounded in length, even if the exception's own methods raise."""
     try:
         text = "".join(traceback.TracebackException(type(error), error, None).format_exception_only()).strip()
     except BaseException:  # its `__notes__` or `__bool__` raise, or it is a group within a thousand others
@@ -87,7 +87,7 @@ def summary(error: BaseException) -> str:
 
 
 def bounded(text: str, lines: int = 6, characters: int = 2_000) -> str:
-    """`text` in at most so many lines and about so many characters: its beginning and its end."""
+    """The beginning and end of `text`, in at most `lines` lines and about `characters` characters."""
     rows = text.splitlines()
     if len(rows) > lines:
         head, tail = lines // 2, (lines - 1) // 2
@@ -97,9 +97,9 @@ def bounded(text: str, lines: int = 6, characters: int = 2_000) -> str:
 
 
 def traceback_of(error: BaseException) -> tuple[str, BaseException | None]:
-    """The whole text of an exception, and the exception where it may be the cause of another one.
+    """The full text of an exception, and the exception itself if it may become the cause of another one.
 
-    Python prints a cause above its error: one that is very long, or cannot be printed, is told in words alone.
+    Python prints a cause above its error, so a cause that is very long or cannot be printed is given as text only.
     """
     try:
         text = "".join(traceback.TracebackException(type(error), error, error.__traceback__).format()).rstrip()
@@ -110,19 +110,19 @@ def traceback_of(error: BaseException) -> tuple[str, BaseException | None]:
 
 
 def copied(error: StokerError) -> StokerError:
-    """A copy without traceback: it refers to no frame, and so to nothing that somebody waits to be let go of."""
+    """A copy without traceback: it refers to no frame, and so keeps no object alive that should be released."""
     other = copy.copy(error)
     other.__cause__, other.__suppress_context__ = error.__cause__, True
     return other
 
 
 def plain(error: StokerError) -> type[StokerError]:
-    """The type of ours that an error has, which may be of a type of the user's as well."""
+    """The Stoker type of an error, without the user's exception type that may have been joined to it."""
     return WorkerError if hasattr(type(error), "_stoker_joins") else type(error)
 
 
 def cause(error: BaseException) -> BaseException | None:
-    """`error`, where it may be the cause of another one."""
+    """`error` if it may become the cause of another one, else None."""
     return traceback_of(error)[1]
 
 

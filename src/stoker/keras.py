@@ -1,7 +1,7 @@
-"""A Keras callback that saves where training stands, in mid-epoch too, and goes on from there.
+"""A Keras callback that saves the state of training, also in mid-epoch, and resumes from it.
 
-Keras itself restores the epoch only. So, when `fit` begins again, its enumeration of the steps is made
-to begin at the step that comes next, and all that Keras counts is as if the run had never stopped.
+Keras itself restores only the epoch. So when `fit` starts again, this module makes its enumeration of the steps
+begin at the next step. Everything that Keras counts is then as if the run had never stopped.
 Importing this module imports Keras.
 """
 
@@ -25,33 +25,34 @@ from stoker.validation import whole
 if TYPE_CHECKING:
     from stoker.loader import Loader
 
-#: The method of a Keras model that makes an epoch's logs of its last step's.
+#: The method of a Keras model that makes the logs of an epoch from those of its last step.
 _LOGS = "_get_metrics_result_or_logs"
 
 
 class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-    """Saves model, optimizer, metrics, random state and the place in the data; `fit` run again goes on there.
+    """Saves model, optimizer, metrics, random state and data position, so that a second `fit` resumes there.
 
-    Run the same script again after any end: `fit` continues with the batch after the last one that was
-    saved, in the same epoch, and ends with the weights and the history of a run that never stopped (as
-    far as TensorFlow's ops are deterministic). The number of workers may be another one. When `fit` has
-    ended well, the file is removed, as `keras.callbacks.BackupAndRestore` does.
+    Run the same script again after any kind of exit: `fit` continues with the batch after the last one that was
+    saved, in the same epoch. It ends with the weights and the history of a run that never stopped (as
+    far as TensorFlow's ops are deterministic). The number of workers may differ. When `fit` completes, the
+    file is removed, as `keras.callbacks.BackupAndRestore` does.
 
-    What is not saved: what other callbacks hold, such as the patience of `EarlyStopping`, and random states that
-    TensorFlow keeps to itself (`tf.random.uniform` without a `tf.random.Generator` that the model holds).
+    Not saved: the state of other callbacks, such as the patience of `EarlyStopping`, and random states internal to
+    TensorFlow (`tf.random.uniform` without a `tf.random.Generator` that the model holds).
 
     Args:
-        loader: whose `to_tf()` is given to `fit`, as it is or behind other transformations.
-        path: a file, written whole or not at all; the first folders above it are made. Or a folder that is there: then
-            `resume.stoker` in it.
-        save_every: train steps between two saves (at the end of the execution, with `steps_per_execution`); it is
-            also saved at each epoch's end. None to save only there.
-        strict: False to go on with a state that does not fit, with a warning: if it is of a Loader with other batches,
-            its epoch begins afresh, with the model as it was saved; if the file is damaged, training begins afresh.
+        loader: the Loader whose `to_tf()` is given to `fit`, as it is or behind other transformations.
+        path: a file, written atomically; missing parent folders are created. Or an existing folder: the file
+            is then `resume.stoker` in it.
+        save_every: train steps between two saves (with `steps_per_execution`, at the end of the execution). The end
+            of each epoch is saved too. None to save only there.
+        strict: False to continue, with a warning, despite a state that does not match. If the state is from a Loader
+            with other batches, its epoch is restarted with the model as it was saved. If the file is damaged,
+            training starts afresh.
 
     Raises:
-        StateError: when `fit` begins, if the file is damaged, or of another Loader or model.
-        OptionError: `save_every` is no whole number of at least 1.
+        StateError: when `fit` begins, if the file is damaged or from another Loader or model.
+        OptionError: `save_every` is not a whole number of at least 1.
 
     Example:
         >>> import tempfile, keras, stoker
@@ -89,12 +90,12 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             consumption.follow()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Restore the metrics of the epoch that goes on: Keras has just reset them."""
+        """Restore the metrics of the resumed epoch, as Keras has just reset them."""
         self._epoch, self._step = epoch, 0
         if self._resumed is not None:
             told, self._resumed = self._resumed, None
             self._step = told["step"]
-            self.model._initial_epoch = self._initial_epoch  # it has served
+            self.model._initial_epoch = self._initial_epoch  # no longer needed
             values, self._values = self._values, {}
             if epoch != told["epoch"]:
                 raise StateError(
@@ -110,7 +111,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             history.epoch, history.history = list(told["epochs"]), {k: list(v) for k, v in told["history"].items()}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count the steps of one execution; save, when it is time."""
+        """Count the steps of one execution, and save if a save is due."""
         steps, self._step = batch + 1 - self._step, batch + 1
         with self._producer.consumption() as consumption:
             consumption.took(steps)
@@ -119,13 +120,13 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             self._save(self._epoch, self._step, logs or {}, ended=False)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Save: the next epoch comes next."""
+        """Save a state that resumes with the next epoch."""
         if _LOGS in vars(self.model):
             delattr(self.model, _LOGS)
         self._save(epoch + 1, 0, logs or {}, ended=True)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Training is over: nothing is left to go on with."""
+        """Remove the file: training is complete, and there is nothing to resume."""
         with self._producer.consumption() as consumption:
             consumption.let_go()
         self._file.remove()
@@ -138,7 +139,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             epochs.append(epoch - 1)
             for key, value in logs.items():
                 kept.setdefault(key, []).append(value)
-        # Where Keras does not know the number of steps, it is the dataset's end that ends the epoch.
+        # If Keras does not know the number of steps, the end of the dataset ends the epoch.
         state = self._producer.state(rolls=ended or bool(self.params.get("steps")))
         with self._producer.consumption() as consumption:
             seen = state["batches"] if ended else consumption.seen()
@@ -152,7 +153,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._file.write({**told, "random": randomness()}, arrays)
         self._since_save = 0
 
-    # ── going on ─────────────────────────────────────────────────────────────────────────────
+    # ── resuming ─────────────────────────────────────────────────────────────────────────────
     def _read(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         try:
             return self._file.read()
@@ -188,7 +189,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
 
 def _variables(model: Any) -> dict[str, list[Any]]:
-    """All that a train step changes, beside the data."""
+    """Everything that a train step changes, apart from the data."""
     from keras.src.random.seed_generator import global_seed_generator
 
     optimizer = getattr(model, "optimizer", None)
@@ -201,7 +202,7 @@ def _variables(model: Any) -> dict[str, list[Any]]:
 
 
 def _matched(path: Path, variables: dict[str, list[Any]], arrays: dict[str, Any]) -> dict[str, list[Any]]:
-    """The saved values of the variables; raises `StateError` if they are another model's."""
+    """The saved values of the variables. Raises `StateError` if they are from another model."""
     expected = {f"{part}/{number}": its for part, some in variables.items() for number, its in enumerate(some)}
     if set(expected) != set(arrays):
         raise StateError(
@@ -220,7 +221,7 @@ def _matched(path: Path, variables: dict[str, list[Any]], arrays: dict[str, Any]
 
 
 def _build(model: Any, spec: Any) -> None:
-    """Make the variables of the model, its optimizer and its metrics, where the first step would make them."""
+    """Create the variables of the model, its optimizer and its metrics, as the first step would do."""
     import tensorflow as tf
 
     def symbol(leaf: Any) -> Any:
@@ -230,14 +231,14 @@ def _build(model: Any, spec: Any) -> None:
 
 
 def _keep_logs(model: Any, last: dict[str, Any]) -> None:
-    """Let the epoch end with the last step's logs, should no step follow: Keras has none then."""
+    """End the epoch with the last step's logs if no step follows, because Keras has no logs then."""
     of_class = getattr(model, _LOGS, None)
     if of_class is not None:
         setattr(model, _LOGS, lambda logs: of_class(logs or last))
 
 
 def _step_iterator() -> Any:
-    """What `fit` enumerates its steps with: it is further up the stack."""
+    """The epoch iterator with which `fit` enumerates its steps, found further up the stack."""
     frame: Any = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "fit" and "epoch_iterator" in frame.f_locals:
@@ -247,7 +248,7 @@ def _step_iterator() -> Any:
 
 
 def _skip(iterator: Any, steps: int, seen: int) -> None:
-    """Let the first epoch begin behind so many of its steps, of a dataset of which so many batches were seen."""
+    """Start the first epoch after `steps` of its steps, with `seen` batches of the dataset already consumed."""
     name = "_enumerate_iterator" if hasattr(iterator, "_enumerate_iterator") else "enumerate_epoch"
     enumerate_steps: Callable[[], Iterator[Any]] = getattr(iterator, name)
 

@@ -1,4 +1,4 @@
-"""Loader: the object a user holds. It checks its options, and hands out what is built of them."""
+"""`Loader`, the public entry point: validates its options and delegates to the producer built from them."""
 
 from __future__ import annotations
 
@@ -23,106 +23,112 @@ if TYPE_CHECKING:
 
 
 def _as_it_is(method: Any) -> Any:
-    """`method`, which TensorFlow's AutoGraph does not rewrite when a function of the user's calls it."""
+    """Marks `method` so that AutoGraph does not rewrite it when a user's function calls it."""
     method.autograph_info__ = {}
     return method
 
 
 class Loader:
-    """Runs a source in many processes and hands over its batches, which lie in shared memory.
+    """Runs a source in worker processes and hands over its batches in shared memory.
 
     Every iteration, of the Loader or of a dataset made by `to_tf`, is the next epoch, counted from
-    its first pull. Within an epoch each example comes once, in an order that depends on `source`,
-    `seed`, `shuffle`, `batch_size` and the epoch alone: not on `workers`, timing or worker deaths.
+    its first pull. Within an epoch each example comes once. The order depends only on `source`,
+    `seed`, `shuffle`, `batch_size` and the epoch, not on `workers`, timing or worker deaths.
 
     An example is a nested dict, list, tuple, namedtuple or dataclass (which becomes a dict) of arrays, numbers,
-    strings and bytes; tensors of TensorFlow (ragged and sparse ones too), PyTorch and JAX, PIL images and
-    SciPy's sparse matrices are taken as arrays. All examples have the same structure and dtypes. None may stand
-    in a container.
+    strings and bytes. Tensors of TensorFlow (ragged and sparse ones too), PyTorch and JAX, PIL images and
+    SciPy sparse matrices are accepted as arrays. All examples have the same structure and dtypes. A container may
+    hold None.
 
     Args:
-        source: any object with `__len__` and `__getitem__(index)`, index an int from 0; an array in an HDF5 or zarr
-            file; or what `stoker.from_generator`, `from_iterable` or `from_arrays` return. If it has
-            `__getitems__(indices)`, that is asked for runs of up to 64 examples instead. It is pickled once (with
-            cloudpickle) and lives in the workers as it was then; its arrays are shared by all of them, read-only.
-            `on_epoch_end()`, if it has that, is called before each epoch but the first, in all workers alike; see
-            also `update`.
-        batch_size: examples in a batch; None to get the examples one by one. Left out where the source makes the
+        source: any object with `__len__` and `__getitem__(index)`, where index is an int from 0; an array in an HDF5
+            or zarr file; or the result of `stoker.from_generator`, `from_iterable` or `from_arrays`. If the source has
+            `__getitems__(indices)`, Stoker calls that for runs of up to 64 examples instead. The source is pickled
+            once (with cloudpickle); workers keep it as it was then, and share its arrays, read-only. If it has
+            `on_epoch_end()`, that is called before each epoch except the first, alike in all workers; see also
+            `update`.
+        batch_size: examples per batch; None to get the examples one by one. Leave it out if the source makes the
             batches (`batched`).
         shuffle: True takes the examples in a new permutation of the whole source each epoch, in
             O(1) memory: a Feistel network with cycle walking (Black and Rogaway, 2002; see
             `stoker.plan.permutation`). For generators and iterables, the size of a shuffle buffer.
-        seed: what the permutations and all random numbers of the workers are drawn from. `random`,
-            `numpy.random` and the transform's `rng` are set anew before each example, from (seed, epoch, example); so
-            are PyTorch's and TensorFlow's states where the user's code has imported these, and generators
+        seed: the seed of the permutations and of all random numbers in the workers. `random`,
+            `numpy.random` and the transform's `rng` are reseeded before each example from (seed, epoch, example). So
+            are the states of PyTorch and TensorFlow, if the user's code has imported them, and the generators
             that its objects hold (`np.random.Generator`, `RandomState`, `random.Random`).
-        transform: called with each example in the worker; gets a `numpy.random.Generator` as `rng` if
-            it has a parameter of that name. Where it needs two arguments or more, an example that is a tuple of as
-            many parts is taken apart, as by `tf.data.Dataset.map`: `lambda x, y: (x / 255, y)`. Returns the
-            example that goes into the batch, or `stoker.SKIP`, or `stoker.Many(examples)`.
-        collate: how examples become a batch: "stack" (all of one shape), "pad" or `stoker.pad(...)`, "ragged"
-            (`tf.RaggedTensor`); or a dict of these by path, such as `{"ids": "pad", ("meta", 0): "ragged"}`, of which
-            the longest counts, the others being stacked; or a function of a list of examples that returns a
-            batch, in the worker; it gets an `rng` of the batch's own if it has a parameter of that name. Where it
-            pads or is ragged, a list of numbers or strings counts as an array.
-        drop_remainder: whether the last batch is left out when it is not full.
+        transform: called with each example in the worker. It gets a `numpy.random.Generator` as `rng` if
+            it has a parameter of that name. If it needs two or more arguments, an example that is a tuple of that
+            many parts is unpacked, as by `tf.data.Dataset.map`: `lambda x, y: (x / 255, y)`. It returns the
+            example that goes into the batch, `stoker.SKIP`, or `stoker.Many(examples)`.
+        collate: how examples become a batch. "stack" (all of one shape), "pad" or `stoker.pad(...)`, or "ragged"
+            (`tf.RaggedTensor`). A dict of these by path, such as `{"ids": "pad", ("meta", 0): "ragged"}`: the longest
+            matching path wins, and all other leaves are stacked. Or a function that takes a list of examples and
+            returns a batch, called in the worker; it gets an `rng` of the batch's own if it has a parameter of that
+            name. Where leaves are padded or ragged, a list of numbers or strings counts as an array.
+        drop_remainder: True to leave out the last batch if it is not full.
         output_signature: nested `tf.TensorSpec`s (ragged and sparse ones too) of an *example*, as for
             `tf.data.Dataset.from_generator`; None for sizes that vary. Numbers of another dtype are converted to the
-            one that it tells; one that this cannot hold (300 for uint8, 1.5 for int64) is an error. Without it the
-            first examples are looked at: those of the first batch, at least 8, where sizes may differ, and those that
-            do are None. For a collate function it tells of a batch; without it the first two are looked at, and any
-            may have other rows.
-        workers: worker processes; None for one on each CPU that this process may use (affinity and
-            cgroup quota); 0 to run the user's code in the pulling thread, for debugging (behind
-            `to_tf()`, in one thread of the Loader's own); the source is a copy there too, functions are not.
-        prefetch: batches made ahead of their pull; None for 2 to 16, by their size (64 MB in all). With 1, what was
-            taken is followed by one batch in all, also behind `to_tf()`, which prefetches no more: for simulations
-            and replay buffers, whose examples should be fresh.
+            dtype given here; a number that this dtype cannot hold (300 for uint8, 1.5 for int64) is an error. Without
+            a signature, the first examples are inspected: where sizes may differ, those of the first batch, at least
+            8, and sizes that do differ become None. For a collate function, the signature describes a batch; without
+            it, the first two batches are inspected, and any batch may have another number of rows.
+        workers: number of worker processes; None for one on each CPU that this process may use (affinity and
+            cgroup quota). 0 runs the user's code in the pulling thread, for debugging (behind
+            `to_tf()`, in a single thread of the Loader's own). The source is a copy there too; functions are not.
+        prefetch: batches made ahead of their pull; None for 2 to 16, depending on their size (64 MB in all). With 1,
+            only one batch in all is made beyond those taken, also behind `to_tf()`, which then prefetches no further.
+            Use it for simulations and replay buffers, whose examples should be fresh.
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
-        on_error: what is done about an example whose code raises, or kills its workers: "raise" tells which one it is,
-            when its batch's turn comes; "skip" leaves it out, and so it does with one that is unlike the others: None,
-            another structure, dtype or size. Batches stay full; `stats` lists what was left out, and a warning names
-            it at the epoch's end. An exception of a generator itself cannot be left out.
-        retries: how often work is done again after a worker died at it. Then the example at fault is searched.
-        timeout: seconds without progress on an example (a run of them, where `__getitems__` is asked) after which a
-            worker's Python stack is logged, the worker killed and its work done again, as after a death; None to warn
-            once after 60 s.
-        verify: the share of the work that is done twice, by two workers, such as 0.01: code that makes something else
-            the second time is an error that names the example.
-        seed_globals: False to leave all random states but the `rng` alone: they differ from run to run then.
-        shard_index: which of several trainers this one is, from 0.
-        shard_count: how many trainers read this source. `batch_size` is that of all of them together; each gets its
-            rows of every batch, so that a step sees the same examples whatever their number, which divides it.
-            All take as many steps. A last batch that is not full is dealt out as evenly as can be.
-        pad_remainder: fill the last batch up, so that all have as many rows: its examples are spread over it, and each
-            stands again, with `sample_weight` 0, up to the next one. They themselves get 1, or keep theirs (numbers,
-            arrays or nested ones). Examples must be (x, y) or (x, y, weight). As Keras divides by all rows, `to_tf()`
-            scales the weights in that batch: the mean over its rows is the mean over the examples of all trainers.
-            "sum" leaves them as they are, for losses that are sums. Given to `fit` or `evaluate` itself, and not to
-            several replicas, the dataset leaves the fillers out: all numbers are as without `pad_remainder`.
-        batched: whether each element of the source is a batch already, which passes as it is, behind the transform;
-            `batch_size` is left out then. It is known of a `keras.utils.PyDataset` (once `Sequence`), whose `len()`
-            counts batches. Shuffling takes the batches in another order, and a state counts them.
+        on_error: what to do about an example whose code raises or kills its workers. "raise" raises an error that
+            names the example, when its batch is due. "skip" leaves the example out; it also leaves out examples that
+            do not match the others: None, or another structure, dtype or size. Batches stay full; `stats` lists what
+            was left out, and a warning names it at the end of the epoch. An exception of a generator itself cannot
+            be skipped.
+        retries: how often work is repeated after a worker died at it. After that, Stoker searches for the example at
+            fault.
+        timeout: seconds without progress on an example (or on a run of them, with `__getitems__`). After that, the
+            worker's Python stack is logged, the worker is killed and its work is repeated, as after a death. None
+            warns once after 60 s.
+        verify: the share of the work that is done twice, by two workers, such as 0.01. If the second result differs,
+            an error names the example.
+        seed_globals: False to leave all random states except `rng` alone; they then differ from run to run.
+        shard_index: the index of this trainer among several, from 0.
+        shard_count: how many trainers read this source. `batch_size` is the global one, of all trainers together, and
+            a multiple of `shard_count`. Each trainer gets its rows of every batch, so a step sees the same examples
+            whatever their number. All take the same number of steps. A last batch that is not full is dealt out as
+            evenly as possible.
+        pad_remainder: True to fill up the last batch, so that all batches have the same number of rows. Its examples
+            are spread over it, and each is repeated, with `sample_weight` 0, up to the next one. The examples
+            themselves get weight 1 or keep their own (numbers, arrays or nested ones). Examples must be (x, y) or
+            (x, y, weight). As Keras divides by all rows, `to_tf()` scales the weights in that batch: the mean over its
+            rows is then the mean over the examples of all trainers. "sum" leaves the weights as they are, for losses
+            that are sums. If the dataset is given to `fit` or `evaluate` itself, with a single replica, it leaves the
+            fillers out: all numbers are as without `pad_remainder`.
+        batched: True if each element of the source is already a batch, which is passed on as it is after the
+            transform; then leave `batch_size` out. A `keras.utils.PyDataset` (formerly `Sequence`), whose `len()`
+            counts batches, is recognised. Shuffling changes the order of the batches, and a state counts batches.
         share: False lets each worker write to the arrays of source and transform, such as a buffer that the source
-            fills again for each example: it gets pages of its own where it does. What it wrote stays there, for later
-            examples of the same worker alone: `x *= 2` on an example of the source then gives other data each epoch.
-        worker_init: a function without parameters, called once in each worker before the source is loaded: for what
-            the script has set up and a fresh interpreter has not (logging, `np.seterr`, warnings filters). Random
-            states are seeded for it from `seed`, alike in all workers; `stoker.current().worker` tells which one it is.
-            With `workers=0` it is called in each thread that runs the code: that of a loop, and that of `to_tf()`.
-        worker_env: environment variables of the workers, beside the trainer's; None removes one. Workers see no GPU
-            (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:
-            `{"CUDA_VISIBLE_DEVICES": "0"}`. It does nothing with `workers=0`.
+            refills for each example. A worker gets its own copy of the pages that it writes to. What it wrote stays
+            there, but only for later examples of the same worker: `x *= 2` on an example of the source then gives
+            different data each epoch.
+        worker_init: a function without parameters, called once in each worker before the source is loaded. Use it for
+            what the script has set up and a fresh interpreter lacks (logging, `np.seterr`, warnings filters). Random
+            states are seeded for it from `seed`, alike in all workers; `stoker.current().worker` is the worker's
+            number. With `workers=0` it is called in each thread that runs the user's code: that of a loop, and that
+            of `to_tf()`.
+        worker_env: environment variables of the workers, in addition to the trainer's; None removes one. Workers see
+            no GPU (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:
+            `{"CUDA_VISIBLE_DEVICES": "0"}`. It has no effect with `workers=0`.
 
     Raises:
-        OptionError: an argument without meaning.
-        SourceError: a source without length, examples or `__getitem__`.
-        ProgramError: a source or transform that cannot be pickled; tells which part of it.
+        OptionError: an argument is invalid.
+        SourceError: the source has no length, no examples or no `__getitem__`.
+        ProgramError: the source or transform cannot be pickled; the message names the part.
 
     Iterating raises `WorkerError` when the user's code raises (with its traceback), `SpecError` when an
-    example does not fit the others, `WorkerDied` when workers die again and again at an example, and
-    `SourceError` when the source is not what it was. The Loader can be iterated again after each.
+    example does not match the others, `WorkerDied` when workers die repeatedly at an example, and
+    `SourceError` when the source has changed. The Loader can be iterated again after each of these.
 
     Example:
         >>> with Loader([float(i) for i in range(5)], batch_size=2, workers=0) as loader:
@@ -160,10 +166,10 @@ class Loader:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         self._producer = build(LoaderOptions(**arguments))
         self._let_go = weakref.finalize(self, self._producer.request_stop)
-        self._let_go.atexit = False  # that of `interpreter_exit` does more: it waits
+        self._let_go.atexit = False  # the exit hook of `interpreter_exit` does more: it waits
 
     def __len__(self) -> int:
-        """Batches in an epoch; of examples one by one, examples. Raises TypeError when that is not known."""
+        """Batches per epoch (examples, for `batch_size=None`). Raises TypeError if that is unknown or infinite."""
         cardinality = self._outline.cardinality
         if cardinality is None or cardinality == math.inf:
             raise TypeError(
@@ -172,13 +178,12 @@ class Loader:
         return int(cardinality)
 
     def __iter__(self) -> BatchIterator:
-        """Iterate over the next epoch: the examples' structure, with NumPy arrays of shape (rows, …).
+        """Iterate over the next epoch: the structure of the examples, with NumPy arrays of shape (rows, …).
 
-        The arrays are read-only (write to a copy: `array.copy()`) and lie in shared memory, which is used again once
-        nothing refers to them or to views of them; so they may be kept, as many as one likes (beyond 16 batches they
-        are copies).
-        Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse ones as named tuples
-        (indices, values, dense_shape).
+        The arrays are read-only (write to a copy: `array.copy()`). They lie in shared memory, which is reused once
+        nothing refers to them or to views of them. Any number of batches may be kept (beyond 16 they are copies).
+        Strings come as object arrays of bytes, ragged values as object arrays of arrays, sparse values as named
+        tuples (indices, values, dense_shape).
         """
         return BatchIterator(self._producer, self)
 
@@ -189,18 +194,18 @@ class Loader:
 
     @_as_it_is
     def to_tf(self, serialized: bool = False) -> tf.data.Dataset:
-        """A `tf.data.Dataset` of the batches, without copying them; each iteration of it is the next epoch.
+        """A `tf.data.Dataset` of the batches, without copying them. Each iteration of it is the next epoch.
 
-        It has a static batch dimension when all batches are full, a known cardinality where that is known, and
-        prefetches. Lists in the examples become tuples, as everywhere in tf.data.
+        The dataset prefetches. Its batch dimension is static when all batches are full, and its cardinality is known
+        when the number of batches is. Lists in the examples become tuples, as everywhere in tf.data.
 
         Args:
-            serialized: each component is a scalar string instead, which holds a `TensorProto` as
-                `tf.io.serialize_tensor` writes it; `tf.io.parse_tensor` restores it. Ragged and sparse leaves become
+            serialized: True to make each component a scalar string that holds a `TensorProto`, as written by
+                `tf.io.serialize_tensor`; `tf.io.parse_tensor` restores it. Ragged and sparse leaves become
                 dicts of their components.
 
         Raises:
-            ImportError: TensorFlow is missing; tells the `pip install` line.
+            ImportError: TensorFlow is missing; the message gives the `pip install` line.
 
         Example:
             >>> with Loader([(float(i), i) for i in range(4)], batch_size=2, workers=0) as loader:
@@ -221,8 +226,8 @@ class Loader:
     def to_tf_shard(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """The part of `to_tf()` that one of several trainers reads, in batches for one replica each.
 
-        For `strategy.distribute_datasets_from_function(loader.to_tf_shard)`; `batch_size` is the global one. Each
-        process makes its own Loader with the same arguments, and without `shard_index`.
+        Pass it to `strategy.distribute_datasets_from_function(loader.to_tf_shard)`; `batch_size` is the global one.
+        Each process makes its own Loader with the same arguments and without `shard_index`.
 
         Raises:
             OptionError: `batch_size` cannot be divided by the number of replicas; see also `shard_count`.
@@ -236,18 +241,18 @@ class Loader:
         return self._producer.outline()
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
-        """Where training stands: a small dict that JSON can hold, for `load_state_dict`, here or in another process.
+        """The position of training: a small JSON-compatible dict for `load_state_dict`, here or in another process.
 
-        What counts is what was taken of the iteration that began last, not what was prefetched. Over NumPy, and
-        in an eager loop over `to_tf()` itself, that is known. Where TensorFlow pulls ahead, in `fit()` or behind a
-        `map`, it is not: tell it, or use `stoker.keras.ResumableData`.
+        The state counts the batches taken from the iteration that began last, not those prefetched. Their number is
+        known when iterating over NumPy batches, and in an eager loop over `to_tf()` itself. It is unknown where
+        TensorFlow pulls ahead, in `fit()` or behind a `map`: pass `consumed`, or use `stoker.keras.ResumableData`.
 
         Args:
             consumed: batches taken since that iteration began (examples, for `batch_size=None`).
 
         Raises:
-            StateError: nobody knows how many were taken.
-            OptionError: `consumed` is more than were handed over.
+            StateError: the number of batches taken is unknown.
+            OptionError: `consumed` exceeds the number handed over.
 
         Example:
             >>> with Loader(range(10), batch_size=2, workers=0) as loader:
@@ -265,41 +270,43 @@ class Loader:
         return self._producer.state(consumed)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Go on where a state was taken: the next iteration that begins is the rest of that epoch.
+        """Resume where a state was taken: the next iteration that begins is the rest of that epoch.
 
-        At once for sources with an index; shards of a generator are read again up to where they had come, unless
-        their iterator has `state_dict()` and `load_state_dict()` that JSON can hold; the items of an iterable are
-        skipped. Iterations under way are not disturbed. `workers`, `prefetch` and the like may differ.
+        Resuming is immediate for sources with an index. Shards of a generator are read again up to the saved
+        position, unless their iterator has `state_dict()` and `load_state_dict()` with a JSON-compatible state. The
+        items of an iterable are skipped. Iterations in progress are not affected. `workers`, `prefetch` and the like
+        may differ.
 
         Args:
-            state: what `state_dict` returned.
-            strict: False to begin the state's epoch afresh where it is of a Loader with other batches.
+            state: the result of `state_dict`.
+            strict: False to restart the state's epoch if the state is from a Loader with other batches.
 
         Raises:
-            StateError: the state is damaged, or of a Loader with other batches: tells what differs.
+            StateError: the state is damaged, or from a Loader with other batches; the message says what differs.
         """
         self._producer.load_state(state, strict=strict)
 
     def trackable(self) -> Any:
-        """The place in the data, for `tf.train.Checkpoint(model=model, data=loader.trackable())`.
+        """The position in the data, for `tf.train.Checkpoint(model=model, data=loader.trackable())`.
 
-        Saving takes `state_dict()`, restoring calls `load_state_dict`. Where nobody knows what was taken, set its
-        attribute `consumed` before saving: batches since the iteration began. Needs TensorFlow.
+        Saving calls `state_dict()`, restoring calls `load_state_dict`. Where the number of batches taken is unknown,
+        set the attribute `consumed` before saving: batches since the iteration began. Needs TensorFlow.
         """
         from stoker.feed.trackable import trackable
 
         return trackable(self.state_dict, self.load_state_dict)
 
     def update(self, **attributes: Any) -> None:
-        """Give the source new values of attributes, in all workers, from the next epoch that begins.
+        """Set attributes of the source in all workers, from the next epoch that begins.
 
-        Workers have the source as it was when the Loader was made: `dataset.level = 2` is not seen by them,
-        `loader.update(level=2)` is. `on_epoch_end`, where the source has it, is called after it. An iteration
-        under way, and the object that was given to the Loader, keep what they have. `state_dict()` does not
-        hold it: call it again when training goes on.
+        Workers have the source as it was when the Loader was made: they do not see `dataset.level = 2`, but they do
+        see `loader.update(level=2)`. `on_epoch_end`, if the source has it, is called after the update. An iteration
+        in progress and the object that was given to the Loader keep their values. `state_dict()` does not
+        include the update: call it again when training resumes.
 
         Raises:
-            OptionError: the source has no such attribute, or is no object with attributes; or the values are large.
+            OptionError: the source has no such attribute or is not an object with attributes, or the values are too
+                large.
             ProgramError: a value cannot be pickled.
 
         Example:
@@ -318,7 +325,7 @@ class Loader:
         self._producer.update(attributes)
 
     def stats(self) -> Stats:
-        """Deaths of workers, and examples that were left out, since the Loader was made.
+        """Worker deaths and skipped examples since the Loader was made.
 
         Example:
             >>> with Loader([1, 0, 4], transform=lambda n: 12 // n, on_error="skip", workers=0) as loader:
@@ -331,7 +338,7 @@ class Loader:
     def last_error(self) -> StokerError | None:
         """The last error that ended an iteration, or None; its `__cause__` is the user's own exception.
 
-        For `fit` and all else that TensorFlow runs, out of which comes an error of TensorFlow's with the text alone.
+        Use it with `fit` and anything else that TensorFlow runs: those raise a TensorFlow error with only the text.
 
         Example:
             >>> with Loader([2, 1, 0], transform=lambda n: 1 // n, workers=0) as loader:
@@ -346,7 +353,7 @@ class Loader:
     def close(self) -> None:
         """End the workers, within 2 seconds.
 
-        Batches that were handed over stay valid; iterating raises `ClosedError`.
+        Batches already handed over stay valid. Iterating raises `ClosedError`.
         """
         self._let_go.detach()
         self._producer.close()

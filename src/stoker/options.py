@@ -1,4 +1,4 @@
-"""The arguments of a Loader as one value that validates itself."""
+"""The arguments of a Loader as one self-validating value."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from stoker.validation import flag, is_flag, real, whole
 
 log = logging.getLogger("stoker")
 
-#: Examples that move together when they are handed out one by one.
+#: Examples per transfer when they are handed out one by one.
 CHUNK = 32
-#: Workers that are too many: more than so many, and more than so many a CPU.
+#: Warn about too many workers if there are more than `_MANY`, and more than `_A_CPU` per CPU.
 _MANY, _A_CPU = 8, 4
 
 
 class _Default(int):
-    """A default that can be told apart from the same number given by the user."""
+    """A default that is distinguishable from the same number given by the user."""
 
 
 #: The default of `batch_size`.
@@ -37,16 +37,16 @@ BATCH_SIZE: Final = _Default(32)
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
-    """The arguments of `Loader`, which documents them. Making one raises `OptionError` for a value that is invalid.
+    """The arguments of `Loader`, documented there. The constructor raises `OptionError` for an invalid value.
 
     Attributes:
-        size: rows of a full batch, of all trainers together; of those that move together where examples are handed
-            out one by one, or where the source makes the batches.
+        size: rows of a full batch, of all trainers together; rows per transfer if examples are handed
+            out one by one or if the source makes the batches.
         collation: how examples are joined.
-        is_batched: whether the source makes the batches itself.
-        single: whether examples are handed out one by one.
+        is_batched: True if the source makes the batches itself.
+        single: True if examples are handed out one by one.
         buffer: size of the shuffle buffer of a source without an index, or 0.
-        sums: whether the model's losses are sums over a batch (`pad_remainder="sum"`).
+        sums: True if the model's losses are sums over a batch (`pad_remainder="sum"`).
     """
 
     source: Any
@@ -89,17 +89,17 @@ class LoaderOptions:
 
     @property
     def worker_count(self) -> int:
-        """How many workers: one a CPU where the user does not say."""
+        """The number of workers; by default, one per usable CPU."""
         return usable_cpus() if self.workers is None else self.workers
 
     @property
     def skips(self) -> bool:
-        """Whether examples that raise are left out."""
+        """True if examples that raise are left out."""
         return self.on_error == "skip"
 
     @property
     def has_index(self) -> bool:
-        """Whether the source is read by index."""
+        """True if the source is read by index."""
         return not isinstance(self.source, GeneratorSource | IterableSource)
 
     def _set(self, **values: Any) -> None:
@@ -171,7 +171,7 @@ class LoaderOptions:
 
 
 def _warn_of_many(workers: int) -> None:
-    """Tell of workers that are many more than the CPUs."""
+    """Log a warning if there are far more workers than CPUs."""
     if workers > _MANY and workers > _A_CPU * (cpus := usable_cpus()):
         log.warning(
             "workers=%d on %d CPU%s: each is a process with its own copy of the libraries that your code imports, and "
@@ -185,7 +185,7 @@ def _warn_of_many(workers: int) -> None:
 
 
 def _ready(source: Any, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
-    """The same for a source whose elements are batches: each moves alone, as it is."""
+    """Like `_batching`, for a source whose elements are batches: each is transferred alone, as it is."""
     why, repair = "batched=True: each element of the source is a batch", "leave batched out for a source of examples"
     if is_keras(source):
         kind = type(source).__name__
@@ -201,7 +201,7 @@ def _ready(source: Any, batch_size: Any, collate: Any, drop_remainder: bool) -> 
 
 
 def _batching(batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
-    """Rows of what moves together, and how they are joined."""
+    """The rows per transfer, and how they are joined."""
     collation = Collation.of(collate)
     if batch_size is not None:
         return whole("batch_size", batch_size, least=1), collation
@@ -225,7 +225,7 @@ def _buffer(shuffle: Any) -> int:
 
 
 def _checked_environment(variables: Any) -> dict[str, str | None]:
-    """`worker_env`; raises `OptionError` unless it maps names to texts or None."""
+    """`worker_env` as a dict. Raises `OptionError` unless it maps names to strings or None."""
     if variables is None:
         return {}
     if not isinstance(variables, Mapping):

@@ -1,4 +1,4 @@
-"""What happened while a Loader was read, in numbers."""
+"""Counts of worker deaths and skipped examples while a Loader was read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Skipped:
-    """An example that was left out, because of `on_error="skip"`.
+    """An example that was left out because of `on_error="skip"`.
 
     Attributes:
-        epoch: counted from 0.
-        shard: of a generator source, else None.
-        example: its index in the source, its shard or the iterable.
-        reason: what it raised, how it was unlike the others, or how the workers died at it; empty where hundreds were
-            left out at once.
+        epoch: the epoch, counted from 0.
+        shard: the shard of a generator source, else None.
+        example: the index in the source, its shard or the iterable.
+        reason: what the example raised, how it differed from the others, or how the workers died at it; empty if
+            hundreds were left out at once.
     """
 
     epoch: int
@@ -29,13 +29,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Stats:
-    """What `Loader.stats()` tells, counted since the Loader was made.
+    """The result of `Loader.stats()`, counted since the Loader was made.
 
     Attributes:
-        deaths: worker processes that died, for whatever reason, and were replaced.
-        stuck: of these, the ones that were killed because they made no progress for `timeout` seconds.
-        skips: examples that were left out.
-        skipped: the first 1,000 of them.
+        deaths: worker processes that died, for any reason, and were replaced.
+        stuck: the deaths among these that were kills for making no progress for `timeout` seconds.
+        skips: the number of examples that were left out.
+        skipped: the first 1,000 of those examples.
     """
 
     deaths: int = 0

@@ -1,4 +1,4 @@
-"""The value of one option, checked: numbers of Python and of NumPy alike."""
+"""Checks of single option values, for Python and NumPy numbers alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stoker.errors import OptionError
 
 
 def index(value: Any) -> int | None:
-    """`value` as an int, or None if it is no whole number; True is none."""
+    """`value` as an int, or None if it is not a whole number; booleans do not count."""
     if isinstance(value, bool | np.bool_):
         return None
     try:
@@ -23,7 +23,7 @@ def index(value: Any) -> int | None:
 
 
 def whole(name: str, value: Any, *, least: int | None) -> int:
-    """`value` as an int; raises `OptionError` unless it is a whole number of at least `least`."""
+    """`value` as an int. Raises `OptionError` unless it is a whole number of at least `least`."""
     number = index(value)
     if number is None or (least is not None and number < least):
         bound = "" if least is None else f" of at least {least}"
@@ -32,19 +32,19 @@ def whole(name: str, value: Any, *, least: int | None) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """`value` as a bool; raises `OptionError` unless it is True or False, or 1 or 0."""
+    """`value` as a bool. Raises `OptionError` unless it is True, False, 1 or 0."""
     if isinstance(value, bool | np.bool_) or index(value) in (0, 1):
         return bool(value)
     raise OptionError(f"{name} must be True or False, got {value!r}")
 
 
 def is_flag(value: Any) -> bool:
-    """Whether a value is True or False, Python's or NumPy's."""
+    """True if the value is a boolean of Python or NumPy."""
     return isinstance(value, bool | np.bool_)
 
 
 def real(value: Any) -> float | None:
-    """`value` as a float, or None if it is no real number."""
+    """`value` as a float, or None if it is not a real number."""
     if isinstance(value, np.ndarray) and not value.ndim:
         value = value[()]
     if isinstance(value, np.bool_) or not isinstance(value, numbers.Real):
@@ -53,7 +53,7 @@ def real(value: Any) -> float | None:
 
 
 def length_of(value: Any) -> float | None:
-    """A number of examples: an int, `math.inf`, or None when nobody knows; raises `OptionError`."""
+    """A number of examples: an int, `math.inf`, or None if unknown. Raises `OptionError` for anything else."""
     if value is None:
         return None
     if real(value) == math.inf:

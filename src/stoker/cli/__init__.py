@@ -1,4 +1,4 @@
-"""The command `stoker`: what a user types in a terminal.
+"""The command line tool `stoker`.
 
 The files:
 
@@ -14,8 +14,8 @@ import sys
 def main() -> None:
     """Runs the command line; the console entry point `stoker`.
 
-    The commands are imported here, not above: a worker that unpickles code of this package must not pay
-    for typer, and where typer is missing the user is to see one line, not a traceback.
+    The commands are imported here, not at the top of the module: a worker that unpickles code of this package must
+    not pay for typer, and without typer the user should see one line, not a traceback.
     """
     try:
         from .app import app

@@ -1,4 +1,4 @@
-"""The commands and their options; what they do lies in a package of their own."""
+"""The commands and their options; each command's work is in a package of its own."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def demo(
     try:
         tell(epochs=epochs, workers=workers, out=out)
     except KeyboardInterrupt as stopped:
-        # The traceback keeps the interrupted iterator. Left for the end of the interpreter, TensorFlow would
-        # wait there for ever, for a thread of from_generator that can run no Python any more.
+        # The traceback keeps the interrupted iterator alive. If it were left until the interpreter exits, TensorFlow
+        # would wait forever for a from_generator thread that can no longer run Python.
         traceback.clear_frames(stopped.__traceback__)
         gc.collect()
         raise

@@ -1,7 +1,7 @@
-"""Whether the user's objects have changed since the Loader was made, where it costs next to nothing to find out.
+"""Detects changes to the user's objects since the Loader was made, where the check is nearly free.
 
-They are pickled again when an epoch begins, and the checksums are compared. Only what is small, pickles the same twice
-and runs no code of the user's when it is pickled is looked at; of large arrays the shapes alone.
+The objects are pickled again when an epoch begins, and the checksums are compared. An object is checked only if it is
+small, pickles identically twice and runs none of the user's code when pickled. Of large arrays, only shapes count.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Bytes of a pickle that is looked at, bytes of its arrays, and seconds that it may take.
+#: The most bytes of a pickle to check, the most bytes of its arrays, and the seconds that the check may take.
 _MOST, _MOST_ARRAYS, _SECONDS = 100_000, 256_000, 0.002
-#: Methods by which a class tells how it is pickled.
+#: Methods with which a class customizes its pickling.
 _OWN = "__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs_ex__", "__getnewargs__"
 _CODE = types.FunctionType, type, types.ModuleType
 
 
 class _Refused(Exception):
-    """It is not looked at."""
+    """The object is not checked."""
 
 
 class Changes:
-    """Looks at objects, of which it keeps weak references.
+    """Checks objects, to which it keeps weak references.
 
     Args:
-        parts: the objects, by what they are called.
-        code: whether functions and classes count too, with what they refer to.
+        parts: the objects, by their names.
+        code: True to check functions and classes too, with everything that they refer to.
     """
 
     def __init__(self, parts: Mapping[str, Any], *, code: bool) -> None:
@@ -48,7 +48,7 @@ class Changes:
                 self._parts[name] = reference, its
 
     def found(self) -> str | None:
-        """What has changed, if anything has; it is told once."""
+        """The name of an object that has changed, or None; a change is reported once."""
         for name, (reference, before) in list(self._parts.items()):
             part = reference()
             now = self._checksum(part) if part is not None else None
@@ -63,13 +63,13 @@ class Changes:
         began = time.thread_time()
         try:
             found = _checksum(part, self._code)
-        except Exception:  # it cannot be pickled, or not so cheaply
+        except Exception:  # it cannot be pickled, or not cheaply enough
             return None
         return found if time.thread_time() - began < _SECONDS else None
 
 
 def _reference(part: Any) -> Callable[[], Any] | None:
-    """What gives the object while somebody else has it; lists have no weak references, and are kept anyway."""
+    """A weak reference to the object. Lists and tuples do not support those, so they get a strong one."""
     try:
         return weakref.WeakMethod(part) if isinstance(part, types.MethodType) else weakref.ref(part)
     except TypeError:
@@ -101,7 +101,7 @@ def _checksum(part: Any, code: bool) -> int:
 
 
 class _Short(io.BytesIO):
-    """A file that takes no long pickle."""
+    """A file that refuses long pickles."""
 
     def write(self, data: Any, /) -> int:
         if self.tell() + len(data) > _MOST:

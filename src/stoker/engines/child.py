@@ -1,4 +1,4 @@
-"""One worker process: start it, talk to it, end it."""
+"""One worker process: starts it, exchanges messages with it, ends it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, Up
 
 log = logging.getLogger("stoker")
 
-#: Starts a worker. While its own modules are imported, nothing hides those of the standard library: no file beside
-#: them, and none in the directory (the "" that -c puts in front). The trainer's own `sys.path` comes with the program.
+#: Starts a worker. While the worker's own modules are imported, nothing may shadow the standard library: no file beside
+#: them, and none in the current directory (the "" that -c prepends). The trainer's `sys.path` comes with the program.
 _START = """\
 import os, sys
 del sys.path[:sys.path[:1] == [""]]
@@ -40,46 +40,46 @@ from stoker.worker.__main__ import run
 run(sys.argv[2:])
 """
 _LAST = len(_START.splitlines())
-#: How the frames begin that are not the user's.
+#: The prefixes of frames that are not the user's.
 _OURS = str(Path(stoker.__file__).parent) + os.sep, f'<string>", line {_LAST} in <module>'
 
-#: Native libraries of the workers use one thread each, unless the user says otherwise: the workers are the parallelism.
+#: Native libraries use one thread per worker unless the user says otherwise: the workers are the parallelism.
 _ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
-#: glibc keeps freed memory instead of giving it back to the kernel: user code makes and drops an image an example, and
-#: faulting its pages in anew costs more than decoding it. 32 MiB is the largest threshold that glibc takes.
+#: Make glibc keep freed memory instead of returning it to the kernel. User code allocates and frees an image per
+#: example, and faulting its pages in again costs more than decoding it. 32 MiB is the largest threshold of glibc.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
-#: The accelerators are the trainer's: a worker that saw them would take memory there. "-1" is what CUDA, ROCm,
-#: TensorFlow, PyTorch and JAX all take for none.
+#: The accelerators belong to the trainer: a worker that saw them would allocate memory there. CUDA, ROCm,
+#: TensorFlow, PyTorch and JAX all read "-1" as no device.
 _NO_GPU = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "HIP_VISIBLE_DEVICES": "-1",
     "ROCR_VISIBLE_DEVICES": "-1",
-    "JAX_PLATFORMS": "cpu",  # or JAX takes a TPU, and complains about a GPU that it does not see
+    "JAX_PLATFORMS": "cpu",  # otherwise JAX takes a TPU, and complains about the hidden GPU
 }
 
 
 class WorkerProcess:
-    """A worker process, its socket, and the descriptor (pidfd) that is readable once it has exited.
+    """A worker process, its socket, and a descriptor (pidfd) that becomes readable when it exits.
 
     Args:
         number: the worker's number.
-        program: descriptor of the program's bundle.
-        memory: descriptors of the slots, each followed by that of its inbox.
-        environment: variables that the user wants in workers, or, where they are None, not.
+        program: the descriptor of the program's bundle.
+        memory: the descriptors of the slots, each followed by the descriptor of its inbox.
+        environment: variables that the user sets in workers; None removes one.
 
-    The calling thread must live as long as the worker is wanted: the kernel kills it with that thread.
+    The calling thread must outlive the worker: the kernel kills the worker when that thread ends.
     """
 
     def __init__(self, number: int, program: int, memory: Sequence[int], environment: Mapping[str, str | None]) -> None:
         self.number = number
-        self.told = False  # the spec
-        self.renewed = False  # whether it is told what `Loader.update` gives
+        self.told = False  # True once the form of the batches was sent
+        self.renewed = False  # True once the values of `Loader.update` were sent
         self.ended = False
         self._posted: list[bytes] = []
         self._posted_bytes = 0
-        #: Where messages arrive: `recv` would map and unmap so much memory for each (glibc, once TensorFlow is loaded).
+        #: A reusable receive buffer: `recv` would map and unmap that much per message (glibc, with TensorFlow loaded).
         self._heard = memoryview(bytearray(MAX_BYTES))
-        self.asked, self.answered = 1, 0  # messages that want an answer, and answers; it owes a Hello
+        self.asked, self.answered = 1, 0  # requests and replies; initially the worker owes a `ReadyReply`
         self.stuck: StuckWorker | None = None  # why it is killed
         self.page = ProgressPage.fresh()
         self.channel, theirs = pair(socket.SOCK_SEQPACKET)
@@ -92,7 +92,7 @@ class WorkerProcess:
                     pass_fds=[fd for fd in inherited if fd >= 0],
                     stdin=subprocess.DEVNULL,
                     env=_environment(environment),
-                    start_new_session=True,  # Ctrl-C in the trainer's terminal is the trainer's to handle
+                    start_new_session=True,  # only the trainer handles Ctrl-C in its terminal
                 )
             except BaseException:
                 self.channel.close()
@@ -110,7 +110,7 @@ class WorkerProcess:
         log.debug("worker %d started, pid %d", number, self.process.pid)
 
     def post(self, message: Request | FormRequest | LeaveEpochRequest | UpdateRequest) -> None:
-        """Send with the next `flush`."""
+        """Queue a message for the next `flush`."""
         data = encode(message)
         if self._posted and self._posted_bytes + len(data) > MAX_BYTES // 2:
             self.flush()
@@ -118,30 +118,30 @@ class WorkerProcess:
         self._posted_bytes += len(data)
 
     def flush(self) -> None:
-        """Send without waiting. A worker that is gone hears nothing; its death is told elsewhere."""
+        """Send without waiting. If the worker is gone, nothing is sent; its death is reported elsewhere."""
         posted, self._posted, self._posted_bytes = self._posted, [], 0
         try:
             letter.send(self.channel, bundled(posted), MAX_BYTES)
-        except BlockingIOError:  # more than `MAX_BYTES` allows for: an error, before the worker waits for ever
+        except BlockingIOError:  # more than `MAX_BYTES` allows for: raise, or the worker would wait forever
             raise
         except OSError:  # it is gone, or this engine is being closed
             log.debug("worker %d was gone before %d messages", self.number, len(posted))
 
     def receive(self) -> list[Answer] | None:
-        """All messages that have arrived; None at the end of the stream."""
+        """The messages that have arrived, or None at the end of the stream."""
         answers: list[Answer] = []
         while True:
             try:
                 message = letter.receive(self.channel, self._heard)
             except BlockingIOError:
                 return answers
-            except OSError:  # it ended with messages of ours unread, or this engine is being closed
+            except OSError:  # it ended without reading all messages, or this engine is being closed
                 message = b""
             if not message:
                 return answers or None
             try:
                 answer = decode(message)
-            except ValueError as error:  # user code has written to a descriptor that is not its own
+            except ValueError as error:  # user code wrote to a descriptor that is not its own
                 log.warning("worker %d is killed, for it sent what is %s", self.number, str(error))
                 self.signal(signal.SIGKILL)
                 return answers or None
@@ -152,16 +152,16 @@ class WorkerProcess:
             answers.append(answer)
 
     def signal(self, number: int) -> None:
-        """Send a signal; a process that has ended is left alone."""
+        """Send a signal, unless the process has ended."""
         log.debug("worker %d gets signal %d", self.number, number)
         self.process.send_signal(number)
 
     def owes(self) -> bool:
-        """Whether it has something to do: to start, or a task."""
+        """True if the worker is busy starting or with a task."""
         return self.asked > self.answered
 
     def stack(self, seconds: float) -> str:
-        """Its Python stacks, if it writes them within so many seconds; else why there are none."""
+        """The worker's Python stacks if it writes them within `seconds`, else the reason why there are none."""
         if _state(self.process.pid) in ("T", "t"):
             return "(no stack: the process is stopped)"
         begin, deadline = self.page.stack_end(), time.monotonic() + seconds
@@ -177,11 +177,11 @@ class WorkerProcess:
         return "(it does not tell its stack)"
 
     def code(self) -> int:
-        """The exit code of the process, which has ended."""
+        """The exit code of the process, which must have ended."""
         return self.process.wait()
 
     def reap(self) -> None:
-        """Take note of the end of the process, and give back the descriptors."""
+        """Reap the ended process and close the descriptors."""
         log.debug("worker %d ended with %d", self.number, self.code())
         os.close(self.pidfd)
         self.channel.close()
@@ -189,9 +189,9 @@ class WorkerProcess:
 
 
 def end(children: Sequence[WorkerProcess], grace: float = 0.5) -> None:
-    """End all: ask, wait, terminate, wait, kill."""
+    """End all workers: ask, wait, terminate, wait, kill."""
     for child in children:
-        child.channel.close()  # a worker that waits for a task reads the end of the stream, and leaves
+        child.channel.close()  # a worker that waits for a task reads the end of the stream and exits
     left = _wait(children, grace)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for child in left:
@@ -202,7 +202,7 @@ def end(children: Sequence[WorkerProcess], grace: float = 0.5) -> None:
 
 
 def _wait(children: Sequence[WorkerProcess], seconds: float) -> list[WorkerProcess]:
-    """Wait so long for all to exit; returns those that have not."""
+    """Wait up to `seconds` for all to exit. Returns those that have not."""
     deadline = time.monotonic() + seconds
     left = list(children)
     while left and (remaining := deadline - time.monotonic()) > 0:
@@ -215,7 +215,7 @@ def _wait(children: Sequence[WorkerProcess], seconds: float) -> list[WorkerProce
 
 
 def pair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
-    """Two sockets that are joined to each other, and wait, whatever `socket.setdefaulttimeout` says."""
+    """Two connected sockets, which block regardless of `socket.setdefaulttimeout`."""
     found = tuple(socket.socket(fileno=above_standard(end.detach())) for end in socket.socketpair(socket.AF_UNIX, kind))
     for end in found:
         end.setblocking(True)
@@ -223,7 +223,7 @@ def pair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
 
 
 def _theirs(stack: str) -> str:
-    """The stack without our frames, and those of the interpreter that called us."""
+    """The stack without the frames of Stoker and of the interpreter that called it."""
     return "\n".join(line for line in stack.splitlines() if not any(f'File "{ours}' in line for ours in _OURS))
 
 
@@ -236,11 +236,11 @@ def _state(pid: int) -> str:
 
 
 def resource_tracker() -> int:
-    """Descriptor of the resource tracker of multiprocessing in this process, or -1 when it has none."""
+    """The descriptor of this process's multiprocessing resource tracker, or -1 if there is none."""
     module = sys.modules.get("multiprocessing.resource_tracker")
     if module is None:
         return -1
-    if "multiprocessing.shared_memory" in sys.modules:  # workers may make segments, which outlive them
+    if "multiprocessing.shared_memory" in sys.modules:  # workers may create segments, which outlive them
         fd: int | None = module.getfd()
     else:
         fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
@@ -248,7 +248,7 @@ def resource_tracker() -> int:
 
 
 def _environment(asked: Mapping[str, str | None]) -> dict[str, str]:
-    """The trainer's environment with what the user asks for, and where a worker finds its own modules: see `_START`."""
+    """The trainer's environment plus the user's variables and the path of the worker's own modules: see `_START`."""
     home, standard = str(Path(stoker.__file__).parents[1]), str(Path(os.__file__).parent)
     paths = [standard, str(Path(standard, "lib-dynload")), home, *sys.path]
     path = "\n".join(path for path in paths if path and isinstance(path, str))

@@ -1,4 +1,4 @@
-"""How the death of workers is told to the user."""
+"""Error messages for the deaths of workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stoker.engines.engine import WorkerDeath
 from stoker.errors import WorkerDied, bounded
 from stoker.scheduler.work import FailureReason
 
-#: Of a stack.
+#: The most lines and characters of a stack in a message.
 _LINES, _CHARACTERS = 32, 10_000
 _HINTS = {
     "SIGKILL": " (often the kernel, out of memory)",
@@ -20,9 +20,9 @@ _HINTS = {
 def died_at_work(
     death: WorkerDeath, examples: str, example: int | None, epoch: int, batch: int, *, skips: bool
 ) -> WorkerDied:
-    """The error for `examples`, in words, at which one worker after the other died.
+    """The error for `examples` (a description) at which one worker after the other died.
 
-    `death` is the last one's; `skips` tells whether such examples are left out where that can be.
+    `death` is the last death. `skips` is True if such examples are left out where possible.
     """
     skip = "" if skips else '; `on_error="skip"` leaves such examples out'
     stack = f"\n\n{_bounded(death.stuck.stack)}" if death.stuck is not None else ""
@@ -36,20 +36,20 @@ def died_at_work(
 
 
 def _bounded(stack: str) -> str:
-    """The stack in few lines, of the current thread first: there the user's code is."""
+    """The stack, shortened, with the current thread first because it runs the user's code."""
     threads = sorted(stack.split("\n\n"), key=lambda thread: not thread.startswith("Current thread"))
     return bounded("\n\n".join(threads), _LINES, _CHARACTERS)
 
 
 def died_at_start(reason: FailureReason) -> WorkerDied:
-    """The error when no worker lives long enough to take a task; `reason` is the last one's `WorkerDeath`."""
+    """The error if no worker lives long enough to take a task; `reason` is the last failure or `WorkerDeath`."""
     told = how(reason) if isinstance(reason, WorkerDeath) else f"failed: {reason}"
     hint = " Its last words, if any, stand on stderr." if isinstance(reason, WorkerDeath) and reason.code > 0 else ""
     return WorkerDied(f"no worker process comes up: the last one {told} before it was ready.{hint}")
 
 
 def how(death: WorkerDeath) -> str:
-    """How a process ended, in words."""
+    """A description of how a process ended."""
     if death.stuck is not None:
         return f"made no progress for {death.stuck.seconds:.1f} s (timeout) and was killed"
     if not death.code and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:

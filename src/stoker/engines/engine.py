@@ -1,4 +1,4 @@
-"""The `Engine` protocol: how workers are run, whoever runs them; and what an engine tells its listener."""
+"""The `Engine` protocol for running workers, and the events that an engine reports to its listener."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, Up
 from stoker.runtime.locks import Lock
 from stoker.scheduler.work import FailureReason
 
-#: The workers of the inline engine: the thread that pulls, and one for what TensorFlow's threads pull.
+#: The workers of the inline engine: the pulling thread, and a thread that serves the pulls of TensorFlow's threads.
 HERE, APART = 0, 1
 
 Answer = ReadyReply | ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply
@@ -30,10 +30,10 @@ class WorkerDeath(FailureReason):
     """How a worker process ended.
 
     Attributes:
-        code: its exit code, or minus the signal's number.
-        place: what it was at.
-        stuck: None, or what was seen before it was killed because it made no progress.
-        oom_kills: how often the kernel killed a process of this cgroup for want of memory since the last death.
+        code: the exit code, or minus the number of the signal.
+        place: what the worker was doing.
+        stuck: the observation if the worker was killed for making no progress, else None.
+        oom_kills: out-of-memory kills in this cgroup since the last death.
     """
 
     worker: int
@@ -48,10 +48,10 @@ class StuckWorker:
     """A worker that makes no progress.
 
     Attributes:
-        seconds: for how long.
-        place: what it is at.
-        stack: its Python stacks, or why there is none.
-        killed: whether it is killed for that.
+        seconds: how long it has made no progress.
+        place: what the worker is doing.
+        stack: its Python stacks, or the reason why there are none.
+        killed: True if the worker is killed for it.
     """
 
     worker: int
@@ -62,63 +62,66 @@ class StuckWorker:
 
 
 class Listener(Protocol):
-    """Whom an engine tells. Called from the engine's thread, or from the pulling one for `inline`."""
+    """Receives the events of an engine, in the engine's thread or, for `inline`, in the pulling thread."""
 
     def heard(self, worker: int, answers: Sequence[Answer]) -> None:
         """A worker sent messages."""
 
     def died(self, death: WorkerDeath) -> None:
-        """A worker's exit is confirmed, and all that it had sent was heard."""
+        """A worker has exited, and all its messages have been delivered."""
 
     def stuck(self, stuck: StuckWorker) -> None:
         """A worker makes no progress."""
 
     def is_needless(self, worker: int) -> bool:
-        """Whether nobody needs any more what a worker is at."""
+        """True if the worker's current task is no longer needed."""
 
     def collapsed(self, error: BaseException) -> None:
-        """The engine itself failed and runs no worker any more."""
+        """The engine itself failed and no longer runs any workers."""
 
 
 class Engine(Protocol):
     """Runs workers 0 … n-1.
 
-    `start` comes first and once, then `submit`, `respawn` and `idle` in any order, `stop` last
-    and as often as one likes. `submit` and `respawn` are called under the producer's lock.
+    Call `start` first, once; then `submit`, `respawn` and `idle` in any order; then `stop`, which
+    may be repeated. `submit` and `respawn` are called under the producer's lock.
     """
 
     def start(self, listener: Listener) -> None:
-        """Bring all workers up, without waiting for them; each says `ReadyReply`."""
+        """Start all workers without waiting for them; each sends a `ReadyReply` when it is up."""
 
     def submit(self, worker: int, message: Request) -> None:
-        """Give a worker its next task; it answers in the order of the tasks. Sent with the next `flush`."""
+        """Queue a worker's next task, to be sent with the next `flush`. A worker answers its tasks in order."""
 
     def flush(self) -> None:
-        """Send what was submitted: several tasks for one worker wake it once."""
+        """Send all submitted tasks. Several tasks for one worker wake it only once."""
 
     def tell(self, known: FormRequest) -> None:
-        """Let every worker, also those to come, know the form of the batches before its next task."""
+        """Give every worker, including future ones, the form of the batches before its next task."""
 
     def leave(self, leave: LeaveEpochRequest) -> None:
-        """Let every worker close the shards of an epoch that nobody reads any more."""
+        """Make every worker close the shards of an epoch that is no longer read."""
 
     def renew(self, renew: UpdateRequest) -> None:
-        """Let every worker, also those to come, know what `Loader.update` gave, before its next task."""
+        """Give every worker, including future ones, the values of `Loader.update` before its next task."""
 
     def respawn(self, worker: int) -> None:
-        """Start a new process in the place of one that died. Called from within `Listener.died`."""
+        """Start a new process to replace one that died. Called from within `Listener.died`."""
 
     def idle(self, changed: Lock) -> None:
-        """What a pulling thread does while its batch is not ready: at most 0.1 s, or a task; `changed` is held."""
+        """Use the time while the batch of a pulling thread is not ready, for at most 0.1 s or one task.
+
+        The caller holds `changed`.
+        """
 
     def stand_by(self, changed: Lock) -> None:
-        """`idle` for a thread that must run no code of the user's."""
+        """Like `idle`, for a thread that must not run the user's code."""
 
     def nudge(self) -> None:
-        """Wake the thread that is in `idle`, if it is another one: what it waits for may be there."""
+        """Wake the thread that is in `idle`, if it is another one: its batch may be ready."""
 
     def request_stop(self) -> None:
-        """Ask for the end without waiting and without a lock: for finalizers."""
+        """Request the end, without waiting and without a lock, so that finalizers can call it."""
 
     def stop(self) -> None:
-        """End all workers; returns when none is left, within 2 s."""
+        """End all workers. Returns when none is left, within 2 s."""

@@ -1,4 +1,4 @@
-"""What runs the user's code without workers: one copy of the program, which one thread at a time uses."""
+"""Runs the user's code without workers: one copy of the program, used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Order = ReadyReply | Request | LeaveEpochRequest | UpdateRequest | FormRequest
 
 
 class ProgramCopy:
-    """A copy of the program, and what runs it. It is made by the thread that uses it, which calls `worker_init` then.
+    """A copy of the program and its runner. The thread that uses it creates it, which also calls `worker_init`.
 
     Args:
         snapshot: makes copies of the program.
         slots: the slots.
-        inboxes: theirs.
-        passes: exceptions of the user's code that are not turned into a `FailureReply`.
+        inboxes: the inboxes of the slots.
+        passes: exceptions of the user's code that propagate instead of becoming a `FailureReply`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ProgramCopy:
         self.thread = threading.get_ident()
 
     def do(self, order: Order) -> Answer | None:
-        """Carry it out; returns the answer to a question."""
+        """Carry out an order. Returns the reply to a request, else None."""
         self.thread = threading.get_ident()
         with self._kept, telling(self._runner.current):
             match order:
@@ -72,7 +72,7 @@ class ProgramCopy:
         return None
 
     def close(self) -> None:
-        """Close the shards that are open."""
+        """Close all open shards."""
         with self._kept, telling(self._runner.current):
             self._runner.leave_all()
 
@@ -86,19 +86,19 @@ def _initialise(program: Program) -> None:
 
 
 def unmade(error: Exception) -> FailureReply:
-    """What is told when no hand can be made: `worker_init` raised, or the user's unpickling."""
+    """The reply when no program copy can be made because `worker_init` or the user's unpickling raised."""
     if isinstance(error, InitRaised) and error.__cause__ is not None:
         return failure(None, FailureKind.INIT, error.__cause__)
     return failure(None, FailureKind.PROGRAM, error)
 
 
 class ApartThread:
-    """A hand with a thread of its own, which starts with the first order and ends with `request_stop`.
+    """A program copy with a thread of its own, which runs until `request_stop`. The first order makes the copy.
 
     Args:
-        make: makes the hand.
-        running: is held while user code runs: no two hands run it at a time.
-        listener: is told the answers.
+        make: makes the program copy.
+        running: held while user code runs, so that no two program copies run it at the same time.
+        listener: receives the replies.
     """
 
     def __init__(self, make: Callable[[], ProgramCopy], running: threading.Lock, listener: Listener) -> None:
@@ -109,16 +109,16 @@ class ApartThread:
         self._thread.start()
 
     def put(self, order: Order) -> None:
-        """It is carried out after those before it."""
+        """Queue an order; orders are carried out in sequence."""
         self._orders.put(order)
 
     def request_stop(self) -> None:
-        """Let the thread end, without waiting and without a lock."""
+        """Request the end of the thread, without waiting and without a lock."""
         self._stopping = True
         self._orders.put(None)
 
     def stop(self, seconds: float) -> None:
-        """Let the thread end, and wait so long for it."""
+        """Request the end of the thread, and wait up to `seconds` for it."""
         self.request_stop()
         if threading.current_thread() is not self._thread:
             self._thread.join(seconds)

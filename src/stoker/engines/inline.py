@@ -1,8 +1,8 @@
-"""No worker: the thread that pulls runs the user's code, so that a breakpoint in it works.
+"""Runs without workers: the pulling thread executes the user's code, so that breakpoints in it work.
 
-TensorFlow pulls from threads that come and go, and code that belongs to a thread (a database's handle, a
-`threading.local`) would break there. What it pulls is made in one thread of the engine's own, from a copy of
-the program of its own.
+TensorFlow pulls from threads that come and go. Code that is tied to a thread (a database handle, a
+`threading.local`) would break there. So batches for TensorFlow are made in a single thread of the engine, which has
+its own copy of the program.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, Up
 from stoker.runtime.locks import Lock
 from stoker.runtime.signals import interruptible
 
-#: Seconds that the end waits for the example that is being made.
+#: Seconds that `stop` waits for the example in progress.
 _GRACE = 1.0
 
 
 class InlineEngine:
-    """Makes each batch when it is pulled, by the code that workers run.
+    """Makes each batch when it is pulled, with the same code that workers run.
 
-    The source is a copy, as in a worker; functions are the user's own. Ctrl-C passes through; the task
-    that it interrupted is done again at the next pull.
+    The source is a copy, as in a worker; functions are the user's own. Ctrl-C propagates, and the interrupted
+    task is repeated at the next pull.
     """
 
     def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
@@ -49,7 +49,7 @@ class InlineEngine:
         self._put(message, apart=worker == APART)
 
     def flush(self) -> None:
-        """Nothing is sent."""
+        """Does nothing, as nothing is sent."""
 
     def tell(self, known: FormRequest) -> None:
         self._known = known
@@ -67,7 +67,7 @@ class InlineEngine:
         raise AssertionError("the inline engine has no worker that could die")
 
     def idle(self, changed: Lock) -> None:
-        if not self._pending:  # another thread runs the task that this one waits for
+        if not self._pending:  # another thread runs the task that this thread waits for
             changed.wait(0.1)
             return
         changed.without(self._run_next)
@@ -79,7 +79,7 @@ class InlineEngine:
             changed.wait(0.1)
 
     def nudge(self) -> None:
-        """Threads that wait here wait for `changed` alone."""
+        """Does nothing: waiting threads wait only for `changed`."""
 
     def request_stop(self) -> None:
         self._stopping = True
@@ -110,21 +110,21 @@ class InlineEngine:
             self._apart.put(order)
 
     def _put_to_all(self, order: Order) -> None:
-        """To those that are there; the others learn of it when they are made."""
+        """Give the order to the existing program copies; later ones receive it when they are made."""
         if self._here is not None:
             self._pending.append(order)
         if self._apart is not None:
             self._apart.put(order)
 
     def _so_far(self) -> list[Order]:
-        """What a hand that is made now must know."""
+        """The orders that a newly made program copy must receive first."""
         return [*([] if self._known is None else [self._known]), *self._renewals.values()]
 
     def _make(self, passes: tuple[type[BaseException], ...]) -> ProgramCopy:
         return ProgramCopy(self._snapshot, self._slots, self._inboxes, passes)
 
     def _greet(self) -> None:
-        """Nothing is to be started: tasks may come."""
+        """Report both workers as ready at once, since there is nothing to start."""
         with self._running:
             if self._pending and isinstance(order := self._pending[0], ReadyReply):
                 self._pending.popleft()
@@ -138,14 +138,14 @@ class InlineEngine:
                 self._run(self._pending[0])
 
     def _run(self, order: Order) -> None:
-        """Here, in the thread that pulls."""
+        """Carry out an order in the pulling thread."""
         if self._here is None:
             try:
                 self._here = interruptible(self._make, (KeyboardInterrupt,))
             except Exception as error:
                 self._listener.heard(HERE, [unmade(error)])
                 return
-            for one in self._so_far():  # read last: what is told from now on is put behind the order
+            for one in self._so_far():  # read last: from here on, new ones are queued behind the order
                 self._here.do(one)
         answer = interruptible(self._here.do, order)
         self._pending.popleft()

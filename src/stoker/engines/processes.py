@@ -1,12 +1,12 @@
-"""Worker processes: who starts them, who listens to them, who ends them.
+"""Worker processes: starts them, reads their messages, ends them.
 
 One thread, the supervisor, starts every worker (the kernel kills a worker when the thread that
-started it ends), waits for their exits, and ends them when it is asked to.
+started it ends), waits for the workers to exit, and ends them on request.
 
-Messages are read by whoever needs them. A thread that waits for a batch listens itself, so that
-a batch reaches it without a switch of threads: it leads, and others that wait follow. While
-nobody waits, the supervisor looks every `_TICK`, so that workers always have a next task.
-No lock is shared with any process; what is heard is told through the `Listener`.
+Messages are read by the thread that needs them. A thread that waits for a batch reads them itself, so that
+the batch reaches it without a thread switch: it is the leader, and other waiting threads follow. If no thread
+waits, the supervisor checks for messages every `_TICK`, so that workers always have a next task.
+No lock is shared with any process. Messages are passed on through the `Listener`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from stoker.runtime.locks import Lock
 from stoker.runtime.shortage import wanted
 from stoker.runtime.signals import interruptible
 
-#: Seconds after which a message is read at the latest: while no thread waits for a batch, and when one did.
+#: The most seconds until a message is read: while no thread waits for a batch, and while a leader reads.
 _TICK, _TICK_LED = 0.002, 0.02
-#: Seconds that a worker that closed its socket has left to exit by itself.
+#: Seconds that a worker has to exit by itself after it closed its socket.
 _SILENT = 1.0
-#: Seconds until a worker is started again whose starts have failed so often in a row: a storm helps nobody.
+#: Seconds before a worker is restarted, by the number of its failed starts in a row: avoids a storm of restarts.
 _PAUSES = 0.0, 0.05, 0.1, 0.2, 0.4
 
 
@@ -44,12 +44,12 @@ class ProcessEngine:
     """Runs `workers` processes over the same program and slots.
 
     Args:
-        program: the program's bundle, which the engine closes at its end.
+        program: the program's bundle; the engine closes it when it ends.
         slots: the slots.
-        inboxes: theirs.
-        workers: number of processes, at least 1.
+        inboxes: the inboxes of the slots.
+        workers: the number of processes, at least 1.
         timeout: seconds without progress after which a worker is killed, or None.
-        environment: variables that the user wants in workers, or, where they are None, not.
+        environment: variables that the user sets in workers; None removes one.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class ProcessEngine:
         self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
         self._children: dict[int, WorkerProcess] = {}
         self._posted: dict[int, WorkerProcess] = {}
-        self._silent: dict[int, float] = {}  # worker: when it is killed if it has not exited
+        self._silent: dict[int, float] = {}  # worker: when to kill it if it has not exited
         self._failed_starts: Counter[int] = Counter()  # in a row
-        self._due: dict[int, float] = {}  # worker: when it is started again
+        self._due: dict[int, float] = {}  # worker: when to restart it
         self._known: FormRequest | None = None
         self._renewals: dict[int, UpdateRequest] = {}  # by epoch
-        self._asleep = False  # the supervisor, without a time at which it wakes: no worker owes an answer
-        self._reading = Lock()  # to read a socket and to tell what it said is one act
-        self._leader: int | None = None  # the thread that waits for a batch and listens
+        self._asleep = False  # the supervisor sleeps without a tick, as no worker owes a reply
+        self._reading = Lock()  # makes reading a message and delivering it atomic
+        self._leader: int | None = None  # the waiting thread that reads messages
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -81,7 +81,7 @@ class ProcessEngine:
         self._listener = listener
         with wanted("descriptors to listen to workers with"):
             self._news = select.epoll()  # what workers send, and nudges for the leader
-            self._exits = selectors.DefaultSelector()  # what ends, and calls for the supervisor
+            self._exits = selectors.DefaultSelector()  # exits, and wake-ups for the supervisor
             self._nudge, self._nudged = _pair()
             self._wakeup, self._woken = _pair()
         self._news.register(self._nudged, select.EPOLLIN)
@@ -137,8 +137,8 @@ class ProcessEngine:
     def idle(self, changed: Lock) -> None:
         if self._leader is not None or self._stopping:
             if not changed.wait(0.1) and not self._stopping:
-                # The leader does not listen: it is in a handler of the user's, or the garbage collector lets it
-                # destroy an iterator of tf.data, which waits for this very thread.
+                # The leader does not read: it is in one of the user's signal handlers, or the garbage collector makes
+                # it destroy a tf.data iterator, which waits for this very thread.
                 changed.without(self._listen, 0)
             return
         self._leader = threading.get_ident()
@@ -146,14 +146,14 @@ class ProcessEngine:
             changed.without(self._listen, 0.1)
         finally:
             self._leader = None
-            changed.notify_all()  # one of those that follow may lead now
+            changed.notify_all()  # a follower may lead now
 
     def stand_by(self, changed: Lock) -> None:
         self.idle(changed)
 
     def nudge(self) -> None:
         if self._leader not in (None, threading.get_ident()):
-            with contextlib.suppress(OSError):  # full: it is awake; closed: it wakes by itself
+            with contextlib.suppress(OSError):  # full: the leader is awake; closed: it wakes by itself
                 self._nudge.send(b"!")
 
     def request_stop(self) -> None:
@@ -174,13 +174,13 @@ class ProcessEngine:
 
     # ── messages, in the leader or the supervisor ────────────────────────────────────────────
     def _listen(self, seconds: float) -> None:
-        """Wait so long for messages, and tell the listener what they say."""
+        """Wait up to `seconds` for messages, and deliver them to the listener."""
         try:
             ready = interruptible(self._news.poll, seconds)
         except (ValueError, OSError):
-            if not self._news.closed:  # a handler of the user's raised it, a TimeoutError perhaps
+            if not self._news.closed:  # raised by a signal handler of the user's, perhaps a TimeoutError
                 raise
-            return  # closed, before this call or within it: the supervisor has ended
+            return  # closed before or during this call: the supervisor has ended
         channels = {child.channel.fileno(): child for child in list(self._children.values())}
         for fd, _ in ready:
             if fd == self._nudged.fileno():
@@ -194,7 +194,7 @@ class ProcessEngine:
                 return
             try:
                 self._receive(child)
-            except BaseException as error:  # a message that was read and not told would be waited for
+            except BaseException as error:  # a message that was read but not delivered would be awaited forever
                 self._listener.collapsed(error)
                 if not isinstance(error, Exception):
                     raise
@@ -233,8 +233,8 @@ class ProcessEngine:
         self._exits.register(child.pidfd, selectors.EVENT_READ, child)
 
     def _turn(self) -> None:
-        """Wait for an exit, a call, or the next look at the messages."""
-        self._asleep = True  # before it looks: what is asked from here on wakes it
+        """Wait for an exit, a wake-up, or the next check for messages."""
+        self._asleep = True  # set before the check: any request from here on wakes the supervisor
         timeout = _SILENT if self._silent else None
         if self._due:
             timeout = max(0.0, min(self._due.values()) - time.monotonic())
@@ -268,7 +268,7 @@ class ProcessEngine:
         return any(child.owes() for child in list(self._children.values()))
 
     def _bury(self, child: WorkerProcess) -> None:
-        """A process has exited: hear what it had still sent, then tell its death."""
+        """Handle the exit of a process: deliver its remaining messages, then report its death."""
         self._hear(child)
         with self._reading:
             child.ended = True
@@ -279,7 +279,7 @@ class ProcessEngine:
         more, self._oom_kills = kills - self._oom_kills, kills
         self._failed_starts[child.number] = 0 if child.answered else self._failed_starts[child.number] + 1
         death = WorkerDeath(child.number, child.code(), child.page.place(), child.stuck, more)
-        self._listener.died(death)  # until this is told, tasks may be given to it
+        self._listener.died(death)  # until this is reported, the worker may be given tasks
         if self._children[child.number] is child:
             del self._children[child.number]
         child.reap()
@@ -293,5 +293,5 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _drain(calls: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # another thread that was woken by the same call was quicker, or closed it
+    with contextlib.suppress(OSError):  # another thread woken by the same call was quicker, or closed it
         calls.recv(64)

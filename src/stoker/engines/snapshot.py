@@ -1,8 +1,8 @@
-"""Copies of the program in this process, for `workers=0`: what the source was when the Loader was made.
+"""Copies of the program in this process, for `workers=0`: the source as it was when the Loader was made.
 
-A worker process gets such a copy by its nature. Here functions, classes and modules stay themselves, so that a
-breakpoint, a counter or a list in them is the user's own; data is copied: the source's attributes, lists and arrays.
-What cannot be pickled (an open handle, a lock) is used as it is.
+A worker process always has such a copy. Here functions, classes and modules are not copied, so that a
+breakpoint, a counter or a list in them is the user's own. Data is copied: the source's attributes, lists and arrays.
+Objects that cannot be pickled (an open handle, a lock) are used as they are.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from stoker.protocol.random_objects import Held
     from stoker.worker.user_code.epoch_hooks import SourceCopy
 
-#: What is used as it is.
+#: The types that are used as they are.
 _CODE = types.FunctionType, type, types.ModuleType, functools._lru_cache_wrapper
 
 _loading = threading.Lock()
-_kept: list[Any] = []  # for `_same`, while a copy is made
+_kept: list[Any] = []  # for `_same`, during a copy
 
 
 class Snapshot:
     """The program as it is now.
 
     Attributes:
-        can_copy: whether copies of it can be made; else it is used as it is.
-        only: where what was done to the user's own object is noted then.
+        can_copy: True if the program can be copied; otherwise it is used as it is.
+        only: the record of changes to the user's own object in that case.
     """
 
     def __init__(self, program: Program) -> None:
@@ -47,15 +47,15 @@ class Snapshot:
         self._bundle = self._taken()
         self.can_copy = self._bundle is not None and not any(one is program.source for one in self._kept)
         if self._bundle is not None:
-            self._program = None  # type: ignore[assignment]  # the user's object may go
+            self._program = None  # type: ignore[assignment]  # do not keep the user's object alive
 
     def copy(self) -> tuple[Program, list[Held]]:
-        """One more copy, and the random generators that its objects hold."""
+        """A new copy of the program, and the random generators that its objects hold."""
         program = self._program if self._bundle is None else self._loaded(self._bundle)
         return program, held_by(program)
 
     def close(self) -> None:
-        """No more copies are made."""
+        """Release the memory of the snapshot; no more copies can be made."""
         if self._bundle is not None:
             self._bundle.close()
 
@@ -84,7 +84,7 @@ class Snapshot:
 
 
 def _same(number: int) -> Any:
-    """What was left out of the pickle with this number."""
+    """The object with this number that was left out of the pickle."""
     return _kept[number]
 
 

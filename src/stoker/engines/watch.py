@@ -1,4 +1,4 @@
-"""Which workers make no progress. A clock of its own: time in which this process stood still does not count."""
+"""Detects workers that make no progress. Time in which this process stood still does not count."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stoker.engines.child import WorkerProcess
 from stoker.engines.engine import StuckWorker
 from stoker.memory.progress_page import Activity, Phase
 
-#: Seconds without progress after which a worker is told of when the user gave no `timeout`.
+#: Seconds without progress after which a worker is reported if the user gave no `timeout`.
 PATIENCE = 60.0
-#: Seconds at least that a worker has to start and to load the program: that takes longer than most examples do.
+#: The least number of seconds that a worker has to start and load the program, which is slower than most examples.
 _TO_START = 10.0
-#: Seconds between two looks at a worker, and the most that counts between them: when the whole
+#: Seconds between two checks of a worker, and the most that counts between them: while the
 #: machine was suspended, or this process stopped, the workers stood still too.
 _LOOK, _MOST = 0.05, 0.5
 #: Seconds that a worker has to write its stack.
@@ -23,7 +23,7 @@ _STACK = 0.5
 
 @dataclass
 class _Observed:
-    """What a worker was at when it was looked at, and for how long it has been."""
+    """The activity of a worker at a check, and how long it has lasted."""
 
     child: WorkerProcess
     place: Activity
@@ -33,10 +33,10 @@ class _Observed:
 
 
 class ProgressWatch:
-    """Looks at the boards of workers that have something to do. Used by the supervisor alone.
+    """Checks the progress pages of busy workers. Used only by the supervisor.
 
     Args:
-        timeout: seconds without progress after which a worker is killed; None never to.
+        timeout: seconds without progress after which a worker is killed; None to kill none.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -46,7 +46,7 @@ class ProgressWatch:
         self.interval = _LOOK if timeout is None else min(_LOOK, timeout / 4)
 
     def look(self, children: Iterable[WorkerProcess]) -> list[StuckWorker]:
-        """The workers that are stuck; those with `killed` are to be killed by the caller."""
+        """The workers that are newly found stuck; the caller must kill those with `killed` set."""
         now = time.monotonic()
         passed = now - self._looked
         if passed < self.interval:
@@ -60,7 +60,7 @@ class ProgressWatch:
         return found
 
     def told(self) -> list[WorkerProcess]:
-        """The workers that were told of, and have made no progress since."""
+        """The workers that were reported and have made no progress since."""
         return [seen.child for seen in self._seen.values() if seen.told and seen.answered == seen.child.answered]
 
     def _look_at(self, child: WorkerProcess, passed: float) -> StuckWorker | None:

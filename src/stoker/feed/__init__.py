@@ -1,12 +1,12 @@
-"""Towards the trainer.
+"""Delivers batches to the trainer.
 
     tensorflow       a Loader as a `tf.data.Dataset`
-    iterators        what TensorFlow calls to get the batches
-    padded           batches that are filled up, as Keras can count with them
+    iterators        the iterators that TensorFlow calls for batches
+    padded           filled-up batches, in the form that Keras computes with correctly
     batch_iterator   one iteration, batch after batch
-    numpy            a batch as NumPy gives it
+    numpy            a batch in NumPy's form
     resume_file      the file that `stoker.keras.ResumableData` keeps
-    trackable        the place in the data, within a `tf.train.Checkpoint`
+    trackable        the position in the data, within a `tf.train.Checkpoint`
 
-Only this folder imports TensorFlow, inside functions. It knows producers of batches, and no Loader.
+Only this folder imports TensorFlow, inside functions. It depends on producers of batches, not on the Loader.
 """

@@ -22,7 +22,7 @@ _Made = TypeVar("_Made")
 
 
 def cannot_be_copied(what: str) -> ProgramError:
-    """The error for a copy or a pickle of something that holds processes."""
+    """The error for copying or pickling an object that holds processes."""
     return ProgramError(
         f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source "
         "and its options instead, and make the Loader there."
@@ -30,14 +30,14 @@ def cannot_be_copied(what: str) -> ProgramError:
 
 
 class BatchIterator(Iterator[Any]):
-    """One iteration of a Loader; dropping it gives its slots back.
+    """One iteration of a Loader; dropping it releases its slots.
 
     Args:
         producer: makes the batches.
-        owner: whoever stops the producer when it is gone; it is kept alive.
-        serialized: whether each component is a serialised tensor.
-        host_shard: which rows of each batch are handed out; None for the producer's own.
-        apart: whether TensorFlow pulls: its threads run no code of the user's.
+        owner: the object that stops the producer when it is gone; it is kept alive.
+        serialized: True if each component is a serialised tensor.
+        host_shard: the rows of each batch to hand out; None for the producer's own.
+        apart: True if TensorFlow pulls, whose threads must not run the user's code.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class BatchIterator(Iterator[Any]):
         raise cannot_be_copied("an iterator of a Loader")
 
     def _took(self) -> None:
-        """One more was taken by whoever iterates here."""
+        """Count one more batch or example as taken by the consumer."""
         self.iteration.taken = (self.iteration.taken or 0) + 1
 
     def is_last(self, cardinality: float | None) -> bool:
-        """Whether all batches of the epoch, if their number is known, were handed over."""
+        """True if the number of batches is known and all batches of the epoch were handed over."""
         return self.iteration.begin.taken + self.iteration.handed == cardinality and not self._ready
 
     def end(self) -> None:
-        """Take the end, behind the last batch; raises what is wrong with the source, if it has more."""
+        """Pull the end of the epoch after the last batch. Raises the source's error if the source has more batches."""
         try:
             self.leaves()
         except StopIteration:
@@ -93,11 +93,11 @@ class BatchIterator(Iterator[Any]):
         raise AssertionError("there are more batches than were counted")
 
     def leaves(self) -> list[npt.NDArray[Any]]:
-        """The arrays of the next batch, in the order of the form's parts; raises StopIteration at the epoch's end."""
+        """The arrays of the next batch, in the order of the form's parts. Raises StopIteration at the epoch's end."""
         return self._next(lambda leaves: leaves)
 
     def _next(self, make: Callable[[list[npt.NDArray[Any]]], _Made], *, counts: bool = False) -> _Made:
-        """What `make` makes of the next batch, which is taken once it is made: Ctrl-C in between loses nothing."""
+        """The result of `make` for the next batch. The batch is taken only afterwards, so Ctrl-C loses nothing."""
         self._producer.require_owner()
         try:
             return self._first(make, counts)
@@ -108,7 +108,7 @@ class BatchIterator(Iterator[Any]):
             raise
 
     def _tell(self, error: StokerError) -> None:
-        """Keep an error; the frames that it refers to must not hold the Loader."""
+        """Record an error as the last one, as a copy: its frames must not keep the Loader alive."""
         self._producer.last_error = copied(error)
 
     def _first(self, make: Callable[[list[npt.NDArray[Any]]], _Made], counts: bool) -> _Made:
@@ -126,7 +126,7 @@ class BatchIterator(Iterator[Any]):
                 self._pull()
 
     def _pull(self) -> None:
-        """Get what is ready, one batch at least. Ctrl-C comes before it or after it."""
+        """Pull all ready batches, at least one. Ctrl-C takes effect before or after the pull."""
         self._check()
         with shielded():
             begun = self._begun
@@ -138,17 +138,17 @@ class BatchIterator(Iterator[Any]):
                 self._ready.clear()
 
     def _check(self) -> None:
-        """Raise what is wrong with the source, before the first pull."""
+        """Before the first pull, raise an error if something is wrong with the source."""
         if not self._begun:
             self._producer.check_source()
 
     def _ask(self, pull: Callable[[int], _Made]) -> _Made:
-        """What `pull` gives for this stream."""
+        """The result of `pull` for this stream. Closes this iteration if it has ended or failed."""
         try:
             pulled = pull(self._stream)
         except Exception as error:
             is_over = self._begun and self._producer.epoch(self._stream) is None
-            if is_over or isinstance(error, StopIteration | StokerError):  # else a handler of the user's raised it
+            if is_over or isinstance(error, StopIteration | StokerError):  # else a user's signal handler raised it
                 self.close()
             raise
         if not self._begun:
@@ -158,12 +158,12 @@ class BatchIterator(Iterator[Any]):
         return pulled
 
     def _drop(self) -> int:
-        """Examples of the first batch that were taken in another run."""
+        """The number of examples of the first batch that were taken in an earlier run."""
         epoch = self._producer.epoch(self._stream)
         return epoch.drop if epoch is not None else 0
 
     def stacks(self) -> list[npt.NDArray[Any]]:
-        """The arrays of the next batches, along a new first axis; where these are taken from arrays in memory."""
+        """The arrays of the next batches along a new first axis, for batches taken from arrays in memory."""
         self._producer.require_owner()
         with self._pulling:
             if self._owner is None:
@@ -173,7 +173,7 @@ class BatchIterator(Iterator[Any]):
                 return self._ask(self._producer.pull_stacked)
 
     def several(self, most: int) -> list[list[npt.NDArray[Any]]]:
-        """The arrays of the next batch, and of those behind it that are ready."""
+        """The arrays of the next batch and of the ready ones after it, at most `most` batches."""
         found = [self.leaves()]
         with self._pulling, contextlib.suppress(IndexError):
             while len(found) < most:
@@ -181,11 +181,11 @@ class BatchIterator(Iterator[Any]):
         return found
 
     def close(self) -> None:
-        """Give the slots of this iteration back; batches that were handed over stay valid."""
+        """Release the slots of this iteration; batches already handed over stay valid."""
         if self._owner is not None:
             self._owner = None
             self._ready.clear()
-            with contextlib.suppress(ClosedError):  # in a fork, whose iteration this is not
+            with contextlib.suppress(ClosedError):  # in a fork, which does not own this iteration
                 self._producer.close_stream(self._stream)
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""The iterators of a dataset: what TensorFlow calls, from its own threads, to get batches of a Loader."""
+"""The iterators of a dataset, which TensorFlow calls from its own threads to get the batches of a Loader."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Iterators:
 
     Args:
         producer: makes the batches.
-        owner: whoever stops the producer when it is gone; it is kept alive.
-        form: what these look like.
-        order: which of a batch's arrays TensorFlow gets, in its order of the leaves.
-        serialized: whether each component is a serialised tensor.
-        most: batches that a pull gives at most; TensorFlow wants the arrays of as many each time.
-        host_shard: which rows of each batch are handed out; None for the Loader's own.
-        scale: what the values of some leaves, by number, are multiplied with in the last batch.
+        owner: the object that stops the producer when it is gone; it is kept alive.
+        form: the form of the batches.
+        order: the arrays of a batch that TensorFlow gets, in TensorFlow's order of the leaves.
+        serialized: True if each component is a serialised tensor.
+        most: the most batches per pull; TensorFlow expects the arrays of this many each time.
+        host_shard: the rows of each batch to hand out; None for the Loader's own.
+        scale: factors for the values of some leaves, by leaf number, in the last batch.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Iterators:
         return number
 
     def pull(self, number: int) -> list[Any]:
-        """How many batches follow, and their arrays; the last one stands again in the places of those that do not."""
+        """The number of batches, then their arrays. If there are fewer than `most`, the last batch fills the rest."""
         batches = self._taken(number, lambda its: its.several(self.most))
         if self._counted and self._producer.outline().cardinality is None:
             raise SpecError(
@@ -84,7 +84,7 @@ class Iterators:
         return [np.int64(len(batches)), *itertools.chain.from_iterable(handed)]
 
     def _taken(self, number: int, take: Callable[[BatchIterator], _Made]) -> _Made:
-        """What `take` gets from an iteration, and its end if this was the last of it."""
+        """The result of `take` for an iteration. Also pulls the end of the epoch if this was the last batch."""
         try:
             its = self._open[number]
             taken = take(its)
@@ -92,12 +92,12 @@ class Iterators:
                 its.end()
             return taken
         except ClosedError:
-            if exiting():  # an error here would let TensorFlow pull again while the interpreter goes
+            if exiting():  # an error here would make TensorFlow pull again while the interpreter exits
                 raise StopIteration from None
             raise
 
     def _handed_over(self, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """The arrays of a batch that TensorFlow gets."""
+        """The arrays of a batch in the form that TensorFlow gets. Checks the sizes that TensorFlow was given."""
         for path, part, axis, size in self._sizes:
             if leaves[part].shape[axis] != size:
                 raise SpecError(
@@ -113,54 +113,54 @@ class Iterators:
         ]
 
     def tell(self, error: StokerError) -> StokerError:
-        """Keep an error, of which TensorFlow keeps but the text; returns what is raised in its place."""
+        """Record an error, as TensorFlow keeps only its text. Returns the error to raise instead."""
         self._producer.last_error = error.with_traceback(None)
         return plain(error)(
             f"{error}\n\n(TensorFlow passes on this text alone. The error itself is `loader.last_error`.)"
         )
 
     def end(self, number: int) -> None:
-        """An iterator is at its end, or nobody has it any more."""
+        """Close an iterator that has ended or is no longer referenced."""
         self._open.pop(number).close()
 
 
 class StackedIterators(Iterators):
-    """Iterators over arrays in memory, of which several batches are taken at once."""
+    """Iterators over arrays in memory, which take several batches at once."""
 
     def pull(self, number: int) -> list[Any]:
-        """How many batches follow, and their arrays, with the batches along a new first axis."""
+        """The number of batches, then their arrays with the batches along a new first axis."""
         stacks = self._taken(number, lambda its: its.stacks())
         return [np.int64(len(stacks[0])), *(stacks[place] for place in self._order)]
 
 
 class NoIterators:
-    """Iterators without elements, that can stand in the place of others."""
+    """Empty iterators with the same interface."""
 
     most = 1
 
     def tell(self, error: StokerError) -> StokerError:
-        """Nothing is raised."""
+        """The error itself; none is ever raised here."""
         return error
 
     def begin(self) -> int:
-        """Any number."""
+        """An arbitrary number."""
         return 0
 
     def pull(self, number: int) -> list[Any]:
-        """Nothing comes."""
+        """Raises StopIteration: there are no batches."""
         raise StopIteration
 
     def end(self, number: int) -> None:
-        """Nothing is held."""
+        """Does nothing, as nothing is held."""
 
 
 def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]:
-    """Sizes of padded leaves that TensorFlow was told of: path, array, dimension, size."""
+    """The sizes of padded leaves that the dataset declares to TensorFlow: path, array, dimension, size."""
     if serialized:
         return []
     starts = itertools.accumulate(form.counts, initial=0)
     return [
-        (leaf.path, start + (leaf.dtype == STRING), axis, size)  # of strings, the bounds have the shape
+        (leaf.path, start + (leaf.dtype == STRING), axis, size)  # for strings, the bounds have the shape
         for leaf, rule, start in zip(form.batch.leaves, form.rules, starts, strict=False)
         for axis, size in enumerate(leaf.shape)
         if isinstance(rule, Pad) and size is not None
@@ -168,9 +168,10 @@ def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]
 
 
 def weak(iterators: Iterators | NoIterators) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """The methods of `iterators` as functions for TensorFlow, which never lets go of a function that it was given.
+    """The methods of `iterators` as functions for TensorFlow.
 
-    So they hold a weak reference. The dataset holds the strong one, and each iterator its dataset.
+    TensorFlow never releases a function, so these hold a weak reference. The dataset holds the strong one, and each
+    iterator holds its dataset.
     """
     reference = weakref.ref(iterators)
 

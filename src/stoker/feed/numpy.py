@@ -1,8 +1,8 @@
-"""A batch as NumPy gives it: what stands for each kind of leaf.
+"""A batch in NumPy's form: the representation of each kind of leaf.
 
 dense     the array in shared memory, read-only
-strings   an object array of `bytes`, as `tf.Tensor.numpy()` gives it
-ragged    an object array of arrays, as `tf.RaggedTensor.numpy()` gives it; they are views of shared memory
+strings   an object array of `bytes`, as from `tf.Tensor.numpy()`
+ragged    an object array of arrays, as from `tf.RaggedTensor.numpy()`; they are views of shared memory
 sparse    a named tuple (indices, values, dense_shape), as `tf.compat.v1.SparseTensorValue`
 """
 
@@ -21,7 +21,7 @@ from stoker.structure.values import STRING, Array, Ragged, Sparse
 
 
 def batch(form: Form, arrays: Sequence[Array]) -> Any:
-    """The batch that lies in these arrays, as the user nested it."""
+    """The batch in these arrays, nested as the user's examples are."""
     if len(arrays) == len(form.batch.leaves) and form.in_place:
         return form.batch.unflatten(arrays)
     return form.batch.unflatten(
@@ -37,7 +37,7 @@ def examples(form: Form, arrays: Sequence[Array]) -> Iterator[Any]:
 
 
 def behind(form: Form, arrays: Sequence[Array], rows: int) -> list[Array]:
-    """The arrays of the same batch without its first rows, of examples that are handed out one by one."""
+    """Copies of the arrays of a batch without its first `rows` rows, for examples that are handed out one by one."""
     found: list[Array] = []
     start = 0
     for leaf, count in zip(form.batch.leaves, form.counts, strict=True):
@@ -105,7 +105,7 @@ def _value(leaf: Leaf, parts: Sequence[Array]) -> Any:
 
 
 def _rows(leaf: Leaf, value: Any) -> list[Any]:
-    """The rows of a leaf, each as an example has it."""
+    """The rows of a leaf, each in the form that an example has."""
     if isinstance(value, Ragged):
         return list(value.nested())
     if isinstance(value, Sparse):
@@ -119,7 +119,7 @@ def _rows(leaf: Leaf, value: Any) -> list[Any]:
 
 
 def _texts(proto: Array, bounds: Array) -> Array:
-    """The strings that lie in a serialised tensor, by the start and end of each."""
+    """The strings in a serialised tensor, given the start and end of each."""
     data = proto.tobytes()
     texts = np.empty(bounds.shape[:-1], object)
     flat = texts.reshape(-1)

@@ -1,8 +1,8 @@
-"""Batches that are filled up (`pad_remainder`), as Keras needs them to compute what it computes without fillers.
+"""Filled-up batches (`pad_remainder`), adjusted so that Keras computes the same results as without fillers.
 
-Keras divides by the rows of a batch, whatever their weights are. Its own loops (`fit`, `evaluate`, `predict`) therefore
-get the last batch without fillers, where they may: with one replica. All others get it filled up, with weights
-scaled so that the sum over all rows, divided by their number, is the mean over the examples.
+Keras divides by the number of rows in a batch, whatever their weights are. Its own loops (`fit`, `evaluate`,
+`predict`) therefore get the last batch without fillers where possible: with one replica. All other consumers get it
+filled up, with weights scaled so that the sum over all rows, divided by their number, is the mean over the examples.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from stoker.coordinator.producer import BatchProducer
 from stoker.errors import OptionError
 from stoker.plan.host_shard import HostShard
 
-#: Frames between a loop of Keras and the call that makes an iterator.
+#: The most frames between a Keras loop and the call that makes an iterator.
 _FRAMES = 16
 
 
 def scale(producer: BatchProducer, host_shard: HostShard, *, sums: bool) -> dict[int, float]:
-    """What the weights in the last batch are multiplied with, by the number of the leaf.
+    """The factors for the weights in the last batch, by leaf number.
 
     Args:
         producer: makes the batches.
-        host_shard: which rows of each batch are handed out.
-        sums: whether the loss is the sum over the examples, not their mean.
+        host_shard: the rows of each batch to hand out.
+        sums: True if the loss is the sum over the examples, not their mean.
     """
     whole = producer.counts.rest()
     first, stop = host_shard.span(whole, producer.batching.size)
@@ -34,7 +34,10 @@ def scale(producer: BatchProducer, host_shard: HostShard, *, sums: bool) -> dict
 
 
 def of_keras_loop(producer: BatchProducer, frame: Any) -> tuple[HostShard, bool] | None:
-    """What the loop of Keras that makes an iterator in this frame gets, if it is one: which rows, and whether sums."""
+    """The rows, and whether losses are sums, for a Keras loop that makes an iterator in this frame.
+
+    None if the frame is not Keras', or if Keras distributes the batches.
+    """
     if not frame.f_globals.get("__name__", "").startswith(("keras.", "tf_keras.")) or _is_distributed():
         return None
     batching = producer.batching
@@ -48,7 +51,7 @@ def of_keras_loop(producer: BatchProducer, frame: Any) -> tuple[HostShard, bool]
 
 
 def _is_distributed() -> bool:
-    """Whether Keras deals each batch out to several devices."""
+    """True if Keras distributes each batch to several devices."""
     keras: Any = sys.modules.get("keras")
     return keras is not None and keras.distribution.distribution() is not None
 
@@ -65,7 +68,7 @@ def _model(frame: Any) -> Any:
 
 
 def _sums(model: Any, default: bool) -> bool:
-    """Whether the model's losses are sums over the examples of a batch."""
+    """True if the model's losses are sums over the examples of a batch; `default` if the model has none."""
     losses = getattr(getattr(model, "_compile_loss", None), "_user_loss", None)
     if losses is None:
         return default

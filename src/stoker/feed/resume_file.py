@@ -1,4 +1,4 @@
-"""A training run in one file: JSON and arrays in a zip archive, written whole or not at all; never a pickle."""
+"""The state of a training run in one file: a zip archive of JSON and arrays, written atomically, without pickles."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _TOLD = "state.json"
 
 
 class ResumeFile:
-    """The file.
+    """A file that holds the state of a training run.
 
     Args:
-        path: where it is; beside it a new one is written, which takes its place when it is whole and on the disk.
+        path: the file's path. A new file is written beside it, and replaces it once complete and on the disk.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, told: dict[str, Any], arrays: dict[str, Any]) -> None:
-        """Save: after this, or a crash within it, the file is the new one or the one before."""
+        """Save atomically: even after a crash, the file is either the new one or the previous one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         text = json.dumps({"format": _FORMAT, "version": _VERSION, **told}, default=_number)
@@ -53,7 +53,10 @@ class ResumeFile:
             os.close(folder)
 
     def read(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """What was saved, None if nothing was; raises `StateError` if the file is no such thing, or is damaged."""
+        """The saved state and arrays, or None if there is no file.
+
+        Raises `StateError` if the file is damaged or is not a saved state.
+        """
         try:
             with zipfile.ZipFile(self.path) as archive:
                 told = json.loads(archive.read(_TOLD))
@@ -75,9 +78,9 @@ class ResumeFile:
             ) from error
 
     def remove(self) -> None:
-        """Remove the file, if it is there."""
+        """Remove the file, if it exists."""
         self.path.unlink(missing_ok=True)
-        for new in self.path.parent.glob(f"{self.path.name}.*.new"):  # of saves that were interrupted
+        for new in self.path.parent.glob(f"{self.path.name}.*.new"):  # from interrupted saves
             new.unlink(missing_ok=True)
 
     def _check(self, told: Any) -> None:
@@ -99,7 +102,7 @@ def randomness() -> dict[str, Any]:
 
 
 def restore_randomness(told: dict[str, Any]) -> None:
-    """Set them back."""
+    """Restore the random states that `randomness` returned."""
     version, words, gauss = told["python"]
     random.setstate((version, tuple(words), gauss))
     inner = told["numpy"]["state"]
@@ -107,7 +110,7 @@ def restore_randomness(told: dict[str, Any]) -> None:
 
 
 def _number(value: Any) -> Any:
-    """A number of NumPy's, or a tensor, that stands in the history."""
+    """A NumPy number or a tensor in the history, as a float."""
     with contextlib.suppress(TypeError, ValueError, AttributeError):
         return float(value)
     raise TypeError(f"{value!r} in the history of training cannot be saved: no number")

@@ -1,11 +1,11 @@
-"""A Loader as a `tf.data.Dataset`, without copying (but for strings, which TensorFlow holds in a form of its own).
+"""A Loader as a `tf.data.Dataset`, without copying (except strings, for which TensorFlow has its own format).
 
-TensorFlow takes over the memory of a 64-byte-aligned array that a `tf.numpy_function` returns,
-and drops the array when its last tensor over that memory is gone; that ends the lease.
+TensorFlow takes over the memory of a 64-byte-aligned array that a `tf.numpy_function` returns.
+It drops the array when the last tensor over that memory is gone, which ends the lease.
 
-The dataset is built on the op under `Dataset.from_generator`, which tells concurrent iterators
-apart and tells when one is abandoned. `from_generator` itself checks each element again in
-Python: it costs 1.5 times as much a batch (docs/decisions.md).
+The dataset is built on the op beneath `Dataset.from_generator`, which distinguishes concurrent
+iterators and reports when one is abandoned. `from_generator` itself checks each element again in
+Python, and so costs 1.5 times as much per batch (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-#: Batches that tf.data pulls ahead of the training step, so that the pull overlaps with it: 2; of small ones,
-#: of which a pull costs more than they do, as many as fit into 4 MiB, up to 6; of those beyond 64 MiB only 1.
+#: Batches that tf.data pulls ahead, so that the pull overlaps with the training step: normally 2. For small batches,
+#: which cost less than the pull, as many as fit into 4 MiB, up to 6. For batches beyond 64 MiB, only 1.
 _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
-#: Arrays of a batch up to which several batches may come in one pull. A graph of very many takes TensorFlow long.
+#: The most arrays of a batch with which one pull may return several batches. TensorFlow is slow with very large graphs.
 _FEW = 64
 
 
 def shard(producer: BatchProducer, owner: object, context: tf.distribute.InputContext) -> tf.data.Dataset:
-    """The rows of one input pipeline of several, a replica's at a time; see `Loader.to_tf_shard`."""
+    """The rows of one input pipeline among several, in batches for one replica; see `Loader.to_tf_shard`."""
     batching, pipelines = producer.batching, context.num_input_pipelines
     if batching.host_shard.count > 1:
         raise OptionError(
@@ -82,7 +82,7 @@ def dataset(
 ) -> tf.data.Dataset:
     """The batches that `producer` makes; see `Loader.to_tf`.
 
-    `owner` stops the producer when it is gone, and is kept alive. `sums`: whether losses are sums, where that is not
+    `owner` stops the producer when it is gone, and is kept alive. `sums` tells whether losses are sums; None means
     what the options say.
     """
     tf = _tensorflow()
@@ -103,15 +103,15 @@ def dataset(
     if outline.cardinality == math.inf:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     elif outline.cardinality is not None:
-        # The iteration that goes on where a state was taken has fewer; nothing follows it, endlessly for all that
-        # tf.data knows. So the number is known, and, unlike an asserted one, may be less.
+        # Append an empty `.repeat()`, then `take(n)`: declares the cardinality without asserting it. An iteration that
+        # resumes from a state has fewer batches, and an asserted cardinality would not allow that.
         nothing = _elements(form, NoIterators(), outline, ahead).repeat()
         made = made.concatenate(nothing).take(int(outline.cardinality))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )  # each a part of a batch
-    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay an iterator's end by seconds
+    options.autotune.enabled = False  # nothing to tune, and its thread can delay the end of an iterator by seconds
     made = made.with_options(options)
     made = _counted(_never_ending(made) if outline.cardinality == math.inf else made, producer)
     return (
@@ -129,7 +129,7 @@ def _scale(producer: BatchProducer, host_shard: HostShard | None, sums: bool | N
 
 
 def _for_keras(made: Any, producer: BatchProducer, owner: object, form: Form) -> Any:
-    """`made`, whose last batch is filled up, giving Keras' own loops what they can count with; see `padded`."""
+    """`made`, whose last batch is filled up, with iterators adapted to Keras' own loops; see `padded`."""
     made.__class__ = _padded(made.__class__)
     made._stoker_producer, made._stoker_owner, made._stoker_form, made._stoker_others = producer, owner, form, {}
     return made
@@ -137,7 +137,7 @@ def _for_keras(made: Any, producer: BatchProducer, owner: object, form: Form) ->
 
 @cache
 def _padded(kind: Hashable) -> Any:
-    class Padded(kind):  # type: ignore[valid-type, misc]  # of a class that is known only here
+    class Padded(kind):  # type: ignore[valid-type, misc]  # the base class is known only here
         def __iter__(self) -> Any:
             producer, owner, form = self._stoker_producer, self._stoker_owner, self._stoker_form
             wanted = padded.of_keras_loop(producer, sys._getframe(1))
@@ -160,7 +160,7 @@ def _padded(kind: Hashable) -> Any:
 
 
 def _elements(form: Form, iterators: Iterators | NoIterators, outline: Outline, ahead: int) -> tf.data.Dataset:
-    """What is handed out: batches, `ahead` of them (or none) prefetched, or examples one by one."""
+    """The elements to hand out: batches, with `ahead` of them (or none) prefetched, or examples one by one."""
     made = _batches(form, iterators, outline.static_rows)
     made = made.prefetch(ahead) if ahead else made
     if outline.single:
@@ -172,12 +172,12 @@ def _elements(form: Form, iterators: Iterators | NoIterators, outline: Outline, 
 
 
 def _batches(form: Form, iterators: Iterators | NoIterators, rows: int | None) -> tf.data.Dataset:
-    """The batches; examples whose shapes vary are still ragged values beside their shapes.
+    """The batches, in which examples of varying shapes are still ragged values beside their shapes.
 
     Args:
-        form: what they look like.
-        iterators: what makes them.
-        rows: the rows of each, or None.
+        form: the form of the batches.
+        iterators: the iterators that deliver the batches.
+        rows: the rows of each batch, or None.
     """
     tf = _tensorflow()
     most = iterators.most
@@ -217,16 +217,16 @@ def _batches(form: Form, iterators: Iterators | NoIterators, rows: int | None) -
         parted = tf.data.experimental.from_variant(variant, tuple(specs)).flat_map(_native(parting))
         variant = tf.data.experimental.to_variant(parted)
     made = tf.data.experimental.from_variant(variant, nested)
-    made._stoker = iterators, parted  # datasets derived from it, and their iterators, keep them
+    made._stoker = iterators, parted  # kept alive by derived datasets and their iterators
     if not tf.executing_eagerly():
-        # It is made within a function, of `flat_map` say, which outlives the dataset: its graph keeps them.
+        # The dataset is made within a function (of `flat_map`, say) that outlives it: the graph keeps the iterators.
         graph = tf.compat.v1.get_default_graph()
         graph._stoker = [*getattr(graph, "_stoker", ()), iterators]
     return made
 
 
 def _slices(*stacks: Any) -> Any:
-    """The batches in arrays that hold several along their first axis; they are not copied."""
+    """The single batches in arrays that hold several along their first axis, without copying."""
     return _tensorflow().data.Dataset.from_tensor_slices(stacks)
 
 
@@ -235,13 +235,13 @@ def _graph(function: Callable[..., Any], signature: list[Any]) -> Any:
 
 
 def _native(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as it is: it is no code for TensorFlow to rewrite."""
+    """`function`, protected from being rewritten by AutoGraph."""
     native: Callable[..., Any] = _tensorflow().autograph.experimental.do_not_convert(function)
     return native
 
 
 def _types(leaf: Leaf) -> list[Any]:
-    """The dtypes of the arrays that a leaf is handed to TensorFlow as: its parts, without the bounds of strings."""
+    """The dtypes of the arrays that represent a leaf in TensorFlow: its parts, without the bounds of strings."""
     tf = _tensorflow()
     parts = leaf.parts()
     if leaf.dtype == STRING:
@@ -250,7 +250,7 @@ def _types(leaf: Leaf) -> list[Any]:
 
 
 def _encoded_specs(leaf: Leaf, rows: int | None) -> list[Any]:
-    """How tf.data holds an element with this leaf: a ragged one as a variant, a sparse one as three."""
+    """The specs with which tf.data holds this leaf: a ragged one as a variant, a sparse one as three."""
     tf = _tensorflow()
     dtype = tf.string if leaf.dtype == STRING else tf.as_dtype(leaf.dtype)
     match leaf.kind:
@@ -265,7 +265,7 @@ def _encoded_specs(leaf: Leaf, rows: int | None) -> list[Any]:
 
 
 def _encode(leaf: Leaf, arrays: list[Any]) -> list[Any]:
-    """The arrays of a leaf as tf.data holds it."""
+    """Encodes the arrays of a leaf in the form in which tf.data holds it."""
     tf = _tensorflow()
     values, *rest = arrays
     if leaf.dtype == STRING:
@@ -292,7 +292,7 @@ def _ragged(values: Any, splits: list[Any]) -> Any:
 
 
 def _parts_of(form: Form, order: list[int]) -> list[int]:
-    """Which of the arrays of a batch are handed to TensorFlow, for the leaves in this order."""
+    """The positions of the arrays of a batch that are handed to TensorFlow, for the leaves in this order."""
     starts = np.cumsum([0, *(len(leaf.parts()) for leaf in form.batch.leaves)]).tolist()
     places = []
     for place in order:
@@ -303,7 +303,7 @@ def _parts_of(form: Form, order: list[int]) -> list[int]:
 
 
 def _example(form: Form, *parts: Any) -> Any:
-    """One example of a batch whose rows were handed out: what varied gets its shape back."""
+    """One example of an unbatched batch, with the shapes of varying leaves restored."""
     tf = _tensorflow()
     tree = _tuples(form.batch.unflatten(_LeafNumber(number) for number in range(len(form.batch.leaves))))
     structure = parts[0] if type(tree) is not tuple else parts
@@ -322,13 +322,13 @@ def _example(form: Form, *parts: Any) -> Any:
 
 @dataclass(frozen=True)
 class _LeafNumber:
-    """Stands for the leaf with this number."""
+    """A placeholder for the leaf with this number."""
 
     number: int
 
 
 def _zip(function: Callable[[_LeafNumber, Any], Any], tree: Any, values: Any) -> Any:
-    """`values` with `function` applied where `tree` has a place."""
+    """`values` with `function` applied where `tree` has a placeholder."""
     if isinstance(tree, _LeafNumber):
         return function(tree, values)
     if isinstance(tree, dict):
@@ -340,12 +340,12 @@ def _zip(function: Callable[[_LeafNumber, Any], Any], tree: Any, values: Any) ->
 
 
 def _never_ending(made: Any) -> Any:
-    """`made`, refusing to be read by `evaluate` without a number of steps: it would never come back."""
+    """`made`, with an error if `evaluate` or `predict` reads it without a number of steps and would never return."""
     made.__class__ = _refusing(made.__class__)
     return made
 
 
-# Classes of datasets hold no producer: TensorFlow keeps each class that it has looked at, for the whole process.
+# Dataset classes must not hold a producer: TensorFlow keeps each class that it has inspected, for the whole process.
 @cache
 def _refusing(kind: Hashable) -> Any:
     class NeverEnding(kind):  # type: ignore[valid-type, misc]  # likewise
@@ -367,7 +367,7 @@ def _refusing(kind: Hashable) -> Any:
 
 
 def _counted(made: Any, producer: BatchProducer) -> Any:
-    """`made`, telling the producer how many elements an eager loop over it takes."""
+    """`made`, with iterators that tell the producer how many elements an eager loop takes."""
     made.__class__ = _telling(made.__class__)
     made._stoker_producer = producer
     return made
@@ -389,7 +389,7 @@ def _telling(kind: Hashable) -> Any:
 
 @cache
 def _counting(kind: Hashable) -> Any:
-    """A class of iterators that count what is taken, in Python; a step in a graph takes without being seen."""
+    """A class of iterators that count the elements taken in Python; elements taken in a graph go unseen."""
 
     class Counting(kind):  # type: ignore[valid-type, misc]  # likewise
         _stoker_iteration: Iteration | None = None
@@ -429,7 +429,7 @@ def _is_evaluating(frame: Any) -> bool:
 
 
 def element_spec(form: Form, rows: int | None) -> Any:
-    """The spec of batches of so many rows (None: it varies), of nested `tf.TensorSpec`s and the like."""
+    """The spec of batches with `rows` rows (None if that varies), as nested `tf.TensorSpec`s and the like."""
     tf = _tensorflow()
 
     def spec(leaf: Leaf) -> Any:
@@ -448,18 +448,18 @@ def element_spec(form: Form, rows: int | None) -> Any:
 
 
 def _with_rows(shape: Any, rows: int | None) -> tuple[int | None, ...]:
-    """A batch's shape with so many rows, where it does not tell them itself."""
+    """The shape of a batch with `rows` rows, unless the shape gives the number itself."""
     return (rows if shape[0] is None else shape[0], *shape[1:]) if shape else ()
 
 
 def _leaf_order(spec: Spec) -> list[int]:
-    """Where tf.nest's n-th leaf stands among the leaves of `spec`."""
+    """For each leaf in tf.nest's order, its position among the leaves of `spec`."""
     places = _tensorflow().nest.flatten(_tuples(spec.unflatten(range(len(spec.leaves)))))
     return [place for place in places if place is not None]
 
 
 def _tuples(structure: Any) -> Any:
-    """The structure with tuples for lists, which tf.data takes for tensors."""
+    """The structure with tuples instead of lists, because tf.data takes lists for tensors."""
     return optree.tree_map(
         lambda part: tuple(map(_tuples, part)) if type(part) is list else part,
         structure,

@@ -1,4 +1,4 @@
-"""The place in the data, within a `tf.train.Checkpoint`."""
+"""The position in the data, within a `tf.train.Checkpoint`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ def trackable(save: Callable[[int | None], Mapping[str, Any]], load: Callable[[M
     """See `Loader.trackable`.
 
     Args:
-        save: gives the state after so many batches of the iteration; None for those that were seen to be taken.
-        load: goes on where a state was taken.
+        save: returns the state after the given number of batches; for None, after those known to be taken.
+        load: resumes where a state was taken.
     """
     import tensorflow as tf
 
     class TrackablePosition(tf.train.experimental.PythonState):  # type: ignore[misc]  # TensorFlow has no types
-        """Saves a state, and loads it."""
+        """Saves and loads a state."""
 
         consumed: int | None = None
 

@@ -1,4 +1,4 @@
-"""Parts of bytes in one sealed memfd: written once by the trainer, mapped read-only by every worker."""
+"""Byte parts in one sealed memfd: written once by the trainer, mapped by every worker, normally read-only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stoker.runtime.shortage import wanted
 
 _PIECE = 4 << 20
 _HEAD = 8  # bytes that hold the length of the table of parts
-#: The pages that `open_bundle` has mapped, by their id. (To look something up in a set of weak references is slow.)
+#: The pages that `open_bundle` has mapped, by their id. (Lookup in a set of weak references is slow.)
 _opened: dict[int, weakref.ref[mmap.mmap]] = {}
 
 
@@ -29,8 +29,8 @@ def write_bundle(parts: Sequence[bytes | memoryview], *, shared: bool = True) ->
     Small parts start at a multiple of 64. A large array is moved: see `move_into`.
 
     Args:
-        parts: what is written.
-        shared: whether nobody may write to them; else whoever maps them may, and gets pages of its own where it does.
+        parts: the parts to write.
+        shared: True to map them read-only; False to let each process write, on private copies of the pages.
     """
     views = [memoryview(part).cast("B") for part in parts]
     adopted = [is_movable(view) for view in views]
@@ -54,7 +54,7 @@ def write_bundle(parts: Sequence[bytes | memoryview], *, shared: bool = True) ->
 
 def open_bundle(fd: int) -> list[memoryview]:
     """Map the parts that `write_bundle` wrote, without copying them."""
-    # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd. Unwritten, its pages are shared.
+    # MAP_PRIVATE: kernels before 6.7 refuse a shared mapping of a write-sealed memfd. Unwritten pages are still shared.
     pages = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     length = int.from_bytes(pages[:_HEAD], "little")
     shared, table = json.loads(pages[_HEAD : _HEAD + length])
@@ -67,7 +67,7 @@ def open_bundle(fd: int) -> list[memoryview]:
 
 
 def is_bundled(array: Any) -> bool:
-    """Whether a NumPy array lies in the read-only pages of a bundle, which nobody can write to."""
+    """True if a NumPy array lies in the read-only pages of a bundle."""
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
@@ -79,7 +79,7 @@ def is_bundled(array: Any) -> bool:
 
 
 def _write(fd: int, view: memoryview, offset: int, moves: bool) -> None:
-    """Write `view`, piece by piece; one that moves gives back the memory under each piece before the next."""
+    """Write `view` piece by piece. If `moves`, the memory under each piece is released before the next one."""
     while view.nbytes:
         written = os.pwrite(fd, view[:_PIECE], offset)
         if moves:

@@ -1,6 +1,6 @@
-"""Single examples that were made before it was known what batches look like: each at its own place in one file.
+"""Single examples that are made before the form of the batches is known, each at its own place in one file.
 
-The file is sparse and is never mapped: the places lie so far apart that nobody needs to know the size of another one.
+The file is sparse and is never mapped. The places are so far apart that a writer need not know the sizes of others.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from typing import Any
 from stoker.memory.memfd import Memfd
 from stoker.memory.packed import unpack
 
-#: Bytes between one place and the next. A file may have 2**63.
+#: Bytes between two places. A file may have 2**63 bytes.
 _APART = 1 << 40
-#: The first place of those for what the user's function makes of batches.
+#: The first of the places for results of the user's collate function.
 BATCHES = 1 << 22
 
 
 class ExampleStore:
-    """What workers put in and, until the trainer empties it, take out.
+    """A store in which workers put examples, and from which they can be read until the trainer empties it.
 
     Args:
-        file: where it lies.
+        file: the file that holds the examples.
     """
 
     def __init__(self, file: Memfd) -> None:
         self._file = file
 
     def put(self, place: int, data: bytes) -> None:
-        """Put a segment (see `packed`) into a place; raises OSError where the system gives no memory."""
+        """Put a segment (see `packed`) into a place. Raises OSError if the system gives no memory."""
         view, offset = memoryview(data), 0
         while offset < len(data):
             offset += os.pwrite(self._file.fd, view[offset:], place * _APART + offset)
 
     def get(self, place: int, size: int) -> Any:
-        """The object of a segment of so many bytes."""
+        """The object in a segment of `size` bytes."""
         data = bytearray(size)
         view, offset = memoryview(data), 0
         while offset < size:
@@ -45,10 +45,10 @@ class ExampleStore:
         return next(unpack(view, 1))
 
     def empty(self) -> None:
-        """Give all memory back."""
+        """Release all memory."""
         if self._file.fd >= 0:
             os.ftruncate(self._file.fd, 0)
 
     def close(self) -> None:
-        """Give up the file."""
+        """Close the file."""
         self._file.close()

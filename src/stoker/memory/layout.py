@@ -1,4 +1,4 @@
-"""Which byte of a slot holds which array of a batch. Pure."""
+"""Maps the arrays of a batch to the bytes of a slot. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from stoker.structure.spec import Leaf, PartSpec
 
-#: TensorFlow takes over an array without copying it only when it starts at a multiple of this.
+#: TensorFlow takes over an array without copying only if its address is a multiple of this.
 ALIGNMENT = 64
 
 
 class Column(NamedTuple):
-    """One array of a batch: `shape` and `dtype` from byte `offset` of the slot."""
+    """One array of a batch, with `shape` and `dtype`, from byte `offset` of the slot."""
 
     offset: int
     shape: tuple[int, ...]
@@ -30,7 +30,7 @@ class Column(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The arrays of a batch and the bytes that they take together.
+    """The arrays of a batch and their total number of bytes.
 
     >>> layout = Layout.of([Leaf("['a']", (3,), np.dtype("u1")), Leaf("['b']", (), np.dtype("f4"))], rows=10)
     >>> [column.offset for column in layout.columns], layout.nbytes
@@ -42,12 +42,12 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, leaves: Sequence[Leaf], rows: int) -> Layout:
-        """Lay `rows` examples with these leaves one column after the other, each aligned."""
+        """Lay out `rows` examples with these leaves, one column after the other, each aligned."""
         return cls.of_arrays(((rows, *leaf.shape), leaf.dtype) for leaf in leaves)
 
     @classmethod
     def of_arrays(cls, arrays: Iterable[tuple[tuple[Any, ...], np.dtype[Any]]]) -> Layout:
-        """Lay arrays of these shapes and dtypes one after the other, each aligned."""
+        """Lay out arrays of these shapes and dtypes one after the other, each aligned."""
         columns, offset = [], 0
         for shape, dtype in arrays:
             columns.append(Column(offset, shape, dtype))
@@ -56,7 +56,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of_dims(cls, parts: Sequence[PartSpec], dims: Sequence[int]) -> Layout:
-        """Lay arrays of these kinds, whose shapes `dims` tells one after the other."""
+        """Lay out arrays of these kinds; `dims` holds the dimensions of all shapes in sequence."""
         shapes, start = [], 0
         for part in parts:
             shapes.append((tuple(dims[start : start + part.ndim]), part.dtype))
@@ -64,7 +64,7 @@ class Layout(NamedTuple):
         return cls.of_arrays(shapes)
 
     def view(self, buffer: Any, rows: int | None = None) -> list[npt.NDArray[Any]]:
-        """Every array over `buffer`; only the first `rows` rows of it, if told."""
+        """All arrays over `buffer`, or only the first `rows` rows of each."""
         return [column.view(buffer, rows) for column in self.columns]
 
 
@@ -74,7 +74,7 @@ def align(size: int) -> int:
 
 
 def aligned_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A copy in the process's own memory that TensorFlow takes over without copying it again."""
+    """A copy in the process's own memory that TensorFlow can take over without another copy."""
     raw = np.empty(array.nbytes + ALIGNMENT, np.uint8)
     copy: npt.NDArray[Any] = np.ndarray(array.shape, array.dtype, raw, -raw.ctypes.data % ALIGNMENT)
     copy[...] = array

@@ -1,8 +1,8 @@
 """The time in which a handed-over batch keeps its slot.
 
-A slot may be written again only when nobody can see the batch in it: neither the consumer nor
-TensorFlow, which takes over the arrays' memory without copying it. Whatever is derived from a
-leaf array (a view, a transpose, a DLPack export, a TF tensor) keeps that array alive, so the
+A slot may be rewritten only when its batch is no longer reachable, neither by the consumer nor by
+TensorFlow, which takes over the arrays' memory without copying it. Everything derived from a
+leaf array (a view, a transpose, a DLPack export, a TF tensor) keeps that array alive. So the
 lease ends when the last leaf array is garbage.
 """
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 
 class _LeasedArray(weakref.ref[npt.NDArray[Any]]):
-    """A reference to a leaf array of a leased slot; its callback gets it when the array is gone."""
+    """A weak reference to a leaf array of a leased slot; its callback receives it when the array is gone."""
 
     __slots__ = ("slot",)
 
@@ -25,20 +25,20 @@ class _LeasedArray(weakref.ref[npt.NDArray[Any]]):
 
 
 class Leases:
-    """Which slots are leased, and which came free.
+    """Tracks which slots are leased and which have become free.
 
     `grant` and `ended` are called under the producer's lock, from any thread. The callbacks
-    run wherever the last reference happens to go, so all that is called is a deque's `append`.
+    run wherever the last reference happens to be dropped, so they only call a deque's `append`.
     """
 
     def __init__(self) -> None:
         self._gone: deque[_LeasedArray] = deque()
         self._alive: dict[
             int, dict[int, _LeasedArray]
-        ] = {}  # by slot and id; a reference that is itself gone calls nobody
+        ] = {}  # by slot and id; keeps each weak reference alive, or its callback would not run
 
     def grant(self, slot: int, leaves: Sequence[npt.NDArray[Any]]) -> None:
-        """`slot` is leased until the last of `leaves` is gone."""
+        """Lease `slot` until the last of `leaves` is gone."""
         alive = self._alive[slot] = {}
         for leaf in leaves:
             reference = _LeasedArray(leaf, self._gone.append)
@@ -46,7 +46,7 @@ class Leases:
             alive[id(reference)] = reference
 
     def ended(self) -> list[int]:
-        """Slots whose lease has ended since the last call."""
+        """The slots whose leases have ended since the last call."""
         ended = []
         while self._gone:
             leaf = self._gone.popleft()

@@ -1,4 +1,4 @@
-"""Messages between trainer and worker that are too long for their socket: they travel as a memfd."""
+"""Messages between trainer and worker that are too long for the socket: they are sent as a memfd."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import sys
 from stoker.memory.memfd import Memfd
 from stoker.runtime.shortage import wanted
 
-#: What is sent along with the descriptor.
+#: The payload that accompanies the descriptor.
 _LONG = b"M"
 _ROOM = socket.CMSG_SPACE(4)  # of one descriptor
 _PIECE = 1 << 20
 
 
 def send(channel: socket.socket, message: bytes, most: int) -> None:
-    """Send a message, by a memfd if it is longer than `most`."""
+    """Send a message, through a memfd if it is longer than `most`."""
     if len(message) <= most:
         channel.send(message)
         return
@@ -31,7 +31,7 @@ def send(channel: socket.socket, message: bytes, most: int) -> None:
 
 
 def receive(channel: socket.socket, buffer: memoryview) -> bytes:
-    """The next message, of which the short ones arrive in `buffer`; empty at the end of the stream."""
+    """The next message; empty at the end of the stream. Short messages are received into `buffer`."""
     size, ancillary, _, _ = channel.recvmsg_into([buffer], _ROOM, socket.MSG_CMSG_CLOEXEC)
     for _, _, descriptor in ancillary:
         fd = int.from_bytes(descriptor[:4], sys.byteorder)

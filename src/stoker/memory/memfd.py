@@ -1,4 +1,4 @@
-"""Shared memory without a name, owned by the object that made it."""
+"""Unnamed shared memory, owned by the object that created it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Memfd:
-    """A memfd: closed with `close`, or when nobody refers to the object any more.
+    """A memfd, closed by `close` or when the object is no longer referenced.
 
     Args:
         fd: a descriptor, which this object owns from now on.
@@ -27,10 +27,10 @@ class Memfd:
 
     @classmethod
     def create(cls, name: str) -> Self:
-        """Make an empty one; `name` is what /proc shows.
+        """Create an empty memfd; /proc shows it as `name`.
 
         Raises:
-            StokerError: the system has no memfd, or gives none.
+            StokerError: the system does not support memfds, or refuses one.
         """
         if not hasattr(os, "memfd_create"):
             raise StokerError(f"stoker.Loader needs Linux (or WSL 2), this is {sys.platform}")
@@ -38,7 +38,7 @@ class Memfd:
             return cls(above_standard(os.memfd_create(f"stoker-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)))
 
     def close(self) -> None:
-        """Give up the descriptor; the memory goes when the last mapping of it does."""
+        """Close the descriptor; the memory is released with the last mapping of it."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -48,10 +48,10 @@ class Memfd:
 
 
 def above_standard(fd: int) -> int:
-    """`fd`, or another number for it, above those of stdin, stdout and stderr.
+    """`fd`, or a duplicate of it above the numbers of stdin, stdout and stderr.
 
-    Where a program is started with these closed, the first files get their numbers: what a library
-    prints would be written into them, and a worker, who gets a stdin, would lose them.
+    If a program is started with those closed, the first files it opens get their numbers. The output of a library
+    would be written into them, and a worker, which is given a stdin, would lose them.
     """
     if fd > 2:
         return fd
@@ -65,7 +65,7 @@ _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
 def punch(fd: int, nbytes: int) -> None:
-    """Give back the memory of the first `nbytes` bytes, which read as zeros then. Raises OSError."""
+    """Release the memory of the first `nbytes` bytes, which then read as zeros. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
     if nbytes and libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, nbytes):

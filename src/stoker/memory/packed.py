@@ -1,7 +1,7 @@
-"""Python objects on their way to a worker: items of an iterable, rows left at the ends of shards.
+"""Python objects in transit to a worker: items of an iterable, rows left over at the ends of shards.
 
-Each object is a segment of its own: its pickle, with the arrays of it beside it as they are. So any run of
-segments can be cut out and laid together with others, without reading them. Batches are not made so: they
+Each object is a segment of its own: its pickle, followed by its arrays as raw bytes. So any run of
+segments can be cut out and joined with others without being read. Batches do not use this format: they
 lie in a slot as arrays.
 """
 
@@ -20,9 +20,9 @@ _HEAD = struct.Struct("<qq")  # bytes of the pickle, number of buffers; then the
 
 
 def pack(value: Any) -> bytes:
-    """One object as a segment: a whole number of 64 bytes. Raises whatever pickling it raises."""
+    """One object as a segment, whose size is a multiple of 64 bytes. Raises whatever its pickling raises."""
     buffers: list[pickle.PickleBuffer] = []
-    by_value = type(value).__module__ not in sys.modules  # `pickle` would import it, and run a script once more
+    by_value = type(value).__module__ not in sys.modules  # `pickle` would import the module, and so run a script again
     try:
         if not by_value:
             pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
@@ -30,7 +30,7 @@ def pack(value: Any) -> bytes:
                 if name in pickled:  # a class of the user's script, perhaps
                     by_value = True
                     break
-    except Exception:  # a lambda, a class in a function: the other pickler knows how, or raises in its turn
+    except Exception:  # a lambda, a local class: the other pickler handles it, or raises too
         by_value = True
     if by_value:
         from stoker.pickling.pickler import dumps
@@ -47,7 +47,7 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(segments: memoryview, count: int, skip: int = 0) -> Iterator[Any]:
-    """The objects of `count` segments after the first `skip`; their arrays are copies, to do with as one likes."""
+    """The objects of `count` segments after the first `skip`; their arrays are copies that the caller may modify."""
     offset = 0
     for number in range(skip + count):
         length, buffers = _HEAD.unpack_from(segments, offset)

@@ -1,4 +1,4 @@
-"""Memory of this process for batches that it makes itself, used again once nobody sees what is in it."""
+"""Memory of this process for batches that it makes itself, reused once its arrays are no longer referenced."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _KEPT = 8
 
 
 class Pool:
-    """Buffers that each hold the arrays of a layout. Used under one lock, but for what is done with the arrays.
+    """Buffers that each hold the arrays of a layout. The pool needs the caller's lock; its arrays do not.
 
-    A buffer is free when the last view of the last array over it is gone; its pages stay, so that the next batch
-    meets no page fault. When none is free, another one is made: to keep arrays never blocks.
+    A buffer is free when the last view of the last array over it is gone. Its pages stay, so that the next batch
+    causes no page faults. If none is free, another one is created: keeping arrays never blocks.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -34,7 +34,7 @@ class Pool:
         self._leases = Leases()
 
     def arrays(self, rows: int) -> list[npt.NDArray[Any]]:
-        """The arrays of the layout, so many rows of each, to be written; they keep their buffer."""
+        """The arrays of the layout, with `rows` rows each, ready to be written; they keep their buffer in use."""
         for number in self._leases.ended():
             if len(self._free) < _KEPT:
                 self._free.append(number)
@@ -51,7 +51,7 @@ class Pool:
 
 
 def _memory(nbytes: int) -> mmap.mmap:
-    """New memory, in huge pages where the system gives them: a large batch is written 1.2 times as quickly."""
+    """New memory, in huge pages if the system provides them: writing a large batch is then 1.2 times as fast."""
     with wanted("memory for batches", nbytes):
         memory = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if nbytes >= _HUGE:

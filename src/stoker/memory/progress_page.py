@@ -1,7 +1,7 @@
-"""What a worker is at, where the trainer can read it: also when the worker is stuck, or dead.
+"""The current activity of a worker, which the trainer can read even if the worker is stuck or dead.
 
-One page of shared memory a worker, which only the worker writes and the trainer only reads. Behind that
-page lies the Python stack of the worker, when it was asked for.
+Each worker has one page of shared memory, which only the worker writes and the trainer only reads. The
+worker's Python stack, if requested, follows that page.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from stoker.memory.memfd import Memfd
 _PAGE = mmap.PAGESIZE
 _STACK_BYTES = 64_000
 _WORDS = struct.Struct("=4q")
-#: A worker that gets this signal writes its Python stack behind its page. One that nobody else uses.
+#: On this signal, a worker writes its Python stack after its page. A signal number that is otherwise unused.
 STACK_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 0
 #: Places on the page.
 TASK, SHARD, EXAMPLE, PHASE = range(4)
-#: Stands for no example, no shard.
+#: Means no example or no shard.
 NOTHING = -1
 
 
 class Phase(enum.IntEnum):
-    """What a worker does."""
+    """The phase of a worker's activity."""
 
     STARTING = 0  # the interpreter starts
     LOADING = 1  # the program is unpickled, the user's modules are imported
@@ -40,7 +40,7 @@ class Phase(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Activity:
-    """What a worker was at."""
+    """The activity of a worker: task, shard, example and phase."""
 
     task: int
     shard: int | None
@@ -49,19 +49,19 @@ class Activity:
 
 
 class ProgressPage(Memfd):
-    """What a worker is doing, in shared memory.
+    """The activity of one worker, in shared memory.
 
     The trainer calls `fresh` and `place`. The worker opens the page over its descriptor and calls `words`.
     """
 
     @classmethod
     def fresh(cls) -> ProgressPage:
-        """Make one for a worker that is about to start."""
+        """Create the page of a worker that is about to start."""
         page = cls.create("progress-page")
         os.pwrite(page.fd, _WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
         os.ftruncate(page.fd, _PAGE)
         fcntl.fcntl(page.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        os.lseek(page.fd, _PAGE, os.SEEK_SET)  # where a stack is written to
+        os.lseek(page.fd, _PAGE, os.SEEK_SET)  # where the stack will be written
         return page
 
     def words(self) -> memoryview:
@@ -69,20 +69,20 @@ class ProgressPage(Memfd):
         return memoryview(mmap.mmap(self.fd, _PAGE)).cast("q")
 
     def place(self) -> Activity:
-        """What the worker is at, or was when it died."""
+        """The worker's activity, or its last one if it has died."""
         task, shard, example, phase = _WORDS.unpack(os.pread(self.fd, _WORDS.size, 0))
         shard, example = (None if number == NOTHING else number for number in (shard, example))
         return Activity(task, shard, example, Phase(phase))
 
     def stack_end(self) -> int:
-        """Where the next stack begins."""
+        """The offset at which the next stack begins."""
         return os.lseek(self.fd, 0, os.SEEK_CUR)
 
     def stack(self, begin: int) -> str:
-        """What was written from `begin` on."""
+        """The text that was written from offset `begin` on."""
         return os.pread(self.fd, _STACK_BYTES, begin).decode("utf-8", "replace")
 
 
 def unseen() -> memoryview:
-    """Words that nobody reads: for user code that runs in the trainer."""
+    """Words that are never read, for user code that runs in the trainer."""
     return memoryview(bytearray(_WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE))).cast("q")

@@ -1,14 +1,14 @@
-"""A large array of the trainer's moves into the shared memory that its workers read.
+"""Moves large arrays of the trainer into the shared memory that its workers read.
 
-Without this, a dataset that the user keeps lies in memory twice: once in the trainer, once in the
-bundle. Here the pages under the array are exchanged, in place, for private (copy-on-write) pages of
-the bundle with the same content: the array keeps its address and stays writable, nothing that the
-trainer writes reaches a worker, and the dataset costs its size once.
+Without this, a dataset that the user keeps would lie in memory twice: in the trainer and in the
+bundle. Here the pages under the array are replaced, in place, by private (copy-on-write) pages of
+the bundle with the same content. The array keeps its address and stays writable, writes of the
+trainer never reach a worker, and the dataset takes its size only once.
 
-Pages are exchanged only under an allocation that glibc's malloc made by `mmap` for itself alone (it
-does so from 32 MiB on at the latest) and will give back as a whole by `munmap`. Memory of other
-allocators, which may use pages again and expect zeros in them, and mapped files are left alone.
-A thread that writes to the array while the Loader is made may lose that write.
+Pages are replaced only under an allocation for which glibc's malloc made an `mmap` of its own (it
+does so from 32 MiB on at the latest) and which it will release as a whole by `munmap`. Memory of other
+allocators, which may reuse pages and expect zeros in them, and mapped files are left alone.
+A thread that writes to the array while the Loader is being made may lose that write.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ PAGE = mmap.PAGESIZE
 #: Smaller arrays are not worth a mapping of their own.
 _LEAST = 1 << 20
 _MAP_FIXED = 0x10
-_HEADER = 16  # bytes before the memory that malloc returns: two words, the second holds the chunk's size and flags
+_HEADER = 16  # bytes before the memory that malloc returns: two words, the second with the chunk's size and flags
 _IS_MMAPPED, _FLAGS = 2, 7
 
 
 def address(buffer: memoryview) -> int:
-    """Where the buffer lies."""
+    """The address of the buffer, or 0 if it is empty."""
     return int(np.frombuffer(buffer, np.uint8).ctypes.data) if buffer.nbytes else 0
 
 
 def is_movable(buffer: memoryview) -> bool:
-    """Whether `buffer` is a writable allocation of its own, as described above."""
+    """True if `buffer` is a writable allocation of its own, as described above."""
     start = address(buffer)
     if buffer.readonly or buffer.nbytes < _LEAST or start % PAGE != _HEADER:
         return False
@@ -44,9 +44,9 @@ def is_movable(buffer: memoryview) -> bool:
 
 
 def move_into(buffer: memoryview, fd: int, offset: int) -> None:
-    """Exchange the whole pages under `buffer` for those at `offset` of `fd`, which have its content.
+    """Replace the whole pages under `buffer` by those at `offset` of `fd`, which have the same content.
 
-    `offset` and the buffer's address must be the same modulo `PAGE`. Raises OSError.
+    `offset` and the buffer's address must be equal modulo `PAGE`. Raises OSError.
     """
     start = address(buffer)
     first, last = -(-start // PAGE) * PAGE, (start + buffer.nbytes) // PAGE * PAGE
@@ -61,7 +61,7 @@ def move_into(buffer: memoryview, fd: int, offset: int) -> None:
 
 
 def _is_private_anonymous(start: int, stop: int) -> bool:
-    """Whether start … stop-1 is mapped throughout, privately, writable, from no file (and not as the heap)."""
+    """True if all of start … stop-1 is a private, writable mapping of no file (and not the heap)."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         bounds, mode, _, _, inode, *name = line.split(maxsplit=5)
         low, high = (int(bound, 16) for bound in bounds.split("-"))

@@ -1,11 +1,11 @@
-"""What the interpreter and the operating system do to a Loader: signals, locks, exits, limits.
+"""The effects of the interpreter and the operating system on a Loader: signals, locks, exits, limits.
 
-signals            Ctrl-C and other signals, handled when nothing is half done
+signals            Ctrl-C and other signals, handled when no operation is half done
 locks              a lock under which no signal handler and no garbage collection starts
-interpreter_exit   Loaders are closed before TensorFlow takes its threads down
+interpreter_exit   closes Loaders before TensorFlow shuts its threads down
 ctrl_c             Ctrl-C while TensorFlow waits for a batch in the main thread
 cpus               how many CPUs this process may use
-descriptors        how many file descriptors workers need, and whether there are as many
+descriptors        checks that there are enough file descriptors for the workers
 free_memory        how much memory the slots may take
-shortage           what is said when the system gives no memory or descriptor
+shortage           the errors for memory or descriptors that the system refuses
 """

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use."""
+"""The number of CPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs by affinity and by the quota of the cgroup (v2 or v1), at least 1.
+    """The number of usable CPUs by affinity and by the quota of the cgroup (v2 or v1), at least 1.
 
-    `os.cpu_count()` tells the machine's: in a container with a quota of 2 CPUs on a host of 64 it
-    would start 64 workers.
+    `os.cpu_count()` is the machine's number: in a container with a quota of 2 CPUs on a host with 64, it
+    would lead to 64 workers.
 
     Args:
         root: where `proc` and `sys` are mounted.
@@ -21,7 +21,7 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
 
 def _quota(root: Path) -> float:
-    """The smallest quota, in CPUs, of this process's cgroup and those above it."""
+    """The smallest quota, in CPUs, of this process's cgroup and its ancestors."""
     quotas = [math.inf]
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -49,5 +49,5 @@ def _quota_v1(folder: Path) -> float:
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
-    except OSError:  # no such cgroup here, or not to be read: no quota that we know of
+    except OSError:  # no such cgroup, or unreadable: no known quota
         return ""

@@ -1,9 +1,9 @@
-"""Ctrl-C that nobody heeds, since TensorFlow waits for a batch in the main thread.
+"""Detects a Ctrl-C that goes unheeded because TensorFlow waits for a batch in the main thread.
 
-There Python raises KeyboardInterrupt, once TensorFlow has returned to it: that may be never. Who waits for the batch
-waits in another thread, and can let TensorFlow return, by an error; but Python does not tell other threads that a
-signal has come. It does write a byte to a descriptor, if nobody else (asyncio, say) has asked for that: a thread waits
-for it, and then looks at what the main thread does.
+Python raises KeyboardInterrupt in the main thread only after TensorFlow has returned to it, which may be never.
+Another thread waits for the batch and can make TensorFlow return with an error, but Python does not notify other
+threads of signals. It does write a byte to a wake-up descriptor, unless something else (asyncio, say) has claimed
+that. A thread here waits for the byte, and then checks what the main thread is doing.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import time
 
 from stoker.runtime.shortage import wanted
 
-#: Seconds that the main thread has stood still in TensorFlow when Ctrl-C counts as unheeded: mostly the batch comes
-#: before.
+#: Seconds that the main thread must stand still in TensorFlow before Ctrl-C counts as unheeded. Usually the batch
+#: arrives earlier.
 PATIENCE = 0.5
-#: Seconds between two looks at it, when Ctrl-C has come.
+#: Seconds between two checks of the main thread after Ctrl-C.
 _LOOK = 0.025
 
-_pipe: tuple[int, int] | None = None  # from Python's handler of signals to the thread here
-_unheeded: int | None = None  # what the main thread's clock showed, since it stands still
+_pipe: tuple[int, int] | None = None  # from Python's signal handler to the thread in this module
+_unheeded: int | None = None  # the CPU time of the main thread at which it stands still
 
 
 def listen_for_interrupts() -> None:
-    """From here on Python tells when a signal comes; called by the main thread, else nothing happens."""
+    """Start listening for signals. Does nothing outside the main thread."""
     global _pipe
     if threading.current_thread() is not threading.main_thread():
         return
@@ -39,26 +39,26 @@ def listen_for_interrupts() -> None:
         threading.Thread(target=_listen, args=(_pipe[0],), name="stoker-interrupts", daemon=True).start()
     before = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
     if before not in (-1, _pipe[1]):
-        with contextlib.suppress(OSError):  # it was closed: nobody else hears of signals any more
+        with contextlib.suppress(OSError):  # it was closed, so no one else listens any more
             signal.set_wakeup_fd(before)
 
 
 def is_unheeded() -> bool:
-    """Whether Ctrl-C has come, and TensorFlow, whose thread this is, must return before the main thread can heed it."""
+    """True if the main thread cannot heed a Ctrl-C until TensorFlow, which owns this thread, returns."""
     if _unheeded is None or _unheeded != _ran():
         return False
-    return isinstance(threading.current_thread(), threading._DummyThread)  # who else waits does not hold it up
+    return isinstance(threading.current_thread(), threading._DummyThread)  # other waiting threads do not block it
 
 
 def _listen(signals: int) -> None:
-    """In a thread of its own, as long as this process lives."""
+    """Wait for signals, in a dedicated thread, for the lifetime of this process."""
     while True:
         if signal.SIGINT in os.read(signals, 4096):
             _watch()
 
 
 def _watch() -> None:
-    """Ctrl-C has come: tell whether the main thread stands still in TensorFlow, until it does something else."""
+    """After Ctrl-C, track whether the main thread stands still in TensorFlow, until it leaves TensorFlow."""
     global _unheeded
     begun, ran = time.monotonic(), _ran()
     while _is_in_tensorflow():
@@ -71,23 +71,23 @@ def _watch() -> None:
 
 
 def _ran() -> int:
-    """How long the main thread has run: the same again only if it has done nothing meanwhile."""
+    """The CPU time of the main thread, unchanged only if it has not run in the meantime."""
     return time.clock_gettime_ns(time.pthread_getcpuclockid(threading.main_thread().ident or 0))
 
 
 def _raises() -> bool:
-    """Whether Ctrl-C raises KeyboardInterrupt: what a handler of the user's does, nobody knows."""
+    """True if Ctrl-C raises KeyboardInterrupt; the effect of a user's own handler is unknown."""
     return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _is_in_tensorflow() -> bool:
-    """Whether the main thread is in a function of TensorFlow's."""
+    """True if the main thread is in a TensorFlow function."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     return frame is not None and str(frame.f_globals.get("__name__", "")).startswith("tensorflow.")
 
 
 def _forked() -> None:
-    """What is sent to a fork is not for its parent."""
+    """Stop listening in a fork: signals sent to it must not reach the parent's pipe."""
     global _pipe, _unheeded
     _unheeded = None
     if _pipe is not None:

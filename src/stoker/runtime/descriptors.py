@@ -1,4 +1,4 @@
-"""How many file descriptors workers need, and whether there are as many."""
+"""Checks that there are enough file descriptors for the workers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from stoker.errors import OptionError
 
-#: Descriptors of the trainer for each worker: a socket, a progress page, a pidfd.
+#: Descriptors of the trainer per worker: a socket, a progress page, a pidfd.
 _EACH = 3
-#: And once: the program, the supervisor's own, what starting a process takes for a moment, and some for the user.
+#: Descriptors needed once: the program, the supervisor's own, those to start a process, and some for the user.
 _ONCE = 24
 
 
 def require_descriptors(workers: int, memory: int) -> None:
-    """Raise `OptionError` when so many workers, and `memory` descriptors of shared memory, are too many."""
+    """Raise `OptionError` if `workers` workers and `memory` shared-memory descriptors exceed the limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(list(Path("/proc/self/fd").iterdir()))
     needed = _EACH * workers + memory + _ONCE

@@ -1,22 +1,22 @@
-"""How much memory the slots may take: a limit that the user gives, or half of what is free."""
+"""How much memory the slots may take: by default, half of what is free; and out-of-memory kills."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
-#: The share of the free memory that one Loader's slots may take when the user does not say.
+#: The share of the free memory that one Loader's slots may take if the user gives no limit.
 SHARE = 0.5
-#: And at least so much, whatever others may take: most never take all that they may.
+#: The minimum share, regardless of what others may take: most never take all of it.
 _LEAST_SHARE = 0.125
 
 
 def fair_share(root: Path = Path("/"), promised: int = 0) -> int:
-    """Bytes: half of what the machine, or this process's cgroup (v2 or v1), has free now.
+    """The default memory limit in bytes: half of what the machine or this process's cgroup (v2 or v1) has free.
 
     Args:
         root: where `proc` and `sys` are mounted.
-        promised: bytes of what is free that others may still take.
+        promised: bytes of the free memory that others may still take.
     """
     if not math.isfinite(_machine(root)):
         return 1 << 62
@@ -25,7 +25,7 @@ def fair_share(root: Path = Path("/"), promised: int = 0) -> int:
 
 
 def oom_kills(root: Path = Path("/")) -> int:
-    """How many processes of this cgroup (v2 or v1) the kernel has killed because it was out of memory."""
+    """The number of processes in this cgroup (v2 or v1) that the kernel has killed because memory ran out."""
     count = 0
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -45,7 +45,7 @@ def _machine(root: Path) -> float:
 
 
 def _cgroup(root: Path) -> float:
-    """The least that this process's cgroup, or one above it, has left."""
+    """The least memory, in bytes, that this process's cgroup or any ancestor has left."""
     left = [math.inf]
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -64,7 +64,7 @@ def _cgroup(root: Path) -> float:
 
 
 def _cache(folder: Path) -> int:
-    """Bytes of files that the kernel keeps and gives up when memory is short."""
+    """The bytes of cached files that the kernel releases when memory is short."""
     lines = (line.split() for line in _read(folder / "memory.stat").splitlines())
     return sum(int(line[1]) for line in lines if line[0] in ("inactive_file", "total_inactive_file"))
 
@@ -72,5 +72,5 @@ def _cache(folder: Path) -> int:
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
-    except OSError:  # not there, or not to be read: no limit that we know of
+    except OSError:  # missing or unreadable: no known limit
         return ""

@@ -1,4 +1,4 @@
-"""The end of the interpreter: Loaders are closed before TensorFlow takes its threads down."""
+"""Interpreter exit: closes Loaders before TensorFlow shuts its threads down."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Closing(Protocol):
     """Something that holds processes or threads."""
 
     def request_stop(self) -> None:
-        """Let them end, without waiting."""
+        """Request their end, without waiting."""
 
     def close(self) -> None:
-        """End them."""
+        """End them and wait."""
 
 
 _live: weakref.WeakSet[Closing] = weakref.WeakSet()
@@ -26,12 +26,12 @@ _exiting = False
 
 
 def close_at_exit(closing: Closing) -> None:
-    """Let it be closed when the interpreter ends, if it is still there."""
+    """Close `closing` when the interpreter exits, if it still exists then."""
     _live.add(closing)
 
 
 def exiting() -> bool:
-    """Whether the interpreter is on its way out."""
+    """True while the interpreter is exiting."""
     return _exiting
 
 
@@ -49,16 +49,16 @@ def _close_all() -> None:
 def _close_them() -> None:
     with shielded():
         closings = list(_live)
-        for closing in closings:  # so that they end side by side
+        for closing in closings:  # so that they end in parallel
             closing.request_stop()
         for closing in closings:
             closing.close()
 
 
 def rest_if_exiting() -> None:
-    """A daemon thread that pulls when the interpreter ends waits here for its own end, which Python does not tell it.
+    """Block a daemon thread that pulls while the interpreter exits, since Python does not notify it of its end.
 
-    TensorFlow's threads do not: it waits for them.
+    TensorFlow's threads are not blocked, because TensorFlow waits for them.
     """
     thread = threading.current_thread()
     if _exiting and thread.daemon and not isinstance(thread, threading._DummyThread):
@@ -66,6 +66,6 @@ def rest_if_exiting() -> None:
 
 
 def close_before_others() -> None:
-    """Let this module's exit hook run before those of the libraries imported so far."""
+    """Make this module's exit hook run before those of the libraries imported so far."""
     atexit.unregister(_close_all)
     atexit.register(_close_all)

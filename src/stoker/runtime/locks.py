@@ -1,7 +1,7 @@
-"""A lock under which nothing else begins in its thread: no handler of a signal, no garbage collection.
+"""A lock under which no signal handler and no garbage collection starts in the thread that holds it.
 
-Either might wait for the lock that its own thread holds. A handler may close the Loader, or raise between any two
-operations. The collector may destroy an iterator of tf.data, which waits for a thread that waits for the lock.
+Either could deadlock, waiting for the lock that its own thread holds. A handler may close the Loader, or raise between
+any two operations. The collector may destroy a tf.data iterator, which waits for a thread that waits for the lock.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from stoker.errors import ClosedError
 from stoker.runtime.signals import interruptible, reopen, shut
 
 _holding = 0  # threads that hold a lock, or are about to
-_paused = False  # the collector, by us
+_paused = False  # True if this module disabled the collector
 
 
 class Lock:
-    """A lock and a condition, for `with`. The process that made it has it alone: a fork gets `ClosedError`, at once."""
+    """A lock and a condition, for `with`. It works only in the process that made it: a fork gets `ClosedError`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,11 +29,11 @@ class Lock:
         self._later: list[tuple[Callable[..., object], tuple[object, ...]]] = []
 
     def is_ours(self) -> bool:
-        """Whether this process made it."""
+        """True if this process made the lock."""
         return os.getpid() == self._pid
 
     def require_owner(self) -> None:
-        """Raise `ClosedError` in a fork of the process that made it, where another thread may have left it held."""
+        """Raise `ClosedError` in a fork of the process that made the lock: another thread may have left it held."""
         if not self.is_ours():
             raise ClosedError(
                 "this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here."
@@ -59,11 +59,11 @@ class Lock:
             reopen(before)
 
     def later(self, call: Callable[..., object], *args: object) -> None:
-        """While it is held: call this at the end of the block, when it is free."""
+        """With the lock held: call `call` at the end of the block, once the lock is released."""
         self._later.append((call, args))
 
     def without(self, call: Callable[..., object], *args: object) -> None:
-        """While it is held: call this, and let others have it meanwhile."""
+        """With the lock held: release it while `call` runs."""
         before = self._before
         self._release()
         try:
@@ -73,7 +73,10 @@ class Lock:
             self._before = before
 
     def wait(self, seconds: float = -1) -> bool:
-        """While it is held: let others have it until one calls `notify_all`, so long at most; whether one did."""
+        """With the lock held: release it until `notify_all` is called, for at most `seconds`.
+
+        Returns True if `notify_all` was called. Without a limit (-1), waits as long as it takes.
+        """
         waiter = threading.Lock()
         waiter.acquire()
         self._waiting.append(waiter)
@@ -86,7 +89,7 @@ class Lock:
         return was_called
 
     def notify_all(self) -> None:
-        """While it is held: wake all that wait."""
+        """With the lock held: wake all waiting threads."""
         for waiter in self._waiting:
             waiter.release()
         self._waiting.clear()
@@ -100,10 +103,10 @@ class Lock:
         _resume()
 
 
-# No thread is switched to between a comparison and the call that follows: CPython does that behind calls alone. So no
-# lock is needed here; a thread that waited for one could not be sure that the collector is still off.
+# CPython switches threads only after calls, so never between a comparison and the call that follows it. No lock is
+# needed here; a thread that waited for one could not be sure that the collector is still off.
 def _pause() -> None:
-    """No garbage collection starts until `_resume`."""
+    """Prevent garbage collections until `_resume`."""
     global _holding, _paused
     _holding += 1
     if gc.isenabled():
@@ -120,7 +123,7 @@ def _resume() -> None:
 
 
 def _forked() -> None:
-    """No thread but this one is in a fork, and it holds no lock."""
+    """Reset the state in a fork, where this thread is the only one and holds no lock."""
     global _holding
     _holding = 1
     _resume()

@@ -1,4 +1,4 @@
-"""What is said when the system gives no memory or no descriptor for it."""
+"""Errors for memory, or descriptors of it, that the system refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from stoker.errors import StokerError
 
 _FORBIDDEN = "memfd_create is not allowed here, by a sandbox (seccomp) perhaps: allow it, shared memory needs it"
-#: The limit that is in the way, and what it limits.
+#: For each error number: the limit that was hit, what it limits, and the command that sets it.
 _LIMITS = {
     errno.ENOMEM: ("RLIMIT_AS", "the address space of a process, bytes", "ulimit -v"),
     errno.EFBIG: ("RLIMIT_FSIZE", "the size of a file, of shared memory too, bytes", "ulimit -f"),
@@ -20,11 +20,11 @@ _LIMITS = {
 
 @contextmanager
 def wanted(what: str, nbytes: int = 0) -> Iterator[None]:
-    """Turn an OSError of the block into a `StokerError`: what was wanted, and which limit is in the way."""
+    """Turn an OSError of the block into a `StokerError` that names what was wanted and the limit that was hit."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # a handler of a signal raised it, a TimeoutError perhaps
+        if error.errno is None:  # raised by a signal handler, perhaps a TimeoutError
             raise
         size = f" ({nbytes:,} bytes)" if nbytes else ""
         raise StokerError(f"{what}{size} could not be had: {error.strerror}. {_why(error.errno)}") from error

@@ -1,13 +1,14 @@
-"""Ctrl-C, and other signals with a handler of the user's, at a moment when nothing is half done.
+"""Defers Ctrl-C, and other signals with a user's handler, to a moment when no operation is half done.
 
-Python calls these handlers in the main thread between any two operations, and they may raise: also when a batch has
-been taken and not yet handed over, or a lock not yet given back. Within `shielded` they wait for the end of the block,
-or for the next `interruptible` call in it. No handler stays behind, and each is called as it would have been.
+Python calls these handlers in the main thread between any two operations, and they may raise: even when a batch has
+been taken but not yet handed over, or a lock is not yet released. Within `shielded` they are deferred to the end of the
+block, or to the next `interruptible` call in it. Afterwards the user's handlers are back in place, and each is called
+as it would have been.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # as `signal`, without its enums: at each pull these cost 8 µs
+import _signal  # type: ignore[import-not-found]  # like `signal`, without its enums, which cost 8 µs per pull
 import os
 import signal
 import threading
@@ -18,19 +19,19 @@ from typing import Any, TypeVar
 _Handler = Callable[[int, FrameType | None], Any]
 _Made = TypeVar("_Made")
 
-#: Those that people give a handler that raises, exits or closes something.
+#: The signals for which people install handlers that raise, exit or close something.
 _SIGNALS = tuple(
     int(getattr(signal, name))
     for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 )
-_OFF = 0  # handlers of the user's are in place
-_OPEN = 1  # ours are, and pass on what comes
-_SHUT = 2  # ours are, and note what comes
+_OFF = 0  # the user's handlers are installed
+_OPEN = 1  # Stoker's are installed, and forward signals
+_SHUT = 2  # Stoker's are installed, and record signals
 
 _state = _OFF
-_noted: dict[int, FrameType | None] = {}  # signals that came, and the frames that were interrupted
-_theirs: dict[int, _Handler] = {}  # the handlers whose place ours takes
+_noted: dict[int, FrameType | None] = {}  # recorded signals, and the frames that they interrupted
+_theirs: dict[int, _Handler] = {}  # the user's handlers that are replaced
 
 
 def _note(number: int, frame: FrameType | None) -> None:
@@ -51,14 +52,14 @@ class _Shield:
 
 
 def shielded() -> _Shield:
-    """A block whose end handlers wait for."""
+    """A block during which signal handlers are deferred."""
     return _Shield()
 
 
 def interruptible(call: Callable[..., _Made], *args: Any) -> _Made:
-    """What `call` gives for `args`; within a `shielded` block: let handlers be called now, and until it returns.
+    """The result of `call(*args)`. Within a `shielded` block, handlers run now and until the call returns.
 
-    No block of its own: the state is set back without a call, between which and the end a handler could raise.
+    This is not a context manager: the state is reset without a call, after which a handler could still raise.
     """
     global _state
     if _state != _SHUT or not _is_main():
@@ -72,7 +73,7 @@ def interruptible(call: Callable[..., _Made], *args: Any) -> _Made:
 
 
 def shut() -> int:
-    """Note what comes from now on; returns what `reopen` needs. Other threads than the main one get no signals."""
+    """Record signals from now on. Returns the value that `reopen` needs. Only the main thread gets signals."""
     global _state
     if not _is_main():
         return _SHUT
@@ -81,7 +82,7 @@ def shut() -> int:
         try:
             for number in _SIGNALS:
                 handler = _signal.getsignal(number)
-                if handler is not _note and callable(handler):  # not ignored, and not the end of the process
+                if handler is not _note and callable(handler):  # neither ignored nor the default action
                     _theirs[number] = handler
                     _signal.signal(number, _note)
         except BaseException:  # a handler raised
@@ -92,7 +93,7 @@ def shut() -> int:
 
 
 def reopen(before: int) -> None:
-    """As it was before `shut`; then the handlers of what came are called."""
+    """Restore the state before `shut`; then call the handlers of the recorded signals."""
     global _state
     if before == _SHUT:
         return
@@ -100,14 +101,14 @@ def reopen(before: int) -> None:
     try:
         if before == _OFF:
             for number, handler in _theirs.items():
-                if _signal.getsignal(number) is _note:  # else a handler has just put another one there
+                if _signal.getsignal(number) is _note:  # else a handler has just installed another one
                     _signal.signal(number, handler)
     finally:
         _tell()
 
 
 def _tell() -> None:
-    """Call the handlers of the signals that came, all of them, whatever one of them raises."""
+    """Call the handlers of all recorded signals, even if one of them raises."""
     if _noted:
         number, frame = _noted.popitem()
         try:
@@ -121,7 +122,7 @@ def _is_main() -> bool:
 
 
 def _forked() -> None:
-    """The handlers are the user's again in a process that was forked while ours were in place."""
+    """Restore the user's handlers in a process that was forked while Stoker's were installed."""
     _noted.clear()
     reopen(_OFF)
 

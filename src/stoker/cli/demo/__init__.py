@@ -3,10 +3,10 @@
 The files:
 
     story        what happens, in order
-    digits       the data and its augmentation, as a user writes them
+    digits       the data and its augmentation, as a user would write them
     model        the network
-    feeds        the contenders: the same code into `fit` in two ways
+    feeds        the contenders: two ways to feed the same code into `fit`
     race         trains a contender and measures it
-    screen       progress while it works, and the table
+    screen       the progress display and the table of results
     picture      demo.png
 """

@@ -16,10 +16,10 @@ Image = NDArray[np.float32]
 Example = tuple[Image, np.int64]
 
 SIDE = 32
-"""Height and width of what the model sees, in pixels."""
+"""Height and width of the model's input, in pixels."""
 
 FINE = 96
-"""Height and width of the canvas on which a digit is bent: larger, so that resampling costs no detail."""
+"""Height and width of the canvas on which a digit is distorted: larger, so that resampling loses no detail."""
 
 
 class Digits:
@@ -27,7 +27,7 @@ class Digits:
 
     Args:
         images: Grey images of shape (n, 8, 8), float32 from 0 (paper) to 1 (ink).
-        labels: The digit on each, shape (n,), int64.
+        labels: The digit in each image, shape (n,), int64.
     """
 
     def __init__(self, images: Image, labels: NDArray[np.int64]) -> None:
@@ -44,23 +44,23 @@ class Digits:
 
 @dataclass(frozen=True)
 class Split:
-    """The digits to learn from, and those the model never sees while it learns."""
+    """The training digits, and the held-out digits that the model never sees during training."""
 
     train: Digits
     held_out: Digits
 
 
 def load(held_out: float = 0.2, seed: int = 7) -> Split:
-    """Loads the 1,797 digits that scikit-learn ships, and holds a part of them back.
+    """Loads the 1,797 digits that ship with scikit-learn, and holds out a part of them.
 
     They come from the UCI set *Optical Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, 1998).
 
     Args:
-        held_out: The share held back, the same for each digit.
-        seed: Which ones.
+        held_out: The share held out, the same for each digit.
+        seed: Seed that selects the held-out digits.
 
     Returns:
-        The two parts, which have no image in common.
+        The two parts, without a common image.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -82,7 +82,7 @@ def enlarge(image: Image) -> Any:
 
 
 def shrink(canvas: Any) -> Image:
-    """The fine canvas as the model sees it: shape (SIDE, SIDE, 1), float32 from 0 to 1, by area mean."""
+    """The fine canvas as the model's input: shape (SIDE, SIDE, 1), float32 from 0 to 1, by area mean."""
     cell = FINE // SIDE
     small = canvas.reshape(SIDE, cell, SIDE, cell).mean(axis=(1, 3))
     image: Image = np.clip(small, 0, 1).astype(np.float32)[..., None]
@@ -90,11 +90,11 @@ def shrink(canvas: Any) -> Image:
 
 
 def augment(example: Example, rng: np.random.Generator) -> Example:
-    """A new handwriting of the same digit: turned, moved, resized and bent.
+    """A new variant of the same digit: rotated, shifted, resized and distorted.
 
     Args:
         example: An image of shape (8, 8) and its label.
-        rng: Where all chance comes from.
+        rng: The source of all randomness.
 
     Returns:
         An image of shape (SIDE, SIDE, 1), float32 from 0 to 1, and the same label.
@@ -110,7 +110,7 @@ def augment(example: Example, rng: np.random.Generator) -> Example:
 
 
 def _zoom(canvas: Any, factor: float) -> Any:
-    """Resizes about the middle and keeps the shape: what sticks out is cut, what is missing is paper."""
+    """Resizes around the center and keeps the shape: crops what sticks out, fills gaps with paper."""
     from scipy import ndimage
 
     centre = (FINE - 1) / 2 * (1 - 1 / factor)
@@ -118,16 +118,16 @@ def _zoom(canvas: Any, factor: float) -> Any:
 
 
 def _elastic(canvas: Any, rng: np.random.Generator, reach: float = 8.0, strength: float = 60.0) -> Any:
-    """Bends the canvas by a smooth random field (Simard, Steinkraus and Platt, ICDAR 2003).
+    """Distorts the canvas by a smooth random field (Simard, Steinkraus and Platt, ICDAR 2003).
 
     Args:
         canvas: Shape (FINE, FINE).
         rng: Draws the field.
-        reach: How far a bend reaches, in pixels: the sigma of the Gaussian that smooths the field.
-        strength: What the smoothed field, drawn from -1 to 1, is multiplied by.
+        reach: The extent of a distortion in pixels: the sigma of the Gaussian that smooths the field.
+        strength: The factor for the smoothed field, which is drawn from -1 to 1.
 
     Returns:
-        The bent canvas.
+        The distorted canvas.
     """
     from scipy import ndimage
 

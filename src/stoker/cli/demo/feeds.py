@@ -1,4 +1,4 @@
-"""The contenders: the same source and the same augmentation, on their way into `fit` in two ways."""
+"""The contenders: two ways to feed the same source and the same augmentation into `fit`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BATCH = 64
 
 
 def steps_per_epoch(digits: Digits) -> int:
-    """The number of batches of an epoch, the last one short."""
+    """The number of batches per epoch, including a short last one."""
     return -(-len(digits) // BATCH)
 
 
 def one_process(digits: Digits, seed: int) -> Any:
-    """What one writes with TensorFlow alone: a generator, batched and prefetched by tf.data.
+    """The TensorFlow-only version: a generator, batched and prefetched by tf.data.
 
     Returns:
         A `tf.data.Dataset` of (images, labels).
@@ -36,8 +36,8 @@ def one_process(digits: Digits, seed: int) -> Any:
     signature = (tf.TensorSpec((SIDE, SIDE, 1), tf.float32), tf.TensorSpec((), tf.int64))
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
     dataset = dataset.batch(BATCH).prefetch(2)
-    # To this contender's favour: with its tuner on, TensorFlow 2.21 may sleep for seconds when an epoch's
-    # iterator goes, until the tuner wakes (it does so after 0.01, 0.03, 0.07, ... 5.11, 10.23 s).
+    # In this contender's favour: with the tuner on, TensorFlow 2.21 may sleep for seconds when an epoch's
+    # iterator is destroyed, until the tuner wakes (after 0.01, 0.03, 0.07, ... 5.11, 10.23 s).
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = dataset.with_options(options)
@@ -45,9 +45,9 @@ def one_process(digits: Digits, seed: int) -> Any:
 
 
 def many_processes(digits: Digits, seed: int, workers: int) -> stoker.Loader:
-    """What one writes with Stoker.
+    """The Stoker version.
 
     Returns:
-        A Loader, to be closed by the caller.
+        A Loader, which the caller must close.
     """
     return stoker.Loader(digits, batch_size=BATCH, shuffle=True, seed=seed, transform=augment, workers=workers)

@@ -11,8 +11,8 @@ def build(seed: int, steps: int) -> Any:
     """Builds and compiles the network, with the same initial weights for the same seed.
 
     Args:
-        seed: Of the weights.
-        steps: Of the whole training; the learning rate falls to zero over them, along a cosine.
+        seed: Seed of the weights.
+        steps: Steps of the whole training, over which the learning rate falls to zero along a cosine.
 
     Returns:
         A compiled `keras.Model` from (batch, SIDE, SIDE, 1) to ten logits.

@@ -14,7 +14,7 @@ PAPER, INK, SOFT, FAINT = "#fbfaf7", "#22252b", "#6d7178", "#e3e0d8"
 ASH, EMBER = "#a9adb5", "#e2571e"
 
 COLUMNS = 10
-"""Digits in the strip, one of each."""
+"""Number of digits in the strip, one of each."""
 
 
 def save(out: Path, results: list[Result], digits: Digits, cost: float, seed: int) -> None:
@@ -22,10 +22,10 @@ def save(out: Path, results: list[Result], digits: Digits, cost: float, seed: in
 
     Args:
         out: The PNG file to write.
-        results: One process first, then Stoker.
-        digits: Where the strip comes from.
-        cost: Milliseconds of an augmentation, for the subtitle.
-        seed: Of the strip's augmentations.
+        results: The results, one process first, then Stoker.
+        digits: The source of the strip's digits.
+        cost: Milliseconds per augmentation, for the subtitle.
+        seed: Seed of the strip's augmentations.
     """
     import matplotlib
 
@@ -43,7 +43,7 @@ def save(out: Path, results: list[Result], digits: Digits, cost: float, seed: in
 
 
 def bars(axes: Any, results: list[Result]) -> None:
-    """Examples/s, a bar a contender, with the ratio called out."""
+    """Examples/s, one bar per contender, with the ratio highlighted."""
     best = max(result.rate for result in results)
     for place, (result, colour) in enumerate(zip(results, (ASH, EMBER), strict=True)):
         axes.barh(-place, result.rate, height=0.48, color=colour)
@@ -60,12 +60,12 @@ def bars(axes: Any, results: list[Result]) -> None:
 
 
 def detail(result: Result) -> str:
-    """What stands over a bar, beside the contender's name."""
+    """The text above a bar, next to the contender's name."""
     return f"{result.how}, {result.waiting:.0%} of each step spent waiting, {result.accuracy:.1%} test accuracy"
 
 
 def strip(figure: Any, digits: Digits, seed: int) -> None:
-    """Digits as they were scanned, and below each what augmentation made of it, twice."""
+    """Digits as scanned, each with two augmented versions below it."""
     rng = np.random.default_rng(seed)
     chosen = [int(np.flatnonzero(digits.labels == digit)[0]) for digit in range(COLUMNS)]
     for row, title in enumerate(("as scanned", "one epoch", "the next")):

@@ -1,9 +1,9 @@
-"""Trains a contender, and measures it.
+"""Trains a contender and measures it.
 
-In Keras 3 the batch is pulled inside `train_function(iterator)`, after `on_train_batch_begin`: no callback
-sees how long `fit` waits for its input. So the train function that Keras made is wrapped, for every
-contender in the same way: pull the batch by `next(iterator)`, timed, then let Keras's own function take its
-step on that batch, timed. This costs some 0.1 ms a step.
+In Keras 3 the batch is pulled inside `train_function(iterator)`, after `on_train_batch_begin`, so no callback
+sees how long `fit` waits for its input. The train function that Keras made is therefore wrapped, in the same way for
+every contender: the wrapper pulls the batch by `next(iterator)`, then lets Keras's own function take its step on that
+batch, and times both. This costs about 0.1 ms per step.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 @dataclass
 class RaceEpoch:
-    """What one epoch took.
+    """The measurements of one epoch.
 
     Attributes:
-        seconds: From the beginning of the epoch to its end, what lies between steps included.
-        waiting: Seconds in which `fit` was blocked for its next batch.
-        stepping: Seconds of forward, backward and update.
-        examples: How many went through.
+        seconds: Seconds from the beginning to the end of the epoch, including the time between steps.
+        waiting: Seconds in which `fit` was blocked, waiting for its next batch.
+        stepping: Seconds of forward pass, backward pass and update.
+        examples: Number of examples trained on.
     """
 
     seconds: float = 0.0
@@ -34,15 +34,15 @@ class RaceEpoch:
 
 @dataclass(frozen=True)
 class Now:
-    """How far a contender is, for the progress display.
+    """The progress of a contender, for the display.
 
     Attributes:
-        epoch: Counted from 1.
-        step: Of this epoch, counted from 1.
-        loss: Of this epoch until now.
-        accuracy: On this epoch's training examples until now, 0 to 1.
-        rate: Examples a second in this epoch.
-        seconds: Of all its epochs until now.
+        epoch: The current epoch, counted from 1.
+        step: The step in this epoch, counted from 1.
+        loss: The loss of this epoch so far.
+        accuracy: The accuracy on this epoch's training examples so far, 0 to 1.
+        rate: Examples per second in this epoch.
+        seconds: Seconds of all its epochs so far.
     """
 
     epoch: int
@@ -55,13 +55,13 @@ class Now:
 
 @dataclass(frozen=True)
 class Result:
-    """What a contender reached.
+    """The results of a contender.
 
     Attributes:
-        name: The contender's.
-        how: What ran its Python, as "2 workers".
-        epochs: One entry an epoch.
-        accuracy: On held-out digits as they were scanned, 0 to 1, after the last epoch.
+        name: The contender's name.
+        how: What ran its Python code, such as "2 workers".
+        epochs: One entry per epoch.
+        accuracy: The accuracy on held-out digits as scanned, 0 to 1, after the last epoch.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Result:
 
     @property
     def steady(self) -> tuple[RaceEpoch, ...]:
-        """The epochs that count: not the first, in which Keras compiles and workers start."""
+        """The epochs that count: all but the first, in which Keras compiles and workers start."""
         return self.epochs[1:] or self.epochs
 
     @property
@@ -81,7 +81,7 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Examples a second in the median epoch."""
+        """Examples per second in the median epoch."""
         return self.steady[0].examples / self.epoch_seconds
 
     @property
@@ -92,7 +92,7 @@ class Result:
 
 
 class Stopwatch:
-    """Times the pulls and steps of one `fit`, and says after each how far it is.
+    """Times the pulls and steps of one `fit`, and reports the progress after each step.
 
     Args:
         tell: Called after each step, in the thread that trains.
@@ -124,7 +124,7 @@ class Stopwatch:
             begun = perf_counter()
             batch = next(iterator)
             pulled = perf_counter()
-            # Given a list, Keras steps on its one batch. float() waits for a GPU, if there is one, to finish.
+            # Given a list, Keras takes a step on its one batch. float() waits for the GPU, if any, to finish.
             logs = {name: float(value) for name, value in step([batch]).items()}
             epoch = self.epochs[-1]
             epoch.waiting += pulled - begun
@@ -150,12 +150,12 @@ class Stopwatch:
 
 
 class Contender:
-    """A fresh model and the feed that it learns from.
+    """A fresh model and the feed on which it is trained.
 
     Args:
-        name: Of the feed.
-        how: What runs its Python.
-        model: Compiled, with the metric "accuracy".
+        name: The feed's name.
+        how: What runs its Python code.
+        model: A compiled model with the metric "accuracy".
         dataset: A `tf.data.Dataset` of (images, labels), one epoch long.
         tell: Called after each step.
     """
@@ -169,9 +169,9 @@ class Contender:
         self._callbacks = self._watch.around(model)
 
     def train_epoch(self) -> None:
-        """Trains one more epoch."""
+        """Trains for one more epoch."""
         done = len(self._watch.epochs)
-        # shuffle=False: of a dataset Keras shuffles nothing either way, but it warns about its own default.
+        # shuffle=False: Keras never shuffles a dataset, but it warns about its own default.
         self._model.fit(
             self._dataset,
             initial_epoch=done,
@@ -182,6 +182,6 @@ class Contender:
         )
 
     def result(self, held_out: tuple[Any, Any]) -> Result:
-        """Asks the model about images and labels that it has never seen."""
+        """Evaluates the model on images and labels that it has never seen."""
         _, accuracy = self._model.evaluate(*held_out, verbose=0)
         return Result(self._name, self._how, tuple(self._watch.epochs), accuracy)

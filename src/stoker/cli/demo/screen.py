@@ -1,4 +1,4 @@
-"""What the terminal shows: progress while it works, then the table."""
+"""The terminal output: progress during training, then the table."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .race import Now, Result
 
 
 class Screen:
-    """The progress of all contenders: live bars in a terminal, a line an epoch elsewhere.
+    """The progress of all contenders: live bars in a terminal, one line per epoch elsewhere.
 
     Args:
-        console: Where to.
-        epochs: Of each contender.
-        steps: Batches of an epoch.
+        console: The console to write to.
+        epochs: Epochs per contender.
+        steps: Batches per epoch.
     """
 
     def __init__(self, console: Console, epochs: int, steps: int) -> None:
@@ -41,7 +41,7 @@ class Screen:
         self._progress.stop()
 
     def shard_reader(self, name: str) -> Callable[[Now], None]:
-        """Gives a contender its bar; to be called with how far it is."""
+        """Adds a bar for a contender, and returns a function to call with its progress."""
         task = self._progress.add_task(name, total=self._epochs * self._steps, text="")
 
         def show(now: Now) -> None:
@@ -57,7 +57,7 @@ class Screen:
 
 
 def table(results: list[Result]) -> Table:
-    """The measurements, a contender a row."""
+    """The measurements, one row per contender."""
     grid = Table(title="The same fit(), fed two ways", title_style="bold", title_justify="left")
     grid.add_column("fed by", no_wrap=True)
     for heading in ("time an\nepoch", "examples\n/s", "step spent\nwaiting", "test\naccuracy"):

@@ -1,4 +1,4 @@
-"""What happens in the demo, in order."""
+"""The demo, step by step."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def tell(epochs: int, workers: int | None, out: Path) -> list[Result]:
     """Runs both contenders, prints the table and writes the picture.
 
     Args:
-        epochs: Of each contender.
-        workers: Of Stoker; None for one a CPU.
+        epochs: Epochs per contender.
+        workers: Stoker's workers; None for one per CPU.
         out: The picture to write.
 
     Returns:
-        The results: one process first, then Stoker.
+        The results, one process first, then Stoker.
     """
     console = Console()
     split = load()
@@ -56,9 +56,9 @@ def tell(epochs: int, workers: int | None, out: Path) -> list[Result]:
 
 
 def compete(console: Console, split: Split, epochs: int, workers: int) -> list[Result]:
-    """Trains the same model twice, from the same initial weights, by turns: an epoch of each.
+    """Trains the same model twice, from the same initial weights, alternating between the two after each epoch.
 
-    By turns, because whatever else the machine does meanwhile then slows both alike.
+    They alternate so that other load on the machine slows both alike.
     """
     steps = steps_per_epoch(split.train)
     crew = f"{workers} worker{'s' if workers > 1 else ''}"
@@ -77,7 +77,7 @@ def compete(console: Console, split: Split, epochs: int, workers: int) -> list[R
 
 
 def explain(console: Console, results: list[Result], epochs: int) -> None:
-    """Says below the table how its figures were found, and what they come to."""
+    """Explains, below the table, how its figures were measured and what they amount to."""
     alone, many = results
     first = " without the first, in which Keras compiles and workers start" if epochs > 1 else ""
     console.print(
@@ -98,9 +98,9 @@ def explain(console: Console, results: list[Result], epochs: int) -> None:
 
 
 def start_tensorflow() -> None:
-    """Imports Keras on TensorFlow, without the log lines that TensorFlow prints as it starts.
+    """Imports Keras on TensorFlow, without the log lines that TensorFlow prints at startup.
 
-    Some come before it reads its own setting, straight to descriptor 2: that leads nowhere meanwhile.
+    Some are written straight to descriptor 2 before TensorFlow reads its own setting, so that is redirected to nowhere.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -117,7 +117,7 @@ def start_tensorflow() -> None:
 
 
 def milliseconds_an_example(digits: Digits, times: int = 40) -> float:
-    """The median CPU time of an augmentation, in this process, after a first one that pays for imports."""
+    """The median CPU time of an augmentation in this process, after a warm-up that pays for imports."""
     rng = np.random.default_rng(SEED)
     augment(digits[0], rng)
     costs = []
@@ -129,5 +129,5 @@ def milliseconds_an_example(digits: Digits, times: int = 40) -> float:
 
 
 def scanned(digits: Digits) -> tuple[Any, Any]:
-    """All digits as the model sees them, not augmented, and their labels."""
+    """All digits in the form of the model's input, without augmentation, and their labels."""
     return np.stack([shrink(enlarge(image)) for image in digits.images]), digits.labels
