@@ -4,9 +4,9 @@ The socket keeps message boundaries (SOCK_SEQPACKET). A message arrives whole or
 halfway, not at all. Batches never cross it: they lie in slots, and the examples sent to a worker lie in
 a slot's inbox.
 
-    trainer → worker   Make, Open, Describe, FormKnown, Renew, Work (rows of a batch), Step (a shard's next rows),
-                       Join, Leave
-    worker → trainer   Hello, Made, Opened, Described, Finished, Failure
+    trainer → worker   MakeExamples, OpenShard, Describe, Form, Update, IndexTask (rows of a batch), ShardTask (a
+                       shard's next rows), JoinTask, LeaveEpoch: each a `…Request`
+    worker → trainer   Ready, ExamplesMade, ShardOpened, Described, TaskDone, Failure: each a `…Reply`
 """
 
 from __future__ import annotations
