@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -374,3 +375,13 @@ def test_a_script_needs_no_guard_and_may_define_its_classes_itself(tmp_path: Pat
 def test_length_is_the_number_of_batches() -> None:
     with stoker.Loader(Squares(70), batch_size=32, workers=0) as loader:
         assert len(loader) == 3
+
+
+def test_workers_read_the_source_and_the_trainer_keeps_no_copy_of_it() -> None:
+    source = Squares()
+    alive = weakref.ref(source)
+    with stoker.Loader(source, batch_size=4, workers=1) as loader:
+        del source
+        gc.collect()
+        assert alive() is None
+        assert len(list(loader)) > 0

@@ -65,7 +65,7 @@ def build(options: LoaderOptions) -> EpochProducer:
     if isinstance(options.source, ArraySource) and not options.transform and collation.paths and not batching.weighs:
         collation.rules(collation.spec(options.source[0]))  # report a missing path at once
     setup = EpochSetup(
-        _EpochMaker(options.source, plan, batching, counts.has_marks),
+        _EpochMaker(None if options.has_index else options.source, plan, batching, counts.has_marks),
         counts,
         _fingerprint(options, source),
         _guard(options, program, source),
