@@ -156,7 +156,7 @@ def test_ctrl_c_ends_no_iteration_that_a_thread_of_the_users_reads() -> None:
 def test_signals_are_told_to_who_asked_first_and_those_of_a_fork_not_to_its_parent() -> None:
     script = """
     import os, select, signal, socket, time
-    from stoker.dispatch import listen_for_interrupts
+    from stoker.runtime.ctrl_c import listen_for_interrupts
     theirs = socket.socketpair()[0]
     theirs.setblocking(False)
     signal.set_wakeup_fd(theirs.fileno())

@@ -445,7 +445,7 @@ class Coordinator(EpochProducer):
         match command:
             case SubmitCommand(worker, task, opens):
                 self._submit(worker, task, opens)
-            case DeliverCommand(stream=0) | FailCommand(stream=0):
+            case DeliverCommand() | FailCommand() if command.stream == _PROBE:
                 self._asked(command)
             case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind=FailureKind.UNEVEN))):
                 self.uneven = self.uneven or not self._skips  # errors skipped in this epoch say nothing about the next

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import stoker
 from stoker.engines.engine import Answer, StuckWorker
-from stoker.memory import long_message as letter
+from stoker.memory import long_message
 from stoker.memory.memfd import above_standard
 from stoker.memory.progress_page import STACK_SIGNAL, ProgressPage
 from stoker.protocol.messages import MAX_BYTES, bundled, decode, encode
@@ -121,7 +121,7 @@ class WorkerProcess:
         """Send without waiting. If the worker is gone, nothing is sent; its death is reported elsewhere."""
         posted, self._posted, self._posted_bytes = self._posted, [], 0
         try:
-            letter.send(self.channel, bundled(posted), MAX_BYTES)
+            long_message.send(self.channel, bundled(posted), MAX_BYTES)
         except BlockingIOError:  # more than `MAX_BYTES` allows for: raise, or the worker would wait forever
             raise
         except OSError:  # it is gone, or this engine is being closed
@@ -132,7 +132,7 @@ class WorkerProcess:
         answers: list[Answer] = []
         while True:
             try:
-                message = letter.receive(self.channel, self._heard)
+                message = long_message.receive(self.channel, self._heard)
             except BlockingIOError:
                 return answers
             except OSError:  # it ended without reading all messages, or this engine is being closed
@@ -228,7 +228,7 @@ def _theirs(stack: str) -> str:
 
 
 def _state(pid: int) -> str:
-    """The state of a process, as a letter."""
+    """The state of a process, as a long_message."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:  # it is gone

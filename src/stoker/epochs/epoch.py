@@ -81,7 +81,7 @@ class Epoch(ABC):
         self.host_shard = batching.host_shard
         self.serialized = False  # whether each component is delivered as a serialised tensor
         self._batching = batching
-        self.counters: set[tuple[int | None, int]] = set()  # examples that were left out: (shard, number)
+        self.left_out: set[tuple[int | None, int]] = set()  # examples that were left out: (shard, number)
         self._parked: dict[int, list[bytes]] = {}
         self._without: dict[int | None, set[int]] = {}
         self._progress: dict[int, ShardProgress] = {}
@@ -199,8 +199,8 @@ class Epoch(ABC):
 
     def leave_out(self, shard: int | None, example: int) -> bool:
         """Leave this example out from now on. Returns whether it was not left out before."""
-        known = (shard, example) in self.counters
-        self.counters.add((shard, example))
+        known = (shard, example) in self.left_out
+        self.left_out.add((shard, example))
         self._without.setdefault(shard, set()).add(example)
         return not known
 
@@ -211,8 +211,8 @@ class Epoch(ABC):
     def noted(self, work: ShardWork, skipped: Sequence[tuple[int, str]], count: int) -> tuple[list[Skipped], int]:
         """The examples reported as skipped that were not left out before, and their number."""
         shard = self.shard_of(work)
-        new = [(number, reason) for number, reason in skipped if (shard, number) not in self.counters]
-        self.counters.update((shard, number) for number, _ in new)
+        new = [(number, reason) for number, reason in skipped if (shard, number) not in self.left_out]
+        self.left_out.update((shard, number) for number, _ in new)
         return [Skipped(self.number, shard, *one) for one in new], len(new) + count - len(skipped)
 
     def _left_out(self, shard: int | None) -> tuple[int, ...]:

@@ -8,5 +8,6 @@
     resume_file      the file that `stoker.keras.ResumableData` keeps
     trackable        the position in the data, within a `tf.train.Checkpoint`
 
-Only this folder imports TensorFlow, inside functions. It depends on producers of batches, not on the Loader.
+Beside `stoker.keras` and the demo, only this folder imports TensorFlow, inside functions. It
+depends on producers of batches, not on the Loader.
 """

@@ -51,7 +51,7 @@ def culprit(roots: dict[str, Any], error: Exception) -> tuple[str, str]:
 
 
 def _descend(path: str, value: Any, reason: str, seen: set[int], depth: int) -> tuple[str, str]:
-    whole = not depth or type(value).__module__.startswith(("multiprocessing.", "stoker.loader", "stoker.iteration"))
+    whole = not depth or type(value).__module__.startswith(("multiprocessing.", "stoker.loader", "stoker.feed."))
     for step, part in () if whole else _parts(value):
         if id(part) in seen:
             continue

@@ -22,22 +22,22 @@ class Span:
 
 
 class Bisection:
-    """The search among the rows of `attribution`.
+    """The search among the rows of `suspects`.
 
     Attributes:
         trial: the rows to try next; None when the search is over.
         found: the row that kills workers; None if no single row does, or while the search goes on.
     """
 
-    def __init__(self, attribution: Span, hint: int | None) -> None:
-        self._attribution, self._kills = attribution, 0
-        hinted = hint is not None and 0 <= hint - attribution.first < attribution.count
+    def __init__(self, suspects: Span, hint: int | None) -> None:
+        self._suspects, self._kills = suspects, 0
+        hinted = hint is not None and 0 <= hint - suspects.first < suspects.count
         self.found: int | None = None
         self.trial: Span | None = Span(hint, 1) if hint is not None and hinted else self._half()
 
     def told(self, killed: bool) -> None:
         """Record the outcome of the trial: whether it killed its worker."""
-        tried, attribution = self.trial, self._attribution
+        tried, suspects = self.trial, self._suspects
         assert tried is not None
         if killed and tried.count == 1:
             self._kills += 1
@@ -46,14 +46,14 @@ class Bisection:
             return
         self._kills = 0
         if killed:
-            self._attribution = tried
-        elif tried == attribution:
+            self._suspects = tried
+        elif tried == suspects:
             self.trial = None  # the last row left is harmless too, when tried alone
             return
-        elif tried.first == attribution.first:
-            self._attribution = Span(tried.first + tried.count, attribution.count - tried.count)
+        elif tried.first == suspects.first:
+            self._suspects = Span(tried.first + tried.count, suspects.count - tried.count)
         # else: the hinted row, not the first one, is harmless; the halves are tried as if there had been no hint
         self.trial = self._half()
 
     def _half(self) -> Span:
-        return Span(self._attribution.first, -(-self._attribution.count // 2))
+        return Span(self._suspects.first, -(-self._suspects.count // 2))

@@ -1,4 +1,4 @@
-"""Code that runs only in worker processes.
+"""Code that runs the user's code: in worker processes, and in the inline engine of `workers=0`.
 
 __main__                  a worker process
 runner                    dispatches requests to the kinds of tasks

@@ -17,7 +17,7 @@ import threading
 import traceback
 from functools import partial
 
-from stoker.memory import long_message as letter
+from stoker.memory import long_message
 from stoker.memory.progress_page import PHASE, STACK_SIGNAL, Phase, ProgressPage
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
@@ -68,14 +68,14 @@ def _main(arguments: list[str]) -> bool:
 
     The module docstring describes the arguments.
     """
-    number, parent, channel_fd, board_fd, program_fd, tracker, *memory = map(int, arguments)
+    number, parent, channel_fd, page_fd, program_fd, tracker, *memory = map(int, arguments)
     _die_with(parent)
-    for fd in (channel_fd, board_fd, program_fd, *memory, *([tracker] if tracker >= 0 else [])):
+    for fd in (channel_fd, page_fd, program_fd, *memory, *([tracker] if tracker >= 0 else [])):
         os.set_inheritable(fd, False)  # programs started by user code must not inherit them
     reach(Failpoint.SPAWN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
-    faulthandler.register(STACK_SIGNAL, board_fd, all_threads=True)  # in C: works even while the GIL is held
-    page = ProgressPage(board_fd)
+    faulthandler.register(STACK_SIGNAL, page_fd, all_threads=True)  # in C: works even while the GIL is held
+    page = ProgressPage(page_fd)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # show user output immediately
@@ -99,7 +99,7 @@ def _serve(
     """Process requests until the socket closes; returns True if another worker must take over."""
 
     def send(message: Message) -> None:
-        letter.send(channel, encode(message), MAX_BYTES)
+        long_message.send(channel, encode(message), MAX_BYTES)
 
     lazy = install_lazy_random()
     words = page.words()
@@ -126,7 +126,7 @@ def _serve(
     words[PHASE] = Phase.IDLE
     send(ReadyReply())
     heard = memoryview(bytearray(MAX_BYTES))
-    while data := letter.receive(channel, heard):
+    while data := long_message.receive(channel, heard):
         for part in unbundled(data):
             match decode(part):
                 case (
