@@ -172,6 +172,13 @@ def test_the_drawing_of_the_house_is_that_of_the_code() -> None:
     assert (docs / "house.svg").read_text() == drawn, "run: python docs/house.py"
 
 
+def test_scripts_in_strings_import_modules_that_exist() -> None:
+    modules = {module(path) for path in PACKAGE.rglob("*.py")}
+    for path in Path(__file__).parent.rglob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) (stoker[\w.]*)", path.read_text(), re.M):
+            assert name in modules, path
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     for name in stoker.__all__:
         assert getattr(stoker, name).__doc__, name
