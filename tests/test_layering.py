@@ -30,11 +30,11 @@ MAY = {
     "scheduler": {"plan"},
     "runtime": {"errors"},
     "pickling": {"errors"},
-    "sources": {"errors", "runtime", "structure", "validation"},
     "memory": {"errors", "pickling", "runtime", "structure"},
     "protocol": {"errors", "memory", "pickling", "plan", "structure"},
     "worker": {"errors", "memory", "pickling", "plan", "protocol", "sources", "structure"},
-    "epochs": {"errors", "memory", "plan", "protocol", "scheduler", "sources", "stats"},
+    "epochs": {"errors", "memory", "plan", "protocol", "runtime", "scheduler", "stats"},
+    "sources": {"epochs", "errors", "plan", "structure", "validation"},
     "engines": {"errors", "memory", "pickling", "protocol", "runtime", "scheduler", "worker"},
     "coordinator": {
         *("engines", "epochs", "errors", "memory", "plan", "protocol", "runtime", "scheduler", "sources", "stats"),

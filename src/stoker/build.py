@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from stoker.coordinator.coordinator import Coordinator
 from stoker.coordinator.in_memory import InMemoryProducer
-from stoker.coordinator.producer import EpochProducer, EpochSetup
+from stoker.coordinator.producer import EpochSetup
 from stoker.coordinator.slot_table import AHEAD_MOST, LEASES, SlotTable, promised
 from stoker.coordinator.source_guard import SourceGuard
 from stoker.coordinator.spec_request import LEAST, MOST, Look, SpecRequest
 from stoker.engines.changes import Changes
 from stoker.engines.engine import Engine
 from stoker.engines.snapshot import Snapshot
-from stoker.epochs.epoch import Epoch
-from stoker.epochs.index_epoch import IndexEpoch
-from stoker.epochs.item_epoch import ItemEpoch
-from stoker.epochs.shard_epoch import ShardEpoch
 from stoker.errors import OptionError
 from stoker.memory.example_store import ExampleStore
 from stoker.memory.slot import Inbox, Slot
@@ -27,33 +21,29 @@ from stoker.options import LoaderOptions
 from stoker.plan.batching import Batching, EpochCounts
 from stoker.plan.host_shard import HostShard
 from stoker.plan.order import Plan
-from stoker.plan.position import Position
 from stoker.protocol.program import Program, dump, takes_rng
 from stoker.protocol.requests import LOOK_BATCHES, LOOK_CALLS, RUN
 from stoker.protocol.transform import called
 from stoker.runtime.descriptors import require_descriptors
 from stoker.runtime.free_memory import fair_share
 from stoker.scheduler.machine import SPARE
-from stoker.sources.arrays import ArraySource
-from stoker.sources.generator import GeneratorSource
 from stoker.sources.hooks import has_turns
-from stoker.sources.iterable import IterableSource
-from stoker.sources.map_style import MapSource
+from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import mentions_marks
-from stoker.sources.stored_arrays import StoredRows
 from stoker.structure.collation import Collation, Form
 from stoker.structure.signature import signed_form
 
 
-def build(options: LoaderOptions) -> EpochProducer:
+def build(options: LoaderOptions) -> InMemoryProducer | Coordinator:
     """Builds the producer of batches.
 
     Arrays in memory without a transform need no workers. Everything else has workers or, with `workers=0`, an engine
     that runs the user's code in the trainer.
     """
     memory_limit = fair_share(promised=promised()) if options.memory_limit is None else options.memory_limit
-    source = _map_source(options)
-    plan = _plan(options, source)
+    if options.worker_count:
+        options.source.check_workers()
+    plan = _plan(options)
     batching = _batching(options, plan)
     counts = _counts(options, plan, batching)
     counts.check(batching.host_shard)
@@ -61,33 +51,25 @@ def build(options: LoaderOptions) -> EpochProducer:
     form = None
     if options.output_signature is not None:
         form = signed_form(options.output_signature, options.collation)
-    collation = options.collation
-    if isinstance(options.source, ArraySource) and not options.transform and collation.paths and not batching.weighs:
-        collation.rules(collation.spec(options.source[0]))  # report a missing path at once
-    setup = EpochSetup(
-        _EpochMaker(None if options.has_index else options.source, plan, batching, counts.has_marks),
-        counts,
-        _fingerprint(options, source),
-        _guard(options, program, source),
-    )
+    _check_paths(options, batching)
+    guard = SourceGuard(options.source, _changes(options))
+    setup = EpochSetup[Any](options.source.epochs(counts), counts, _fingerprint(options), guard)
     return _in_memory(options, program, form, setup) or _with_workers(options, program, form, setup)
 
 
-def _map_source(options: LoaderOptions) -> MapSource | None:
-    """The trainer's view of a source that is read by index, or None for other sources."""
-    if not options.has_index:
-        return None
-    source = options.source
-    for rows in source.arrays if isinstance(source, ArraySource) else [source]:
-        if options.worker_count and isinstance(rows, StoredRows):
-            rows.check()
-    return MapSource(source)
+def _check_paths(options: LoaderOptions, batching: Batching) -> None:
+    """Raise `OptionError` for a path in `collate` that the examples lack, if no user code is needed to look at one."""
+    arrays, collation = options.source.arrays, options.collation
+    if arrays is not None and not options.transform and collation.paths and not batching.weighs:
+        collation.rules(collation.spec(arrays[0]))
 
 
-def _plan(options: LoaderOptions, source: MapSource | None) -> Plan | None:
-    if source is None:
+def _plan(options: LoaderOptions) -> Plan | None:
+    """Which examples form which batch, for a source that is read by index."""
+    if not options.source.has_index:
         return None
-    plan = Plan(source.length, options.size, bool(options.shuffle), options.seed, options.drop_remainder)
+    length = int(options.source.length or 0)
+    plan = Plan(length, options.size, bool(options.shuffle), options.seed, options.drop_remainder)
     if not plan.batches:
         raise OptionError(
             f"drop_remainder=True with batch_size {options.size} leaves no batch of {plan.length} examples; "
@@ -118,7 +100,7 @@ def _counts(options: LoaderOptions, plan: Plan | None, batching: Batching) -> Ep
     return EpochCounts(
         batching,
         plan,
-        length=plan.length if plan is not None else options.source.length,
+        length=options.source.length,
         has_function=options.collation.function is not None,
         skips=options.skips,
         has_marks=options.transform is not None and mentions_marks(options.transform),
@@ -126,67 +108,58 @@ def _counts(options: LoaderOptions, plan: Plan | None, batching: Batching) -> Ep
 
 
 def _program(options: LoaderOptions, plan: Plan | None, batching: Batching, memory_limit: int) -> Program:
-    source = options.source
+    payload = options.source.payload
     return Program(
-        source=None if isinstance(source, IterableSource) else source,
+        source=payload,
         transform=called(options.transform),
         wants_rng=takes_rng(options.transform),
         seed=options.seed,
         length=plan.length if plan is not None else None,
         batch_size=batching.rows,
         collation=options.collation,
-        shuffle=options.buffer if isinstance(source, GeneratorSource) else 0,
+        shuffle=options.buffer if options.source.is_sharded else 0,
         memory_limit=memory_limit,
         skips=options.skips,
         seeds_globals=options.seed_globals,
         weighs=batching.weighs,
-        shares=options.share and not has_turns(source),  # a hook shuffles its arrays in place
+        shares=options.share and not has_turns(payload),  # a hook shuffles its arrays in place
         worker_init=options.worker_init,
     )
 
 
-def _guard(options: LoaderOptions, program: Program, source: MapSource | None) -> SourceGuard:
-    watched = {"source": program.source}
+def _changes(options: LoaderOptions) -> Changes:
+    """Finds changes of the user's objects, which workers do not see."""
+    watched = {"source": options.source.payload}
     if options.transform is not None:
         watched["transform"] = options.transform
-    is_object = not isinstance(options.source, ArraySource)
-    return SourceGuard(source, is_object, Changes(watched, code=options.worker_count > 0))
+    return Changes(watched, code=options.worker_count > 0)
 
 
-def _fingerprint(options: LoaderOptions, source: MapSource | None) -> dict[str, Any]:
+def _fingerprint(options: LoaderOptions) -> dict[str, Any]:
     """Everything that the batches depend on, apart from the user's code, the seed and the epoch."""
-    its: dict[str, Any] = {"source": "iterable"}
-    if source is not None:
-        its = {"source": "map-style", "length": source.length}
-    elif isinstance(options.source, GeneratorSource):
-        generator = options.source
-        length = "endless" if generator.length == float("inf") else generator.length
-        shards = {"shards": generator.count, "open_shards": generator.open_shards}
-        its = {"source": "generator", **shards, "length": length, "batched": False}
-    if options.is_batched:
-        its["batched"] = True
+    batched = {"batched": True} if options.is_batched else {}
     size = None if options.single or options.is_batched else options.size
     rest = {"drop_remainder": options.drop_remainder, "pad_remainder": bool(options.pad_remainder)}
-    return {**its, "batch_size": size, "shuffle": options.shuffle, **rest}
+    return {**options.source.fingerprint(), **batched, "batch_size": size, "shuffle": options.shuffle, **rest}
 
 
 def _in_memory(
-    options: LoaderOptions, program: Program, form: Form | None, setup: EpochSetup
+    options: LoaderOptions, program: Program, form: Form | None, setup: EpochSetup[Any]
 ) -> InMemoryProducer | None:
     """A producer that takes batches from arrays in memory, or None if more than that is needed."""
-    source, collation, batching = program.source, program.collation, setup.counts.batching
-    if not isinstance(source, ArraySource) or program.transform is not None or collation != Collation():
+    arrays, collation, batching = options.source.arrays, program.collation, setup.counts.batching
+    if arrays is None or program.transform is not None or collation != Collation():
         return None
-    if form is not None or options.skips or batching.weighs or not source.is_in_memory():
+    if form is not None or options.skips or batching.weighs or not arrays.is_in_memory():
         return None
-    spec = collation.spec(source[0])
+    spec = collation.spec(arrays[0])
     snapshot = Snapshot(program)  # as in workers, later writes of the trainer to the arrays are not seen
-    source = snapshot.copy()[0].source
+    copies = snapshot.copy()[0].source
     snapshot.close()
-    return InMemoryProducer(setup, source, Form.of(spec, collation.rules(spec)), batching.rows, program.memory_limit)
+    return InMemoryProducer(setup, copies, Form.of(spec, collation.rules(spec)), batching.rows, program.memory_limit)
 
 
-def _with_workers(options: LoaderOptions, program: Program, form: Form | None, setup: EpochSetup) -> Coordinator:
+def _with_workers(options: LoaderOptions, program: Program, form: Form | None, setup: EpochSetup[Any]) -> Coordinator:
     workers, counts = options.worker_count, setup.counts
     most = max(AHEAD_MOST, workers + 2)
     ahead = options.prefetch or (min(most, max(2, counts.plan.batches)) if counts.plan is not None else most)
@@ -198,7 +171,7 @@ def _with_workers(options: LoaderOptions, program: Program, form: Form | None, s
     for slot in slots:
         slot.resize(0)
     store, store_inbox = Slot.create("store"), Inbox.create("inbox")  # for examples made before the first batch
-    run = RUN if hasattr(type(program.source), "__getitems__") else 1
+    run = RUN if reads_in_runs(program.source) else 1
     look = _look(options, program, run)
     return Coordinator(
         setup,
@@ -247,20 +220,3 @@ def _look(options: LoaderOptions, program: Program, run: int) -> Look:
         skips=options.skips,
         memory=program.memory_limit // 4,
     )
-
-
-@dataclass(frozen=True)
-class _EpochMaker:
-    """Makes the epochs of one source."""
-
-    source: Any
-    plan: Plan | None
-    batching: Batching
-    uneven: bool
-
-    def __call__(self, begin: Position, tell: Callable[[int, bool], None]) -> Epoch:
-        if self.plan is not None:
-            return IndexEpoch(begin, self.batching, self.plan, uneven=self.uneven)
-        if isinstance(self.source, GeneratorSource):
-            return ShardEpoch(begin, self.batching, self.source, uneven=self.uneven)
-        return ItemEpoch(begin, self.batching, self.source, tell, uneven=self.uneven)

@@ -12,10 +12,9 @@ from stoker.errors import OptionError
 from stoker.protocol.program import takes_nothing
 from stoker.runtime.cpus import usable_cpus
 from stoker.scheduler.machine import RETRIES
-from stoker.sources.generator import GeneratorSource
-from stoker.sources.iterable import IterableSource
 from stoker.sources.keras_dataset import is_keras
-from stoker.sources.stored_arrays import StoredRows, is_stored
+from stoker.sources.map_style import source_of
+from stoker.sources.source import Source
 from stoker.structure.collation import Collation, Pad
 from stoker.validation import flag, is_flag, real, whole
 
@@ -40,6 +39,7 @@ class LoaderOptions:
     """The arguments of `Loader`, documented there. The constructor raises `OptionError` for an invalid value.
 
     Attributes:
+        source: the given source, as a `Source`.
         size: rows of a full batch, of all trainers together; rows per transfer if examples are handed
             out one by one or if the source makes the batches.
         collation: how examples are joined.
@@ -97,11 +97,6 @@ class LoaderOptions:
         """True if examples that raise are left out."""
         return self.on_error == "skip"
 
-    @property
-    def has_index(self) -> bool:
-        """True if the source is read by index."""
-        return not isinstance(self.source, GeneratorSource | IterableSource)
-
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -137,10 +132,8 @@ class LoaderOptions:
         return {"worker_env": _checked_environment(self.worker_env)}
 
     def _batches(self) -> dict[str, Any]:
-        source = StoredRows(self.source) if is_stored(self.source) else self.source
-        is_batched = flag("batched", self.batched) or is_keras(source)
-        if isinstance(source, GeneratorSource | IterableSource):
-            is_batched |= source.batched
+        source = source_of(self.source)
+        is_batched = flag("batched", self.batched) or source.batched
         if is_batched:
             size, collation = _ready(source, self.batch_size, self.collate, self.drop_remainder)
         else:
@@ -160,7 +153,7 @@ class LoaderOptions:
 
     def _order(self) -> dict[str, Any]:
         shuffle = bool(self.shuffle) if is_flag(self.shuffle) else self.shuffle
-        if not self.has_index:
+        if not self.source.has_index:
             buffer = _buffer(shuffle)
             return {"shuffle": buffer, "buffer": buffer}
         if not isinstance(shuffle, bool):
@@ -184,11 +177,11 @@ def _warn_of_many(workers: int) -> None:
         )
 
 
-def _ready(source: Any, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
+def _ready(source: Source, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
     """Like `_batching`, for a source whose elements are batches: each is transferred alone, as it is."""
     why, repair = "batched=True: each element of the source is a batch", "leave batched out for a source of examples"
-    if is_keras(source):
-        kind = type(source).__name__
+    if is_keras(source.payload):
+        kind = type(source.payload).__name__
         why = f"{kind} is a Keras dataset, each of whose items is a batch; len() counts batches"
         repair = "to batch by example, give an object that is no PyDataset and returns one example"
     if batch_size is not None and batch_size is not BATCH_SIZE:

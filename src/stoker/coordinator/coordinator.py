@@ -26,7 +26,6 @@ from stoker.coordinator.updates import AttributeUpdates
 from stoker.engines.deaths import died_at_start
 from stoker.engines.engine import APART, HERE, Answer, Engine, StuckWorker, WorkerDeath
 from stoker.epochs.epoch import Epoch
-from stoker.epochs.item_epoch import ItemEpoch
 from stoker.errors import OptionError, SpecError, StokerError
 from stoker.memory.layout import aligned_copy
 from stoker.plan.position import Position
@@ -80,7 +79,7 @@ class _Outbox:
     outcomes: deque[DeliverCommand | FinishCommand | FailCommand] = field(default_factory=deque)
 
 
-class Coordinator(EpochProducer):
+class Coordinator(EpochProducer[Epoch]):
     """Serves the streams of one Loader.
 
     Args:
@@ -99,7 +98,7 @@ class Coordinator(EpochProducer):
 
     def __init__(
         self,
-        setup: EpochSetup,
+        setup: EpochSetup[Epoch],
         slot_table: SlotTable,
         engine: Engine,
         *,
@@ -331,12 +330,11 @@ class Coordinator(EpochProducer):
             self._cut_short(error)
 
     # ── called by the threads that pull iterables ────────────────────────────────────────────
-    def fed(self, key: int, items: int, ended: bool) -> None:
-        """Note that `items` items of the iterable have been pulled for the epoch with this key."""
+    def fed(self, key: int) -> None:
         with self._changed:
-            for stream, its in self._epochs.items():
-                if isinstance(its, ItemEpoch) and its.key == key and stream in self._outboxes:
-                    self._step(ItemsEvent(stream, its.arrived(items), ended))
+            for stream, epoch in self._epochs.items():
+                if epoch.key == key and epoch.pulled is not None and stream in self._outboxes:
+                    self._step(ItemsEvent(stream, *epoch.pulled.arrivals()))
                     break
             self._tell()
 
@@ -373,9 +371,8 @@ class Coordinator(EpochProducer):
             rows, each = self._spec_request.begin_round()
             return IndexStream(_PROBE, 1, lambda batch: rows, rows, spread=each)
         epoch = self._epochs[number]
-        if isinstance(epoch, ItemEpoch):
-            items, ended = epoch.puller.pulled, epoch.puller.ended is not None
-            self._events.append(ItemsEvent(number, epoch.arrived(items), ended))
+        if epoch.pulled is not None:
+            self._events.append(ItemsEvent(number, *epoch.pulled.arrivals()))
         if self._inline and self._spec_request.abandon(self._bound(number)):
             self._engine.leave(LeaveEpochRequest(epoch.number))
         return epoch.stream(number)
@@ -396,9 +393,7 @@ class Coordinator(EpochProducer):
     def _raised(self, stream: int) -> BaseException | None:
         """The error that ended a stream's iterable, or None."""
         epoch = self._epochs.get(stream)
-        if isinstance(epoch, ItemEpoch) and epoch.puller.ended is not None:
-            return epoch.puller.ended.error
-        return None
+        return epoch.pulled.error() if epoch is not None and epoch.pulled is not None else None
 
     def _forget(self, stream: int) -> None:
         outbox = self._outboxes.pop(stream, None)
@@ -466,7 +461,9 @@ class Coordinator(EpochProducer):
                         self._spec_request.is_past(epoch)
                 self._tell()
             case LoadItemsCommand(stream, slot, count):
-                self._slot_table.put(slot, self._epochs[stream].load(count))
+                pulled = self._epochs[stream].pulled
+                assert pulled is not None  # only their streams load items
+                self._slot_table.put(slot, pulled.load(count))
             case GatherCommand(stream, slot, pieces):
                 self._slot_table.put(slot, self._epochs[stream].gather(pieces))
             case ParkCommand(stream, parked, slot, rows):

@@ -19,7 +19,7 @@ from stoker.errors import OptionError
 from stoker.memory.layout import Layout
 from stoker.memory.pool import Pool
 from stoker.runtime.interpreter_exit import close_at_exit
-from stoker.sources.arrays import ArraySource
+from stoker.sources.source import ArraysInMemory
 from stoker.stats import Stats
 from stoker.structure.collation import Form
 from stoker.structure.tensorproto import string_tensor, tensor_bytes
@@ -30,18 +30,20 @@ _BYTES, _MOST = 1 << 20, 16
 Arrays = list[npt.NDArray[Any]]
 
 
-class InMemoryProducer(EpochProducer):
+class InMemoryProducer(EpochProducer[IndexEpoch]):
     """Serves the streams of a Loader of arrays, without workers.
 
     Args:
-        setup: makes the epochs, each an `IndexEpoch`.
+        setup: makes the epochs.
         source: the arrays.
         form: the form of the batches.
         rows: rows of a full batch, of this trainer.
         memory_limit: maximum bytes of a batch.
     """
 
-    def __init__(self, setup: EpochSetup, source: ArraySource, form: Form, rows: int, memory_limit: int) -> None:
+    def __init__(
+        self, setup: EpochSetup[IndexEpoch], source: ArraysInMemory, form: Form, rows: int, memory_limit: int
+    ) -> None:
         super().__init__(setup)
         self._source, self._form = source, form
         nbytes = Layout.of(form.spec.leaves, rows).nbytes
@@ -73,7 +75,6 @@ class InMemoryProducer(EpochProducer):
             while self._dropped:
                 self._ended(self._dropped.popleft())
             epoch = self._begin(stream)
-            assert isinstance(epoch, IndexEpoch)
             batches = epoch.some_batches(epoch.iteration.handed, self.together)
             if not batches:
                 epoch.iteration.ended = True
@@ -89,7 +90,7 @@ class InMemoryProducer(EpochProducer):
     def update(self, values: Mapping[str, Any]) -> None:
         self._setup.guard.accept(values)
 
-    def fed(self, key: int, items: int, ended: bool) -> None:
+    def fed(self, key: int) -> None:
         """Does nothing: arrays are not pulled."""
 
     def stats(self) -> Stats:

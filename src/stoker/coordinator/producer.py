@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy.typing as npt
 
@@ -24,9 +24,6 @@ from stoker.structure.collation import Form
 
 #: Maximum number of batches per pull.
 AT_ONCE = 8
-#: Makes the epoch that begins at a position. Its second argument is the function to call with the number of items
-#: pulled and whether the iterable has ended.
-MakeEpoch = Callable[[Position, Callable[[int, bool], None]], Epoch]
 
 
 class BatchProducer(Protocol):
@@ -88,8 +85,11 @@ class BatchProducer(Protocol):
         """Raise `ClosedError` in a fork of the process that made the producer."""
 
 
+KindOfEpoch = TypeVar("KindOfEpoch", bound=Epoch)
+
+
 @dataclass(frozen=True)
-class EpochSetup:
+class EpochSetup(Generic[KindOfEpoch]):
     """Everything that a new iteration needs.
 
     Attributes:
@@ -99,21 +99,21 @@ class EpochSetup:
         guard: detects changes of the source.
     """
 
-    make_epoch: MakeEpoch
+    make_epoch: Callable[[Position, Callable[[], None]], KindOfEpoch]
     counts: EpochCounts
     fingerprint: Mapping[str, Any]
     guard: SourceGuard
 
 
-class EpochProducer(ABC):
+class EpochProducer(ABC, Generic[KindOfEpoch]):
     """Manages the streams of one Loader, their epochs, and how much of them was consumed. Thread-safe."""
 
     together = 1
 
-    def __init__(self, setup: EpochSetup) -> None:
+    def __init__(self, setup: EpochSetup[KindOfEpoch]) -> None:
         self._setup, self.counts, self.batching = setup, setup.counts, setup.counts.batching
         self._changed = Lock()
-        self._epochs: dict[int, Epoch] = {}
+        self._epochs: dict[int, KindOfEpoch] = {}
         self._serialized: set[int] = set()
         self._host_shards: dict[int, HostShard] = {}
         self._apart: set[int] = set()
@@ -242,7 +242,7 @@ class EpochProducer(ABC):
         if self._broken is not None:
             raise self._broken
 
-    def _begin(self, stream: int) -> Epoch:
+    def _begin(self, stream: int) -> KindOfEpoch:
         """The stream's epoch. It begins now if this is the first pull."""
         if stream not in self._epochs:
             epoch = self._epochs[stream] = self._next_epoch()
@@ -251,17 +251,17 @@ class EpochProducer(ABC):
             self._consumption.began(epoch)
         return self._epochs[stream]
 
-    def _next_epoch(self) -> Epoch:
+    def _next_epoch(self) -> KindOfEpoch:
         self._made_epochs += 1
         key = self._made_epochs
-        epoch = self._setup.make_epoch(self._consumption.begin(), lambda items, ended: self.fed(key, items, ended))
+        epoch = self._setup.make_epoch(self._consumption.begin(), lambda: self.fed(key))
         epoch.key = key
         epoch.uneven = epoch.uneven or self.uneven
         return epoch
 
     @abstractmethod
-    def fed(self, key: int, items: int, ended: bool) -> None:
-        """Note that `items` items of the iterable have been pulled for the epoch with this key."""
+    def fed(self, key: int) -> None:
+        """Note that items have been pulled for the epoch with this key. Called by the thread that pulls them."""
 
     def _ended(self, stream: int) -> Epoch | None:
         """Remove a stream that is no longer read. Returns its epoch."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from stoker.engines.changes import Changes
 from stoker.errors import OptionError
-from stoker.sources.map_style import MapSource
+from stoker.sources.source import Source
 
 log = logging.getLogger("stoker")
 
@@ -17,19 +17,17 @@ class SourceGuard:
     """Detects changes of the source and the transform.
 
     Args:
-        source: a source that is read by index, or None.
-        is_object: whether the source is an instance of a user's class.
+        source: the source. No reference to the user's data is kept.
         changes: finds changes.
     """
 
-    def __init__(self, source: MapSource | None, is_object: bool, changes: Changes) -> None:
-        self._source, self._is_object = source, is_object
+    def __init__(self, source: Source, changes: Changes) -> None:
+        self._check_length, self._names, self._noun = source.length_check(), source.names, source.noun
         self._changes: Changes | None = changes
 
     def check(self) -> None:
         """Raise `SourceError` if a map-style source's length has changed; warn if any other change is found."""
-        if self._source is not None:
-            self._source.check()
+        self._check_length()
         if self._changes is not None and (name := self._changes.found()) is not None:
             log.warning(
                 "the %s has changed since the Loader was made, and its batches do not show that: it is read as it was "
@@ -42,12 +40,12 @@ class SourceGuard:
 
         If there are values, later changes no longer cause a warning, since the user makes them knowingly.
         """
-        names = self._source.names if self._source is not None and self._is_object else frozenset[str]()
+        names = self._names
         if not names:
-            kind = "a generator or iterable" if self._source is None else "a list, or arrays,"
             raise OptionError(
-                f"update() sets attributes of a source that is an object of a class of yours, and {kind} has none. "
-                "Make a new Loader; or ask `stoker.current().epoch` in your code; or read what changes from a file."
+                "update() sets attributes of a source that is an object of a class of yours, and "
+                f"{self._noun} has none. Make a new Loader; or ask `stoker.current().epoch` in your code; or read what "
+                "changes from a file."
             )
         if unknown := sorted(set(values) - names):
             raise OptionError(

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 from stoker.coordinator.faults import IN_A_ROW
 from stoker.epochs.epoch import Epoch, ExamplesLookedAt, ExamplesMade
-from stoker.epochs.item_epoch import ItemEpoch
-from stoker.epochs.shard_epoch import ShardEpoch
 from stoker.memory.example_store import BATCHES, ExampleStore
 from stoker.memory.progress_page import Activity, Phase
 from stoker.memory.slot import Inbox
@@ -104,8 +102,8 @@ class SpecRequest:
     def begin(self, new_epoch: Callable[[], Epoch]) -> Epoch:
         """Start to pull the items to inspect. Returns the epoch that they belong to."""
         self._epoch = self._epoch or new_epoch()
-        if isinstance(self._epoch, ItemEpoch):
-            self._epoch.puller.want(self._epoch.puller.skipped + self._wanted())
+        if self._epoch.pulled is not None:
+            self._epoch.pulled.want(self._wanted())
         return self._epoch
 
     def _wanted(self) -> int:
@@ -114,19 +112,16 @@ class SpecRequest:
 
     def is_ready(self) -> bool:
         """True if the items have arrived."""
-        epoch = self._epoch
-        if not isinstance(epoch, ItemEpoch):
-            return True
-        return epoch.puller.count() >= self._wanted() or epoch.puller.ended is not None
+        pulled = self._epoch.pulled if self._epoch is not None else None
+        return pulled is None or pulled.has(self._wanted())
 
     def raised(self) -> BaseException | None:
         """The error that the iterable raised instead of its first item, or None. An error ends the attempt."""
-        epoch = self._epoch
-        if not isinstance(epoch, ItemEpoch) or epoch.puller.ended is None or epoch.puller.in_sight():
+        if self._epoch is None or self._epoch.pulled is None:
             return None
-        error = epoch.puller.ended.error
+        error = self._epoch.pulled.first_error()
         if error is not None:
-            epoch.close()
+            self._epoch.close()
             self._forget()
             self._epoch = self.attempt = None
         return error
@@ -170,7 +165,6 @@ class SpecRequest:
     def _to_be_opened(self) -> list[list[int]]:
         """The shards to open in this round, by their place among the first shards."""
         assert self._epoch is not None
-        assert isinstance(self._epoch, ShardEpoch)
         if self._describes:
             return []
         if not self._shards:

@@ -87,7 +87,7 @@ class TaskTable:
             and isinstance(question, IndexTaskRequest | ShardTaskRequest)
             and not is_apart(task.work)
         ):
-            numbers = epoch.numbers(question)
+            numbers = epoch.reusable(question)
             is_whole = (
                 isinstance(question, IndexTaskRequest) and question.count == question.rows and not question.digest
             )

@@ -8,18 +8,18 @@ this happens under the producer's lock.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from stoker.epochs.shard_progress import SavedShards
-from stoker.plan.batching import Batching
+from stoker.plan.batching import EpochCounts
 from stoker.plan.position import Iteration, Position, ShardProgress
 from stoker.protocol.replies import TaskDoneReply
 from stoker.protocol.requests import COLLATED, MANY, NOTHING_MADE, Indices, JoinTaskRequest, Request, ShardOpening
 from stoker.scheduler.resume_points import ResumePoints
-from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ParkedRows, ShardWork, Task, TrialWork
 from stoker.stats import Skipped
@@ -66,17 +66,40 @@ class ExamplesMade:
         return np.array(found, np.int64).reshape(-1, 3) if len(found) <= MANY else NOTHING_MADE
 
 
+class PulledItems(Protocol):
+    """The items of an epoch, which a thread of the trainer pulls from the user's iterable."""
+
+    def want(self, count: int) -> None:
+        """Pull the next `count` items."""
+
+    def has(self, count: int) -> bool:
+        """True if the next `count` items have arrived, or all that there are."""
+
+    def arrivals(self) -> tuple[int, bool]:
+        """Number of items that have arrived in this epoch's stream, and whether no more follow."""
+
+    def load(self, count: int) -> bytes:
+        """Take the next `count` items, for a worker."""
+
+    def error(self) -> BaseException | None:
+        """The error that ended the iterable, or None."""
+
+    def first_error(self) -> BaseException | None:
+        """The error that the iterable raised instead of its first item, or None."""
+
+
 class Epoch(ABC):
     """One iteration of the source.
 
     Args:
+        counts: how examples are made into batches.
         begin: position at which it begins.
-        batching: how examples are made into batches.
-        uneven: whether the transform may return SKIP or Many.
     """
 
-    def __init__(self, begin: Position, batching: Batching, *, uneven: bool) -> None:
-        self.iteration, self.number, self.uneven = Iteration(begin), begin.epoch, uneven
+    def __init__(self, counts: EpochCounts, begin: Position) -> None:
+        batching = counts.batching
+        self.iteration, self.number = Iteration(begin), begin.epoch
+        self.uneven = counts.has_marks  # whether the transform may return SKIP or Many
         self.key = 0  # distinguishes epochs with the same number
         self.host_shard = batching.host_shard
         self.serialized = False  # whether each component is delivered as a serialised tensor
@@ -104,12 +127,21 @@ class Epoch(ABC):
         """The stream for the scheduler."""
 
     @abstractmethod
-    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
-        """The request for rows of a numbered batch."""
+    def question(self, task: Task, opens: bool) -> Request:
+        """The request to a worker for a task; `opens`: the worker must open the shard first."""
 
     @abstractmethod
     def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
-        """The request for the next rows of a shard."""
+        """The request for the next rows of a shard, or of a part of a source without shards."""
+
+    @property
+    def pulled(self) -> PulledItems | None:
+        """The items that are pulled in the trainer; None if workers read the source."""
+        return None
+
+    def first_shards(self) -> list[tuple[int, ShardProgress]]:
+        """The shards that are read first, with their progress."""
+        return []
 
     def look(self, batches: int, most: int) -> ExamplesLookedAt | None:
         """The examples of its first `batches` batches, at most `most` of them; None if they are not known by number."""
@@ -118,7 +150,7 @@ class Epoch(ABC):
     def opened(self, owners: dict[int, int]) -> None:  # noqa: B027
         """Note the workers that already have shards open, by shard."""
 
-    def numbers(self, question: Request) -> Sequence[int]:
+    def reusable(self, question: Request) -> Sequence[int]:
         """The numbers of the examples in a request, if examples made early can serve for it; otherwise empty."""
         return ()
 
@@ -158,13 +190,6 @@ class Epoch(ABC):
         self._base += batch * self._batching.size
         self._before += batch * (self._batching.size if self._batching.single else 1)
 
-    def _parts(self, order: Sequence[int] | None, number: int) -> ShardStream:
-        """A stream of parts of the source from its base on. The sizes of the parts are not known in advance."""
-        size, keep, window = self._batching.size, self._batching.keep_rest, self._batching.window
-        stream = ShardStream(number, order, size, open_shards=window, keep_rest=keep, in_turn=False, since=self._since)
-        self._marks = stream.marks
-        return stream
-
     def _known_without(self) -> list[tuple[int | None, int]]:
         return [(shard, example) for shard, examples in self._without.items() for example in sorted(examples)]
 
@@ -183,15 +208,13 @@ class Epoch(ABC):
     def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         """A description of the examples of a task."""
 
-    def example(self, work: IndexWork | TrialWork, row: int) -> int:
-        """The number of the example in a row of a numbered batch."""
-        raise AssertionError("shards have no numbered batches")
+    def example(self, work: IndexWork | TrialWork, row: int) -> int | None:
+        """The number of the example in a row of a numbered batch; None if batches are not numbered."""
+        return None
 
     def row(self, work: IndexWork | TrialWork, example: int) -> int | None:
         """The row that holds an example, among a task's rows of a numbered batch; None if there is none."""
-        return next(
-            (row for row in range(work.first, work.first + work.count) if self.example(work, row) == example), None
-        )
+        return None
 
     def shard_of(self, work: ShardWork) -> int | None:
         """The shard in which the examples of `work` are counted; None if they are counted in the source."""
@@ -218,29 +241,19 @@ class Epoch(ABC):
     def _left_out(self, shard: int | None) -> tuple[int, ...]:
         return tuple(sorted(self._without.get(shard, ())))
 
-    def load(self, count: int) -> bytes:
-        """The next `count` items, for a worker."""
-        raise AssertionError("no items are pulled for this epoch")
-
     def inbox(self, task: Task) -> bytes | None:
         """The data for the slot's inbox when a worker opens a shard, or None."""
         return None
 
-    def question(self, task: Task, opens: bool) -> Request:
-        """The request to a worker for a task; `opens`: the worker must open the shard first."""
-        match task.work:
-            case IndexWork() | TrialWork() as some:
-                return self.rows(task, some)
-            case ShardWork(shard, True, since):
-                assert isinstance(since, ShardProgress | None)
-                return self.shard_request(task, shard, ShardOpening(since or ShardProgress()))
-            case ShardWork(shard):
-                return self.shard_request(
-                    task, shard, self._opening(shard) if opens or task.work.until is not None else None
-                )
-            case JoinWork():
-                number = self.batch_number(task.work.number)
-                return JoinTaskRequest(task.id, self.number, task.slot, number, task.work.rows, self.serialized)
+    def _shard_question(self, task: Task, work: ShardWork | JoinWork, opens: bool) -> Request:
+        """The request for rows that are counted as they are made."""
+        if isinstance(work, JoinWork):
+            number = self.batch_number(work.number)
+            return JoinTaskRequest(task.id, self.number, task.slot, number, work.rows, self.serialized)
+        if work.again:
+            return self.shard_request(task, work.shard, ShardOpening(work.since or ShardProgress()))
+        opens = opens or work.until is not None
+        return self.shard_request(task, work.shard, self._opening(work.shard) if opens else None)
 
     def since(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> ShardProgress | None:
         """The progress of a shard before the reply to its current task is recorded; None for other work."""
@@ -269,12 +282,6 @@ class Epoch(ABC):
         return ShardOpening(self._progress.get(shard, ShardProgress()))
 
 
-def told(numbers: list[int]) -> str:
-    """A description of examples, by their numbers."""
-    shown = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")
-    return f"example{'s' * (len(numbers) > 1)} {shown}"
-
-
-def of_part(work: ShardWork, size: int, base: int) -> str:
-    """A description of the examples of a part of a source."""
-    return f"the {size} examples from number {base + work.shard * size} on"
+#: Makes the epoch that begins at a position. The second argument is called when items have been pulled for it, from the
+#: thread that pulls them.
+MakeEpoch = Callable[[Position, Callable[[], None]], Epoch]

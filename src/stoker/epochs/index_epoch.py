@@ -5,21 +5,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stoker.epochs.epoch import Epoch, ExamplesLookedAt, of_part, told
-from stoker.plan.batching import Batching
+from stoker.epochs.epoch import ExamplesLookedAt
+from stoker.epochs.numbered_epoch import NumberedEpoch
+from stoker.plan.batching import EpochCounts
 from stoker.plan.host_shard import PaddedBatch
 from stoker.plan.order import Plan
 from stoker.plan.position import Position
 from stoker.protocol.requests import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest
 from stoker.scheduler.streams import IndexStream, Stream
-from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
+from stoker.scheduler.work import IndexWork, Task, TrialWork
 
 
-class IndexEpoch(Epoch):
+class IndexEpoch(NumberedEpoch):
     """An epoch of a map-style source or of arrays."""
 
-    def __init__(self, begin: Position, batching: Batching, plan: Plan, *, uneven: bool) -> None:
-        super().__init__(begin, batching, uneven=uneven or begin.stream is not None)
+    def __init__(self, plan: Plan, counts: EpochCounts, begin: Position) -> None:
+        super().__init__(counts, begin)
         self._plan, self._order = plan, plan.order(begin.epoch)
 
     def stream(self, number: int) -> Stream:
@@ -41,7 +42,7 @@ class IndexEpoch(Epoch):
             rows.append(count)
         return ExamplesLookedAt(tuple(numbers), tuple(rows))
 
-    def numbers(self, question: Request) -> list[int]:
+    def reusable(self, question: Request) -> list[int]:
         if isinstance(question, IndexTaskRequest):
             return [] if question.trial else question.indices.tolist()
         return (
@@ -94,9 +95,9 @@ class IndexEpoch(Epoch):
     def example(self, work: IndexWork | TrialWork, row: int) -> int:
         return int(self.indices(IndexWork(work.batch, row, 1, work.whole))[0])
 
-    def row(self, work: IndexWork | TrialWork, example: int) -> int | None:
-        found = np.flatnonzero(self.indices(work) == example)
-        return work.first + int(found[0]) if len(found) else None
+    def numbers_of(self, rows: IndexWork | TrialWork) -> list[int]:
+        numbers: list[int] = self.indices(rows).tolist()
+        return numbers
 
     def indices(self, rows: IndexWork | TrialWork) -> npt.NDArray[np.int64]:
         """The numbers of the examples in these rows."""
@@ -110,10 +111,3 @@ class IndexEpoch(Epoch):
     def _filled(self, rows: IndexWork | TrialWork) -> PaddedBatch:
         whole, size = self._whole(rows.batch), self._batching.size
         return PaddedBatch(size if self.host_shard.pads else whole, whole, self.host_shard.span(whole, size)[0])
-
-    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
-        if isinstance(work, IndexWork | TrialWork):
-            return told(self.indices(work).tolist())
-        return (
-            "examples that are joined" if isinstance(work, JoinWork) else of_part(work, self._batching.size, self._base)
-        )

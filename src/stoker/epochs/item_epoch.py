@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stoker.epochs.epoch import Epoch, ExamplesLookedAt, of_part, told
+from stoker.epochs.epoch import ExamplesLookedAt
+from stoker.epochs.numbered_epoch import NumberedEpoch
+from stoker.epochs.puller import Puller, PullerSource
 from stoker.memory.packed import pack
-from stoker.plan.batching import Batching
+from stoker.plan.batching import Batching, EpochCounts
 from stoker.plan.permutation import mix
 from stoker.plan.position import Position
 from stoker.plan.shuffle_buffer import shuffled
@@ -17,34 +19,33 @@ from stoker.protocol.replies import TaskDoneReply
 from stoker.protocol.requests import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest
 from stoker.scheduler.streams import IndexStream, Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
-from stoker.sources.iterable import IterableSource, Puller
 
 
-class ItemEpoch(Epoch):
-    """An epoch of an iterable that is pulled in this process."""
+class ItemEpoch(NumberedEpoch):
+    """An epoch of an iterable that is pulled in this process.
 
-    def __init__(
-        self,
-        begin: Position,
-        batching: Batching,
-        source: IterableSource,
-        tell: Callable[[int, bool], None],
-        *,
-        uneven: bool,
-    ) -> None:
-        super().__init__(begin, batching, uneven=uneven or begin.stream is not None)
+    Args:
+        source: opens the iterable.
+        counts: how examples are made into batches.
+        begin: position at which it begins.
+        fed: called from the pulling thread when items have arrived.
+    """
+
+    def __init__(self, source: PullerSource, counts: EpochCounts, begin: Position, fed: Callable[[], None]) -> None:
+        super().__init__(counts, begin)
+        batching = counts.batching
         needed = () if self._since is None else self._since.needed()
         self._needed = set(needed)
         self._first = min((*needed, self._since.opened)) if self._since is not None else 0
         skip = self._base + self._first * batching.size
-        self.puller = _start_pulling(source, batching, begin.epoch, skip, tell)
+        self._puller = _start_pulling(source, batching, begin.epoch, skip, fed)
         self._loaded: deque[list[bytes]] = deque()  # items of batches that are not delivered yet
         self._again: deque[bytes] = deque()  # items taken before, which are now read as parts
         self._open: dict[int, list[bytes]] = {}  # items of parts, by their number
         self._parts_taken, self._taken = self._first, skip
         self._delivered = 0
         self._want()
-        self.puller.want(self._base + (max(self._needed, default=-1) + 1) * batching.size)
+        self._puller.want(self._base + (max(self._needed, default=-1) + 1) * batching.size)
 
     def stream(self, number: int) -> Stream:
         size, keep = self._batching.size, self._batching.keep_rest
@@ -53,8 +54,8 @@ class ItemEpoch(Epoch):
         return self._parts(None, number)
 
     def look(self, batches: int, most: int) -> ExamplesLookedAt:
-        size, skip = self._batching.size, self.puller.skipped
-        segments, behind = self.puller.peek(min(batches * size, most))
+        size, skip = self._batching.size, self._puller.skipped
+        segments, behind = self._puller.peek(min(batches * size, most))
         count = len(segments) - behind
         numbers = [*range(skip, skip + count), *range(behind)]
         rows = [size] * (count // size)
@@ -62,7 +63,7 @@ class ItemEpoch(Epoch):
             rows.append(count % size)
         return ExamplesLookedAt(tuple(numbers), tuple(rows), b"".join(segments))
 
-    def numbers(self, question: Request) -> range:
+    def reusable(self, question: Request) -> range:
         if isinstance(question, IndexTaskRequest) and not question.trial:
             return range(int(question.indices[0]), int(question.indices[0]) + question.count)
         if isinstance(question, ShardTaskRequest) and question.opening is not None:
@@ -74,15 +75,34 @@ class ItemEpoch(Epoch):
         self._again = deque(item for items in self._loaded for item in items)
         self._loaded.clear()
 
-    def arrived(self, items: int) -> int:
-        """Number of the pulled items that belong to the stream."""
-        return items - self._base
+    # ── the items, as `PulledItems` ──────────────────────────────────────────────────────────
+    @property
+    def pulled(self) -> ItemEpoch:
+        return self
+
+    def want(self, count: int) -> None:
+        self._puller.want(self._puller.skipped + count)
+
+    def has(self, count: int) -> bool:
+        return self._puller.ended is not None or self._puller.count() >= count
+
+    def arrivals(self) -> tuple[int, bool]:
+        ended = self._puller.ended is not None  # asked first: the last item may arrive in between
+        return self._puller.pulled - self._base, ended
+
+    def error(self) -> BaseException | None:
+        return None if self._puller.ended is None else self._puller.ended.error
+
+    def first_error(self) -> BaseException | None:
+        error = self.error()  # asked first, likewise
+        return None if self._puller.in_sight() else error
 
     def load(self, count: int) -> bytes:
         items = self._take(count)
         self._loaded.append(items)
         return b"".join(items)
 
+    # ── what becomes of them ─────────────────────────────────────────────────────────────────
     def delivered(self) -> None:
         """Note that a batch was delivered. The items of a numbered batch are no longer needed."""
         self._delivered += 1
@@ -127,20 +147,16 @@ class ItemEpoch(Epoch):
         """
         return work.of is None and (work.again or bool(answer.digests))
 
-    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
-        if isinstance(work, IndexWork | TrialWork):
-            start = self.example(work, work.first)
-            return told(list(range(start, start + work.count)))
-        return (
-            "examples that are joined" if isinstance(work, JoinWork) else of_part(work, self._batching.size, self._base)
-        )
+    def numbers_of(self, rows: IndexWork | TrialWork) -> range:
+        start = self.example(rows, rows.first)
+        return range(start, start + rows.count)
 
     def close(self) -> None:
-        self.puller.close()
+        self._puller.close()
 
     def _take(self, count: int) -> list[bytes]:
         again = [self._again.popleft() for _ in range(min(count, len(self._again)))]
-        new = self.puller.take(min(count - len(again), self.puller.count()))
+        new = self._puller.take(min(count - len(again), self._puller.count()))
         self._taken += len(new)
         self._want()
         return again + new
@@ -149,19 +165,17 @@ class ItemEpoch(Epoch):
         """Let the items of two batches be pulled ahead or, if bounded, only those of the batch that is being made."""
         size = self._batching.size
         if not self._batching.bounded:
-            self.puller.want(self._taken + 2 * size)
+            self._puller.want(self._taken + 2 * size)
         elif self.uneven:
-            self.puller.want(self._taken + size)
+            self._puller.want(self._taken + size)
         else:
-            self.puller.want(self._base + (self._delivered + 1) * size)
+            self._puller.want(self._base + (self._delivered + 1) * size)
 
 
-def _start_pulling(
-    source: IterableSource, batching: Batching, epoch: int, skip: int, tell: Callable[[int, bool], None]
-) -> Puller:
+def _start_pulling(source: PullerSource, batching: Batching, epoch: int, skip: int, fed: Callable[[], None]) -> Puller:
     """Start a thread that pulls the items of an epoch, except for the first `skip`."""
 
     def shuffle(segments: Iterator[bytes]) -> Iterator[bytes]:
         return shuffled(segments, batching.shuffle, mix(batching.seed, epoch, 6))
 
-    return Puller(source, shuffle if batching.shuffle else None, pack, batching.size, tell, skip=skip)
+    return Puller(source, shuffle if batching.shuffle else None, pack, batching.size, fed, skip=skip)

@@ -1,47 +1,59 @@
-"""Epochs of generator functions over shards."""
+"""Epochs of sources that consist of shards."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from stoker.epochs.epoch import Epoch
-from stoker.plan.batching import Batching
+from stoker.plan.batching import EpochCounts
 from stoker.plan.permutation import Permutation, mix
 from stoker.plan.position import Position, ShardProgress
 from stoker.protocol.requests import Request, ShardOpening, ShardTaskRequest
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
-from stoker.sources.generator import GeneratorSource
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of a source.
+
+    Attributes:
+        count: number of shards.
+        open_shards: number of shards that are read in turn.
+        length: examples in all shards together; None if unknown, `math.inf` if they never end.
+    """
+
+    count: int
+    open_shards: int
+    length: float | None
 
 
 class ShardEpoch(Epoch):
-    """An epoch of a generator function over shards."""
+    """An epoch of a source that consists of shards."""
 
-    def __init__(self, begin: Position, batching: Batching, source: GeneratorSource, *, uneven: bool) -> None:
-        super().__init__(begin, batching, uneven=uneven)
-        self._source = source
+    def __init__(self, shards: Shards, counts: EpochCounts, begin: Position) -> None:
+        super().__init__(counts, begin)
+        self._shards = shards
         self._owners: dict[int, int] = {}
 
     def _order(self) -> Sequence[int]:
         if not self._batching.shuffle:
-            return range(self._source.count)
-        permutation = Permutation(self._source.count, mix(self._batching.seed, self.number, 5))
-        order: list[int] = permutation(np.arange(self._source.count)).tolist()
+            return range(self._shards.count)
+        permutation = Permutation(self._shards.count, mix(self._batching.seed, self.number, 5))
+        order: list[int] = permutation(np.arange(self._shards.count)).tolist()
         return order
 
     def first_shards(self) -> list[tuple[int, ShardProgress]]:
-        """The shards that are read first, with their progress.
-
-        The list is empty if leftovers from a saved state must be made again, since other shards are opened first then.
-        """
+        """The list is empty if leftovers from a saved state must be made again: other shards are opened first then."""
         if self._since is not None and self._since.left:
             return []
         open_now = [] if self._since is None else [place.shard for place in self._since.places]
         start = 0 if self._since is None else self._since.opened
-        shards = [*open_now, *self._order()[start : start + self._source.open_shards - len(open_now)]]
+        shards = [*open_now, *self._order()[start : start + self._shards.open_shards - len(open_now)]]
         return [(shard, self._progress.get(shard, ShardProgress())) for shard in shards]
 
     def opened(self, owners: dict[int, int]) -> None:
@@ -52,17 +64,18 @@ class ShardEpoch(Epoch):
             number,
             self._order(),
             self._batching.size,
-            open_shards=self._source.open_shards,
+            open_shards=self._shards.open_shards,
             keep_rest=self._batching.keep_rest,
-            length=self._source.length,
+            length=self._shards.length,
             since=self._since,
             owners=self._owners,
         )
         self._marks = stream.marks
         return stream
 
-    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
-        raise AssertionError("shards have no numbered batches")
+    def question(self, task: Task, opens: bool) -> Request:
+        assert isinstance(task.work, ShardWork | JoinWork)  # its stream has no numbered batches
+        return self._shard_question(task, task.work, opens)
 
     def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
         without = self._left_out(shard)

@@ -1,5 +1,7 @@
 """WHERE examples come from: one module for each kind of source, and the markers that a transform may return.
 
+source          the protocol of all sources
+sharded         the protocol of sources whose shards workers open
 map_style       sources with `__len__` and `__getitem__`, random access
 arrays          arrays, read by rows
 columns         tables, lists and sparse matrices as arrays

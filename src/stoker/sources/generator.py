@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stoker.errors import OptionError, SourceError
+from stoker.sources.sharded import ShardedSource
 from stoker.validation import flag, length_of, whole
 
 
@@ -51,29 +52,36 @@ class Shard:
         return sequence[start : start + size + (self.index < more)]
 
 
-@dataclass(frozen=True)
-class GeneratorSource:
-    """See `from_generator`.
+class GeneratorSource(ShardedSource):
+    """See `from_generator`."""
 
-    Attributes:
-        function: called with a `Shard`; returns an iterable of examples.
-        count: number of shards.
-        items: the `shard.item` of each shard, or None.
-        length: examples in all shards together: None if unknown, `math.inf` if they never end.
-        open_shards: number of shards read in turn.
-        batched: each element is already a batch.
-    """
+    def __init__(
+        self,
+        function: Callable[[Shard], Iterable[Any]],
+        shards: int | Sequence[Any],
+        length: float | None,
+        *,
+        open_shards: int,
+        batched: bool,
+    ) -> None:
+        _check_function(function)
+        self._function = function
+        self.count, self._items = _counted(shards)
+        self.open_shards = whole("open_shards", open_shards, least=1)
+        self._length, self.batched = length_of(length), flag("batched", batched)
 
-    function: Callable[[Shard], Iterable[Any]]
-    count: int
-    items: Sequence[Any] | None
-    length: float | None
-    open_shards: int
-    batched: bool
+    @property
+    def length(self) -> float | None:
+        return self._length
 
-    def shard(self, index: int, rng: np.random.Generator) -> Shard:
-        """The shard with this index."""
-        return Shard(index, self.count, None if self.items is None else self.items[index], rng)
+    def read(self, index: int, rng: np.random.Generator) -> Iterable[Any]:
+        examples = self._function(Shard(index, self.count, None if self._items is None else self._items[index], rng))
+        if not hasattr(examples, "__iter__") and not hasattr(examples, "__next__"):
+            raise TypeError(
+                f"from_generator's function returned a {type(examples).__name__} for shard {index}, not a generator "
+                "(is there no `yield` in it?)"
+            )
+        return examples
 
 
 def from_generator(
@@ -116,10 +124,7 @@ def from_generator(
         ...     [batch.tolist() for batch in loader]
         [[0, 1, 2, 3], [5, 6, 7, 8], [4, 9]]
     """
-    _check_function(fn)
-    count, items = _counted(shards)
-    open_shards = whole("open_shards", open_shards, least=1)
-    return GeneratorSource(fn, count, items, length_of(length), open_shards, flag("batched", batched))
+    return GeneratorSource(fn, shards, length, open_shards=open_shards, batched=batched)
 
 
 def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:

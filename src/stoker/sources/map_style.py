@@ -5,45 +5,96 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stoker.errors import SourceError, cause, summary
+from stoker.sources.arrays import ArraySource
+from stoker.sources.keras_dataset import is_keras
 from stoker.sources.mistaken import mistaken
+from stoker.sources.source import Source
+from stoker.sources.stored_arrays import StoredRows, is_stored
+
+if TYPE_CHECKING:
+    from stoker.epochs.index_epoch import IndexEpoch
+    from stoker.plan.batching import EpochCounts
+    from stoker.plan.position import Position
 
 
-class MapSource:
-    """The trainer's record of a source: its length, and a way to check that it has not changed.
-
-    `__len__` is the only user method called in the trainer. The source is kept by a weak reference where
-    possible. So a dataset that is referenced nowhere else lies in memory once, in the pages that the workers
-    share.
+class MapSource(Source):
+    """A source that is read by index: the user's object, of which only `__len__` is called in the trainer.
 
     Args:
         source: the user's object.
-
-    Attributes:
-        names: names of the source's attributes, for `Loader.update`.
 
     Raises:
         SourceError: the source is not map-style, or empty.
     """
 
+    noun = "a list, or arrays,"
+    has_index = True
+
     def __init__(self, source: Any) -> None:
         if (told := mistaken(source)) is not None:
             raise SourceError(told)
-        self.length = _length(source)
-        if self.length < 1:
+        self._source, self._length = source, _length(source)
+        if self._length < 1:
             raise SourceError(
                 f"the source is empty: len() of this {type(source).__name__} is 0. Check its paths or filters."
             )
-        self._get: Callable[[], Any] = _reference(source)
-        self.names: frozenset[str] = frozenset(_names(source))
+        self.batched = is_keras(source)
+        self.arrays: ArraySource | None = source if isinstance(source, ArraySource) else None
+        if not isinstance(source, ArraySource | StoredRows):
+            self.names = frozenset(_names(source))
 
-    def check(self) -> None:
-        """Raise `SourceError` if the length has changed."""
-        source = self._get()
-        if source is not None and (now := _length(source)) != self.length:
-            raise SourceError(changed_length(self.length, now))
+    @property
+    def length(self) -> int:
+        return self._length
+
+    @property
+    def payload(self) -> Any:
+        return self._source
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"source": "map-style", "length": self._length}
+
+    def epochs(self, counts: EpochCounts) -> Callable[[Position, Callable[[], None]], IndexEpoch]:
+        from stoker.epochs.index_epoch import IndexEpoch
+
+        plan = counts.plan
+        assert plan is not None
+        return lambda begin, fed: IndexEpoch(plan, counts, begin)
+
+    def check_workers(self) -> None:
+        for rows in [self._source] if self.arrays is None else self.arrays.arrays:
+            if isinstance(rows, StoredRows):
+                rows.check()
+
+    def length_check(self) -> Callable[[], None]:
+        """Returns a function that raises `SourceError` once the length has changed.
+
+        The source is kept by a weak reference where possible. So a dataset that is referenced nowhere else lies in
+        memory once, in the pages that the workers share.
+        """
+        get, length = _reference(self._source), self._length
+
+        def check() -> None:
+            source = get()
+            if source is not None and (now := _length(source)) != length:
+                raise SourceError(changed_length(length, now))
+
+        return check
+
+
+def source_of(given: Any) -> Source:
+    """The source that was given to a Loader: one of Stoker's, or an object that is read by index."""
+    if isinstance(given, Source):
+        return given
+    return MapSource(StoredRows(given) if is_stored(given) else given)
+
+
+def reads_in_runs(payload: Any) -> bool:
+    """True if an object that is read by index gives several examples at once."""
+    return hasattr(type(payload), "__getitems__")
 
 
 def changed_length(was: int, now: int) -> str:

@@ -19,6 +19,7 @@ from stoker.protocol.messages import size
 from stoker.protocol.program import Program
 from stoker.protocol.replies import REASON_BYTES
 from stoker.protocol.requests import RUN
+from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.collation import Form
 from stoker.structure.spec import plain
@@ -53,7 +54,7 @@ class Reader:
     def __init__(self, program: Program, seeder: Seeder, words: memoryview) -> None:
         self._source, self._transform, self._wants_rng = program.source, program.transform, program.wants_rng
         self._begin, self._seeder, self._words, self._skips = seeder.begin, seeder, words, program.skips
-        self._in_runs = hasattr(type(self._source), "__getitems__")
+        self._in_runs = reads_in_runs(self._source)
         self.indexed = self._together if self._in_runs else self._each
         if program.skips:
             self.indexed = self._alone

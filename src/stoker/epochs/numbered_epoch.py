@@ -1,0 +1,61 @@
+"""The base class of epochs whose examples are numbered, so that rows and batches are known before they are made."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from stoker.epochs.epoch import Epoch
+from stoker.plan.batching import EpochCounts
+from stoker.plan.position import Position
+from stoker.protocol.requests import Request
+from stoker.scheduler.shard_streams import ShardStream
+from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
+
+
+class NumberedEpoch(Epoch):
+    """An epoch of numbered batches. Once it is uneven, it is read in parts, as if these were shards."""
+
+    def __init__(self, counts: EpochCounts, begin: Position) -> None:
+        super().__init__(counts, begin)
+        self.uneven = self.uneven or begin.stream is not None
+
+    @abstractmethod
+    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
+        """The request for rows of a numbered batch."""
+
+    @abstractmethod
+    def example(self, work: IndexWork | TrialWork, row: int) -> int:
+        """The number of the example in a row of a numbered batch."""
+
+    @abstractmethod
+    def numbers_of(self, rows: IndexWork | TrialWork) -> Sequence[int]:
+        """The numbers of the examples in these rows."""
+
+    def row(self, work: IndexWork | TrialWork, example: int) -> int | None:
+        numbers = self.numbers_of(work)
+        return work.first + numbers.index(example) if example in numbers else None
+
+    def question(self, task: Task, opens: bool) -> Request:
+        work = task.work
+        if isinstance(work, IndexWork | TrialWork):
+            return self.rows(task, work)
+        return self._shard_question(task, work, opens)
+
+    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
+        match work:
+            case JoinWork():
+                return "examples that are joined"
+            case ShardWork(part):
+                size = self._batching.size
+                return f"the {size} examples from number {self._base + part * size} on"
+        numbers = self.numbers_of(work)
+        shown = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")
+        return f"example{'s' * (len(numbers) > 1)} {shown}"
+
+    def _parts(self, order: Sequence[int] | None, number: int) -> ShardStream:
+        """A stream of parts of the source from its base on. The sizes of the parts are not known in advance."""
+        size, keep, window = self._batching.size, self._batching.keep_rest, self._batching.window
+        stream = ShardStream(number, order, size, open_shards=window, keep_rest=keep, in_turn=False, since=self._since)
+        self._marks = stream.marks
+        return stream

@@ -1,0 +1,84 @@
+"""The protocol of sources: all that a Loader needs to know of where examples come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # workers import sources, and need no epochs
+    import numpy as np
+    import numpy.typing as npt
+
+    from stoker.epochs.epoch import MakeEpoch
+    from stoker.plan.batching import EpochCounts
+
+
+class ArraysInMemory(Protocol):
+    """Arrays whose rows are read without running the user's code."""
+
+    def __getitem__(self, index: int) -> Any: ...
+
+    def is_in_memory(self) -> bool:
+        """True if reading them never waits for a disk."""
+
+    def take(self, indices: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[Any]]) -> None:
+        """Write the examples `indices` to `rows`, one output for each array."""
+
+
+class Source(ABC):
+    """Where examples come from.
+
+    A subclass says what workers read (`payload`) and which kind of epoch divides the reading into tasks (`epochs`).
+    `MapSource` is read by index, a `ShardedSource` is opened by shards in the workers, an `IterableSource` is pulled in
+    the trainer. A new kind is usually a subclass of `ShardedSource`, or any object with `__len__` and `__getitem__`.
+
+    Attributes:
+        noun: the kind, as messages call it.
+        batched: True if each element is already a batch.
+        has_index: True if examples are read by index. The whole source can then be shuffled, and batches divided
+            among trainers.
+        is_sharded: True if workers open shards of `payload`, which is then a `ShardedSource`.
+        names: attributes that `Loader.update` may set.
+        arrays: the arrays that the source consists of, if it needs no user code to read; otherwise None.
+    """
+
+    noun = "a generator or iterable"
+    batched = False
+    has_index = False
+    is_sharded = False
+    names: frozenset[str] = frozenset()
+    arrays: ArraysInMemory | None = None
+
+    @property
+    @abstractmethod
+    def length(self) -> float | None:
+        """Examples of an epoch; None if unknown, `math.inf` if they never end."""
+
+    @property
+    @abstractmethod
+    def payload(self) -> Any:
+        """The object that workers read; None if the trainer sends them the items."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything about the source that the batches depend on, apart from the user's code. JSON-compatible."""
+
+    @abstractmethod
+    def epochs(self, counts: EpochCounts) -> MakeEpoch:
+        """Returns a function that makes the epochs. It outlives this object, and must not keep the user's data alive.
+
+        Args:
+            counts: how examples form batches and, for a source that is read by index, in which order they are read.
+        """
+
+    def check_workers(self) -> None:  # noqa: B027  (most kinds can always be opened)
+        """Raise `SourceError` if workers cannot open the source."""
+
+    def length_check(self) -> Callable[[], None]:
+        """Returns a function that raises `SourceError` once the length has changed. It keeps no user data alive."""
+        return _unchanging
+
+
+def _unchanging() -> None:
+    """A check that always succeeds."""
