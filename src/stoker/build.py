@@ -137,6 +137,7 @@ def _program(options: LoaderOptions, plan: Plan | None, batching: Batching, memo
         collation=options.collation,
         shuffle=options.buffer if isinstance(source, GeneratorSource) else 0,
         memory_limit=memory_limit,
+        is_sharded=isinstance(source, GeneratorSource),
         skips=options.skips,
         seeds_globals=options.seed_globals,
         weighs=batching.weighs,

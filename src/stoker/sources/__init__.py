@@ -4,6 +4,7 @@ map_style       sources with `__len__` and `__getitem__`, random access
 arrays          arrays, read by rows
 columns         tables, lists and sparse matrices as arrays
 stored_arrays   arrays in HDF5 and zarr files
+sharded         the interface of sources that workers read shard by shard
 generator       a generator function over shards
 iterable        an iterable, pulled in the trainer item by item
 keras_dataset   Keras datasets, whose elements are already batches

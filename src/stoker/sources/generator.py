@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stoker.errors import OptionError, SourceError
+from stoker.sources.sharded import ShardedSource
 from stoker.validation import flag, length_of, whole
 
 
@@ -52,7 +53,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class GeneratorSource:
+class GeneratorSource(ShardedSource):
     """See `from_generator`.
 
     Attributes:
@@ -74,6 +75,16 @@ class GeneratorSource:
     def shard(self, index: int, rng: np.random.Generator) -> Shard:
         """The shard with this index."""
         return Shard(index, self.count, None if self.items is None else self.items[index], rng)
+
+    def read(self, index: int, rng: np.random.Generator) -> Iterable[Any]:
+        """What the function returns for a shard; raises TypeError if that cannot be iterated."""
+        examples = self.function(self.shard(index, rng))
+        if not hasattr(examples, "__iter__") and not hasattr(examples, "__next__"):
+            raise TypeError(
+                f"from_generator's function returned a {type(examples).__name__} for shard {index}, not a generator "
+                "(is there no `yield` in it?)"
+            )
+        return examples
 
 
 def from_generator(
@@ -119,7 +130,14 @@ def from_generator(
     _check_function(fn)
     count, items = _counted(shards)
     open_shards = whole("open_shards", open_shards, least=1)
-    return GeneratorSource(fn, count, items, length_of(length), open_shards, flag("batched", batched))
+    return GeneratorSource(
+        function=fn,
+        count=count,
+        items=items,
+        length=length_of(length),
+        open_shards=open_shards,
+        batched=flag("batched", batched),
+    )
 
 
 def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:

@@ -22,8 +22,8 @@ from stoker.protocol.messages import size
 from stoker.protocol.program import Program
 from stoker.protocol.replies import STATE_BYTES
 from stoker.protocol.requests import JSON, PICKLE
-from stoker.sources.generator import GeneratorSource
 from stoker.sources.markers import SKIP, Many
+from stoker.sources.sharded import ShardedSource
 from stoker.worker.tasks.digests import digest
 from stoker.worker.user_code.reading import Reader, SourceChanged
 from stoker.worker.user_code.seeding import Seeder
@@ -304,16 +304,11 @@ class ShardReaders:
 
         `keeps` is True if its examples are still needed when the next one is made.
         """
-        source: GeneratorSource = self._program.source
+        source: ShardedSource = self._program.source
         seeds = self._seeds(epoch, shard)
         mixed = mix(self._program.seed, epoch, 3, shard)
         self._seeder.begin(mixed)
-        iterator: Any = source.function(source.shard(shard, np.random.default_rng(mixed)))
-        if not hasattr(iterator, "__iter__") and not hasattr(iterator, "__next__"):
-            raise TypeError(
-                f"from_generator's function returned a {type(iterator).__name__} for shard {shard}, not a generator "
-                "(is there no `yield` in it?)"
-            )
+        iterator: Any = source.read(shard, np.random.default_rng(mixed))
         buffer = self._program.shuffle
         own = hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") and not buffer
         if progress.state and own:
