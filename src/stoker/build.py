@@ -119,6 +119,7 @@ def _program(options: LoaderOptions, plan: Plan | None, batching: Batching, memo
         collation=options.collation,
         shuffle=options.buffer if options.source.is_sharded else 0,
         memory_limit=memory_limit,
+        is_sharded=options.source.is_sharded,
         skips=options.skips,
         seeds_globals=options.seed_globals,
         weighs=batching.weighs,

@@ -46,6 +46,7 @@ class Program:
         collation: how examples are joined into a batch.
         shuffle: size of each shard's shuffle buffer, or 0.
         memory_limit: bytes that all slots together may take.
+        is_sharded: workers open the source's shards, instead of reading it by index or being sent items.
         skips: examples that raise are left out.
         seeds_globals: global random states are seeded before each example.
         weighs: each example gets a `sample_weight`.
@@ -62,6 +63,7 @@ class Program:
     collation: Collation
     shuffle: int
     memory_limit: int
+    is_sharded: bool = False
     skips: bool = False
     seeds_globals: bool = True
     weighs: bool = False

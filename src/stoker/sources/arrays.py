@@ -79,6 +79,11 @@ class ArraySource(Sequence[Any]):
                 out[...] = cast(array[indices], out.dtype)
 
 
+def rows_of(source: Any) -> ArraySource | None:
+    """The arrays of a source that can be copied by rows without the user's code; None if it has no such arrays."""
+    return source if isinstance(source, ArraySource) else None
+
+
 def _without_lists(structure: Any) -> Any:
     """Replace lists in the structure by tuples, because a list of numbers in an example would count as an array."""
     if type(structure) in (list, tuple):

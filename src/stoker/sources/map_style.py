@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from stoker.errors import SourceError, cause, summary
-from stoker.sources.arrays import ArraySource
+from stoker.sources.arrays import ArraySource, rows_of
 from stoker.sources.keras_dataset import is_keras
 from stoker.sources.mistaken import mistaken
 from stoker.sources.source import Source
@@ -42,8 +42,8 @@ class MapSource(Source):
                 f"the source is empty: len() of this {type(source).__name__} is 0. Check its paths or filters."
             )
         self.batched = is_keras(source)
-        self.arrays: ArraySource | None = source if isinstance(source, ArraySource) else None
-        if not isinstance(source, ArraySource | StoredRows):
+        self.arrays: ArraySource | None = rows_of(source)
+        if self.arrays is None and not isinstance(source, StoredRows):
             self.names = frozenset(_names(source))
 
     @property

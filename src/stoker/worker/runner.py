@@ -32,7 +32,6 @@ from stoker.protocol.requests import (
     ShardTaskRequest,
     UpdateRequest,
 )
-from stoker.sources.generator import GeneratorSource
 from stoker.structure.spec import Misfit
 from stoker.worker.batching.fitting import MisfitAt, Uneven
 from stoker.worker.batching.fork_guard import ForkGuard
@@ -184,7 +183,7 @@ class Runner:
     def _describe(self, task: DescribeRequest) -> DescribedReply:
         import cloudpickle
 
-        if not isinstance(self._program.source, GeneratorSource):
+        if not self._program.is_sharded:
             self._reader.without = frozenset(number for _, number in task.without)
         try:
             form, collated = self._describer.form(task)

@@ -10,7 +10,7 @@ from typing import Any
 from stoker.memory.example_store import ExampleStore
 from stoker.protocol.program import Program
 from stoker.protocol.requests import COLLATED, IndexTaskRequest
-from stoker.sources.arrays import ArraySource
+from stoker.sources.arrays import ArraySource, rows_of
 from stoker.sources.map_style import changed_length
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.casting import CannotCast
@@ -32,35 +32,35 @@ class IndexTasks:
     """
 
     def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder, store: ExampleStore) -> None:
-        self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
-        self._store = store
+        self._reader, self._writer, self._seeder, self._store = reader, writer, seeder, store
+        self.use(program)
         self._epoch = -1
 
     def use(self, program: Program) -> None:
         """Switch to this copy of the program."""
         self._program = program
+        self._arrays = rows_of(program.source) if program.transform is None else None
 
     def do(self, task: IndexTaskRequest) -> tuple[int, ...]:
         """Make the task's rows; returns the shapes of the batch's parts, empty if they are as planned."""
         if task.epoch != self._epoch:
             self._check_length()
             self._epoch = task.epoch
-        if self._is_copied(task):
+        if self._arrays is not None and self._is_copied(task, self._arrays):
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
             with contextlib.suppress(CannotCast):  # reported below, with its example
-                self._program.source.take(task.indices, [column[rows] for column in columns])
+                self._arrays.take(task.indices, [column[rows] for column in columns])
                 return ()
         self._seeder.begin_task()
         dims = self._made(task)
         return self._made(task) if self._seeder.must_redo() else dims
 
-    def _is_copied(self, task: IndexTaskRequest) -> bool:
-        """True if the rows are copied straight from arrays, without running user code."""
-        is_plain = isinstance(self._program.source, ArraySource) and self._program.transform is None
-        if not is_plain or not self._is_in_place(task) or task.trial or task.filled is not None:
+    def _is_copied(self, task: IndexTaskRequest, arrays: ArraySource) -> bool:
+        """True if the rows are copied straight from the arrays, without running user code."""
+        if not self._is_in_place(task) or task.trial or task.filled is not None:
             return False
-        return bool(self._program.source.is_like(self._writer.output.form.spec))
+        return arrays.is_like(self._writer.output.form.spec)
 
     def _is_in_place(self, task: IndexTaskRequest) -> bool:
         return self._writer.output.form.in_place and not task.serialized

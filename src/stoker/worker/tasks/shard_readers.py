@@ -23,6 +23,7 @@ from stoker.protocol.program import Program
 from stoker.protocol.replies import STATE_BYTES
 from stoker.protocol.requests import JSON, PICKLE
 from stoker.sources.markers import SKIP, Many
+from stoker.sources.sharded import ShardedSource
 from stoker.worker.tasks.digests import digest
 from stoker.worker.user_code.reading import Reader, SourceChanged
 from stoker.worker.user_code.seeding import Seeder
@@ -303,10 +304,11 @@ class ShardReaders:
 
         `keeps` is True if its examples are still needed when the next one is made.
         """
+        source: ShardedSource = self._program.source
         seeds = self._seeds(epoch, shard)
         mixed = mix(self._program.seed, epoch, 3, shard)
         self._seeder.begin(mixed)
-        iterator: Any = self._program.source.read(shard, np.random.default_rng(mixed))
+        iterator: Any = source.read(shard, np.random.default_rng(mixed))
         buffer = self._program.shuffle
         own = hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") and not buffer
         if progress.state and own:

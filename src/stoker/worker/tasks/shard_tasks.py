@@ -15,7 +15,6 @@ from stoker.plan.position import ShardProgress
 from stoker.protocol.program import Program
 from stoker.protocol.replies import SHOWN, TaskDoneReply
 from stoker.protocol.requests import OpenShardRequest, ShardTaskRequest
-from stoker.sources.generator import GeneratorSource
 from stoker.worker.batching.fitting import MisfitAt
 from stoker.worker.batching.writer import Writer
 from stoker.worker.tasks.first_examples import partly
@@ -74,7 +73,7 @@ class ShardTasks:
         self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
         self._passes, self.shard_readers = passes, ShardReaders(program, reader, seeder, words)
         self._interrupted: dict[tuple[int, int], ShardProgress] = {}
-        self._is_sharded = isinstance(program.source, GeneratorSource)
+        self._is_sharded = program.is_sharded
         self._digesting = False
         self._ahead: dict[tuple[int, int], deque[RowsAhead]] = {}
 

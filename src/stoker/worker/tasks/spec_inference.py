@@ -15,8 +15,8 @@ from stoker.memory.progress_page import PHASE, SHARD, Phase
 from stoker.plan.position import ShardProgress
 from stoker.protocol.program import Program
 from stoker.protocol.requests import LOOK, LOOK_BATCHES, LOOK_CALLS, LOOK_FURTHER, DescribeRequest
-from stoker.sources.generator import GeneratorSource
 from stoker.sources.markers import SKIP, Many
+from stoker.sources.sharded import ShardedSource
 from stoker.structure.collation import Form, is_stacked_in_place
 from stoker.structure.merging import leaves_open, loose, merged
 from stoker.structure.spec import Misfit, Spec, plain
@@ -91,7 +91,7 @@ class SpecInference:
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             if task.one:
                 return None, ()
-            enough = LOOK if isinstance(self._program.source, GeneratorSource) else sys.maxsize
+            enough = LOOK if self._program.is_sharded else sys.maxsize
             for number, example in enumerate(examples, 2):
                 spec = spec.widened(example)  # one by one: an error names the last example read
                 if number >= LOOK_FURTHER or (number >= enough and not leaves_open(spec, rules)):
@@ -165,7 +165,7 @@ class SpecInference:
 
     def _made(self, task: DescribeRequest) -> Iterator[Any]:
         """The outputs of user code for the inspected examples."""
-        if isinstance(self._program.source, GeneratorSource):
+        if self._program.is_sharded:
             return self._of_shards(task)
         made = self._numbered(task)
         return weighed(made, repeat(True)) if self._program.weighs else made
@@ -180,7 +180,7 @@ class SpecInference:
                 yield from self._maker.read([number], [place], [seed])
 
     def _of_shards(self, task: DescribeRequest) -> Iterator[Any]:
-        source: GeneratorSource = self._program.source
+        source: ShardedSource = self._program.source
         self._seeder.seed_all()
         shard_readers = ShardReaders(self._program, self._reader, self._seeder, self._words)
         seen, most = 0, LOOK_BATCHES if self._program.collation.default == "asis" else LOOK_FURTHER
@@ -199,7 +199,7 @@ class SpecInference:
     def _nothing(self) -> str:
         source = self._program.source
         what = "no example is left"
-        if isinstance(source, GeneratorSource):
+        if self._program.is_sharded:
             what = f"the generator yields nothing, in none of {source.count} shards"
         elif source is None:
             what = "the iterable gives no example"
