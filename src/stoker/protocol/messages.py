@@ -27,6 +27,7 @@ from stoker.protocol.replies import (
     FailureKind,
     FailureReply,
     ReadyReply,
+    Reply,
     ShardOpenedReply,
     TaskDoneReply,
 )
@@ -50,18 +51,7 @@ from stoker.protocol.requests import (
 MAX_BYTES = 1 << 17
 
 
-Message = (
-    Request
-    | FormRequest
-    | LeaveEpochRequest
-    | UpdateRequest
-    | ReadyReply
-    | ExamplesMadeReply
-    | ShardOpenedReply
-    | DescribedReply
-    | TaskDoneReply
-    | FailureReply
-)
+Message = Request | FormRequest | LeaveEpochRequest | UpdateRequest | Reply
 
 _ANY_TEXT = "surrogatepass"  # a user's message may contain a file name that is not UTF-8
 _INDEX_TASK = struct.Struct("<cqqiii??i??iiii")
