@@ -51,7 +51,7 @@ MAY = {
     "cli": {"runtime"},
 }
 #: Those of `engines` that run the user's code in the trainer: the only code of the trainer's that needs the worker's.
-RUN_USER_CODE = {"hands", "inline", "snapshot"}
+RUN_USER_CODE = {"inline", "program_copy", "snapshot"}
 
 
 def files(room: str) -> list[Path]:

@@ -93,22 +93,22 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         """Restore the metrics of the resumed epoch, as Keras has just reset them."""
         self._epoch, self._step = epoch, 0
         if self._resumed is not None:
-            told, self._resumed = self._resumed, None
-            self._step = told["step"]
+            saved, self._resumed = self._resumed, None
+            self._step = saved["step"]
             self.model._initial_epoch = self._initial_epoch  # no longer needed
             values, self._values = self._values, {}
-            if epoch != told["epoch"]:
+            if epoch != saved["epoch"]:
                 raise StateError(
-                    f"{self._file.path} goes on in epoch {told['epoch']}, and fit() begins with epoch {epoch}: another "
+                    f"{self._file.path} goes on in epoch {saved['epoch']}, and fit() begins with epoch {epoch}: another "
                     "callback has set that. List ResumableData behind it."
                 )
             if not self._step:
                 del values["metrics"]
             self._assign(values)  # again: BackupAndRestore may have loaded weights of its own meanwhile
             if self._step:
-                _keep_logs(self.model, told["logs"])
+                _keep_logs(self.model, saved["logs"])
             history = self.model.history
-            history.epoch, history.history = list(told["epochs"]), {k: list(v) for k, v in told["history"].items()}
+            history.epoch, history.history = list(saved["epochs"]), {k: list(v) for k, v in saved["history"].items()}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the steps of one execution, and save if a save is due."""
@@ -144,13 +144,13 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         with self._producer.consumption() as consumption:
             seen = state["batches"] if ended else consumption.seen()
         where = {"epoch": epoch, "step": step, "seen": seen, "loader": state}
-        told = {**where, "logs": logs, "epochs": epochs, "history": kept}
+        saved = {**where, "logs": logs, "epochs": epochs, "history": kept}
         arrays = {
             f"{part}/{number}": keras.ops.convert_to_numpy(variable.value)
             for part, variables in _variables(self.model).items()
             for number, variable in enumerate(variables)
         }
-        self._file.write({**told, "random": randomness()}, arrays)
+        self._file.write({**saved, "random": randomness()}, arrays)
         self._since_save = 0
 
     # ── resuming ─────────────────────────────────────────────────────────────────────────────
@@ -163,22 +163,22 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             warnings.warn(f"{error} Training begins afresh (strict=False).", stacklevel=4)
             return None
 
-    def _restore(self, told: dict[str, Any], arrays: dict[str, Any]) -> None:
+    def _restore(self, saved: dict[str, Any], arrays: dict[str, Any]) -> None:
         _build(self.model, self._loader.element_spec)
         values = _matched(self._file.path, _variables(self.model), arrays)
-        step, seen = told["step"], told["seen"]
+        step, seen = saved["step"], saved["seen"]
         try:
-            self._loader.load_state_dict(told["loader"])
+            self._loader.load_state_dict(saved["loader"])
         except StateError as error:
             if self._strict:
                 raise
             warnings.warn(f"{error} Its epoch begins afresh (strict=False).", stacklevel=4)
-            self._loader.load_state_dict(told["loader"], strict=False)
+            self._loader.load_state_dict(saved["loader"], strict=False)
             step = seen = 0
         self._assign(values)
-        restore_randomness(told["random"])
-        self._resumed, self._values = {**told, "step": step}, values
-        self._initial_epoch, self.model._initial_epoch = self.model._initial_epoch, told["epoch"]
+        restore_randomness(saved["random"])
+        self._resumed, self._values = {**saved, "step": step}, values
+        self._initial_epoch, self.model._initial_epoch = self.model._initial_epoch, saved["epoch"]
         _skip(_step_iterator(), step, seen)
 
     def _assign(self, values: dict[str, list[Any]]) -> None:

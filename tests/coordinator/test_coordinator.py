@@ -36,10 +36,10 @@ class FakeEngine:
     def submit(self, worker: int, message: Any) -> None:
         self.asked.append((worker, message))
 
-    def tell(self, message: Any) -> None:
+    def send_form(self, message: Any) -> None:
         self.told.append(message)
 
-    leave = renew = tell
+    leave = renew = send_form
 
     def respawn(self, worker: int) -> None:
         self.respawned.append(worker)

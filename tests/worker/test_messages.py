@@ -122,12 +122,12 @@ def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
 def test_the_largest_task_fits_into_a_message() -> None:
     most = np.zeros(max(TASK_ROWS, MANY), np.int64)  # more lie in the slot's inbox
     made = np.zeros((MANY, 3), np.int64)
-    for question in (
+    for request in (
         IndexTaskRequest(0, 0, 0, 0, 0, False, False, 0, most, made=made),
         ShardTaskRequest(0, 0, 0, 0, False, True, None, 0, most, made=made),
         MakeExamplesRequest(0, 0, (2**63 - 1,) * MAKE, (2**20,) * MAKE, 0),
     ):
-        assert len(encode(question)) < MAX_BYTES
+        assert len(encode(request)) < MAX_BYTES
 
 
 NUMBER = 2**63 - 1
@@ -135,7 +135,7 @@ PROGRAM = Program(None, None, False, 0, None, 1, Collation(), 0, 0, skips=True)
 
 
 @given(st.lists(st.builds(ValueError, st.text(st.characters(), max_size=300)), min_size=1, max_size=40), flag)
-def test_the_longest_answer_fits_into_a_message(errors: list[ValueError], emoji: bool) -> None:
+def test_the_longest_reply_fits_into_a_message(errors: list[ValueError], emoji: bool) -> None:
     reader = Reader(PROGRAM, Seeder(0, None, seeds_globals=False), unseen())
     for error in itertools.islice(itertools.cycle(errors), SHOWN):
         reader.skip(NUMBER, error)

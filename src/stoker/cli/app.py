@@ -34,10 +34,10 @@ def demo(
         _stop(f'The demo needs {", ".join(missing)}, not installed here: pip install "stoker[demo]"')
     if not out.absolute().parent.is_dir():
         _stop(f"The picture cannot be written to {out}: there is no folder {out.parent}")
-    from .demo.story import tell
+    from .demo.story import run
 
     try:
-        tell(epochs=epochs, workers=workers, out=out)
+        run(epochs=epochs, workers=workers, out=out)
     except KeyboardInterrupt as stopped:
         # The traceback keeps the interrupted iterator alive. If it were left until the interpreter exits, TensorFlow
         # would wait forever for a from_generator thread that can no longer run Python.

@@ -24,7 +24,7 @@ from stoker.coordinator.spec_request import SpecAttempt, SpecRequest
 from stoker.coordinator.task_table import TaskTable
 from stoker.coordinator.updates import AttributeUpdates
 from stoker.engines.deaths import died_at_start
-from stoker.engines.engine import APART, HERE, Answer, Engine, StuckWorker, WorkerDeath
+from stoker.engines.engine import APART, HERE, Engine, StuckWorker, WorkerDeath
 from stoker.epochs.epoch import Epoch
 from stoker.errors import OptionError, SpecError, StokerError
 from stoker.memory.layout import aligned_copy
@@ -36,6 +36,7 @@ from stoker.protocol.replies import (
     FailureKind,
     FailureReply,
     ReadyReply,
+    Reply,
     ShardOpenedReply,
     TaskDoneReply,
 )
@@ -281,32 +282,32 @@ class Coordinator(EpochProducer[Epoch]):
         self._spec_request.close()
 
     # ── Listener: from the engine ────────────────────────────────────────────────────────────
-    def heard(self, worker: int, answers: Sequence[Answer]) -> None:
+    def heard(self, worker: int, replies: Sequence[Reply]) -> None:
         with self._changed:
             events: list[Event] = []
-            for answer in answers:
-                match answer:
+            for reply in replies:
+                match reply:
                     case TaskDoneReply():
-                        events += self._tasks.finished(worker, answer)
+                        events += self._tasks.finished(worker, reply)
                     case ReadyReply():
                         events.append(WorkerReadyEvent(worker))
                     case ExamplesMadeReply(made):
                         task, done = self._tasks.probed(worker, made)
-                        self._spec_request.made(task, answer)
+                        self._spec_request.made(task, reply)
                         events.append(done)
                     case ShardOpenedReply(opened):
                         task, done = self._tasks.probed(worker, opened)
-                        self._spec_request.opened(worker, task, answer)
+                        self._spec_request.opened(worker, task, reply)
                         events.append(done)
                     case DescribedReply(number):
-                        self._spec_request.described(answer)
+                        self._spec_request.described(reply)
                         events.append(self._tasks.probed(worker, number)[1])
                     case FailureReply(task=None):
-                        error = raisable(answer, epoch=None, batch=None, worker=None if self._inline else worker)
+                        error = raisable(reply, epoch=None, batch=None, worker=None if self._inline else worker)
                         assert isinstance(error, StokerError)
                         self._give_up(error)
                     case FailureReply():
-                        events.append(self._tasks.failed(worker, answer, inline=self._inline))
+                        events.append(self._tasks.failed(worker, reply, inline=self._inline))
             self._step(*events)
 
     def died(self, death: WorkerDeath) -> None:
@@ -533,7 +534,7 @@ class Coordinator(EpochProducer[Epoch]):
             return
         self._form = form
         self._tasks.learn(form)
-        self._engine.tell(FormRequest(cloudpickle.dumps(form, protocol=5), self._spec_request.draws))
+        self._engine.send_form(FormRequest(cloudpickle.dumps(form, protocol=5), self._spec_request.draws))
         self._tell()
 
     def _cut_short(self, error: BaseException) -> None:

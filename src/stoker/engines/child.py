@@ -13,19 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import stoker
-from stoker.engines.engine import Answer, StuckWorker
+from stoker.engines.engine import StuckWorker
 from stoker.memory import long_message
 from stoker.memory.memfd import above_standard
 from stoker.memory.progress_page import STACK_SIGNAL, ProgressPage
 from stoker.protocol.messages import MAX_BYTES, bundled, decode, encode
-from stoker.protocol.replies import (
-    DescribedReply,
-    ExamplesMadeReply,
-    FailureReply,
-    ReadyReply,
-    ShardOpenedReply,
-    TaskDoneReply,
-)
+from stoker.protocol.replies import Reply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 
 log = logging.getLogger("stoker")
@@ -72,14 +65,14 @@ class WorkerProcess:
 
     def __init__(self, number: int, program: int, memory: Sequence[int], environment: Mapping[str, str | None]) -> None:
         self.number = number
-        self.told = False  # True once the form of the batches was sent
+        self.has_form = False  # True once the form of the batches was sent
         self.renewed = False  # True once the values of `Loader.update` were sent
         self.ended = False
         self._posted: list[bytes] = []
         self._posted_bytes = 0
         #: A reusable receive buffer: `recv` would map and unmap that much per message (glibc, with TensorFlow loaded).
         self._heard = memoryview(bytearray(MAX_BYTES))
-        self.asked, self.answered = 1, 0  # requests and replies; initially the worker owes a `ReadyReply`
+        self.requests, self.replies = 1, 0  # how many; initially the worker owes a `ReadyReply`
         self.stuck: StuckWorker | None = None  # why it is killed
         self.page = ProgressPage.fresh()
         self.channel, theirs = pair(socket.SOCK_SEQPACKET)
@@ -127,29 +120,26 @@ class WorkerProcess:
         except OSError:  # it is gone, or this engine is being closed
             log.debug("worker %d was gone before %d messages", self.number, len(posted))
 
-    def receive(self) -> list[Answer] | None:
-        """The messages that have arrived, or None at the end of the stream."""
-        answers: list[Answer] = []
+    def receive(self) -> list[Reply] | None:
+        """The replies that have arrived, or None at the end of the stream."""
+        replies: list[Reply] = []
         while True:
             try:
                 message = long_message.receive(self.channel, self._heard)
             except BlockingIOError:
-                return answers
+                return replies
             except OSError:  # it ended without reading all messages, or this engine is being closed
                 message = b""
             if not message:
-                return answers or None
+                return replies or None
             try:
-                answer = decode(message)
+                reply = decode(message)
             except ValueError as error:  # user code wrote to a descriptor that is not its own
                 log.warning("worker %d is killed, for it sent what is %s", self.number, str(error))
                 self.signal(signal.SIGKILL)
-                return answers or None
-            assert isinstance(
-                answer,
-                ReadyReply | ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply,
-            ), answer
-            answers.append(answer)
+                return replies or None
+            assert isinstance(reply, Reply), reply
+            replies.append(reply)
 
     def signal(self, number: int) -> None:
         """Send a signal, unless the process has ended."""
@@ -158,7 +148,7 @@ class WorkerProcess:
 
     def owes(self) -> bool:
         """True if the worker is busy starting or with a task."""
-        return self.asked > self.answered
+        return self.requests > self.replies
 
     def stack(self, seconds: float) -> str:
         """The worker's Python stacks if it writes them within `seconds`, else the reason why there are none."""
@@ -228,7 +218,7 @@ def _theirs(stack: str) -> str:
 
 
 def _state(pid: int) -> str:
-    """The state of a process, as a long_message."""
+    """The state of a process, as a letter."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:  # it is gone
@@ -247,11 +237,11 @@ def resource_tracker() -> int:
     return -1 if fd is None else fd
 
 
-def _environment(asked: Mapping[str, str | None]) -> dict[str, str]:
+def _environment(variables: Mapping[str, str | None]) -> dict[str, str]:
     """The trainer's environment plus the user's variables and the path of the worker's own modules: see `_START`."""
     home, standard = str(Path(stoker.__file__).parents[1]), str(Path(os.__file__).parent)
     paths = [standard, str(Path(standard, "lib-dynload")), home, *sys.path]
     path = "\n".join(path for path in paths if path and isinstance(path, str))
-    no_gpu = {} if asked.keys() & _NO_GPU.keys() else _NO_GPU
-    wanted = {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ, **no_gpu, **asked, "STOKER_PATH": path}
+    no_gpu = {} if variables.keys() & _NO_GPU.keys() else _NO_GPU
+    wanted = {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ, **no_gpu, **variables, "STOKER_PATH": path}
     return {name: value for name, value in wanted.items() if value is not None}

@@ -43,9 +43,9 @@ def _bounded(stack: str) -> str:
 
 def died_at_start(reason: FailureReason) -> WorkerDied:
     """The error if no worker lives long enough to take a task; `reason` is the last failure or `WorkerDeath`."""
-    told = how(reason) if isinstance(reason, WorkerDeath) else f"failed: {reason}"
+    ended = how(reason) if isinstance(reason, WorkerDeath) else f"failed: {reason}"
     hint = " Its last words, if any, stand on stderr." if isinstance(reason, WorkerDeath) and reason.code > 0 else ""
-    return WorkerDied(f"no worker process comes up: the last one {told} before it was ready.{hint}")
+    return WorkerDied(f"no worker process comes up: the last one {ended} before it was ready.{hint}")
 
 
 def how(death: WorkerDeath) -> str:

@@ -7,22 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stoker.memory.progress_page import Activity
-from stoker.protocol.replies import (
-    DescribedReply,
-    ExamplesMadeReply,
-    FailureReply,
-    ReadyReply,
-    ShardOpenedReply,
-    TaskDoneReply,
-)
+from stoker.protocol.replies import Reply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.runtime.locks import Lock
 from stoker.scheduler.work import FailureReason
 
 #: The workers of the inline engine: the pulling thread, and a thread that serves the pulls of TensorFlow's threads.
 HERE, APART = 0, 1
-
-Answer = ReadyReply | ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply
 
 
 @dataclass(frozen=True)
@@ -64,8 +55,8 @@ class StuckWorker:
 class Listener(Protocol):
     """Receives the events of an engine, in the engine's thread or, for `inline`, in the pulling thread."""
 
-    def heard(self, worker: int, answers: Sequence[Answer]) -> None:
-        """A worker sent messages."""
+    def heard(self, worker: int, replies: Sequence[Reply]) -> None:
+        """A worker sent replies."""
 
     def died(self, death: WorkerDeath) -> None:
         """A worker has exited, and all its messages have been delivered."""
@@ -91,12 +82,12 @@ class Engine(Protocol):
         """Start all workers without waiting for them; each sends a `ReadyReply` when it is up."""
 
     def submit(self, worker: int, message: Request) -> None:
-        """Queue a worker's next task, to be sent with the next `flush`. A worker answers its tasks in order."""
+        """Queue a worker's next task, to be sent with the next `flush`. A worker does its tasks in order."""
 
     def flush(self) -> None:
         """Send all submitted tasks. Several tasks for one worker wake it only once."""
 
-    def tell(self, known: FormRequest) -> None:
+    def send_form(self, form: FormRequest) -> None:
         """Give every worker, including future ones, the form of the batches before its next task."""
 
     def leave(self, leave: LeaveEpochRequest) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from stoker.engines.engine import APART, HERE, Listener
-from stoker.engines.hands import ApartThread, Order, ProgramCopy, unmade
+from stoker.engines.program_copy import ApartThread, Order, ProgramCopy, copy_failure
 from stoker.engines.snapshot import Snapshot
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.program import Program
@@ -36,7 +36,7 @@ class InlineEngine:
         self._snapshot, self._slots, self._inboxes = Snapshot(program), slots, inboxes
         self._here: ProgramCopy | None = None
         self._apart: ApartThread | None = None
-        self._known: FormRequest | None = None
+        self._form: FormRequest | None = None
         self._renewals: dict[int, UpdateRequest] = {}
         self._pending: deque[Order] = deque([ReadyReply()])
         self._running = threading.Lock()
@@ -51,9 +51,9 @@ class InlineEngine:
     def flush(self) -> None:
         """Does nothing, as nothing is sent."""
 
-    def tell(self, known: FormRequest) -> None:
-        self._known = known
-        self._put_to_all(known)
+    def send_form(self, form: FormRequest) -> None:
+        self._form = form
+        self._put_to_all(form)
 
     def leave(self, leave: LeaveEpochRequest) -> None:
         self._renewals.pop(leave.epoch, None)
@@ -104,8 +104,8 @@ class InlineEngine:
             return
         if self._apart is None and not self._stopping:
             self._apart = ApartThread(lambda: self._make(()), self._running, self._listener)
-            for known in self._so_far():
-                self._apart.put(known)
+            for earlier in self._so_far():
+                self._apart.put(earlier)
         if self._apart is not None:
             self._apart.put(order)
 
@@ -118,7 +118,7 @@ class InlineEngine:
 
     def _so_far(self) -> list[Order]:
         """The orders that a newly made program copy must receive first."""
-        return [*([] if self._known is None else [self._known]), *self._renewals.values()]
+        return [*([] if self._form is None else [self._form]), *self._renewals.values()]
 
     def _make(self, passes: tuple[type[BaseException], ...]) -> ProgramCopy:
         return ProgramCopy(self._snapshot, self._slots, self._inboxes, passes)
@@ -143,11 +143,11 @@ class InlineEngine:
             try:
                 self._here = interruptible(self._make, (KeyboardInterrupt,))
             except Exception as error:
-                self._listener.heard(HERE, [unmade(error)])
+                self._listener.heard(HERE, [copy_failure(error)])
                 return
-            for one in self._so_far():  # read last: from here on, new ones are queued behind the order
-                self._here.do(one)
-        answer = interruptible(self._here.do, order)
+            for earlier in self._so_far():  # read last: from here on, new ones are queued behind the order
+                self._here.do(earlier)
+        reply = interruptible(self._here.do, order)
         self._pending.popleft()
-        if answer is not None:
-            self._listener.heard(HERE, [answer])
+        if reply is not None:
+            self._listener.heard(HERE, [reply])

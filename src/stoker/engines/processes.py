@@ -69,7 +69,7 @@ class ProcessEngine:
         self._silent: dict[int, float] = {}  # worker: when to kill it if it has not exited
         self._failed_starts: Counter[int] = Counter()  # in a row
         self._due: dict[int, float] = {}  # worker: when to restart it
-        self._known: FormRequest | None = None
+        self._form: FormRequest | None = None
         self._renewals: dict[int, UpdateRequest] = {}  # by epoch
         self._asleep = False  # the supervisor sleeps without a tick, as no worker owes a reply
         self._reading = Lock()  # makes reading a message and delivering it atomic
@@ -96,11 +96,11 @@ class ProcessEngine:
             child.renewed = True
             for renew in self._renewals.values():
                 child.post(renew)
-        if self._known is not None and not child.told:
-            child.told = True
-            child.post(self._known)
+        if self._form is not None and not child.has_form:
+            child.has_form = True
+            child.post(self._form)
         child.post(message)
-        child.asked += 1
+        child.requests += 1
         self._posted[worker] = child
 
     def flush(self) -> None:
@@ -113,7 +113,7 @@ class ProcessEngine:
     def leave(self, leave: LeaveEpochRequest) -> None:
         self._renewals.pop(leave.epoch, None)
         for child in list(self._children.values()):
-            if child.told:
+            if child.has_form:
                 child.post(leave)
                 self._posted[child.number] = child
 
@@ -124,8 +124,8 @@ class ProcessEngine:
                 child.post(renew)
                 self._posted[child.number] = child
 
-    def tell(self, known: FormRequest) -> None:
-        self._known = known
+    def send_form(self, form: FormRequest) -> None:
+        self._form = form
 
     def respawn(self, worker: int) -> None:
         pause = _PAUSES[min(self._failed_starts[worker], len(_PAUSES) - 1)]
@@ -200,15 +200,15 @@ class ProcessEngine:
                     raise
 
     def _receive(self, child: WorkerProcess) -> None:
-        answers = child.receive()
-        if answers is None:
+        replies = child.receive()
+        if replies is None:
             self._news.unregister(child.channel)
             self._silent[child.number] = time.monotonic() + _SILENT
             self._wake()
             return
-        if answers:
-            child.answered += len(answers)
-            self._listener.heard(child.number, answers)
+        if replies:
+            child.replies += len(replies)
+            self._listener.heard(child.number, replies)
 
     # ── in the supervisor ────────────────────────────────────────────────────────────────────
     def _supervise(self) -> None:
@@ -260,7 +260,7 @@ class ProcessEngine:
             if stuck.killed:
                 self._children[stuck.worker].stuck = stuck
                 self._children[stuck.worker].signal(signal.SIGKILL)
-        for child in self._watch.told():
+        for child in self._watch.reported():
             if self._listener.is_needless(child.number):
                 child.signal(signal.SIGKILL)
 
@@ -277,7 +277,7 @@ class ProcessEngine:
         self._exits.unregister(child.pidfd)
         kills = oom_kills()
         more, self._oom_kills = kills - self._oom_kills, kills
-        self._failed_starts[child.number] = 0 if child.answered else self._failed_starts[child.number] + 1
+        self._failed_starts[child.number] = 0 if child.replies else self._failed_starts[child.number] + 1
         death = WorkerDeath(child.number, child.code(), child.page.place(), child.stuck, more)
         self._listener.died(death)  # until this is reported, the worker may be given tasks
         if self._children[child.number] is child:

@@ -27,9 +27,9 @@ class _Observed:
 
     child: WorkerProcess
     place: Activity
-    answered: int
+    replies: int
     seconds: float = 0.0
-    told: bool = False
+    reported: bool = False
 
 
 class ProgressWatch:
@@ -59,21 +59,21 @@ class ProgressWatch:
                 found.append(stuck)
         return found
 
-    def told(self) -> list[WorkerProcess]:
+    def reported(self) -> list[WorkerProcess]:
         """The workers that were reported and have made no progress since."""
-        return [seen.child for seen in self._seen.values() if seen.told and seen.answered == seen.child.answered]
+        return [seen.child for seen in self._seen.values() if seen.reported and seen.replies == seen.child.replies]
 
     def _look_at(self, child: WorkerProcess, passed: float) -> StuckWorker | None:
         place, seen = child.page.place(), self._seen.get(child.number)
-        if seen is None or (seen.child, seen.place, seen.answered) != (child, place, child.answered):
-            self._seen[child.number] = _Observed(child, place, child.answered)
+        if seen is None or (seen.child, seen.place, seen.replies) != (child, place, child.replies):
+            self._seen[child.number] = _Observed(child, place, child.replies)
             return None
         seen.seconds += passed
         limit = PATIENCE if self._timeout is None else self._timeout
         if place.phase in (Phase.STARTING, Phase.LOADING):
             limit = max(limit, _TO_START)
-        if seen.seconds < limit or seen.told:
+        if seen.seconds < limit or seen.reported:
             return None
-        seen.told = True
+        seen.reported = True
         stack = "(no stack: no Python runs yet)" if place.phase is Phase.STARTING else child.stack(_STACK)
         return StuckWorker(child.number, seen.seconds, place, stack, killed=self._timeout is not None)

@@ -1,12 +1,17 @@
 """Delivers batches to the trainer.
 
-    tensorflow       a Loader as a `tf.data.Dataset`
-    iterators        the iterators that TensorFlow calls for batches
-    padded           filled-up batches, in the form that Keras computes with correctly
-    batch_iterator   one iteration, batch after batch
-    numpy            a batch in NumPy's form
-    resume_file      the file that `stoker.keras.ResumableData` keeps
-    trackable        the position in the data, within a `tf.train.Checkpoint`
+    tensorflow        a Loader as a `tf.data.Dataset`
+    generator_op      batches as a dataset, on the op beneath `Dataset.from_generator`
+    iterators         the iterators that TensorFlow calls for batches
+    tensor_specs      the specs, dtypes and order of a batch's arrays in TensorFlow
+    unbatched         single examples, with the shapes that they had
+    dataset_classes   datasets and iterators that count, refuse, or adapt to Keras' loops
+    padded            filled-up batches, in the form that Keras computes with correctly
+    batch_iterator    one iteration, batch after batch
+    numpy             a batch in NumPy's form
+    resume_file       the file that `stoker.keras.ResumableData` keeps
+    trackable         the position in the data, within a `tf.train.Checkpoint`
+    lazy_tensorflow   the import of TensorFlow
 
 Beside `stoker.keras` and the demo, only this folder imports TensorFlow, inside functions. It
 depends on producers of batches, not on the Loader.

@@ -102,12 +102,12 @@ class BatchIterator(Iterator[Any]):
         try:
             return self._first(make, counts)
         except StokerError as error:
-            self._tell(error)
+            self._record(error)
             if isinstance(error, ClosedError):
                 rest_if_exiting()
             raise
 
-    def _tell(self, error: StokerError) -> None:
+    def _record(self, error: StokerError) -> None:
         """Record an error as the last one, as a copy: its frames must not keep the Loader alive."""
         self._producer.last_error = copied(error)
 

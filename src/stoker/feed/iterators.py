@@ -42,21 +42,22 @@ class Iterators:
         owner: object,
         form: Form,
         order: list[int],
-        serialized: bool,
-        most: int,
-        host_shard: HostShard | None,
-        scale: Mapping[int, float],
+        *,
+        serialized: bool = False,
+        most: int = 1,
+        host_shard: HostShard | None = None,
+        scale: Mapping[int, float] | None = None,
     ) -> None:
         self._producer, self._owner = producer, owner
         self._serialized, self.most, self._host_shard = serialized, most, host_shard
         self._order = order
         starts = list(itertools.accumulate(form.counts, initial=0))
-        self._scale = {starts[number]: factor for number, factor in scale.items()}
+        self._scale = {starts[number]: factor for number, factor in (scale or {}).items()}
         self._strings = {start for leaf, start in zip(form.batch.leaves, starts, strict=False) if leaf.dtype == STRING}
         cardinality = producer.outline().cardinality
         self._counted = cardinality is not None
         self._cardinality = None if cardinality == math.inf else cardinality
-        self._sizes = _told_sizes(producer.form(), serialized)
+        self._sizes = _declared_sizes(producer.form(), serialized)
         self._numbers = itertools.count()
         self._open: dict[int, BatchIterator] = {}
 
@@ -112,7 +113,7 @@ class Iterators:
             for place in self._order
         ]
 
-    def tell(self, error: StokerError) -> StokerError:
+    def record(self, error: StokerError) -> StokerError:
         """Record an error, as TensorFlow keeps only its text. Returns the error to raise instead."""
         self._producer.last_error = error.with_traceback(None)
         return plain(error)(
@@ -138,7 +139,7 @@ class NoIterators:
 
     most = 1
 
-    def tell(self, error: StokerError) -> StokerError:
+    def record(self, error: StokerError) -> StokerError:
         """The error itself; none is ever raised here."""
         return error
 
@@ -154,7 +155,7 @@ class NoIterators:
         """Does nothing, as nothing is held."""
 
 
-def _told_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]:
+def _declared_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, int]]:
     """The sizes of padded leaves that the dataset declares to TensorFlow: path, array, dimension, size."""
     if serialized:
         return []
@@ -190,8 +191,8 @@ def weak(iterators: Iterators | NoIterators) -> tuple[Callable[..., Any], Callab
         try:
             return alive.pull(int(number))
         except StokerError as error:
-            told = alive.tell(error)
-        raise told from None
+            recorded = alive.record(error)
+        raise recorded from None
 
     def end(number: np.int64) -> Any:
         alive = reference()

@@ -15,7 +15,7 @@ import numpy as np
 from stoker.errors import StateError
 
 _FORMAT, _VERSION = "stoker training state", 1
-_TOLD = "state.json"
+_STATE = "state.json"
 
 
 class ResumeFile:
@@ -28,15 +28,15 @@ class ResumeFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, told: dict[str, Any], arrays: dict[str, Any]) -> None:
+    def write(self, state: dict[str, Any], arrays: dict[str, Any]) -> None:
         """Save atomically: even after a crash, the file is either the new one or the previous one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
-        text = json.dumps({"format": _FORMAT, "version": _VERSION, **told}, default=_number)
+        text = json.dumps({"format": _FORMAT, "version": _VERSION, **state}, default=_number)
         try:
             with new.open("wb") as file:
                 with zipfile.ZipFile(file, "w") as archive:
-                    archive.writestr(_TOLD, text)
+                    archive.writestr(_STATE, text)
                     for name, array in arrays.items():
                         with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                             np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
@@ -59,14 +59,14 @@ class ResumeFile:
         """
         try:
             with zipfile.ZipFile(self.path) as archive:
-                told = json.loads(archive.read(_TOLD))
-                self._check(told)
+                state = json.loads(archive.read(_STATE))
+                self._check(state)
                 arrays = {}
                 for name in archive.namelist():
-                    if name != _TOLD:
+                    if name != _STATE:
                         with archive.open(name) as member:
                             arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
-                return told, arrays
+                return state, arrays
         except FileNotFoundError:
             return None
         except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
@@ -83,12 +83,12 @@ class ResumeFile:
         for new in self.path.parent.glob(f"{self.path.name}.*.new"):  # from interrupted saves
             new.unlink(missing_ok=True)
 
-    def _check(self, told: Any) -> None:
-        if not isinstance(told, dict) or told.get("format") != _FORMAT:
+    def _check(self, state: Any) -> None:
+        if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise StateError(f"{self.path} is no state that stoker saved. Give another path.")
-        if told.get("version") != _VERSION:
+        if state.get("version") != _VERSION:
             raise StateError(
-                f"{self.path} has version {told.get('version')!r}, this stoker reads version {_VERSION}. Use the "
+                f"{self.path} has version {state.get('version')!r}, this stoker reads version {_VERSION}. Use the "
                 "stoker that wrote it, or remove it to begin afresh."
             )
 
@@ -101,12 +101,12 @@ def randomness() -> dict[str, Any]:
     return {"python": random.getstate(), "numpy": {**numpy, "state": inner}}
 
 
-def restore_randomness(told: dict[str, Any]) -> None:
+def restore_randomness(state: dict[str, Any]) -> None:
     """Restore the random states that `randomness` returned."""
-    version, words, gauss = told["python"]
+    version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    inner = told["numpy"]["state"]
-    np.random.set_state({**told["numpy"], "state": {**inner, "key": np.array(inner["key"], np.uint32)}})
+    inner = state["numpy"]["state"]
+    np.random.set_state({**state["numpy"], "state": {**inner, "key": np.array(inner["key"], np.uint32)}})
 
 
 def _number(value: Any) -> Any:

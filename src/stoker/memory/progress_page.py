@@ -18,7 +18,7 @@ from stoker.memory.memfd import Memfd
 
 _PAGE = mmap.PAGESIZE
 _STACK_BYTES = 64_000
-_WORDS = struct.Struct("=4q")
+_FIELDS = struct.Struct("=4q")
 #: On this signal, a worker writes its Python stack after its page. A signal number that is otherwise unused.
 STACK_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 0
 #: Places on the page.
@@ -58,7 +58,7 @@ class ProgressPage(Memfd):
     def fresh(cls) -> ProgressPage:
         """Create the page of a worker that is about to start."""
         page = cls.create("progress-page")
-        os.pwrite(page.fd, _WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
+        os.pwrite(page.fd, _FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
         os.ftruncate(page.fd, _PAGE)
         fcntl.fcntl(page.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         os.lseek(page.fd, _PAGE, os.SEEK_SET)  # where the stack will be written
@@ -70,7 +70,7 @@ class ProgressPage(Memfd):
 
     def place(self) -> Activity:
         """The worker's activity, or its last one if it has died."""
-        task, shard, example, phase = _WORDS.unpack(os.pread(self.fd, _WORDS.size, 0))
+        task, shard, example, phase = _FIELDS.unpack(os.pread(self.fd, _FIELDS.size, 0))
         shard, example = (None if number == NOTHING else number for number in (shard, example))
         return Activity(task, shard, example, Phase(phase))
 
@@ -84,5 +84,5 @@ class ProgressPage(Memfd):
 
 
 def unseen() -> memoryview:
-    """Words that are never read, for user code that runs in the trainer."""
-    return memoryview(bytearray(_WORDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE))).cast("q")
+    """A page that is never read, for user code that runs in the trainer."""
+    return memoryview(bytearray(_FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE))).cast("q")

@@ -30,8 +30,8 @@ def worker_error(message: str, cause: BaseException | None, **known: Any) -> Wor
         kind = WorkerError if cause is None else _joined(type(cause))
         error = kind(message, **known)
         if kind is not WorkerError:
-            told = {name: getattr(cause, name) for name in _ATTRIBUTES if hasattr(cause, name)}
-            for name, value in {**told, **vars(cause)}.items():
+            attributes = {name: getattr(cause, name) for name in _ATTRIBUTES if hasattr(cause, name)}
+            for name, value in {**attributes, **vars(cause)}.items():
                 if name not in vars(error) and name != "__notes__":
                     setattr(error, name, value)
     except Exception:  # the user's type refuses subclasses, the message or attributes
@@ -44,7 +44,7 @@ def _made(kind: type[BaseException]) -> type[WorkerError]:
     """The error type that also derives from `kind`, or plain `WorkerError` where that is unsafe."""
     if not issubclass(kind, Exception) or issubclass(kind, _PLAIN) or issubclass(WorkerError, kind):
         return WorkerError
-    told = {
+    members = {
         "__module__": WorkerError.__module__,
         "__qualname__": WorkerError.__qualname__,
         "__doc__": WorkerError.__doc__,
@@ -53,7 +53,7 @@ def _made(kind: type[BaseException]) -> type[WorkerError]:
         "__reduce__": _reduced,
         "_stoker_joins": kind,
     }
-    return type(WorkerError.__name__, (WorkerError, kind), told)
+    return type(WorkerError.__name__, (WorkerError, kind), members)
 
 
 #: One type for each kind, because `except` and pickle compare types.

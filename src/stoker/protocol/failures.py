@@ -40,8 +40,16 @@ def failure(
     error = _own(error)
     text, cause = traceback_of(BaseException.with_traceback(error, _user_frames(error.__traceback__)))
     pickled = b"" if cause is None else _pickled(cause)
-    told = summary(error), bounded(text, _LINES, _CHARACTERS)
-    return FailureReply(task, kind, *told, example, shard, pickled, cause)
+    return FailureReply(
+        task=task,
+        kind=kind,
+        summary=summary(error),
+        traceback=bounded(text, _LINES, _CHARACTERS),
+        example=example,
+        shard=shard,
+        pickled=pickled,
+        error=cause,
+    )
 
 
 def is_exhausted(error: BaseException) -> bool:
@@ -144,15 +152,15 @@ def _advice(summary: str, worker: int | None) -> str:
     return ""
 
 
-def wrong_length(told: int, came: int, ended: bool) -> SourceError:
+def wrong_length(declared: int, came: int, ended: bool) -> SourceError:
     """The error for a generator source that does not yield the declared number of examples."""
-    if told < 0:
+    if declared < 0:
         return SourceError(
             f"the generator ended after {came:,} examples; length=math.inf says that it never does. Leave `length` out."
         )
     more = f"{came:,} in all" if ended else f"more ({came:,} so far)"
     return SourceError(
-        f"the generator was said to give length={told:,} examples, and gives {more}. Correct `length`, or leave it "
+        f"the generator was said to give length={declared:,} examples, and gives {more}. Correct `length`, or leave it "
         "out: the cardinality is unknown then."
     )
 

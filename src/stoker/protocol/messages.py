@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from stoker.protocol.replies import (
     FailureKind,
     FailureReply,
     ReadyReply,
+    Reply,
     ShardOpenedReply,
     TaskDoneReply,
 )
@@ -49,130 +51,76 @@ from stoker.protocol.requests import (
 MAX_BYTES = 1 << 17
 
 
-Message = (
-    Request
-    | FormRequest
-    | LeaveEpochRequest
-    | UpdateRequest
-    | ReadyReply
-    | ExamplesMadeReply
-    | ShardOpenedReply
-    | DescribedReply
-    | TaskDoneReply
-    | FailureReply
-)
+Message = Request | FormRequest | LeaveEpochRequest | UpdateRequest | Reply
 
 _ANY_TEXT = "surrogatepass"  # a user's message may contain a file name that is not UTF-8
-_WORK = struct.Struct("<cqqiii??i??iiii")
-_FINISHED = struct.Struct("<cqd")
-_TASK = struct.Struct("<cq")
+_INDEX_TASK = struct.Struct("<cqqiii??i??iiii")
+_TASK_DONE = struct.Struct("<cqd")
+_EPOCH = struct.Struct("<cq")
+_TEXT = struct.Struct("<cq")  # the length of the text follows the tag
 _LENGTH = struct.Struct("<i")
 
 
 def encode(message: Message) -> bytes:
     """Encode a message."""
-    match message:
-        case IndexTaskRequest(
-            task, epoch, slot, first, rows, serialized, from_inbox, count, indices, trial, digest, filled, made
-        ):
-            where = task, epoch, slot, first, rows
-            told = (0, 0, 0) if filled is None else (filled.rows, filled.examples, filled.first)
-            head = _WORK.pack(b"W", *where, serialized, from_inbox, count, trial, digest, *told, len(made))
-            return head + made.tobytes() + indices.tobytes()
-        case TaskDoneReply(task, seconds, dims, progress=None, digests=()):
-            return _FINISHED.pack(b"F", task, seconds) + struct.pack(f"<{len(dims)}q", *dims)
-        case TaskDoneReply(digests=digests):
-            return _with_text(b"f", asdict(replace(message, digests=())), np.array(digests, np.uint64).tobytes())
-        case ShardTaskRequest(indices=indices, made=made):
-            text = {**asdict(message), "indices": None, "made": len(made)}
-            return _with_text(b"P", text, made.tobytes() + indices.tobytes())
-        case JoinTaskRequest():
-            return _with_text(b"J", asdict(message))
-        case MakeExamplesRequest():
-            return _with_text(b"M", asdict(message))
-        case ExamplesMadeReply():
-            return _with_text(b"m", asdict(message))
-        case OpenShardRequest():
-            return _with_text(b"O", asdict(message))
-        case ShardOpenedReply(task, is_open, specs):
-            return _with_text(b"o", {"task": task, "is_open": is_open}, specs)
-        case DescribeRequest():
-            return _with_text(b"D", asdict(message))
-        case DescribedReply(task, pickled, collated, draws):
-            return _with_text(b"d", {"task": task, "collated": collated, "draws": draws}, pickled)
-        case FormRequest(pickled, draws):
-            return (b"N" if draws else b"S") + pickled
-        case LeaveEpochRequest(epoch):
-            return _TASK.pack(b"L", epoch)
-        case UpdateRequest(epoch, pickled):
-            return _TASK.pack(b"R", epoch) + pickled
-        case ReadyReply():
-            return b"H"
-        case FailureReply(pickled=pickled):
-            shown = ("task", "summary", "traceback", "example", "shard")
-            text = {"kind": message.kind.value, **{name: getattr(message, name) for name in shown}}
-            return _with_text(b"X", text, pickled)
-    raise AssertionError(message)
+    return _ENCODERS[type(message)](message)
 
 
 def decode(data: bytes) -> Message:
     """Decode a message from `encode`. Raises ValueError for other bytes, as far as they can be recognised."""
     try:
-        return _decoded(data)
+        return _DECODERS[data[:1]](data)
     except (struct.error, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a message: {data[:20]!r}") from error
 
 
-def _decoded(data: bytes) -> Message:
-    match data[:1]:
-        case b"W":
-            _, *fields, trial, digest, rows_of_all, examples, before, earlier = _WORK.unpack_from(data)
-            made, indices = _made(data, earlier, _WORK.size)
-            task, epoch, slot, first, rows, serialized, from_inbox, count = fields
-            where = task, epoch, slot, first, rows
-            filled = PaddedBatch(rows_of_all, examples, before) if rows_of_all else None
-            return IndexTaskRequest(*where, serialized, from_inbox, count, indices, trial, digest, filled, made)
-        case b"F":
-            task, seconds = _FINISHED.unpack_from(data)[1:]
-            dims = data[_FINISHED.size :]
-            return TaskDoneReply(task, seconds, struct.unpack(f"<{len(dims) // 8}q", dims))
-        case b"f":
-            return _finished(*_text(data))
-        case b"P":
-            return _step(*_text(data))
-        case b"J":
-            return JoinTaskRequest(**_text(data)[0])
-        case b"D":
-            its = _tuples(_text(data)[0])
-            return DescribeRequest(**{**its, "without": tuple((shard, number) for shard, number in its["without"])})
-        case b"O":
-            its = _tuples(_text(data)[0])
-            return OpenShardRequest(**{**its, "progress": ShardProgress(**its["progress"])})
-        case b"o":
-            text, specs = _text(data)
-            return ShardOpenedReply(**text, specs=specs)
-        case b"M":
-            return MakeExamplesRequest(**_tuples(_text(data)[0]))
-        case b"m":
-            return ExamplesMadeReply(**_tuples(_text(data)[0]))
-        case b"d":
-            text, pickled = _text(data)
-            return DescribedReply(text["task"], pickled, tuple(text["collated"]), text["draws"])
-        case b"S" | b"N":
-            return FormRequest(data[1:], data[:1] == b"N")
-        case b"L":
-            return LeaveEpochRequest(_TASK.unpack(data)[1])
-        case b"R":
-            return UpdateRequest(_TASK.unpack_from(data)[1], data[_TASK.size :])
-        case b"H":
-            return ReadyReply()
-        case b"X":
-            text, pickled = _text(data)
-            return FailureReply(**{**text, "kind": FailureKind(text["kind"])}, pickled=pickled)
-    raise ValueError(f"not a message: {data[:20]!r}")
+# ── one task for each batch: fixed fields, for speed ─────────────────────────────────────────────
+def _encode_index_task(message: IndexTaskRequest) -> bytes:
+    place = message.task, message.epoch, message.slot, message.first, message.rows
+    flags = message.serialized, message.from_inbox, message.count, message.trial, message.digest
+    filled, made = message.filled, message.made
+    padding = (0, 0, 0) if filled is None else (filled.rows, filled.examples, filled.first)
+    return _INDEX_TASK.pack(b"W", *place, *flags, *padding, len(made)) + made.tobytes() + message.indices.tobytes()
 
 
-def _finished(text: dict[str, Any], rest: bytes) -> TaskDoneReply:
+def _decode_index_task(data: bytes) -> IndexTaskRequest:
+    (_, task, epoch, slot, first, rows, serialized, from_inbox, count, trial, digest, all_rows, examples, before, n) = (
+        _INDEX_TASK.unpack_from(data)
+    )
+    made, indices = _made(data, n, _INDEX_TASK.size)
+    return IndexTaskRequest(
+        task=task,
+        epoch=epoch,
+        slot=slot,
+        first=first,
+        rows=rows,
+        serialized=serialized,
+        from_inbox=from_inbox,
+        count=count,
+        indices=indices,
+        trial=trial,
+        digest=digest,
+        filled=PaddedBatch(all_rows, examples, before) if all_rows else None,
+        made=made,
+    )
+
+
+def _encode_task_done(message: TaskDoneReply) -> bytes:
+    if message.progress is None and not message.digests:
+        dims = message.dims
+        return _TASK_DONE.pack(b"F", message.task, message.seconds) + struct.pack(f"<{len(dims)}q", *dims)
+    digests = np.array(message.digests, np.uint64).tobytes()
+    return _with_text(b"f", asdict(replace(message, digests=())), digests)
+
+
+def _decode_task_done(data: bytes) -> TaskDoneReply:
+    _, task, seconds = _TASK_DONE.unpack_from(data)
+    dims = data[_TASK_DONE.size :]
+    return TaskDoneReply(task, seconds, struct.unpack(f"<{len(dims) // 8}q", dims))
+
+
+def _decode_long_task_done(data: bytes) -> TaskDoneReply:
+    text, rest = _text(data)
     skipped = tuple((number, reason) for number, reason in text["skipped"])
     pairs = np.frombuffer(rest, np.uint64).reshape(-1, 2).tolist()
     digests = tuple((number, digest) for number, digest in pairs)
@@ -181,12 +129,117 @@ def _finished(text: dict[str, Any], rest: bytes) -> TaskDoneReply:
     return TaskDoneReply(**{**text, **its, "progress": progress})
 
 
-def _step(text: dict[str, Any], rest: bytes) -> ShardTaskRequest:
+# ── the others: JSON, and bytes behind it where there are any ────────────────────────────────────
+def _as_text(tag: bytes) -> Callable[[Any], bytes]:
+    """The encoder of a message all of whose fields are text."""
+    return lambda message: _with_text(tag, asdict(message))
+
+
+def _encode_shard_task(message: ShardTaskRequest) -> bytes:
+    text = {**asdict(message), "indices": None, "made": len(message.made)}
+    return _with_text(b"P", text, message.made.tobytes() + message.indices.tobytes())
+
+
+def _decode_shard_task(data: bytes) -> ShardTaskRequest:
+    text, rest = _text(data)
     opening = text["opening"]
     if opening is not None:
         text["opening"] = ShardOpening(**{**opening, "progress": ShardProgress(**opening["progress"])})
     made, indices = _made(rest, text["made"], 0)
     return ShardTaskRequest(**{**text, "made": made, "indices": indices, "without": tuple(text["without"])})
+
+
+def _decode_open_shard(data: bytes) -> OpenShardRequest:
+    text = _tuples(_text(data)[0])
+    return OpenShardRequest(**{**text, "progress": ShardProgress(**text["progress"])})
+
+
+def _encode_shard_opened(message: ShardOpenedReply) -> bytes:
+    return _with_text(b"o", {"task": message.task, "is_open": message.is_open}, message.specs)
+
+
+def _decode_shard_opened(data: bytes) -> ShardOpenedReply:
+    text, specs = _text(data)
+    return ShardOpenedReply(**text, specs=specs)
+
+
+def _decode_describe(data: bytes) -> DescribeRequest:
+    text = _tuples(_text(data)[0])
+    return DescribeRequest(**{**text, "without": tuple((shard, number) for shard, number in text["without"])})
+
+
+def _encode_described(message: DescribedReply) -> bytes:
+    text = {"task": message.task, "collated": message.collated, "draws": message.draws}
+    return _with_text(b"d", text, message.pickled)
+
+
+def _decode_described(data: bytes) -> DescribedReply:
+    text, pickled = _text(data)
+    return DescribedReply(text["task"], pickled, tuple(text["collated"]), text["draws"])
+
+
+def _encode_form(message: FormRequest) -> bytes:
+    return (b"N" if message.draws else b"S") + message.pickled
+
+
+def _encode_update(message: UpdateRequest) -> bytes:
+    return _EPOCH.pack(b"R", message.epoch) + message.pickled
+
+
+def _decode_update(data: bytes) -> UpdateRequest:
+    _, epoch = _EPOCH.unpack_from(data)
+    return UpdateRequest(epoch, data[_EPOCH.size :])
+
+
+def _encode_failure(message: FailureReply) -> bytes:
+    shown = ("task", "summary", "traceback", "example", "shard")
+    text = {"kind": message.kind.value, **{name: getattr(message, name) for name in shown}}
+    return _with_text(b"X", text, message.pickled)
+
+
+def _decode_failure(data: bytes) -> FailureReply:
+    text, pickled = _text(data)
+    return FailureReply(**{**text, "kind": FailureKind(text["kind"])}, pickled=pickled)
+
+
+#: The encoder of each kind of message.
+_ENCODERS: dict[type[Message], Callable[[Any], bytes]] = {
+    IndexTaskRequest: _encode_index_task,
+    TaskDoneReply: _encode_task_done,
+    ShardTaskRequest: _encode_shard_task,
+    JoinTaskRequest: _as_text(b"J"),
+    MakeExamplesRequest: _as_text(b"M"),
+    ExamplesMadeReply: _as_text(b"m"),
+    OpenShardRequest: _as_text(b"O"),
+    ShardOpenedReply: _encode_shard_opened,
+    DescribeRequest: _as_text(b"D"),
+    DescribedReply: _encode_described,
+    FormRequest: _encode_form,
+    LeaveEpochRequest: lambda message: _EPOCH.pack(b"L", message.epoch),
+    UpdateRequest: _encode_update,
+    ReadyReply: lambda message: b"H",
+    FailureReply: _encode_failure,
+}
+#: The decoder of each kind of message, by its first byte.
+_DECODERS: dict[bytes, Callable[[bytes], Message]] = {
+    b"W": _decode_index_task,
+    b"F": _decode_task_done,
+    b"f": _decode_long_task_done,
+    b"P": _decode_shard_task,
+    b"J": lambda data: JoinTaskRequest(**_text(data)[0]),
+    b"M": lambda data: MakeExamplesRequest(**_tuples(_text(data)[0])),
+    b"m": lambda data: ExamplesMadeReply(**_tuples(_text(data)[0])),
+    b"O": _decode_open_shard,
+    b"o": _decode_shard_opened,
+    b"D": _decode_describe,
+    b"d": _decode_described,
+    b"S": lambda data: FormRequest(data[1:]),
+    b"N": lambda data: FormRequest(data[1:], draws=True),
+    b"L": lambda data: LeaveEpochRequest(_EPOCH.unpack(data)[1]),
+    b"R": _decode_update,
+    b"H": lambda data: ReadyReply(),
+    b"X": _decode_failure,
+}
 
 
 def _made(data: bytes, count: int, start: int) -> tuple[Indices, Indices]:
@@ -228,9 +281,9 @@ def size(text: str) -> int:
 
 def _with_text(tag: bytes, fields: dict[str, Any], rest: bytes = b"") -> bytes:
     text = json.dumps(fields, ensure_ascii=False).encode("utf-8", _ANY_TEXT)
-    return _TASK.pack(tag, len(text)) + text + rest
+    return _TEXT.pack(tag, len(text)) + text + rest
 
 
 def _text(data: bytes) -> tuple[dict[str, Any], bytes]:
-    end = _TASK.size + _TASK.unpack_from(data)[1]
-    return json.loads(data[_TASK.size : end].decode("utf-8", _ANY_TEXT)), data[end:]
+    end = _TEXT.size + _TEXT.unpack_from(data)[1]
+    return json.loads(data[_TEXT.size : end].decode("utf-8", _ANY_TEXT)), data[end:]

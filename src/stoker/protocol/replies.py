@@ -124,5 +124,8 @@ class FailureReply:
     error: BaseException | None = field(default=None, compare=False)
 
 
+Reply = ReadyReply | ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply
+
+
 #: Used in place of an example number for the batch that a user's collate function made. Above all example numbers.
 WHOLE = 2**63

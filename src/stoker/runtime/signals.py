@@ -66,7 +66,7 @@ def interruptible(call: Callable[..., _Made], *args: Any) -> _Made:
         return call(*args)
     _state = _OPEN
     try:
-        _tell()
+        _call_handlers()
         return call(*args)
     finally:
         _state = _SHUT
@@ -104,17 +104,17 @@ def reopen(before: int) -> None:
                 if _signal.getsignal(number) is _note:  # else a handler has just installed another one
                     _signal.signal(number, handler)
     finally:
-        _tell()
+        _call_handlers()
 
 
-def _tell() -> None:
+def _call_handlers() -> None:
     """Call the handlers of all recorded signals, even if one of them raises."""
     if _noted:
         number, frame = _noted.popitem()
         try:
             _theirs[number](number, frame)
         finally:
-            _tell()
+            _call_handlers()
 
 
 def _is_main() -> bool:

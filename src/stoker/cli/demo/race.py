@@ -33,7 +33,7 @@ class RaceEpoch:
 
 
 @dataclass(frozen=True)
-class Now:
+class RaceProgress:
     """The progress of a contender, for the display.
 
     Attributes:
@@ -95,12 +95,12 @@ class Stopwatch:
     """Times the pulls and steps of one `fit`, and reports the progress after each step.
 
     Args:
-        tell: Called after each step, in the thread that trains.
+        report: Called after each step, in the thread that trains.
     """
 
-    def __init__(self, tell: Callable[[Now], None]) -> None:
+    def __init__(self, report: Callable[[RaceProgress], None]) -> None:
         self.epochs: list[RaceEpoch] = []
-        self._tell = tell
+        self._report = report
         self._begun = 0.0
 
     def around(self, model: Any) -> list[Any]:
@@ -143,7 +143,16 @@ class Stopwatch:
         epoch.seconds = perf_counter() - self._begun
         total = sum(epoch.seconds for epoch in self.epochs)
         rate = epoch.examples / epoch.seconds
-        self._tell(Now(len(self.epochs), batch + 1, logs["loss"], logs["accuracy"], rate, total))
+        self._report(
+            RaceProgress(
+                epoch=len(self.epochs),
+                step=batch + 1,
+                loss=logs["loss"],
+                accuracy=logs["accuracy"],
+                rate=rate,
+                seconds=total,
+            )
+        )
 
     def _end(self, epoch: int, logs: Any = None) -> None:
         self.epochs[-1].seconds = perf_counter() - self._begun
@@ -157,15 +166,15 @@ class Contender:
         how: What runs its Python code.
         model: A compiled model with the metric "accuracy".
         dataset: A `tf.data.Dataset` of (images, labels), one epoch long.
-        tell: Called after each step.
+        report: Called after each step.
     """
 
-    def __init__(self, name: str, how: str, model: Any, dataset: Any, tell: Callable[[Now], None]) -> None:
+    def __init__(self, name: str, how: str, model: Any, dataset: Any, report: Callable[[RaceProgress], None]) -> None:
         self._name = name
         self._how = how
         self._model = model
         self._dataset = dataset
-        self._watch = Stopwatch(tell)
+        self._watch = Stopwatch(report)
         self._callbacks = self._watch.around(model)
 
     def train_epoch(self) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from .race import Now, Result
+from .race import RaceProgress, Result
 
 
 class Screen:
@@ -40,17 +40,17 @@ class Screen:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def shard_reader(self, name: str) -> Callable[[Now], None]:
+    def add_bar(self, name: str) -> Callable[[RaceProgress], None]:
         """Adds a bar for a contender, and returns a function to call with its progress."""
         task = self._progress.add_task(name, total=self._epochs * self._steps, text="")
 
-        def show(now: Now) -> None:
+        def show(progress: RaceProgress) -> None:
             text = (
-                f"epoch {now.epoch}/{self._epochs}  loss {now.loss:.2f}  accuracy {now.accuracy:4.0%}"
-                f"  {now.rate:4,.0f}/s  {now.seconds:4.1f} s"
+                f"epoch {progress.epoch}/{self._epochs}  loss {progress.loss:.2f}  accuracy {progress.accuracy:4.0%}"
+                f"  {progress.rate:4,.0f}/s  {progress.seconds:4.1f} s"
             )
-            self._progress.update(task, completed=(now.epoch - 1) * self._steps + now.step, text=text)
-            if not self._console.is_terminal and now.step == self._steps:
+            self._progress.update(task, completed=(progress.epoch - 1) * self._steps + progress.step, text=text)
+            if not self._console.is_terminal and progress.step == self._steps:
                 self._console.print(f"{name:15} {text}", highlight=False)
 
         return show

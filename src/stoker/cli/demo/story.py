@@ -25,7 +25,7 @@ PROMISED = 0.97
 """The accuracy on held-out digits that a full run must reach."""
 
 
-def tell(epochs: int, workers: int | None, out: Path) -> list[Result]:
+def run(epochs: int, workers: int | None, out: Path) -> list[Result]:
     """Runs both contenders, prints the table and writes the picture.
 
     Args:
@@ -64,7 +64,7 @@ def compete(console: Console, split: Split, epochs: int, workers: int) -> list[R
     crew = f"{workers} worker{'s' if workers > 1 else ''}"
     with many_processes(split.train, SEED, workers) as loader, Screen(console, epochs, steps) as screen:
         contenders = [
-            Contender(name, how, build(SEED, epochs * steps), dataset, screen.shard_reader(name))
+            Contender(name, how, build(SEED, epochs * steps), dataset, screen.add_bar(name))
             for name, how, dataset in (
                 ("from_generator", "one process", one_process(split.train, SEED)),
                 ("stoker.Loader", crew, loader.to_tf()),

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from stoker.engines.engine import APART, Answer, Listener
+from stoker.engines.engine import APART, Listener
 from stoker.engines.snapshot import Snapshot
 from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
 from stoker.protocol.program import Program
-from stoker.protocol.replies import FailureKind, FailureReply, ReadyReply
+from stoker.protocol.replies import FailureKind, FailureReply, ReadyReply, Reply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.runner import Runner
@@ -54,7 +54,7 @@ class ProgramCopy:
         self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=ForkGuard(), turns=turns, passes=passes)
         self.thread = threading.get_ident()
 
-    def do(self, order: Order) -> Answer | None:
+    def do(self, order: Order) -> Reply | None:
         """Carry out an order. Returns the reply to a request, else None."""
         self.thread = threading.get_ident()
         with self._kept, telling(self._runner.current):
@@ -85,7 +85,7 @@ def _initialise(program: Program) -> None:
         raise InitRaised from error
 
 
-def unmade(error: Exception) -> FailureReply:
+def copy_failure(error: Exception) -> FailureReply:
     """The reply when no program copy can be made because `worker_init` or the user's unpickling raised."""
     if isinstance(error, InitRaised) and error.__cause__ is not None:
         return failure(None, FailureKind.INIT, error.__cause__)
@@ -124,23 +124,23 @@ class ApartThread:
             self._thread.join(seconds)
 
     def _run(self) -> None:
-        hand: ProgramCopy | None = None
+        copy: ProgramCopy | None = None
         try:
             while not self._stopping and (order := self._orders.get()) is not None:
                 with self._running:
-                    answer: Answer | None
+                    reply: Reply | None
                     try:
-                        hand = hand or self._make()
-                        answer = hand.do(order)
+                        copy = copy or self._make()
+                        reply = copy.do(order)
                     except Exception as error:
-                        if hand is not None:
+                        if copy is not None:
                             raise
-                        answer = unmade(error)
-                if isinstance(answer, Answer):
-                    self._listener.heard(APART, [answer])
+                        reply = copy_failure(error)
+                if isinstance(reply, Reply):
+                    self._listener.heard(APART, [reply])
         except BaseException as error:
             self._listener.collapsed(error)
         finally:
-            if hand is not None:
+            if copy is not None:
                 with self._running:
-                    hand.close()
+                    copy.close()
