@@ -85,13 +85,12 @@ def expected(of: Sharded) -> Expected:
     rest: list[Row] = []
     raw, length, shards = 0, math.inf if of.length is None else of.length, [of.shard(shard) for shard in of.order]
     shards = [[row for row in shard if row not in of.kills - of.bad] for shard in shards] if of.skips else shards
-    told = int(length) if length < math.inf else -1
     for rows in turns(shards, of.size, of.open_shards if of.in_turn else 1):
         if wrong := [row for row in rows if row in of.bad | of.kills]:
             return Expected(batches, wrong[0] if wrong[0] in of.bad else KilledReason(None, KILLED))
         raw += len(rows) * of.raws
         if raw > length:
-            return Expected(batches, WrongLengthReason(told, raw, ended=False))
+            return Expected(batches, WrongLengthReason(length, raw, ended=False))
         joined = len(rows) < of.size or not of.in_turn
         rest += rows if joined else []
         batches += [] if joined else [rows]
@@ -100,7 +99,7 @@ def expected(of: Sharded) -> Expected:
             if wrong := [row for row in batches[-1] if row in of.misfits]:
                 return Expected(batches[:-1], wrong[0])
     if of.length is not None and raw != length:
-        return Expected(batches, WrongLengthReason(told, raw, ended=True))
+        return Expected(batches, WrongLengthReason(length, raw, ended=True))
     wrong = [row for row in rest if row in of.misfits and of.keep_rest]
     return Expected(batches + [rest] * bool(rest and of.keep_rest and not wrong), wrong[0] if wrong else None)
 

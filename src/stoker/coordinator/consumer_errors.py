@@ -31,8 +31,8 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerEr
     number = epoch.number if epoch is not None else 0
     batch = epoch.batch_number(fail.batch) if epoch is not None else fail.batch
     match fail.reason:
-        case WrongLengthReason(length, came, ended):
-            return wrong_length(length, came, ended)
+        case WrongLengthReason(declared, came, ended):
+            return wrong_length(declared, came, ended)
         case ShrunkShardReason(shard):
             return SourceError(
                 f"in epoch {number} shard {shard} gives fewer examples than when the state was saved: it is not what "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import pickle
 import re
@@ -152,16 +153,16 @@ def _advice(summary: str, worker: int | None) -> str:
     return ""
 
 
-def wrong_length(declared: int, came: int, ended: bool) -> SourceError:
+def wrong_length(declared: float, came: int, ended: bool) -> SourceError:
     """The error for a generator source that does not yield the declared number of examples."""
-    if declared < 0:
+    if math.isinf(declared):
         return SourceError(
             f"the generator ended after {came:,} examples; length=math.inf says that it never does. Leave `length` out."
         )
     more = f"{came:,} in all" if ended else f"more ({came:,} so far)"
     return SourceError(
-        f"the generator was said to give length={declared:,} examples, and gives {more}. Correct `length`, or leave it "
-        "out: the cardinality is unknown then."
+        f"the generator was said to give length={int(declared):,} examples, and gives {more}. Correct `length`, or "
+        "leave it out: the cardinality is unknown then."
     )
 
 

@@ -93,12 +93,15 @@ class LeaveOutCommand:
 
 @dataclass(frozen=True)
 class WrongLengthReason(FailureReason):
-    """The reason for a `FailCommand`: a source gave `came` examples, not the declared number `told`.
+    """The reason for a `FailCommand`: a source gave `came` examples, not the declared number.
 
-    `ended`: the source has ended; otherwise it has more examples.
+    Attributes:
+        declared: the declared number; `math.inf` if the source was to have no end.
+        came: number of examples so far.
+        ended: the source has ended; otherwise it has more examples.
     """
 
-    told: int
+    declared: float
     came: int
     ended: bool
 

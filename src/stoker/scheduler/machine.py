@@ -47,7 +47,7 @@ from stoker.scheduler.events import (
 )
 from stoker.scheduler.fault_attribution import FaultAttribution, Verdict
 from stoker.scheduler.in_flight import TaskInFlight, first_row, repeated
-from stoker.scheduler.streams import BatchInMaking, BatchState, ShardState, Stream
+from stoker.scheduler.streams import BatchFailure, BatchInMaking, BatchState, ShardState, Stream
 from stoker.scheduler.work import FailureReason, IndexWork, ShardWork, Task, TrialWork, is_apart
 
 #: Default number of times a task is repeated after a worker died at it.
@@ -211,13 +211,16 @@ class Scheduler:
                 if batch.failure is not None:
                     if batch.writers or any(held.batch is batch for held in self._todo):
                         break  # an earlier row may fail too: the first failure is reported
-                    out.append(batch.failure)
+                    assert batch.number is not None
+                    out.append(FailCommand(number, batch.number, batch.failure.task, batch.failure.reason))
                     self._close(number)
                     break
                 stream.pulls -= 1
                 self._deliver(stream, batch, out)
 
     def _deliver(self, stream: Stream, batch: BatchInMaking, out: list[Command]) -> None:
+        assert batch.number is not None
+        assert batch.slot is not None
         stream.take()
         copy = len(self._leased) >= self._leases
         (self._lent if copy else self._leased).add(batch.slot)
@@ -232,7 +235,7 @@ class Scheduler:
     def _drop(self, batch: BatchInMaking) -> None:
         batch.state = BatchState.DROPPED
         self._todo = deque(held for held in self._todo if held.batch is not batch)
-        if not batch.writers and batch.slot >= 0:
+        if not batch.writers and batch.slot is not None:
             self._free.append(batch.slot)
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────
@@ -248,7 +251,7 @@ class Scheduler:
     def _let_go(self, held: TaskInFlight) -> None:
         held.batch.writers -= 1
         if held.batch.state is BatchState.DROPPED and not held.batch.writers:
-            self._free.append(held.batch.slot)
+            self._free.append(held.task.slot)
 
     def _done(self, worker: int, done: TaskDoneEvent, out: list[Command]) -> None:
         held = self._finished(worker, done.task)
@@ -279,7 +282,7 @@ class Scheduler:
         if batch.state is BatchState.DROPPED:
             return
         if batch.failure is None or held.first < first_row(batch.failure.task):
-            batch.failure = FailCommand(batch.stream, batch.number, held.task, reason)
+            batch.failure = BatchFailure(held.task, reason)
         batch.state = BatchState.FAILED
         first = first_row(batch.failure.task)
         self._todo = deque(h for h in self._todo if h.batch is not batch or h.first < first)
@@ -371,11 +374,11 @@ class Scheduler:
         if start is None:
             return False
         batch = start.batch
-        batch.slot = self._free.pop()
+        batch.slot = slot = self._free.pop()
         if start.before is not None:
-            out.append(start.before(batch.slot))
+            out.append(start.before(slot))
         for work in start.works:
-            self._todo.append(TaskInFlight(Task(self._next_task, batch.stream, batch.slot, work), batch))
+            self._todo.append(TaskInFlight(Task(self._next_task, batch.stream, slot, work), batch))
             self._next_task += 1
         return True
 

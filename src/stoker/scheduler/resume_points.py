@@ -72,8 +72,12 @@ class ResumePoints:
 class _Stretch:
     of: Leftover
     shard: ShardState
-    batch: BatchInMaking | None = None
-    parked: int = 0
+    batch: BatchInMaking | None = None  # None until it is started
+    parked: int | None = None  # the number under which its rows are parked
+
+    def made(self) -> BatchInMaking | None:
+        """Its batch while that has a slot."""
+        return self.batch if self.parked is None else None
 
 
 @dataclass
@@ -91,7 +95,7 @@ class RowsAgain:
         part = next((part for part in self.parts if part.batch is None and is_there(part.shard)), None)
         if part is None:
             return None
-        part.batch = BatchInMaking(stream, -1, size, shard=part.shard)
+        part.batch = BatchInMaking(stream, size, shard=part.shard)
         return BatchStart(part.batch, [ShardWork(part.of.shard, True, part.of.since)])
 
     def is_starved(self) -> bool:
@@ -100,11 +104,11 @@ class RowsAgain:
 
     def batches(self) -> list[BatchInMaking]:
         """The batches that have a slot."""
-        return [part.batch for part in self.parts if part.batch is not None and not part.parked]
+        return [batch for part in self.parts if (batch := part.made()) is not None]
 
     def shards(self) -> list[ShardState]:
         """The shards whose leftovers are not parked yet."""
-        return [part.shard for part in self.parts if not part.parked]
+        return [part.shard for part in self.parts if part.parked is None]
 
     def failed(self) -> BatchInMaking | None:
         """The first batch that could not be made, or None."""
@@ -114,20 +118,24 @@ class RowsAgain:
         """Park the rows that are ready, under numbers above `last`. Returns the batches whose slots are free."""
         free = []
         for part in self.parts:
-            if part.batch is not None and not part.parked and part.batch.state is BatchState.READY:
+            batch = part.made()
+            if batch is not None and batch.state is BatchState.READY:
+                assert batch.slot is not None
                 part.parked = last = last + 1
-                out.append(ParkCommand(stream, part.parked, part.batch.slot, part.batch.rows))
-                free.append(part.batch)
+                out.append(ParkCommand(stream, last, batch.slot, batch.rows))
+                free.append(batch)
         return free
 
     def pieces(self) -> list[tuple[ParkedRows, Leftover]] | None:
         """All leftovers with their origins, or None while some are not made again."""
-        if not all(part.parked for part in self.parts):
-            return None
-        return [(ParkedRows(part.parked, part.of.start, part.of.stop), part.of) for part in self.parts]
+        pieces = [
+            (ParkedRows(part.parked, part.of.start, part.of.stop), part.of)
+            for part in self.parts
+            if part.parked is not None
+        ]
+        return pieces if len(pieces) == len(self.parts) else None
 
     def shrunk(self) -> int | None:
         """A shard that gives fewer rows now than in the other run, or None."""
-        return next(
-            (p.of.shard for p in self.parts if p.batch is not None and p.parked and p.batch.rows < p.of.stop), None
-        )
+        parked = [(part.batch, part.of) for part in self.parts if part.batch is not None and part.parked is not None]
+        return next((of.shard for batch, of in parked if batch.rows < of.stop), None)

@@ -18,14 +18,22 @@ from itertools import islice
 
 from stoker.scheduler.commands import (
     Command,
-    FailCommand,
     GatherCommand,
     ParkCommand,
     ShrunkShardReason,
     WrongLengthReason,
 )
 from stoker.scheduler.resume_points import Leftover, ResumePoint, ResumePoints, RowsAgain
-from stoker.scheduler.streams import BatchInMaking, BatchStart, BatchState, Cut, ShardPosition, ShardState, count_ready
+from stoker.scheduler.streams import (
+    BatchFailure,
+    BatchInMaking,
+    BatchStart,
+    BatchState,
+    Cut,
+    ShardPosition,
+    ShardState,
+    count_ready,
+)
 from stoker.scheduler.work import JoinWork, ParkedRows, ShardWork
 
 
@@ -105,7 +113,7 @@ class ShardStream:
     def batches(self) -> list[BatchInMaking]:
         again = self._again.batches() if self._again is not None else []
         made = [batch for shard in self._places for batch in self._made[shard]]
-        return [batch for batch in self._line if batch.slot >= 0] + again + made
+        return [batch for batch in self._line if batch.slot is not None] + again + made
 
     def shards(self) -> list[ShardState]:
         return (self._again.shards() if self._again is not None else []) + self._places
@@ -134,7 +142,7 @@ class ShardStream:
         if not wanted:
             return None
         shard = min(wanted, key=lambda shard: len(self._made[shard]))
-        batch = BatchInMaking(self.number, -1, self._size, shard=shard)
+        batch = BatchInMaking(self.number, self._size, shard=shard)
         self._made[shard].append(batch)
         return BatchStart(batch, [ShardWork(shard.index)])
 
@@ -174,7 +182,7 @@ class ShardStream:
             self._raw += batch.raw - since.raw
             if self._length is not None and self._raw > self._length:
                 free.append(batch)
-                self._fail(WrongLengthReason(int(self._length), self._raw, ended=False))
+                self._fail(WrongLengthReason(self._length, self._raw, ended=False))
                 return out, free + self._dropped()
             if batch.packed:
                 self._park(batch, Leftover(shard.index, since.come, 0, batch.rows), out)
@@ -191,8 +199,7 @@ class ShardStream:
 
     def _finish(self) -> None:
         if self._length is not None and self._raw != self._length:
-            told = int(self._length) if math.isfinite(self._length) else -1
-            self._fail(WrongLengthReason(told, self._raw, ended=True))
+            self._fail(WrongLengthReason(self._length, self._raw, ended=True))
             return
         if self._left and self._keep_rest:
             self._put_in_line(self._joint(self._rows_left()))
@@ -224,6 +231,7 @@ class ShardStream:
 
     def _park(self, batch: BatchInMaking, origin: Leftover, out: list[Command]) -> None:
         if batch.rows:
+            assert batch.slot is not None
             self._parked += 1
             out.append(ParkCommand(self.number, self._parked, batch.slot, batch.rows))
             self._left.append(ParkedRows(self._parked, 0, batch.rows))
@@ -244,9 +252,7 @@ class ShardStream:
                 self._left.appendleft(ParkedRows(piece.parked, stop, piece.stop))
             else:
                 del self._origins[piece.parked]
-        return BatchInMaking(
-            self.number, -1, rows, state=BatchState.WAITING, joint=JoinWork(tuple(pieces), self._numbers)
-        )
+        return BatchInMaking(self.number, rows, state=BatchState.WAITING, joint=JoinWork(tuple(pieces), self._numbers))
 
     def _put_in_line(self, batch: BatchInMaking) -> None:
         batch.number = self._numbers
@@ -289,16 +295,12 @@ class ShardStream:
 
     # ── ending with an error ─────────────────────────────────────────────────────────────────
     def _fail(self, reason: WrongLengthReason | ShrunkShardReason) -> None:
-        batch = BatchInMaking(self.number, -1, 0, state=BatchState.FAILED)
-        batch.failure = FailCommand(self.number, self._numbers, None, reason)
-        self._end_with(batch)
+        failure = BatchFailure(None, reason)
+        self._end_with(BatchInMaking(self.number, 0, state=BatchState.FAILED, failure=failure))
 
     def _end_with(self, batch: BatchInMaking) -> None:
         """End the stream with this batch, which has failed."""
         self._put_in_line(batch)
-        if batch.failure is not None:
-            failure = batch.failure
-            batch.failure = FailCommand(failure.stream, batch.number, failure.task, failure.reason)
         self._delivered_all = True
 
     def _dropped(self) -> list[BatchInMaking]:

@@ -9,14 +9,14 @@ makes it, and in which slot.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
 from stoker.plan.position import ShardProgress
-from stoker.scheduler.commands import Command, FailCommand, LoadItemsCommand
-from stoker.scheduler.work import IndexWork, JoinWork, ShardWork
+from stoker.scheduler.commands import Command, LoadItemsCommand
+from stoker.scheduler.work import FailureReason, IndexWork, JoinWork, Task, Work
 
 
 class BatchState(enum.Enum):
@@ -53,18 +53,26 @@ class ShardState:
         return self.place.shard
 
 
+@dataclass(frozen=True)
+class BatchFailure:
+    """The reason why a batch cannot be delivered, and the task that failed; None if the stream itself ends there."""
+
+    task: Task | None
+    reason: FailureReason
+
+
 @dataclass(eq=False)
 class BatchInMaking:
     """A batch, or the leftover rows of a shard, while it occupies or awaits a slot."""
 
     stream: int
-    number: int
     rows: int
-    slot: int = -1
+    number: int | None = None  # among the batches of the stream; None while its turn is not known
+    slot: int | None = None  # None while it awaits one
     state: BatchState = BatchState.FILLING
     unfinished: int = 1  # tasks that are not done: waiting, or held by a worker
     writers: int = 0  # tasks held by live workers
-    failure: FailCommand | None = None
+    failure: BatchFailure | None = None
     shard: ShardState | None = None  # the shard that its rows come from
     joint: JoinWork | None = None  # or the parked examples that it is joined from
     packed: bool = False
@@ -79,7 +87,7 @@ class BatchStart:
     """A batch to start: `works` become its tasks, `before` makes the command to carry out once it has its slot."""
 
     batch: BatchInMaking
-    works: list[IndexWork | ShardWork | JoinWork]
+    works: Sequence[Work]
     before: Callable[[int], Command] | None = None
 
 
@@ -145,7 +153,7 @@ class IndexStream:
         size: rows of a full batch.
         keep_rest: whether the last batch may be smaller, if the number of batches is unknown.
         whole: whether one worker makes a whole batch.
-        spread: rows per task if each worker may hold only one task of a batch; otherwise 0.
+        spread: rows per task if each worker may hold only one task of a batch; otherwise None.
     """
 
     def __init__(
@@ -157,7 +165,7 @@ class IndexStream:
         *,
         keep_rest: bool = True,
         whole: bool = False,
-        spread: int = 0,
+        spread: int | None = None,
     ) -> None:
         self.number, self.pulls, self._spread = number, 0, spread
         self._total, self._rows, self._size, self._keep_rest = batches, rows, size, keep_rest
@@ -190,10 +198,8 @@ class IndexStream:
         if not rows or any(batch.failure for batch in self._made.values()):
             return None
         number, size = self._next, rows if self._whole else self._spread or cut(rows)
-        works: list[IndexWork | ShardWork | JoinWork] = [
-            IndexWork(number, first, min(size, rows - first), rows) for first in range(0, rows, size)
-        ]
-        batch = BatchInMaking(self.number, number, rows, unfinished=len(works), spread=self._spread > 0)
+        works = [IndexWork(number, first, min(size, rows - first), rows) for first in range(0, rows, size)]
+        batch = BatchInMaking(self.number, rows, number, unfinished=len(works), spread=self._spread is not None)
         self._made[number] = batch
         load = (lambda slot: LoadItemsCommand(self.number, slot, rows)) if self._is_fed else None
         return BatchStart(batch, works, load)

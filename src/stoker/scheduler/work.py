@@ -54,13 +54,6 @@ class ShardWork:
     until: int | None = None
 
 
-def is_apart(work: object) -> bool:
-    """True if the work writes nothing: it is a comparison, or a trial for an example that kills workers."""
-    if isinstance(work, ShardWork):
-        return work.of is not None or work.until is not None
-    return isinstance(work, TrialWork)
-
-
 @dataclass(frozen=True)
 class ParkedRows:
     """Examples start … stop-1 of those parked under number `parked`."""
@@ -83,6 +76,17 @@ class JoinWork:
         return sum(piece.stop - piece.start for piece in self.pieces)
 
 
+#: Any kind of work.
+Work = IndexWork | TrialWork | ShardWork | JoinWork
+
+
+def is_apart(work: Work) -> bool:
+    """True if the work writes nothing: it is a comparison, or a trial for an example that kills workers."""
+    if isinstance(work, ShardWork):
+        return work.of is not None or work.until is not None
+    return isinstance(work, TrialWork)
+
+
 @dataclass(frozen=True)
 class Task:
     """A piece of work for one worker, with the slot that it belongs to."""
@@ -90,4 +94,4 @@ class Task:
     id: int
     stream: int
     slot: int
-    work: IndexWork | TrialWork | ShardWork | JoinWork
+    work: Work
