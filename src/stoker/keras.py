@@ -99,8 +99,8 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             values, self._values = self._values, {}
             if epoch != saved["epoch"]:
                 raise StateError(
-                    f"{self._file.path} goes on in epoch {saved['epoch']}, and fit() begins with epoch {epoch}: another "
-                    "callback has set that. List ResumableData behind it."
+                    f"{self._file.path} goes on in epoch {saved['epoch']}, and fit() begins with epoch {epoch}: "
+                    "another callback has set that. List ResumableData behind it."
                 )
             if not self._step:
                 del values["metrics"]
