@@ -218,7 +218,7 @@ def _theirs(stack: str) -> str:
 
 
 def _state(pid: int) -> str:
-    """The state of a process, as a letter."""
+    """The state of a process, as its letter in `/proc`; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:  # it is gone
