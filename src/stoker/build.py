@@ -6,11 +6,12 @@ import sys
 from typing import Any
 
 from stoker.coordinator.coordinator import Coordinator
+from stoker.coordinator.form_finder import FormFinder
 from stoker.coordinator.in_memory import InMemoryProducer
+from stoker.coordinator.look_options import LEAST, MOST, LookOptions
 from stoker.coordinator.producer import EpochSetup
 from stoker.coordinator.slot_table import AHEAD_MOST, LEASES, SlotTable, promised
 from stoker.coordinator.source_guard import SourceGuard
-from stoker.coordinator.spec_request import LEAST, MOST, Look, SpecRequest
 from stoker.engines.changes import Changes
 from stoker.engines.engine import Engine
 from stoker.engines.snapshot import Snapshot
@@ -187,7 +188,9 @@ def _with_workers(options: LoaderOptions, program: Program, form: Form | None, s
         _engine(options, program, [*slots, store], [*inboxes, store_inbox]),
         workers=workers,
         run=run,
-        probe=SpecRequest(look, max(1, workers), ExampleStore(store), store_inbox, counts.batching.rows),
+        finder=FormFinder(
+            look, max(1, workers), store=ExampleStore(store), inbox=store_inbox, size=counts.batching.rows
+        ),
         form=form,
         retries=options.retries,
         skips=options.skips,
@@ -207,11 +210,11 @@ def _engine(options: LoaderOptions, program: Program, slots: list[Slot], inboxes
     return InlineEngine(program, slots, inboxes)
 
 
-def _look(options: LoaderOptions, program: Program, run: int) -> Look:
+def _look(options: LoaderOptions, program: Program, run: int) -> LookOptions:
     """The examples to inspect in order to find the form of the batches."""
     collation, calls = program.collation, program.collation.function is not None
     default = collation.default
-    return Look(
+    return LookOptions(
         one=not calls and default == "stack" and not collation.paths and not options.skips,
         batches=LOOK_CALLS if calls else LOOK_BATCHES if default == "asis" else 1,
         least=0 if calls or default == "asis" else LEAST,

@@ -107,7 +107,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     monkeypatch.setattr(build, "_engine", fake)
     producer: Any = build.build(LoaderOptions(source=range(LENGTH), batch_size=SIZE, workers=2, memory_limit=1 << 20))
     spec = Collation().spec(0)
-    producer._told_form = Form.of(spec, Collation().rules(spec))
+    producer._given_form = Form.of(spec, Collation().rules(spec))
     engines[0].producer = producer  # type: ignore[attr-defined]
     yield engines[0]
     producer.close()

@@ -3,7 +3,10 @@
 producer          the producer protocol, and the base of both producers
 coordinator       batches made by workers: receives every event, carries out every command
 in_memory         batches of arrays in memory, made without workers
-spec_request      determines the form of batches before the first one is made
+form_finder       determines the form of batches before the first one is made
+look_options      which examples must be inspected for that
+numbered_look     the inspected examples, where they are known by number
+sharded_look      the inspected shards
 slot_table        layout of the batches in their slots, and the memory that they take
 task_table        tasks as requests to workers, and replies as events
 faults            identifies the example at fault, and leaves examples out

@@ -12,35 +12,31 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy.typing as npt
 
 from stoker.coordinator.consumer_errors import ReportedFailure, error_of, warning_of
 from stoker.coordinator.counters import Counters
+from stoker.coordinator.form_finder import FormAttempt, FormFinder
 from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup
 from stoker.coordinator.slot_table import LEASES, SlotTable
-from stoker.coordinator.spec_request import SpecAttempt, SpecRequest
 from stoker.coordinator.task_table import TaskTable
 from stoker.coordinator.updates import AttributeUpdates
 from stoker.engines.deaths import died_at_start
 from stoker.engines.engine import APART, HERE, Engine, StuckWorker, WorkerDeath
 from stoker.epochs.epoch import Epoch
-from stoker.errors import OptionError, SpecError, StokerError
+from stoker.errors import StokerError
 from stoker.memory.layout import aligned_copy
 from stoker.plan.position import Position
 from stoker.protocol.failures import raisable
 from stoker.protocol.replies import (
-    DescribedReply,
-    ExamplesMadeReply,
     FailureKind,
     FailureReply,
     ReadyReply,
     Reply,
-    ShardOpenedReply,
-    TaskDoneReply,
 )
-from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request
+from stoker.protocol.requests import FormRequest, LeaveEpochRequest
 from stoker.runtime.ctrl_c import is_unheeded
 from stoker.runtime.interpreter_exit import close_at_exit
 from stoker.runtime.signals import shielded
@@ -60,16 +56,12 @@ from stoker.scheduler.commands import (
 )
 from stoker.scheduler.events import CloseEvent, Event, ItemsEvent, PullEvent, SlotReleasedEvent, WorkerReadyEvent
 from stoker.scheduler.machine import Scheduler
-from stoker.scheduler.streams import IndexStream, Stream
+from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import Task
 from stoker.stats import Stats
 from stoker.structure.collation import Form
-from stoker.structure.spec import Misfit
 
 log = logging.getLogger("stoker")
-
-#: The stream whose only batch stands for the request for the form of the batches.
-_PROBE: Final = 0
 
 
 @dataclass
@@ -89,8 +81,8 @@ class Coordinator(EpochProducer[Epoch]):
         engine: runs the workers; started at the first pull.
         workers: number of workers.
         run: number of rows; tasks begin and end at multiples of it.
-        probe: determines the form of the batches.
-        form: the form of the batches, or None to determine it.
+        finder: determines the form of the batches.
+        form: the form of the batches, or None to let `finder` determine it.
         retries: how often a task is repeated after a worker died at it.
         skips: whether examples that raise or kill workers are left out.
         verify: share of tasks that are done twice, to compare the results.
@@ -105,7 +97,7 @@ class Coordinator(EpochProducer[Epoch]):
         *,
         workers: int,
         run: int,
-        probe: SpecRequest,
+        finder: FormFinder,
         form: Form | None,
         retries: int,
         skips: bool,
@@ -116,7 +108,8 @@ class Coordinator(EpochProducer[Epoch]):
         self._turns, self._updates = turns, AttributeUpdates(folds=not turns)
         self._skips, self._counters = skips, Counters()
         self._slot_table, self._engine = slot_table, engine
-        self._inline, self._spec_request = workers == 0, probe
+        self._inline, self._finder = workers == 0, finder
+        self._form_stream = self.open_stream()  # its batches are the rounds in which the form is determined
         self._scheduler = Scheduler(
             workers=max(1, workers),
             open_stream=self._open_stream,
@@ -131,9 +124,11 @@ class Coordinator(EpochProducer[Epoch]):
         self._events: list[Event] = []  # events that result from commands
         self._dropped: deque[int] = deque()
         self._outboxes: dict[int, _Outbox] = {}
-        self._tasks = TaskTable(self._epochs, slot_table, self._counters, self._scheduler.free_slots, verify)
+        self._tasks = TaskTable(
+            self._epochs, slot_table, finder, self._counters, self._scheduler.free_slots, verify=verify
+        )
         self._faults = self._tasks.faults
-        self._told_form = form
+        self._given_form = form
         self._form: Form | None = None
         self._started = False
         close_at_exit(self)
@@ -146,15 +141,15 @@ class Coordinator(EpochProducer[Epoch]):
             if not self._started:
                 self._engine.start(self)
                 self._started = True
-                if self._told_form is not None:
-                    self._learn(self._told_form)
-            attempt = self._spec_request.attempt
+                if self._given_form is not None:
+                    self._learn(self._given_form)
+            attempt = self._finder.attempt
             while self._form is None:
                 if attempt is not None and attempt.error is not None:
                     raise attempt.error
                 self._check()
-                if self._spec_request.attempt is None:
-                    attempt = self._spec_request.attempt = SpecAttempt()
+                if self._finder.attempt is None:
+                    attempt = self._finder.attempt = FormAttempt()
                     self._ask_for_form(apart)
                 (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
@@ -221,13 +216,13 @@ class Coordinator(EpochProducer[Epoch]):
         """Let the next stream begin at `position`. Keeps the inspected epoch if that begins there."""
         with self._changed:
             self._check()
-            epoch = self._spec_request.take_epoch()
+            epoch = self._finder.take_epoch()
             if epoch is not None and epoch.iteration.begin == position:
-                self._spec_request.give_epoch(epoch)
+                self._finder.give_epoch(epoch)
                 return
             self._consumption.go_to(position)
             if epoch is not None:
-                self._spec_request.drop(epoch)
+                self._finder.drop(epoch)
                 if epoch.has_shards or self._turns:
                     self._engine.leave(LeaveEpochRequest(epoch.number))
 
@@ -238,7 +233,7 @@ class Coordinator(EpochProducer[Epoch]):
         with self._changed:
             self._check()
             self._updates.add(values)
-            self._spec_request.outdate()
+            self._finder.outdate()
             self._turns = True
 
     def stats(self) -> Stats:
@@ -273,13 +268,13 @@ class Coordinator(EpochProducer[Epoch]):
         with self._changed:
             self._closed = True
             self._tell()
-            epochs = [*self._epochs.values(), self._spec_request.take_epoch()]
+            epochs = [*self._epochs.values(), self._finder.take_epoch()]
         for epoch in epochs:
             if epoch is not None:
                 epoch.close()
         self._engine.stop()
         self._slot_table.close()
-        self._spec_request.close()
+        self._finder.close()
 
     # ── Listener: from the engine ────────────────────────────────────────────────────────────
     def heard(self, worker: int, replies: Sequence[Reply]) -> None:
@@ -287,33 +282,20 @@ class Coordinator(EpochProducer[Epoch]):
             events: list[Event] = []
             for reply in replies:
                 match reply:
-                    case TaskDoneReply():
-                        events += self._tasks.finished(worker, reply)
                     case ReadyReply():
                         events.append(WorkerReadyEvent(worker))
-                    case ExamplesMadeReply(made):
-                        task, done = self._tasks.probed(worker, made)
-                        self._spec_request.made(task, reply)
-                        events.append(done)
-                    case ShardOpenedReply(opened):
-                        task, done = self._tasks.probed(worker, opened)
-                        self._spec_request.opened(worker, task, reply)
-                        events.append(done)
-                    case DescribedReply(number):
-                        self._spec_request.described(reply)
-                        events.append(self._tasks.probed(worker, number)[1])
                     case FailureReply(task=None):
                         error = raisable(reply, epoch=None, batch=None, worker=None if self._inline else worker)
                         assert isinstance(error, StokerError)
                         self._give_up(error)
-                    case FailureReply():
-                        events.append(self._tasks.failed(worker, reply, inline=self._inline))
+                    case _:
+                        events += self._tasks.heard(worker, reply, inline=self._inline)
             self._step(*events)
 
     def died(self, death: WorkerDeath) -> None:
         with self._changed:
             self._counters.died(death)
-            self._spec_request.died(death.worker)
+            self._finder.died(death.worker)
             self._step(self._tasks.died(death))
 
     def stuck(self, stuck: StuckWorker) -> None:
@@ -362,34 +344,33 @@ class Coordinator(EpochProducer[Epoch]):
         return APART if stream in self._apart else HERE
 
     def _next_epoch(self) -> Epoch:
-        epoch = self._spec_request.take_epoch() or super()._next_epoch()
+        epoch = self._finder.take_epoch() or super()._next_epoch()
         if (renew := self._updates.renewal(epoch.number)) is not None:
             self._engine.renew(renew)
         return epoch
 
     def _open_stream(self, number: int) -> Stream:
-        if number == _PROBE:
-            rows, each = self._spec_request.begin_round()
-            return IndexStream(_PROBE, 1, lambda batch: rows, rows, spread=each)
+        if number == self._form_stream:
+            return self._finder.open_stream(number)
         epoch = self._epochs[number]
         if epoch.pulled is not None:
             self._events.append(ItemsEvent(number, *epoch.pulled.arrivals()))
-        if self._inline and self._spec_request.abandon(self._bound(number)):
+        if self._inline and self._finder.abandon(self._bound(number)):
             self._engine.leave(LeaveEpochRequest(epoch.number))
         return epoch.stream(number)
 
     def _ask_for_form(self, apart: bool) -> None:
         """Request the form of the batches. For an iterable, waits for its first items."""
-        (self._apart.add if apart else self._apart.discard)(_PROBE)
-        epoch = self._spec_request.begin(super()._next_epoch)
+        (self._apart.add if apart else self._apart.discard)(self._form_stream)
+        epoch = self._finder.begin(super()._next_epoch)
         if (renew := self._updates.glimpse(epoch.number)) is not None:
             self._engine.renew(renew)
-        while not self._spec_request.is_ready():
+        while not self._finder.is_ready():
             self._check()
             self._changed.wait(0.1)
-        if (error := self._spec_request.raised()) is not None:
+        if (error := self._finder.raised()) is not None:
             raise error
-        self._step(PullEvent(_PROBE))
+        self._step(PullEvent(self._form_stream))
 
     def _raised(self, stream: int) -> BaseException | None:
         """The error that ended a stream's iterable, or None."""
@@ -404,7 +385,7 @@ class Coordinator(EpochProducer[Epoch]):
         if epoch is not None:
             self._faults.forget(stream)
             self._counters.epoch_ended(epoch.number, self._changed.later)
-            self._spec_request.is_past(epoch)
+            self._finder.is_past(epoch)
             epoch.close()
             if (epoch.has_shards or self._turns) and not self._closed:
                 self._engine.leave(LeaveEpochRequest(epoch.number))
@@ -429,7 +410,7 @@ class Coordinator(EpochProducer[Epoch]):
                 for command in self._scheduler.on(*now):
                     self._do(command)
                 for event in now:
-                    if isinstance(event, CloseEvent) and event.stream != _PROBE:  # the probe may run more rounds
+                    if isinstance(event, CloseEvent) and event.stream != self._form_stream:  # more rounds may follow
                         self._forget(event.stream)
                 now.clear()
             self._engine.flush()
@@ -441,8 +422,8 @@ class Coordinator(EpochProducer[Epoch]):
         match command:
             case SubmitCommand(worker, task, opens):
                 self._submit(worker, task, opens)
-            case DeliverCommand() | FailCommand() if command.stream == _PROBE:
-                self._asked(command)
+            case DeliverCommand() | FailCommand() if command.stream == self._form_stream:
+                self._end_round(command)
             case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind=FailureKind.UNEVEN))):
                 self.uneven = self.uneven or not self._skips  # errors skipped in this epoch say nothing about the next
                 self._epochs[stream].turn_uneven(batch)
@@ -459,7 +440,7 @@ class Coordinator(EpochProducer[Epoch]):
                     epoch = self._epochs[stream]
                     epoch.delivered()
                     if epoch.early is not None and not epoch.uneven and command.batch >= epoch.early.batches:
-                        self._spec_request.is_past(epoch)
+                        self._finder.is_past(epoch)
                 self._tell()
             case LoadItemsCommand(stream, slot, count):
                 pulled = self._epochs[stream].pulled
@@ -475,53 +456,20 @@ class Coordinator(EpochProducer[Epoch]):
             case GiveUpCommand(reason):
                 self._give_up(died_at_start(reason))
 
-    def _asked(self, command: DeliverCommand | FailCommand) -> None:
-        """Process the outcome of a round of the request for the form of the batches."""
-        match command:
-            case DeliverCommand():
-                self._events += [CloseEvent(_PROBE), SlotReleasedEvent(command.slot)]
-                self._end_round()
-                return
-            case FailCommand(reason=ReportedFailure(failure=FailureReply(kind=FailureKind.SOURCE))) if (
-                self._spec_request.found_none()
-            ):
-                """The waiting threads start a new attempt."""
-            case FailCommand(reason=KilledReason(_, WorkerDeath(place=place))) if (
-                self._skips and self._spec_request.leave_out(place)
-            ):
-                """Likewise."""
-            case FailCommand():
-                self._spec_request.failed(error_of(command, None, skips=self._skips))
+    def _end_round(self, command: DeliverCommand | FailCommand) -> None:
+        """Process the outcome of a round in which the form is determined."""
+        self._events += self._finder.outcome(command)
+        if self._finder.form is not None and self._form is None:
+            self._learn(self._finder.form)
         self._tell()
-
-    def _end_round(self) -> None:
-        """Finish a round. Starts the next one unless the form of the batches is known."""
-        try:
-            if self._spec_request.wants_more():
-                self._tell()
-                return
-            if not self._spec_request.is_known():
-                self._events.append(PullEvent(_PROBE))
-                return
-            assert self._spec_request.form is not None
-            self._learn(self._spec_request.form)
-        except Misfit as misfit:
-            self._spec_request.failed(SpecError(f"the first examples of the shards cannot be batched: {misfit}"))
-            self._tell()
-        except OptionError as error:
-            self._spec_request.failed(error)
-            self._tell()
 
     def _may_leave_out(self) -> bool:
         return self._skips and self._faults.may_leave_out()
 
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks.note(worker, task)
-        if task.stream == _PROBE:
-            question: Request = self._spec_request.question(task)
-        else:
-            question = self._tasks.question(task, opens)
-        self._engine.submit(worker, question)
+        is_for_form = task.stream == self._form_stream
+        self._engine.submit(worker, self._finder.request(task) if is_for_form else self._tasks.request(task, opens))
 
     def _learn(self, form: Form) -> None:
         """Adopt the form of the batches: give the slots their size, and send the form to all workers."""
@@ -534,7 +482,7 @@ class Coordinator(EpochProducer[Epoch]):
             return
         self._form = form
         self._tasks.learn(form)
-        self._engine.send_form(FormRequest(cloudpickle.dumps(form, protocol=5), self._spec_request.draws))
+        self._engine.send_form(FormRequest(cloudpickle.dumps(form, protocol=5), self._finder.draws))
         self._tell()
 
     def _cut_short(self, error: BaseException) -> None:

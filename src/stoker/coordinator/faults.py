@@ -107,31 +107,31 @@ class Faults:
     def _is_drawn(self, *words: int) -> bool:
         return mix(*words, 7) < self._verify * 2**64
 
-    def to_be_done_again(self, task: Task, answer: TaskDoneReply) -> bool:
+    def to_be_done_again(self, task: Task, reply: TaskDoneReply) -> bool:
         """Keep the digests of a finished task that is to be repeated. Returns whether it is."""
-        if not answer.digests or not isinstance(task.work, IndexWork | ShardWork) or is_apart(task.work):
+        if not reply.digests or not isinstance(task.work, IndexWork | ShardWork) or is_apart(task.work):
             return False
-        self._digests[answer.task] = task.stream, answer.digests
+        self._digests[reply.task] = task.stream, reply.digests
         return True
 
-    def differs(self, worker: int, answer: TaskDoneReply) -> TaskFailedEvent | None:
+    def differs(self, worker: int, reply: TaskDoneReply) -> TaskFailedEvent | None:
         """The failure of a repeated task, if its result differs from the first; otherwise None."""
-        task = self._tasks[answer.task]
+        task = self._tasks[reply.task]
         work = task.work
         if not isinstance(work, TrialWork | ShardWork) or work.of is None or work.of not in self._digests:
             return None
         _, before = self._digests.pop(work.of)
-        example = _first_that_differs(before, answer.digests)
+        example = _first_that_differs(before, reply.digests)
         if example is None:
             return None
         shard = None
         if isinstance(work, ShardWork):
             shard = self._epochs[task.stream].shard_of(work)
         is_batch = example == WHOLE
-        others = "" if is_batch or answer.together == 1 else f" (or one of the {answer.together - 1:,} after it)"
+        others = "" if is_batch or reply.together == 1 else f" (or one of the {reply.together - 1:,} after it)"
         named = None if is_batch else example
-        failure = FailureReply(answer.task, FailureKind.DIFFERS, others, example=named, shard=shard)
-        return TaskFailedEvent(worker, answer.task, ReportedFailure(worker, failure))
+        failure = FailureReply(reply.task, FailureKind.DIFFERS, others, example=named, shard=shard)
+        return TaskFailedEvent(worker, reply.task, ReportedFailure(worker, failure))
 
     def forget(self, stream: int) -> None:
         """Discard the digests of a stream that is no longer read."""

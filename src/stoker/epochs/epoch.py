@@ -127,7 +127,7 @@ class Epoch(ABC):
         """The stream for the scheduler."""
 
     @abstractmethod
-    def question(self, task: Task, opens: bool) -> Request:
+    def request(self, task: Task, opens: bool) -> Request:
         """The request to a worker for a task; `opens`: the worker must open the shard first."""
 
     @abstractmethod
@@ -150,7 +150,7 @@ class Epoch(ABC):
     def opened(self, owners: dict[int, int]) -> None:  # noqa: B027
         """Note the workers that already have shards open, by shard."""
 
-    def reusable(self, question: Request) -> Sequence[int]:
+    def reusable(self, request: Request) -> Sequence[int]:
         """The numbers of the examples in a request, if examples made early can serve for it; otherwise empty."""
         return ()
 
@@ -245,7 +245,7 @@ class Epoch(ABC):
         """The data for the slot's inbox when a worker opens a shard, or None."""
         return None
 
-    def _shard_question(self, task: Task, work: ShardWork | JoinWork, opens: bool) -> Request:
+    def _shard_request(self, task: Task, work: ShardWork | JoinWork, opens: bool) -> Request:
         """The request for rows that are counted as they are made."""
         if isinstance(work, JoinWork):
             number = self.batch_number(work.number)
@@ -259,10 +259,10 @@ class Epoch(ABC):
         """The progress of a shard before the reply to its current task is recorded; None for other work."""
         return self._progress.get(work.shard, ShardProgress()) if isinstance(work, ShardWork) else None
 
-    def heard(self, work: IndexWork | TrialWork | ShardWork | JoinWork, answer: TaskDoneReply) -> None:
+    def heard(self, work: IndexWork | TrialWork | ShardWork | JoinWork, reply: TaskDoneReply) -> None:
         """Record a worker's reply to a task."""
-        if isinstance(work, ShardWork) and answer.progress is not None and not work.again:
-            self._progress[work.shard] = answer.progress
+        if isinstance(work, ShardWork) and reply.progress is not None and not work.again:
+            self._progress[work.shard] = reply.progress
 
     def park(self, number: int, segments: list[bytes]) -> None:
         """Keep single examples under a number."""

@@ -42,12 +42,10 @@ class IndexEpoch(NumberedEpoch):
             rows.append(count)
         return ExamplesLookedAt(tuple(numbers), tuple(rows))
 
-    def reusable(self, question: Request) -> list[int]:
-        if isinstance(question, IndexTaskRequest):
-            return [] if question.trial else question.indices.tolist()
-        return (
-            question.indices.tolist() if isinstance(question, ShardTaskRequest) and question.opening is not None else []
-        )
+    def reusable(self, request: Request) -> list[int]:
+        if isinstance(request, IndexTaskRequest):
+            return [] if request.trial else request.indices.tolist()
+        return request.indices.tolist() if isinstance(request, ShardTaskRequest) and request.opening is not None else []
 
     def batches(self) -> int:
         """Number of batches, if they are numbered."""

@@ -63,11 +63,11 @@ class ItemEpoch(NumberedEpoch):
             rows.append(count % size)
         return ExamplesLookedAt(tuple(numbers), tuple(rows), b"".join(segments))
 
-    def reusable(self, question: Request) -> range:
-        if isinstance(question, IndexTaskRequest) and not question.trial:
-            return range(int(question.indices[0]), int(question.indices[0]) + question.count)
-        if isinstance(question, ShardTaskRequest) and question.opening is not None:
-            return range(question.opening.first, question.opening.first + question.opening.items)
+    def reusable(self, request: Request) -> range:
+        if isinstance(request, IndexTaskRequest) and not request.trial:
+            return range(int(request.indices[0]), int(request.indices[0]) + request.count)
+        if isinstance(request, ShardTaskRequest) and request.opening is not None:
+            return range(request.opening.first, request.opening.first + request.opening.items)
         return range(0)
 
     def turn_uneven(self, batch: int) -> None:
@@ -135,17 +135,17 @@ class ItemEpoch(NumberedEpoch):
             self._parts_taken += 1
         return b"".join(self._open[task.work.shard])
 
-    def heard(self, work: IndexWork | TrialWork | ShardWork | JoinWork, answer: TaskDoneReply) -> None:
-        super().heard(work, answer)
-        if isinstance(work, ShardWork) and answer.ended and not self._is_needed_again(work, answer):
+    def heard(self, work: IndexWork | TrialWork | ShardWork | JoinWork, reply: TaskDoneReply) -> None:
+        super().heard(work, reply)
+        if isinstance(work, ShardWork) and reply.ended and not self._is_needed_again(work, reply):
             self._open.pop(work.shard, None)
 
-    def _is_needed_again(self, work: ShardWork, answer: TaskDoneReply) -> bool:
+    def _is_needed_again(self, work: ShardWork, reply: TaskDoneReply) -> bool:
         """True if the items of a part that has ended must be kept.
 
         It will be made again for comparison, or was opened only for the leftovers of another run.
         """
-        return work.of is None and (work.again or bool(answer.digests))
+        return work.of is None and (work.again or bool(reply.digests))
 
     def numbers_of(self, rows: IndexWork | TrialWork) -> range:
         start = self.example(rows, rows.first)

@@ -36,11 +36,11 @@ class NumberedEpoch(Epoch):
         numbers = self.numbers_of(work)
         return work.first + numbers.index(example) if example in numbers else None
 
-    def question(self, task: Task, opens: bool) -> Request:
+    def request(self, task: Task, opens: bool) -> Request:
         work = task.work
         if isinstance(work, IndexWork | TrialWork):
             return self.rows(task, work)
-        return self._shard_question(task, work, opens)
+        return self._shard_request(task, work, opens)
 
     def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         match work:

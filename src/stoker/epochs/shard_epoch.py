@@ -73,9 +73,9 @@ class ShardEpoch(Epoch):
         self._marks = stream.marks
         return stream
 
-    def question(self, task: Task, opens: bool) -> Request:
+    def request(self, task: Task, opens: bool) -> Request:
         assert isinstance(task.work, ShardWork | JoinWork)  # its stream has no numbered batches
-        return self._shard_question(task, task.work, opens)
+        return self._shard_request(task, task.work, opens)
 
     def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
         without = self._left_out(shard)

@@ -17,12 +17,17 @@ class ReadyReply:
     """The program is loaded and the worker waits for tasks."""
 
 
+#: The size of an example that raised and may be left out.
+LEFT_OUT = -1
+
+
 @dataclass(frozen=True)
 class ExamplesMadeReply:
     """The reply to `MakeExamplesRequest`: the bytes that each example takes in the store.
 
-    The size is 0 for an example that cannot be sent, and -1 for one that raised and may be left out. If an example
-    raised that may not be left out, it and all after it are missing. `draws`: user code drew from NumPy's global state.
+    The size is 0 for an example that cannot be sent, and `LEFT_OUT` for one that raised and may be left out. If an
+    example raised that may not be left out, it and all after it are missing. `draws`: user code drew from NumPy's
+    global state.
     """
 
     task: int

@@ -69,7 +69,7 @@ class DescribeRequest:
         rows: rows of the batches that they form.
         one: one example may be enough.
         further: more examples are available if these leave something open.
-        without: examples to leave out, each with the shard that numbers it, or -1.
+        without: examples to leave out, each with the shard that numbers it, or None.
     """
 
     task: int
@@ -80,7 +80,7 @@ class DescribeRequest:
     rows: tuple[int, ...] = ()
     one: bool = False
     further: bool = False
-    without: tuple[tuple[int, int], ...] = ()
+    without: tuple[tuple[int | None, int], ...] = ()
 
 
 @dataclass(frozen=True)
