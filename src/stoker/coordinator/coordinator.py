@@ -295,7 +295,6 @@ class Coordinator(EpochProducer[Epoch]):
     def died(self, death: WorkerDeath) -> None:
         with self._changed:
             self._counters.died(death)
-            self._finder.died(death.worker)
             self._step(self._tasks.died(death))
 
     def stuck(self, stuck: StuckWorker) -> None:
