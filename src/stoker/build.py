@@ -33,7 +33,7 @@ from stoker.protocol.requests import LOOK_BATCHES, LOOK_CALLS, RUN
 from stoker.protocol.transform import called
 from stoker.runtime.descriptors import require_descriptors
 from stoker.runtime.free_memory import fair_share
-from stoker.scheduler.machine import SPARE
+from stoker.scheduler.slot_ledger import SPARE
 from stoker.sources.arrays import ArraySource
 from stoker.sources.generator import GeneratorSource
 from stoker.sources.hooks import has_turns
