@@ -64,7 +64,7 @@ from stoker.scheduler.streams import IndexStream, Stream
 from stoker.scheduler.work import Task
 from stoker.stats import Stats
 from stoker.structure.collation import Form
-from stoker.structure.spec import Misfit
+from stoker.structure.forms import Misfit
 
 log = logging.getLogger("stoker")
 

@@ -25,8 +25,9 @@ from stoker.protocol.replies import DescribedReply, ExamplesMadeReply, ShardOpen
 from stoker.protocol.requests import LOOK_FURTHER, MAKE, DescribeRequest, MakeExamplesRequest, OpenShardRequest
 from stoker.scheduler.work import IndexWork, Task, TrialWork
 from stoker.structure.collation import Collation, Form, is_stacked_in_place
+from stoker.structure.forms import Misfit
 from stoker.structure.merging import leaves_open, merged
-from stoker.structure.spec import Misfit, Spec
+from stoker.structure.spec import Spec
 
 #: Number of examples to inspect if sizes may differ: at least (if there are that many), and at most. For a collate
 #: function, its first batches are inspected, whatever their size.

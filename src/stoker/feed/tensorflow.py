@@ -32,8 +32,9 @@ from stoker.plan.position import Iteration, Position
 from stoker.runtime.ctrl_c import listen_for_interrupts
 from stoker.runtime.interpreter_exit import close_before_others
 from stoker.structure.collation import Form
-from stoker.structure.spec import Kind, Leaf, Spec
-from stoker.structure.values import STRING
+from stoker.structure.forms import STRING
+from stoker.structure.leaf import Kind, Leaf
+from stoker.structure.spec import Spec
 
 if TYPE_CHECKING:
     import tensorflow as tf
