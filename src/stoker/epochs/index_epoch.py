@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stoker.epochs.epoch import Epoch, ExamplesLookedAt, of_part, told
+from stoker.epochs.epoch import Epoch, ExamplesLookedAt, described, of_part
 from stoker.plan.batching import Batching
 from stoker.plan.host_shard import PaddedBatch
 from stoker.plan.order import Plan
@@ -113,7 +113,7 @@ class IndexEpoch(Epoch):
 
     def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         if isinstance(work, IndexWork | TrialWork):
-            return told(self.indices(work).tolist())
+            return described(self.indices(work).tolist())
         return (
             "examples that are joined" if isinstance(work, JoinWork) else of_part(work, self._batching.size, self._base)
         )

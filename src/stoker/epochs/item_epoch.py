@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stoker.epochs.epoch import Epoch, ExamplesLookedAt, of_part, told
+from stoker.epochs.epoch import Epoch, ExamplesLookedAt, described, of_part
 from stoker.memory.packed import pack
 from stoker.plan.batching import Batching
 from stoker.plan.permutation import mix
@@ -130,7 +130,7 @@ class ItemEpoch(Epoch):
     def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         if isinstance(work, IndexWork | TrialWork):
             start = self.example(work, work.first)
-            return told(list(range(start, start + work.count)))
+            return described(list(range(start, start + work.count)))
         return (
             "examples that are joined" if isinstance(work, JoinWork) else of_part(work, self._batching.size, self._base)
         )

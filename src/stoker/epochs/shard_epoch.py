@@ -39,7 +39,7 @@ class ShardEpoch(Epoch):
         """
         if self._since is not None and self._since.left:
             return []
-        open_now = [] if self._since is None else [place.shard for place in self._since.places]
+        open_now = [] if self._since is None else [place.shard for place in self._since.positions]
         start = 0 if self._since is None else self._since.opened
         shards = [*open_now, *self._order()[start : start + self._source.open_shards - len(open_now)]]
         return [(shard, self._progress.get(shard, ShardProgress())) for shard in shards]
@@ -58,7 +58,7 @@ class ShardEpoch(Epoch):
             since=self._since,
             owners=self._owners,
         )
-        self._marks = stream.marks
+        self._resume_points = stream.resume_points
         return stream
 
     def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
