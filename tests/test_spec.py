@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.structure.spec import Misfit, Spec
+from stoker.structure.forms import Misfit
+from stoker.structure.spec import Spec
 from stoker.worker.batching.fixed_rows import FixedRows, MisfitAt
 from tests.examples import Pair
 

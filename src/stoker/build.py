@@ -27,7 +27,7 @@ from stoker.protocol.requests import LOOK_BATCHES, LOOK_CALLS, RUN
 from stoker.protocol.transform import called
 from stoker.runtime.descriptors import require_descriptors
 from stoker.runtime.free_memory import fair_share
-from stoker.scheduler.machine import SPARE
+from stoker.scheduler.slot_ledger import SPARE
 from stoker.sources.hooks import has_turns
 from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import mentions_marks

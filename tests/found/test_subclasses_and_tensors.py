@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import stoker
+from stoker.structure.forms import Misfit, Ragged, Sparse
 from stoker.structure.spec import Spec
-from stoker.structure.values import Misfit, Ragged, Sparse, canonical
+from stoker.structure.values import canonical
 
 
 class Whole(int):

@@ -6,7 +6,7 @@ import numpy as np
 
 from stoker.memory.layout import Layout
 from stoker.memory.pool import Pool
-from stoker.structure.spec import Leaf
+from stoker.structure.leaf import Leaf
 
 
 def test_a_buffer_is_used_again_once_the_last_view_is_gone() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stoker.memory.layout import ALIGNMENT, Layout, aligned_copy
 from stoker.memory.lease import Leases
 from stoker.memory.slot import Slot
-from stoker.structure.spec import Leaf
+from stoker.structure.leaf import Leaf
 
 leaves = st.lists(
     st.builds(

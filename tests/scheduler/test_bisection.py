@@ -25,7 +25,7 @@ def searched(rows: range, hint: int | None, kills: Callable[[range], bool]) -> t
         assert set(tried[-1]) < set(rows), "all of them together have been tried often enough"
         assert bisection.found is None
         assert len(tried) <= 2 * len(rows), "it ends"
-        bisection.told(kills(tried[-1]))
+        bisection.record(kills(tried[-1]))
     return bisection.found, tried
 
 

@@ -12,9 +12,10 @@ from stoker.scheduler.bisection import TIMES
 from stoker.scheduler.commands import Command, GiveUpCommand, KilledReason, RespawnCommand, SubmitCommand
 from stoker.scheduler.events import PullEvent, WorkerDiedEvent, WorkerReadyEvent
 from stoker.scheduler.fault_attribution import ROUNDS
-from stoker.scheduler.machine import RETRIES, STARTS, STARTS_PROVEN, Scheduler
+from stoker.scheduler.machine import RETRIES, Scheduler
 from stoker.scheduler.streams import IndexStream
 from stoker.scheduler.work import IndexWork, Task, TrialWork
+from stoker.scheduler.worker_starts import STARTS, STARTS_PROVEN
 from tests.scheduler.world import KILLED, Expected, Row, World, dice
 
 SIZE = 6

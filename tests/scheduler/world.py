@@ -34,9 +34,11 @@ from stoker.scheduler.events import (
     WorkerDiedEvent,
     WorkerReadyEvent,
 )
-from stoker.scheduler.machine import RETRIES, SPARE, STARTS, STARTS_PROVEN, Scheduler
+from stoker.scheduler.machine import RETRIES, Scheduler
+from stoker.scheduler.slot_ledger import SPARE
 from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
+from stoker.scheduler.worker_starts import STARTS, STARTS_PROVEN
 
 #: An example: the shard that it is of, and its position there.
 Row = tuple[int, int]

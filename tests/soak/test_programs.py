@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 import stoker
-from stoker.scheduler.machine import STARTS_PROVEN
+from stoker.scheduler.worker_starts import STARTS_PROVEN
 from tests.soak.code import KINDS, Work, source
 from tests.soak.tools import MANY, Epoch, hit, plain, read
 

@@ -40,7 +40,7 @@ from stoker.protocol.requests import (
     ShardOpening,
     ShardTaskRequest,
 )
-from stoker.scheduler.machine import TASK_ROWS
+from stoker.scheduler.pace import TASK_ROWS
 from stoker.structure.collation import Collation
 from stoker.worker.user_code.reading import Reader
 from stoker.worker.user_code.seeding import Seeder

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stoker.structure.spec import DTYPES
+from stoker.structure.forms import Misfit, object_array
+from stoker.structure.leaf import DTYPES
 from stoker.structure.tensorproto import DTYPE_NUMBERS, header, string_tensor, tensor_bytes
-from stoker.structure.values import Misfit, object_array
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 

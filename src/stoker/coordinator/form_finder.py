@@ -31,7 +31,7 @@ from stoker.scheduler.events import CloseEvent, Event, PullEvent, SlotReleasedEv
 from stoker.scheduler.streams import IndexStream, Stream
 from stoker.scheduler.work import IndexWork, Task, TrialWork
 from stoker.structure.collation import Form
-from stoker.structure.spec import Misfit
+from stoker.structure.forms import Misfit
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from stoker.epochs.shard_progress import SavedShards
 from stoker.errors import ClosedError, StateError, StokerError
 from stoker.plan.batching import Batching, EpochCounts, Outline
 from stoker.plan.host_shard import HostShard
-from stoker.plan.position import Position, position_of, told
+from stoker.plan.position import Position, position_of, state_of
 from stoker.runtime.locks import Lock
 from stoker.stats import Stats
 from stoker.structure.collation import Form
@@ -190,7 +190,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         cardinality = self.outline().cardinality
         with self._changed:
             position = self._consumption.position(consumed, cardinality, rolls=rolls)
-        return told(position, self.batching.seed, self._setup.fingerprint)
+        return state_of(position, self.batching.seed, self._setup.fingerprint)
 
     def load_state(self, state: Any, *, strict: bool) -> None:
         """Let the next stream begin at the position of a saved state. Raises `StateError`."""

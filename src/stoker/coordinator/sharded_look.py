@@ -11,8 +11,9 @@ from stoker.plan.position import ShardProgress
 from stoker.protocol.replies import ShardOpenedReply
 from stoker.protocol.requests import DescribeRequest, OpenShardRequest
 from stoker.structure.collation import Form, Rule, is_stacked_in_place
+from stoker.structure.forms import Misfit
 from stoker.structure.merging import leaves_open, merged
-from stoker.structure.spec import Misfit, Spec
+from stoker.structure.spec import Spec
 
 
 class ShardedLook:

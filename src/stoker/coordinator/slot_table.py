@@ -17,7 +17,7 @@ from stoker.memory.lease import Leases
 from stoker.memory.slot import Inbox, Slot
 from stoker.scheduler.commands import DeliverCommand
 from stoker.scheduler.events import SlotsSizedEvent
-from stoker.scheduler.machine import SPARE
+from stoker.scheduler.slot_ledger import SPARE
 from stoker.structure.collation import Form
 
 log = logging.getLogger("stoker")

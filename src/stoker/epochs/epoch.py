@@ -109,15 +109,15 @@ class Epoch(ABC):
         self._without: dict[int | None, set[int]] = {}
         self._progress: dict[int, ShardProgress] = {}
         saved = None if begin.stream is None else SavedShards.of(begin.stream)
-        self._since = saved.mark if saved is not None else None
+        self._since = saved.point if saved is not None else None
         self.drop = saved.drop if saved else 0  # examples of its first batch that were already taken
         self._base = saved.base if saved else begin.taken * (1 if batching.single else batching.size)
         self._before = begin.taken - self.drop  # batches or examples taken before the stream's first batch
-        self._marks: ResumePoints | None = None
+        self._resume_points: ResumePoints | None = None
         self.early: ExamplesMade | None = None
         if saved is not None:
             self._progress = {
-                place.shard: place.come for place in saved.mark.places if isinstance(place.come, ShardProgress)
+                place.shard: place.come for place in saved.point.positions if isinstance(place.come, ShardProgress)
             }
             for shard, example in saved.without:
                 self.leave_out(shard, example)
@@ -164,18 +164,19 @@ class Epoch(ABC):
         begin = self.iteration.begin
         if taken == begin.taken:
             return begin
-        if self._marks is None or taken <= self._before:
+        if self._resume_points is None or taken <= self._before:
             return Position(self.number, taken)
         drop = 0
         if self._batching.single:
-            found = self._marks.before(taken - self._before)
-            mark = found[1] if found is not None else None
+            found = self._resume_points.before(taken - self._before)
+            point = found[1] if found is not None else None
             drop = taken - self._before - found[0] if found is not None else 0
         else:
-            mark = self._marks.after(taken - self._before)
-        if mark is None:
+            point = self._resume_points.after(taken - self._before)
+        if point is None:
             return None
-        return Position(self.number, taken, SavedShards(self._base, drop, mark, tuple(self._known_without())).told())
+        saved = SavedShards(self._base, drop, point, tuple(self._known_without()))
+        return Position(self.number, taken, saved.to_json())
 
     def batch_number(self, number: int) -> int:
         """The number within the epoch of a batch of the stream."""

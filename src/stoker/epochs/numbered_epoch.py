@@ -57,5 +57,5 @@ class NumberedEpoch(Epoch):
         """A stream of parts of the source from its base on. The sizes of the parts are not known in advance."""
         size, keep, window = self._batching.size, self._batching.keep_rest, self._batching.window
         stream = ShardStream(number, order, size, open_shards=window, keep_rest=keep, in_turn=False, since=self._since)
-        self._marks = stream.marks
+        self._resume_points = stream.resume_points
         return stream

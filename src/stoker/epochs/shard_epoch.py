@@ -51,7 +51,7 @@ class ShardEpoch(Epoch):
         """The list is empty if leftovers from a saved state must be made again: other shards are opened first then."""
         if self._since is not None and self._since.left:
             return []
-        open_now = [] if self._since is None else [place.shard for place in self._since.places]
+        open_now = [] if self._since is None else [place.shard for place in self._since.positions]
         start = 0 if self._since is None else self._since.opened
         shards = [*open_now, *self._order()[start : start + self._shards.open_shards - len(open_now)]]
         return [(shard, self._progress.get(shard, ShardProgress())) for shard in shards]
@@ -70,7 +70,7 @@ class ShardEpoch(Epoch):
             since=self._since,
             owners=self._owners,
         )
-        self._marks = stream.marks
+        self._resume_points = stream.resume_points
         return stream
 
     def request(self, task: Task, opens: bool) -> Request:

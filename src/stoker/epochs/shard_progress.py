@@ -20,43 +20,43 @@ class SavedShards:
     Attributes:
         base: number of examples of the source before the first part, if it is read in parts.
         drop: number of examples already taken of the next batch, if they are handed out one by one.
-        mark: progress of the shards or parts.
+        point: progress of the shards or parts.
         without: examples that are left out because they kill workers, each with its shard.
     """
 
     base: int
     drop: int
-    mark: ResumePoint
+    point: ResumePoint
     without: tuple[tuple[int | None, int], ...] = ()
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The state as a dict that JSON can hold."""
-        mark = self.mark
+        point = self.point
         return {
             "base": self.base,
             "drop": self.drop,
-            "opened": mark.opened,
-            "turn": mark.turn,
-            "raw": mark.raw,
-            "places": [[place.shard, place.raw, _told(place.come)] for place in mark.places],
-            "left": [[left.shard, _told(left.since), left.start, left.stop] for left in mark.left],
+            "opened": point.opened,
+            "turn": point.turn,
+            "raw": point.raw,
+            "places": [[place.shard, place.raw, _progress_json(place.come)] for place in point.positions],
+            "left": [[left.shard, _progress_json(left.since), left.start, left.stop] for left in point.left],
             "without": [list(one) for one in self.without],
         }
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> SavedShards:
+    def of(cls, state: Mapping[str, Any]) -> SavedShards:
         """Restore the state from such a dict. Raises `StateError`."""
         try:
             places = tuple(
-                ShardPosition(_whole(shard), _whole(raw), _come(come)) for shard, raw, come in told["places"]
+                ShardPosition(_whole(shard), _whole(raw), _progress_of(come)) for shard, raw, come in state["places"]
             )
             left = tuple(
-                Leftover(_whole(shard), _come(since), _whole(start), _whole(stop))
-                for shard, since, start, stop in told["left"]
+                Leftover(_whole(shard), _progress_of(since), _whole(start), _whole(stop))
+                for shard, since, start, stop in state["left"]
             )
-            mark = ResumePoint(_whole(told["opened"]), _whole(told["turn"]), _whole(told["raw"]), places, left)
-            without = tuple((None if s is None else _whole(s), _whole(example)) for s, example in told["without"])
-            return cls(_whole(told["base"]), _whole(told["drop"]), mark, without)
+            point = ResumePoint(_whole(state["opened"]), _whole(state["turn"]), _whole(state["raw"]), places, left)
+            without = tuple((None if s is None else _whole(s), _whole(example)) for s, example in state["without"])
+            return cls(_whole(state["base"]), _whole(state["drop"]), point, without)
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"the state is damaged, where it tells how far shards have come: {error}") from error
 
@@ -67,7 +67,7 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _told(progress: ShardProgress | None) -> list[Any] | None:
+def _progress_json(progress: ShardProgress | None) -> list[Any] | None:
     """The progress of a shard as a list.
 
     An iterator's own state is included only if it is JSON. Otherwise another run reads the shard again.
@@ -79,10 +79,10 @@ def _told(progress: ShardProgress | None) -> list[Any] | None:
     return [progress.raw, progress.within, progress.digest, *own]
 
 
-def _come(told: Any) -> ShardProgress | None:
-    if told is None:
+def _progress_of(listed: Any) -> ShardProgress | None:
+    if listed is None:
         return None
-    raw, within, digest, state, state_raw = told
+    raw, within, digest, state, state_raw = listed
     if not isinstance(state, str) or (state and not state.startswith(JSON)):  # workers would unpickle any other state
         raise ValueError(f"{state!r:.40} is no state of an iterator")
     return ShardProgress(_whole(raw), _whole(within), _whole(digest), state, _whole(state_raw))

@@ -15,8 +15,8 @@ from stoker.feed.iterators import Iterators, NoIterators, StackedIterators, weak
 from stoker.feed.lazy_tensorflow import tensorflow
 from stoker.feed.tensor_specs import array_dtypes, element_spec, encoded_specs, leaf_order
 from stoker.structure.collation import Form
-from stoker.structure.spec import Kind, Leaf
-from stoker.structure.values import STRING
+from stoker.structure.forms import STRING
+from stoker.structure.leaf import Kind, Leaf
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -17,7 +17,7 @@ from stoker.feed.batch_iterator import BatchIterator
 from stoker.plan.host_shard import HostShard
 from stoker.runtime.interpreter_exit import exiting
 from stoker.structure.collation import Form, Pad
-from stoker.structure.values import STRING
+from stoker.structure.forms import STRING
 
 _Made = TypeVar("_Made")
 

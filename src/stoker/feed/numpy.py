@@ -15,9 +15,9 @@ import numpy as np
 
 from stoker.memory.layout import aligned_copy
 from stoker.structure.collation import Form
-from stoker.structure.spec import Kind, Leaf
+from stoker.structure.forms import STRING, Array, Ragged, Sparse
+from stoker.structure.leaf import Kind, Leaf
 from stoker.structure.tensorproto import string_tensor
-from stoker.structure.values import STRING, Array, Ragged, Sparse
 
 
 def batch(form: Form, arrays: Sequence[Array]) -> Any:

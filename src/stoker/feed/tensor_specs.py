@@ -9,8 +9,9 @@ import optree
 
 from stoker.feed.lazy_tensorflow import tensorflow
 from stoker.structure.collation import Form
-from stoker.structure.spec import Kind, Leaf, Spec
-from stoker.structure.values import STRING
+from stoker.structure.forms import STRING
+from stoker.structure.leaf import Kind, Leaf
+from stoker.structure.spec import Spec
 
 
 def element_spec(form: Form, rows: int | None) -> Any:

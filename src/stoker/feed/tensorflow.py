@@ -25,7 +25,7 @@ from stoker.plan.host_shard import HostShard
 from stoker.runtime.ctrl_c import listen_for_interrupts
 from stoker.runtime.interpreter_exit import close_before_others
 from stoker.structure.collation import Form
-from stoker.structure.spec import Kind
+from stoker.structure.leaf import Kind
 
 if TYPE_CHECKING:
     import tensorflow as tf

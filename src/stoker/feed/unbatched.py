@@ -9,7 +9,7 @@ from typing import Any
 from stoker.feed.lazy_tensorflow import tensorflow
 from stoker.feed.tensor_specs import tuples
 from stoker.structure.collation import Form
-from stoker.structure.spec import Kind
+from stoker.structure.leaf import Kind
 
 
 def example(form: Form, *parts: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stoker.structure.spec import Leaf, PartSpec
+from stoker.structure.leaf import Leaf, PartSpec
 
 #: TensorFlow takes over an array without copying only if its address is a multiple of this.
 ALIGNMENT = 64

@@ -44,11 +44,11 @@ class Iteration:
         self.taken: int | None = None
 
 
-def told(position: Position, seed: int, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+def state_of(position: Position, seed: int, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """The state dict for a position.
 
     Example:
-        >>> told(Position(2, 17), seed=7, fingerprint={"length": 1000})["batches"]
+        >>> state_of(Position(2, 17), seed=7, fingerprint={"length": 1000})["batches"]
         17
     """
     return {

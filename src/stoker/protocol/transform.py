@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stoker.errors import OptionError
-from stoker.structure.values import Misfit
+from stoker.structure.forms import Misfit
 
 
 class _OfParts:

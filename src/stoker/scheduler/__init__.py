@@ -7,7 +7,11 @@ and any number of streams. A stream is one iteration of the source, that is, one
     events              the scheduler's input
     commands            the scheduler's decisions
     work                kinds of work, and tasks
-    machine             slots, workers, and the effect of each event
+    machine             the effect of each event: what is delivered, repeated, failed and started
+    slot_ledger         which slots are free, and which consumers hold
+    task_queue          tasks that wait or that workers hold, and who gets which
+    pace                how much work a worker gets at a time
+    worker_starts       when to give up because workers do not come up
     in_flight           a task that a worker holds or will get
     fault_attribution   decides whether a task kills its workers or something outside does
     bisection           searches a range of rows for the one that kills workers

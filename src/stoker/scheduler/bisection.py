@@ -35,7 +35,7 @@ class Bisection:
         self.found: int | None = None
         self.trial: Span | None = Span(hint, 1) if hint is not None and hinted else self._half()
 
-    def told(self, killed: bool) -> None:
+    def record(self, killed: bool) -> None:
         """Record the outcome of the trial: whether it killed its worker."""
         tried, suspects = self.trial, self._suspects
         assert tried is not None

@@ -90,7 +90,7 @@ class FaultAttribution:
         if held.is_vain:
             return None
         if bisection is not None:
-            bisection.told(died is not None)
+            bisection.record(died is not None)
             return self._try(search)
         if died is None or died.example != search.died.example:
             return self._acquit(held)

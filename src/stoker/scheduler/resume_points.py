@@ -11,7 +11,7 @@ from stoker.scheduler.commands import Command, ParkCommand
 from stoker.scheduler.streams import BatchInMaking, BatchStart, BatchState, ShardPosition, ShardState
 from stoker.scheduler.work import ParkedRows, ShardWork
 
-#: Number of marks that are kept: more than the batches that a trainer pulls ahead of its steps.
+#: Number of resume points that are kept: more than the batches that a trainer pulls ahead of its steps.
 _KEPT = 4096
 
 
@@ -31,41 +31,41 @@ class ResumePoint:
 
     Attributes:
         opened: number of shards that have been opened.
-        turn: the place whose turn it is.
+        turn: index in `positions` of the shard whose turn it is.
         raw: number of examples that the shards have given.
-        places: the open shards.
+        positions: the open shards.
         left: leftover rows of shards, to be joined in this order.
     """
 
     opened: int = 0
     turn: int = 0
     raw: int = 0
-    places: tuple[ShardPosition, ...] = ()
+    positions: tuple[ShardPosition, ...] = ()
     left: tuple[Leftover, ...] = ()
 
     def needed(self) -> list[int]:
         """The opened shards that must be read again or further."""
-        return [place.shard for place in self.places] + [left.shard for left in self.left]
+        return [position.shard for position in self.positions] + [left.shard for left in self.left]
 
 
 class ResumePoints:
     """The resume points of a stream, by the number of batches and rows before each."""
 
     def __init__(self, first: ResumePoint) -> None:
-        self._marks: deque[tuple[int, int, ResumePoint]] = deque([(0, 0, first)], _KEPT)
+        self._points: deque[tuple[int, int, ResumePoint]] = deque([(0, 0, first)], _KEPT)
 
-    def add(self, rows: int, mark: ResumePoint) -> None:
-        """Add the mark after one more batch of `rows` rows."""
-        batches, before, _ = self._marks[-1]
-        self._marks.append((batches + 1, before + rows, mark))
+    def add(self, rows: int, point: ResumePoint) -> None:
+        """Add the point after one more batch of `rows` rows."""
+        batches, before, _ = self._points[-1]
+        self._points.append((batches + 1, before + rows, point))
 
     def after(self, batches: int) -> ResumePoint | None:
-        """The mark after `batches` batches; None if it is no longer kept or not known yet."""
-        return next((mark for count, _, mark in reversed(self._marks) if count == batches), None)
+        """The point after `batches` batches; None if it is no longer kept or not known yet."""
+        return next((point for count, _, point in reversed(self._points) if count == batches), None)
 
     def before(self, rows: int) -> tuple[int, ResumePoint] | None:
-        """The last mark with at most `rows` rows before it, and their number; None if it is no longer kept."""
-        return next(((count, mark) for _, count, mark in reversed(self._marks) if count <= rows), None)
+        """The last point with at most `rows` rows before it, and their number; None if it is no longer kept."""
+        return next(((count, point) for _, count, point in reversed(self._points) if count <= rows), None)
 
 
 @dataclass(eq=False)

@@ -68,24 +68,24 @@ class ShardStream:
         self._owners = {} if owners is None else owners
         self.number, self.pulls = number, 0
         self._order, self._size, self._keep_rest, self._in_turn = order, size, keep_rest, in_turn
-        self._open_shards, self._length = open_shards, length
+        self._most_open, self._length = open_shards, length
         self._available = len(order) if order is not None else 0
         self._all = order is not None  # no more shards will become available
         since = since or ResumePoint()
         self._opened, self._turn, self._raw = since.opened, since.turn, since.raw
-        self._places = [ShardState(place, self._owners.pop(place.shard, None)) for place in since.places]
+        self._open = [ShardState(position, self._owners.pop(position.shard, None)) for position in since.positions]
         self._made: dict[ShardState, deque[BatchInMaking]] = {
-            shard: deque() for shard in self._places
+            shard: deque() for shard in self._open
         }  # batches of each open shard, in order
         self._again = RowsAgain(since.left) if since.left else None
         self._line: deque[BatchInMaking] = deque()  # in delivery order
         self._left: deque[ParkedRows] = deque()
         self._origins: dict[int, Leftover] = {}  # of parked rows, by their number
-        self.marks = ResumePoints(since)
+        self.resume_points = ResumePoints(since)
         self._parked = 0
         self._numbers = 0  # batches put in line so far
         self._delivered_all = False
-        self._fill_places()
+        self._open_more()
 
     # ── called by the machine ────────────────────────────────────────────────────────────────
     def holding(self) -> int:
@@ -108,15 +108,15 @@ class ShardStream:
             return self._line[0].state is BatchState.WAITING
         if self._again is not None:
             return self._again.is_starved()
-        return bool(self._places) and not self._made[self._places[self._turn]]
+        return bool(self._open) and not self._made[self._open[self._turn]]
 
     def batches(self) -> list[BatchInMaking]:
         again = self._again.batches() if self._again is not None else []
-        made = [batch for shard in self._places for batch in self._made[shard]]
+        made = [batch for shard in self._open for batch in self._made[shard]]
         return [batch for batch in self._line if batch.slot is not None] + again + made
 
     def shards(self) -> list[ShardState]:
-        return (self._again.shards() if self._again is not None else []) + self._places
+        return (self._again.shards() if self._again is not None else []) + self._open
 
     def give_back(self) -> BatchInMaking | None:
         return None
@@ -126,7 +126,7 @@ class ShardStream:
             return
         self._available = math.ceil(items / self._size) if ended else items // self._size
         self._all = ended
-        self._fill_places()
+        self._open_more()
 
     def start(self, cut: Cut) -> BatchStart | None:
         for batch in self._line:
@@ -137,7 +137,7 @@ class ShardStream:
                 return BatchStart(batch, [joint], partial(self._gather, joint))
         if self._again is not None:
             return self._again.start(self.number, self._size, self._is_there)
-        shards = [*self._places[self._turn :], *self._places[: self._turn]]
+        shards = [*self._open[self._turn :], *self._open[: self._turn]]
         wanted = [shard for shard in shards if self._goes_on(shard)]
         if not wanted:
             return None
@@ -166,11 +166,11 @@ class ShardStream:
     def advance(self) -> tuple[list[Command], list[BatchInMaking]]:
         out: list[Command] = []
         free = self._remake(out)
-        while self._again is None and (self._places or self._rows_left() >= self._size):
+        while self._again is None and (self._open or self._rows_left() >= self._size):
             if self._rows_left() >= self._size:
                 self._put_in_line(self._joint(self._size))
                 continue
-            shard = self._places[self._turn]
+            shard = self._open[self._turn]
             made = self._made[shard]
             if not made or made[0].state is BatchState.FILLING:
                 return out, free
@@ -178,7 +178,7 @@ class ShardStream:
             if batch.state is BatchState.FAILED:
                 self._end_with(batch)
                 return out, free + self._dropped()
-            since, shard.place = shard.place, ShardPosition(shard.index, batch.raw, batch.come)
+            since, shard.position = shard.position, ShardPosition(shard.index, batch.raw, batch.come)
             self._raw += batch.raw - since.raw
             if self._length is not None and self._raw > self._length:
                 free.append(batch)
@@ -190,7 +190,7 @@ class ShardStream:
             if batch.ended:
                 free += self._replace(shard)
             elif self._in_turn and not batch.packed:
-                self._turn = (self._turn + 1) % len(self._places)
+                self._turn = (self._turn + 1) % len(self._open)
             if not batch.packed:
                 self._put_in_line(batch)
         if self._again is None and self._all and self._opened == self._available and not self._delivered_all:
@@ -258,35 +258,35 @@ class ShardStream:
         batch.number = self._numbers
         self._numbers += 1
         self._line.append(batch)
-        self.marks.add(batch.rows, self._mark())
+        self.resume_points.add(batch.rows, self._resume_point())
 
-    def _mark(self) -> ResumePoint:
+    def _resume_point(self) -> ResumePoint:
         left = []
         for piece in self._left:
             origin = self._origins[piece.parked]
             left.append(Leftover(origin.shard, origin.since, piece.start, piece.stop))
         return ResumePoint(
-            self._opened, self._turn, self._raw, tuple(shard.place for shard in self._places), tuple(left)
+            self._opened, self._turn, self._raw, tuple(shard.position for shard in self._open), tuple(left)
         )
 
     def _replace(self, shard: ShardState) -> list[BatchInMaking]:
         """Replace a shard that has ended by the next one. Returns the batches of it that were made in vain."""
         vain = list(self._made.pop(shard))
-        place = self._places.index(shard)
+        place = self._open.index(shard)
         if self._in_turn and self._opened < self._available:
-            self._places[place] = self._open()
+            self._open[place] = self._open_next()
             return vain
-        del self._places[place]
-        if self._turn >= len(self._places):
+        del self._open[place]
+        if self._turn >= len(self._open):
             self._turn = 0
-        self._fill_places()
+        self._open_more()
         return vain
 
-    def _fill_places(self) -> None:
-        while len(self._places) < self._open_shards and self._opened < self._available:
-            self._places.append(self._open())
+    def _open_more(self) -> None:
+        while len(self._open) < self._most_open and self._opened < self._available:
+            self._open.append(self._open_next())
 
-    def _open(self) -> ShardState:
+    def _open_next(self) -> ShardState:
         index = self._order[self._opened] if self._order is not None else self._opened
         shard = ShardState(ShardPosition(index), self._owners.pop(index, None))
         self._opened += 1
@@ -305,7 +305,7 @@ class ShardStream:
 
     def _dropped(self) -> list[BatchInMaking]:
         """Abandon all open shards. Returns their batches."""
-        dropped = [batch for shard in self._places for batch in self._made.pop(shard)]
-        self._places.clear()
+        dropped = [batch for shard in self._open for batch in self._made.pop(shard)]
+        self._open.clear()
         self._turn = 0
         return dropped

@@ -42,7 +42,7 @@ class ShardPosition:
 class ShardState:
     """A shard that is being read, by one worker at a time."""
 
-    place: ShardPosition  # after the last of its results that the stream has taken in
+    position: ShardPosition  # after the last of its results that the stream has taken in
     owner: int | None = None  # the worker that has it open
     ended: bool = False
     on_trial: bool = False  # an example of it is under suspicion; its next rows wait for the trial
@@ -50,7 +50,7 @@ class ShardState:
     @property
     def index(self) -> int:
         """Number of the shard."""
-        return self.place.shard
+        return self.position.shard
 
 
 @dataclass(frozen=True)

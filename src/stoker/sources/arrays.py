@@ -13,8 +13,11 @@ from stoker.errors import SourceError
 from stoker.sources.columns import SparseRows, columns_of
 from stoker.sources.stored_arrays import StoredRows
 from stoker.structure.casting import cast, is_castable
-from stoker.structure.spec import Misfit, Spec, flattened, leaf_of
-from stoker.structure.values import Ragged, Sparse, canonical
+from stoker.structure.forms import Misfit, Ragged, Sparse
+from stoker.structure.leaf import leaf_of
+from stoker.structure.nesting import flattened
+from stoker.structure.spec import Spec
+from stoker.structure.values import canonical
 
 
 class ArraySource(Sequence[Any]):

@@ -10,8 +10,9 @@ import optree
 from stoker.errors import SourceError
 from stoker.sources.mistaken import is_sparse, is_table
 from stoker.sources.stored_arrays import StoredRows, is_stored
-from stoker.structure.spec import Misfit, plain
-from stoker.structure.values import Ragged, canonical
+from stoker.structure.forms import Misfit, Ragged
+from stoker.structure.nesting import plain
+from stoker.structure.values import canonical
 
 
 class SparseRow:

@@ -1,10 +1,13 @@
 """The form of examples and batches: nested structure, leaves, shapes and dtypes. Pure.
 
-values        the values of leaves, in one of three canonical forms
+forms         the three canonical forms of values: dense, ragged, sparse
+values        any value that a leaf may have, converted to one of these
 lists         which lists are arrays, and which are containers
 foreign       PyTorch tensors and JAX sparse arrays as NumPy arrays
 casting       checked conversion of numbers from one dtype to another
-spec          nested structure <-> flat leaves; shapes and dtypes
+nesting       nested structure <-> flat leaves
+leaf          the shape and dtype of one leaf
+spec          the nesting and the leaves of an example or a batch
 merging       one spec from the specs of several examples or batches
 collation     how examples become a batch: stack, pad, ragged
 signature     the form of batches, as declared by `output_signature`

@@ -15,9 +15,11 @@ import numpy as np
 import optree
 
 from stoker.errors import OptionError
+from stoker.structure.forms import STRING
+from stoker.structure.leaf import Kind, Leaf, PartSpec
 from stoker.structure.lists import is_array, is_of_tokens, is_row
-from stoker.structure.spec import Kind, Leaf, PartSpec, Spec, flattened, made_plain
-from stoker.structure.values import STRING
+from stoker.structure.nesting import flattened, made_plain
+from stoker.structure.spec import Spec
 from stoker.validation import flag, index, whole
 
 

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from stoker.structure.collation import Rule
-from stoker.structure.spec import Kind, Leaf, Misfit, Spec
+from stoker.structure.forms import Misfit
+from stoker.structure.leaf import Kind, Leaf
+from stoker.structure.spec import Spec
 
 
 def leaves_open(spec: Spec, rules: Sequence[Rule]) -> bool:

@@ -9,8 +9,10 @@ import optree
 
 from stoker.errors import OptionError
 from stoker.structure.collation import Collation, Form
-from stoker.structure.spec import DTYPES, Kind, Leaf, Spec, plain
-from stoker.structure.values import STRING
+from stoker.structure.forms import STRING
+from stoker.structure.leaf import DTYPES, Kind, Leaf
+from stoker.structure.nesting import plain
+from stoker.structure.spec import Spec
 
 _SIGNED = "as output_signature says"
 

@@ -64,7 +64,7 @@ def header(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> bytes:
 def tensor_bytes(array: npt.NDArray[Any]) -> bytes:
     r"""The message of `array`, which holds numbers, bools or strings (`bytes`, or `str` as UTF-8), in any layout.
 
-    Raises `TypeError` for other dtypes, and `stoker.structure.values.Misfit` for an object array of other objects.
+    Raises `TypeError` for other dtypes, and `stoker.structure.forms.Misfit` for an object array of other objects.
 
     >>> tensor_bytes(np.array([1, 2], np.uint8))
     b'\x08\x04\x12\x04\x12\x02\x08\x02"\x02\x01\x02'

@@ -1,8 +1,4 @@
-"""The values of an example's leaves, converted to one of three canonical forms. Pure; imports no other framework.
-
-    dense    an array; for strings, an object array of bytes
-    ragged   `Ragged`: values and row splits, as in tf.RaggedTensor
-    sparse   `Sparse`: indices, values and dense shape, as in tf.SparseTensor
+"""The values of an example's leaves, converted to one of the canonical forms. Pure; imports no other framework.
 
 Foreign objects (tensors of TensorFlow, PyTorch and JAX, PIL images, SciPy matrices) are recognised by
 their interface: `__array__`, DLPack, or characteristic attributes.
@@ -10,24 +6,27 @@ their interface: `__array__`, DLPack, or characteristic attributes.
 
 from __future__ import annotations
 
-import itertools
 from array import array as PackedArray
 from collections import UserList
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stoker.structure.foreign import Coordinates, is_jax_sparse, is_torch, of_jax_sparse, of_torch
+from stoker.structure.forms import (
+    STRING,
+    Array,
+    Misfit,
+    Ragged,
+    Sparse,
+    join_nested,
+    join_ragged,
+    ordered_sparse,
+    require_one_kind,
+)
 from stoker.structure.lists import are_numbers, are_strings, is_number, kinds_of
-
-Array = npt.NDArray[Any]
-
-#: The dtype of string arrays, whose elements are `bytes`.
-STRING = np.dtype(object)
 
 #: The dtypes for Python's own numbers.
 PYTHON_NUMBERS = {
@@ -45,43 +44,6 @@ _NUMBERS: dict[Any, Any] = {
     complex: lambda value: complex(value.real, value.imag),
 }
 _BUILTIN = frozenset([*PYTHON_NUMBERS, str, bytes, list, tuple, dict, type(None)])
-
-
-class Misfit(Exception):
-    """An example cannot be batched. The text names the path, the value and the remedy."""
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Rows of differing lengths: concatenated `values`, divided by `splits`, outermost level first."""
-
-    values: Array
-    splits: tuple[npt.NDArray[np.int64], ...]
-
-    def nested(self) -> Array:
-        """An object array of arrays, as from `tf.RaggedTensor.numpy()`. The arrays are views of `values`."""
-        inner: Any = self.values
-        for splits in reversed(self.splits):
-            bounds = splits.tolist()
-            inner = [inner[start:stop] for start, stop in itertools.pairwise(bounds)]
-            inner = object_array(inner)
-        return np.asarray(inner)
-
-
-class Sparse(NamedTuple):
-    """A sparse array: `values[n]` at `indices[n]`, in row-major order, and zero elsewhere."""
-
-    indices: npt.NDArray[np.int64]
-    values: Array
-    dense_shape: npt.NDArray[np.int64]
-
-
-def object_array(items: Sequence[Any]) -> Array:
-    """A 1-D object array of `items`, even if these are sequences or arrays."""
-    array = np.empty(len(items), object)
-    for place, item in enumerate(items):
-        array[place] = item
-    return array
 
 
 def canonical(value: Any) -> Array | Ragged | Sparse:
@@ -220,7 +182,7 @@ def _listed(items: list[Any]) -> Array | Ragged:
     rows = [canonical(item) for item in items]
     arrays = [row for row in rows if isinstance(row, np.ndarray)]
     if len(arrays) == len(rows) and len({row.shape for row in arrays}) == 1:
-        _require_one_kind(arrays)
+        require_one_kind(arrays)
         return np.stack(arrays)
     return _ragged(rows)
 
@@ -238,16 +200,6 @@ def _numbers(items: list[Any], kinds: Collection[type]) -> Array:
     return array
 
 
-def _require_one_kind(arrays: Sequence[Array]) -> None:
-    """Raise `Misfit` if arrays to be joined have dtypes that do not combine into one."""
-    dtypes = {array.dtype for array in arrays}
-    kinds = {dtype.kind for dtype in dtypes}
-    if len(dtypes) > 1 and (
-        (kinds & {"O", "b"} and len(kinds) > 1) or (kinds <= {"i", "u"} and np.result_type(*dtypes).kind == "f")
-    ):
-        raise Misfit(f"holds rows of different dtypes: {', '.join(sorted(map(str, dtypes)))}. Make them one.")
-
-
 def _ragged(rows: Sequence[Array | Ragged | Sparse]) -> Ragged:
     """Join rows into one ragged value."""
     if any(isinstance(row, Sparse) for row in rows):
@@ -258,47 +210,6 @@ def _ragged(rows: Sequence[Array | Ragged | Sparse]) -> Ragged:
         return join_ragged([row for row in rows if not isinstance(row, Sparse)])
     except Misfit as misfit:
         raise Misfit(f"holds {str(misfit).removeprefix('holds ')}") from None
-
-
-def join_ragged(rows: Sequence[Array | Ragged], rank: int = 1) -> Ragged:
-    """Join values as the rows of one ragged value with at least `rank` levels of splits. Raises `Misfit`."""
-    rank = max([rank, *(1 + len(row.splits) for row in rows if isinstance(row, Ragged))])
-    parts = [with_splits(row, rank - 1) for row in rows]
-    filled = [values for values, _ in parts if values.shape[0]] or [values for values, _ in parts[:1]]
-    if len({values.shape[1:] for values in filled}) > 1:
-        shapes = sorted({str(values.shape[1:]) for values in filled})
-        raise Misfit(f"rows whose inner dimensions differ: {', '.join(shapes)}.")
-    _require_one_kind(filled)
-    levels = []
-    for level in range(rank):
-        lengths = [np.array([len(s[0]) - 1 if s else len(v)]) for v, s in parts] if level == 0 else []
-        lengths = lengths or [np.diff(splits[level - 1]) for _, splits in parts]
-        levels.append(splits_of(np.concatenate(lengths) if lengths else np.zeros(0, np.int64)))
-    values = np.concatenate(filled) if filled else np.zeros(0, np.float32)
-    return Ragged(values, tuple(levels))
-
-
-def splits_of(lengths: Any) -> npt.NDArray[np.int64]:
-    """The n + 1 row splits of n rows with these lengths."""
-    if type(lengths) is list:  # from a batch: faster than making an array of it first
-        return np.array([0, *itertools.accumulate(lengths)], np.int64)
-    splits = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=splits[1:])
-    return splits
-
-
-def with_splits(value: Array | Ragged, levels: int) -> tuple[Array, list[npt.NDArray[np.int64]]]:
-    """The values and splits of `value`, with at least `levels` levels of splits inside its rows."""
-    if isinstance(value, Ragged):
-        values, splits = value.values, list(value.splits)
-    else:
-        values, splits = value, []
-    while len(splits) < levels:
-        if values.ndim < 2:
-            raise Misfit(f"an array of {values.ndim} dimensions, too few for its ragged dimensions.")
-        splits.append(np.arange(values.shape[0] + 1, dtype=np.int64) * values.shape[1])
-        values = values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])  # -1 is ambiguous if a size is 0
-    return values, splits
 
 
 def _foreign(value: Any) -> Array | Ragged | Sparse:
@@ -317,14 +228,14 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
     if hasattr(value, "dense_shape") and hasattr(value, "indices") and hasattr(value, "values"):
         values = _array(np.asarray(value.values))
         assert not isinstance(values, Ragged)
-        return _ordered(np.asarray(value.indices), values, value.dense_shape)
+        return ordered_sparse(np.asarray(value.indices), values, value.dense_shape)
     if hasattr(value, "tocoo") and hasattr(value, "nnz"):
         coo = value.tocoo(copy=True)
         coo.sum_duplicates()
         coordinates = getattr(coo, "coords", None) or (coo.row, coo.col)
         data = _array(coo.data)
         assert not isinstance(data, Ragged)
-        return _ordered(np.stack(coordinates, axis=1), data, coo.shape)
+        return ordered_sparse(np.stack(coordinates, axis=1), data, coo.shape)
     if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
         return _converted(np.asarray, value)
     if hasattr(value, "__dlpack__"):
@@ -363,20 +274,10 @@ def _read(value: Any, read: Callable[[Any], Array | list[Any] | Coordinates]) ->
     except Exception as error:  # it lies on a GPU, or has a dtype that NumPy lacks
         raise _unreadable(value, error) from error
     if isinstance(came, Coordinates):
-        return _ordered(came.indices, came.values, came.shape)
+        return ordered_sparse(came.indices, came.values, came.shape)
     if isinstance(came, list):
-        return _nested([canonical(row) for row in came])
+        return join_nested([canonical(row) for row in came])
     return _array(came)
-
-
-def _nested(rows: list[Any]) -> Ragged:
-    """Join arrays as rows of one ragged value, with as few ragged dimensions as possible."""
-    for rank in range(1, max([1, *(np.ndim(row) for row in rows)])):
-        try:
-            return join_ragged(rows, rank)
-        except Misfit:
-            """An inner dimension differs too: try one more ragged level."""
-    return join_ragged(rows, max([1, *(np.ndim(row) for row in rows)]))
 
 
 def _converted(convert: Any, value: Any) -> Array | Ragged | Sparse:
@@ -388,18 +289,3 @@ def _converted(convert: Any, value: Any) -> Array | Ragged | Sparse:
     except Exception as error:  # a tensor that needs its gradient, lies on a GPU, or has a dtype that NumPy lacks
         raise _unreadable(value, error) from error
     return _array(array)
-
-
-def _ordered(indices: Array, values: Array, shape: Any) -> Sparse:
-    """A sparse value in row-major order, as tf.SparseTensor requires."""
-    indices, shape = np.ascontiguousarray(indices, np.int64), np.asarray(shape, np.int64)
-    fits = indices.shape == (values.shape[0], len(shape)) and values.ndim == shape.ndim == 1
-    if not fits or (indices < 0).any() or (indices >= shape).any():
-        raise Misfit(
-            f"holds a sparse array whose parts do not fit: indices of shape {indices.shape}, values of shape "
-            f"{values.shape}, dense shape {shape.tolist()}."
-        )
-    order = np.lexsort(indices.T[::-1])
-    if not np.array_equal(order, np.arange(len(order))):
-        indices, values = indices[order], values[order]
-    return Sparse(indices, values, shape)

@@ -32,7 +32,7 @@ from stoker.protocol.requests import (
     ShardTaskRequest,
     UpdateRequest,
 )
-from stoker.structure.spec import Misfit
+from stoker.structure.forms import Misfit
 from stoker.worker.batching.fitting import MisfitAt, Uneven
 from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.batching.writer import Writer

@@ -17,19 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.structure.collation import Pad, Rule, batch_leaf, filler, rounded
-from stoker.structure.spec import Kind, Leaf, Misfit, Spec, leaf_of
+from stoker.structure.forms import STRING, Array, Misfit, Ragged, Sparse, join_ragged, splits_of, with_splits
+from stoker.structure.leaf import Kind, Leaf, leaf_of
+from stoker.structure.spec import Spec
 from stoker.structure.tensorproto import string_tensor
-from stoker.structure.values import (
-    PYTHON_NUMBERS,
-    STRING,
-    Array,
-    Ragged,
-    Sparse,
-    encoded,
-    join_ragged,
-    splits_of,
-    with_splits,
-)
+from stoker.structure.values import PYTHON_NUMBERS, encoded
 from stoker.worker.batching.fitting import MisfitAt, all_dense, all_fitting, at, fitting, too_long, unexpected
 
 

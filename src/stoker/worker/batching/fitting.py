@@ -9,8 +9,9 @@ import numpy as np
 
 from stoker.structure.casting import CannotCast, cast, is_castable, is_within
 from stoker.structure.collation import Pad
-from stoker.structure.spec import Kind, Leaf, Misfit, dtype_repair, empty_as, leaf_of, untold_by
-from stoker.structure.values import PYTHON_NUMBERS, STRING, Array, Ragged, Sparse, builtin, canonical
+from stoker.structure.forms import STRING, Array, Misfit, Ragged, Sparse
+from stoker.structure.leaf import Kind, Leaf, dtype_repair, empty_as, leaf_of, untold_by
+from stoker.structure.values import PYTHON_NUMBERS, builtin, canonical
 
 
 class MisfitAt(Exception):

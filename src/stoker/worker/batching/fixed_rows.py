@@ -15,7 +15,9 @@ import numpy.typing as npt
 from numpy import ndarray
 
 from stoker.sources.markers import SKIP, Many
-from stoker.structure.spec import Leaf, Misfit, Spec, fixed_shape
+from stoker.structure.forms import Misfit
+from stoker.structure.leaf import Leaf, fixed_shape
+from stoker.structure.spec import Spec
 from stoker.structure.values import PYTHON_NUMBERS
 from stoker.worker.batching.fitting import MisfitAt, Uneven, fitting
 

@@ -9,8 +9,11 @@ import numpy as np
 import optree
 
 from stoker.structure.collation import Collation, Form, Pad, Rule
-from stoker.structure.spec import Kind, Leaf, Spec, plain
-from stoker.structure.values import PYTHON_NUMBERS, STRING, Misfit, canonical
+from stoker.structure.forms import STRING, Misfit
+from stoker.structure.leaf import Kind, Leaf
+from stoker.structure.nesting import plain
+from stoker.structure.spec import Spec
+from stoker.structure.values import PYTHON_NUMBERS, canonical
 from stoker.worker.batching.fitting import MisfitAt, fitting, too_long
 
 #: Python's number types by dtype.

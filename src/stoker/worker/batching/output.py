@@ -14,9 +14,9 @@ from stoker.memory.layout import Layout
 from stoker.memory.packed import pack
 from stoker.memory.slot import Slot
 from stoker.structure.collation import Form
-from stoker.structure.spec import Kind, Misfit
+from stoker.structure.forms import STRING, Misfit
+from stoker.structure.leaf import Kind
 from stoker.structure.tensorproto import tensor_bytes
-from stoker.structure.values import STRING
 from stoker.worker.batching.assemble import Assembler, Block, string_blocks
 from stoker.worker.batching.fitting import at
 from stoker.worker.batching.fixed_rows import FixedRows

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import optree
 
 from stoker.protocol.replies import DIGESTS
-from stoker.structure.spec import plain
-from stoker.structure.values import STRING, Misfit, Ragged, Sparse, canonical
+from stoker.structure.forms import STRING, Misfit, Ragged, Sparse
+from stoker.structure.nesting import plain
+from stoker.structure.values import canonical
 
 _SAMPLE = 4096
 

@@ -19,7 +19,7 @@ from stoker.protocol.failures import is_exhausted
 from stoker.protocol.program import Program
 from stoker.protocol.requests import Indices, MakeExamplesRequest
 from stoker.sources.markers import Many
-from stoker.structure.spec import plain
+from stoker.structure.nesting import plain
 from stoker.worker.batching.writer import Writer
 from stoker.worker.user_code.reading import Reader
 from stoker.worker.user_code.seeding import Seeder

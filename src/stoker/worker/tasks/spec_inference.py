@@ -18,8 +18,10 @@ from stoker.protocol.requests import LOOK, LOOK_BATCHES, LOOK_CALLS, LOOK_FURTHE
 from stoker.sources.markers import SKIP, Many
 from stoker.sources.sharded import ShardedSource
 from stoker.structure.collation import Form, is_stacked_in_place
+from stoker.structure.forms import Misfit
 from stoker.structure.merging import leaves_open, loose, merged
-from stoker.structure.spec import Misfit, Spec, plain
+from stoker.structure.nesting import plain
+from stoker.structure.spec import Spec
 from stoker.worker.batching.likeness import Kinds
 from stoker.worker.batching.writer import Writer
 from stoker.worker.tasks.first_examples import FirstExamples

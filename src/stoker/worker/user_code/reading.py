@@ -22,8 +22,9 @@ from stoker.protocol.requests import RUN
 from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.collation import Form
-from stoker.structure.spec import plain
-from stoker.structure.values import Misfit, canonical, short
+from stoker.structure.forms import Misfit
+from stoker.structure.nesting import plain
+from stoker.structure.values import canonical, short
 from stoker.worker.batching.keeping import Keeper
 from stoker.worker.batching.likeness import Likeness, read
 from stoker.worker.user_code.seeding import Seeder
