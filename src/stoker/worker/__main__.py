@@ -37,6 +37,7 @@ from stoker.protocol.requests import (
     UpdateRequest,
 )
 from stoker.worker.batching.fork_guard import ForkGuard
+from stoker.worker.context import TaskContext
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.multiprocessing_tracker import TrainersMultiprocessing
 from stoker.worker.runner import Runner
@@ -121,7 +122,8 @@ def _serve(
     if program.seeds_globals:
         ImportWatch(seeder.found)
     turns = EpochHooks(program, list(came_with_program), partial(load_again, fds[0]), seeder)
-    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, turns=turns, worker=number)
+    context = TaskContext.of(program, seeder, words, slots=slots, inboxes=inboxes, fork=_fork)
+    runner = Runner(context, turns, number)
     tells_in_process(runner.current)
     words[PHASE] = Phase.IDLE
     send(ReadyReply())
