@@ -29,6 +29,7 @@ from stoker.protocol.replies import DescribedReply
 from stoker.protocol.requests import DescribeRequest, FormRequest, IndexTaskRequest
 from stoker.structure.collation import Collation
 from stoker.worker.batching.fork_guard import ForkGuard
+from stoker.worker.context import TaskContext
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.seeding import Seeder, install_lazy_random
@@ -78,7 +79,8 @@ def a_row_in_a_worker() -> None:
     program = Program(source, None, False, 0, BATCH, BATCH, Collation(), 0, 1 << 30)
     seeder = Seeder(0, None)
     turns = EpochHooks(program, [], None, seeder)
-    runner = Runner(program, slots, inboxes, seeder, unseen(), fork=ForkGuard(), turns=turns)
+    context = TaskContext.of(program, seeder, unseen(), slots=slots, inboxes=inboxes, fork=ForkGuard())
+    runner = Runner(context, turns)
     described = runner.answer(DescribeRequest(0, 0, numbers=(0,), places=(0,), sizes=(0,), rows=(BATCH,), one=True))
     assert isinstance(described, DescribedReply)
     slots[0].resize(Layout.of(pickle.loads(described.pickled).spec.leaves, BATCH).nbytes)

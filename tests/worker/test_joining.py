@@ -14,6 +14,7 @@ from stoker.protocol.replies import DescribedReply
 from stoker.protocol.requests import DescribeRequest, FormRequest, JoinTaskRequest
 from stoker.structure.collation import Collation
 from stoker.worker.batching.fork_guard import ForkGuard
+from stoker.worker.context import TaskContext
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.seeding import Seeder
@@ -31,7 +32,8 @@ def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins()
     def worker(state: int) -> Runner:
         seeder = Seeder(0, None)
         turns = EpochHooks(program, [], None, seeder)
-        runner = Runner(program, [slot, store], [inbox, its], seeder, unseen(), fork=ForkGuard(), turns=turns)
+        memory = {"slots": [slot, store], "inboxes": [inbox, its]}
+        runner = Runner(TaskContext.of(program, seeder, unseen(), **memory, fork=ForkGuard()), turns)
         np.random.seed(state)
         return runner
 

@@ -14,7 +14,6 @@ from stoker.memory.progress_page import unseen
 from stoker.plan.position import ShardProgress
 from stoker.protocol.failures import failure
 from stoker.protocol.messages import MAX_BYTES, Message, decode, encode, size
-from stoker.protocol.program import Program
 from stoker.protocol.replies import (
     DIGESTS,
     SHOWN,
@@ -41,9 +40,7 @@ from stoker.protocol.requests import (
     ShardTaskRequest,
 )
 from stoker.scheduler.pace import TASK_ROWS
-from stoker.structure.collation import Collation
-from stoker.worker.user_code.reading import Reader
-from stoker.worker.user_code.seeding import Seeder
+from stoker.worker.current_task import CurrentTask
 
 tasks = st.integers(0, 2**62)
 small = st.integers(0, 2**31 - 1)
@@ -131,19 +128,18 @@ def test_the_largest_task_fits_into_a_message() -> None:
 
 
 NUMBER = 2**63 - 1
-PROGRAM = Program(None, None, False, 0, None, 1, Collation(), 0, 0, skips=True)
 
 
 @given(st.lists(st.builds(ValueError, st.text(st.characters(), max_size=300)), min_size=1, max_size=40), flag)
 def test_the_longest_reply_fits_into_a_message(errors: list[ValueError], emoji: bool) -> None:
-    reader = Reader(PROGRAM, Seeder(0, None, seeds_globals=False), unseen())
+    task = CurrentTask(unseen(), skips=True)
     for error in itertools.islice(itertools.cycle(errors), SHOWN):
-        reader.skip(NUMBER, error)
+        task.skip(NUMBER, error)
     state = "\N{GRINNING FACE}" * ((STATE_BYTES - 2) // 4) if emoji else '"' * ((STATE_BYTES - 2) // 2)
     assert STATE_BYTES - 4 < size(state) <= STATE_BYTES
     come = ShardProgress(NUMBER, NUMBER, 2**32 - 1, state, NUMBER)
     digests = ((NUMBER, 2**32 - 1),) * DIGESTS
-    its = (NUMBER,) * 200, 2**31 - 1, True, True, come, tuple(reader.skipped), NUMBER, digests, NUMBER
+    its = (NUMBER,) * 200, 2**31 - 1, True, True, come, tuple(task.skipped), NUMBER, digests, NUMBER
     assert len(encode(TaskDoneReply(NUMBER, 1 / 3, *its))) < MAX_BYTES
 
 

@@ -16,6 +16,7 @@ from stoker.protocol.program import Program
 from stoker.protocol.replies import FailureKind, FailureReply, ReadyReply, Reply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.worker.batching.fork_guard import ForkGuard
+from stoker.worker.context import TaskContext
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.current import telling
 from stoker.worker.user_code.epoch_hooks import EpochHooks
@@ -51,7 +52,10 @@ class ProgramCopy:
             with self._kept:
                 _initialise(program)
         turns = EpochHooks(program, held, snapshot.copy if snapshot.can_copy else None, seeder, snapshot.only)
-        self._runner = Runner(program, slots, inboxes, seeder, unseen(), fork=ForkGuard(), turns=turns, passes=passes)
+        context = TaskContext.of(
+            program, seeder, unseen(), slots=slots, inboxes=inboxes, fork=ForkGuard(), passes=passes
+        )
+        self._runner = Runner(context, turns)
         self.thread = threading.get_ident()
 
     def do(self, order: Order) -> Reply | None:

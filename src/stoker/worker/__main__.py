@@ -15,6 +15,8 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from stoker.memory import long_message
@@ -22,28 +24,19 @@ from stoker.memory.progress_page import PHASE, STACK_SIGNAL, Phase, ProgressPage
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
 from stoker.protocol.messages import MAX_BYTES, Message, decode, encode, unbundled
-from stoker.protocol.program import LoadedProgram, load_again
+from stoker.protocol.program import LoadedProgram, Program, load_again
 from stoker.protocol.random_objects import came_with_program
-from stoker.protocol.replies import FailureKind, ReadyReply
-from stoker.protocol.requests import (
-    DescribeRequest,
-    FormRequest,
-    IndexTaskRequest,
-    JoinTaskRequest,
-    LeaveEpochRequest,
-    MakeExamplesRequest,
-    OpenShardRequest,
-    ShardTaskRequest,
-    UpdateRequest,
-)
+from stoker.protocol.replies import FailureKind, FailureReply, ReadyReply
+from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.worker.batching.fork_guard import ForkGuard
+from stoker.worker.context import TaskContext
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.multiprocessing_tracker import TrainersMultiprocessing
 from stoker.worker.runner import Runner
 from stoker.worker.user_code.current import tells_in_process
 from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.libraries import ImportWatch
-from stoker.worker.user_code.seeding import Seeder, install_lazy_random
+from stoker.worker.user_code.seeding import LazyRandom, Seeder, install_lazy_random
 from stoker.worker.user_code.worker_init import initialise
 
 _PR_SET_PDEATHSIG = 1
@@ -53,7 +46,7 @@ def run(arguments: list[str]) -> None:
     """Run a worker until it is dismissed or must be replaced."""
     del sys.argv[1:]  # user modules must not see our arguments
     try:
-        is_done_for = _main(arguments)
+        is_done_for = _main(_Arguments.of(arguments))
     except BaseException:
         try:
             traceback.print_exc()
@@ -63,96 +56,137 @@ def run(arguments: list[str]) -> None:
         _leave_at_once(0)
 
 
-def _main(arguments: list[str]) -> bool:
-    """Run the worker; returns True if it must be replaced, False if it was dismissed.
+@dataclass(frozen=True)
+class _Arguments:
+    """The arguments of a worker; see the docstring of this module. Each slot has its inbox."""
 
-    The module docstring describes the arguments.
-    """
-    number, parent, channel_fd, page_fd, program_fd, tracker, *memory = map(int, arguments)
-    _die_with(parent)
-    for fd in (channel_fd, page_fd, program_fd, *memory, *([tracker] if tracker >= 0 else [])):
-        os.set_inheritable(fd, False)  # programs started by user code must not inherit them
-    reach(Failpoint.SPAWN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
-    faulthandler.register(STACK_SIGNAL, page_fd, all_threads=True)  # in C: works even while the GIL is held
-    page = ProgressPage(page_fd)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # show user output immediately
-    channel = socket.socket(fileno=channel_fd)
+    number: int
+    parent: int
+    socket: int
+    page: int
+    program: int
+    tracker: int | None
+    slots: tuple[int, ...]
+    inboxes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, arguments: list[str]) -> _Arguments:
+        """Read the arguments of the command line."""
+        number, parent, channel, page, program, tracker, *memory = map(int, arguments)
+        its = None if tracker < 0 else tracker
+        return cls(number, parent, channel, page, program, tracker=its, slots=(*memory[::2],), inboxes=(*memory[1::2],))
+
+    def descriptors(self) -> tuple[int, ...]:
+        """All file descriptors."""
+        tracker = () if self.tracker is None else (self.tracker,)
+        return self.socket, self.page, self.program, *tracker, *self.slots, *self.inboxes
+
+
+def _main(arguments: _Arguments) -> bool:
+    """Run the worker; returns True if it must be replaced, False if it was dismissed."""
+    _bind_to_trainer(arguments)
+    _show_progress(arguments.page)
+    channel = socket.socket(fileno=arguments.socket)
     _guard_forks(channel)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: exit too
-        slots, inboxes = [Slot(fd) for fd in memory[::2]], [Inbox(fd) for fd in memory[1::2]]
-        fds = program_fd, tracker if tracker >= 0 else None
-        return _serve(number, channel, fds, page, slots, inboxes)
+        return _serve(channel, arguments)
     return False
 
 
-def _serve(
-    number: int,
-    channel: socket.socket,
-    fds: tuple[int, int | None],
-    page: ProgressPage,
-    slots: list[Slot],
-    inboxes: list[Inbox],
-) -> bool:
-    """Process requests until the socket closes; returns True if another worker must take over."""
+def _serve(channel: socket.socket, arguments: _Arguments) -> bool:
+    """Load the program and answer requests until the socket closes; returns True if another worker must take over."""
 
     def send(message: Message) -> None:
         long_message.send(channel, encode(message), MAX_BYTES)
 
-    lazy = install_lazy_random()
+    page = ProgressPage(arguments.page)  # it owns the descriptor, to which the stack is written too
     words = page.words()
     words[PHASE] = Phase.LOADING
+    lazy = install_lazy_random()
+    program = _loaded(arguments)
+    if isinstance(program, FailureReply):
+        send(program)
+        return True
+    runner = _runner(program, arguments, words, lazy)
+    words[PHASE] = Phase.IDLE
+    send(ReadyReply())
+    for message in _received(channel):
+        if isinstance(message, Request):
+            reply = runner.answer(message)
+            reach(Failpoint.REPORT)
+            send(reply)
+            reach(Failpoint.REPORTED)
+            if runner.exhausted:
+                return True
+        else:
+            _heed(runner, message)
+    reach(Failpoint.SHUTDOWN)
+    return False
+
+
+def _loaded(arguments: _Arguments) -> Program | FailureReply:
+    """The program, after the call of `worker_init`; the reply if one of them raises."""
     kind = FailureKind.PROGRAM
     try:
-        arrived = LoadedProgram(fds[0])
-        TrainersMultiprocessing(fds[1], arrived.key)
+        arrived = LoadedProgram(arguments.program)
+        TrainersMultiprocessing(arguments.tracker, arrived.key)
         if (init := arrived.worker_init()) is not None:
             kind = FailureKind.INIT
-            initialise(init, arrived.seed, number)
+            initialise(init, arrived.seed, arguments.number)
             kind = FailureKind.PROGRAM
-        program = arrived.program()
-        del arrived  # it holds references to everything that arrived
+        return arrived.program()
     except BaseException as error:
-        send(failure(None, kind, error))
-        return True
+        return failure(None, kind, error)
+
+
+def _runner(program: Program, arguments: _Arguments, words: memoryview, lazy: LazyRandom) -> Runner:
+    """The runner of this process, to which `stoker.current()` turns."""
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:
         ImportWatch(seeder.found)
-    turns = EpochHooks(program, list(came_with_program), partial(load_again, fds[0]), seeder)
-    runner = Runner(program, slots, inboxes, seeder, words, fork=_fork, turns=turns, worker=number)
+    turns = EpochHooks(program, list(came_with_program), partial(load_again, arguments.program), seeder)
+    slots, inboxes = [Slot(fd) for fd in arguments.slots], [Inbox(fd) for fd in arguments.inboxes]
+    context = TaskContext.of(program, seeder, words, slots=slots, inboxes=inboxes, fork=_fork)
+    runner = Runner(context, turns, arguments.number)
     tells_in_process(runner.current)
-    words[PHASE] = Phase.IDLE
-    send(ReadyReply())
+    return runner
+
+
+def _received(channel: socket.socket) -> Iterator[Message]:
+    """The trainer's messages, until it closes the socket."""
     heard = memoryview(bytearray(MAX_BYTES))
     while data := long_message.receive(channel, heard):
-        for part in unbundled(data):
-            match decode(part):
-                case (
-                    IndexTaskRequest()
-                    | ShardTaskRequest()
-                    | JoinTaskRequest()
-                    | MakeExamplesRequest()
-                    | OpenShardRequest()
-                    | DescribeRequest() as question
-                ):
-                    answer = runner.answer(question)
-                    reach(Failpoint.REPORT)
-                    send(answer)
-                    reach(Failpoint.REPORTED)
-                    if runner.exhausted:
-                        return True
-                case FormRequest() as known:
-                    runner.learn(known)
-                case LeaveEpochRequest() as leave:
-                    runner.leave(leave)
-                case UpdateRequest() as renew:
-                    runner.renew(renew)
-                case other:
-                    raise AssertionError(f"the trainer sent {other}")
-    reach(Failpoint.SHUTDOWN)
-    return False
+        yield from map(decode, unbundled(data))
+
+
+def _heed(runner: Runner, message: Message) -> None:
+    """Take in a message that is no request and has no reply."""
+    match message:
+        case FormRequest():
+            runner.learn(message)
+        case LeaveEpochRequest():
+            runner.leave(message)
+        case UpdateRequest():
+            runner.renew(message)
+        case _:
+            raise AssertionError(f"the trainer sent {message}")
+
+
+def _bind_to_trainer(arguments: _Arguments) -> None:
+    """Die with the trainer, and keep what comes from it from others."""
+    _die_with(arguments.parent)
+    for fd in arguments.descriptors():
+        os.set_inheritable(fd, False)  # programs started by user code must not inherit them
+    reach(Failpoint.SPAWN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
+
+
+def _show_progress(page: int) -> None:
+    """Show this worker's stack to the trainer when asked, and user output immediately."""
+    faulthandler.register(STACK_SIGNAL, page, all_threads=True)  # in C: works even while the GIL is held
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # sys.stdout is one of open()'s
 
 
 def _die_with(parent: int) -> None:

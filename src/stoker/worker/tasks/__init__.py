@@ -2,7 +2,9 @@
 
 index_tasks      rows of a batch, with example numbers known in advance
 shard_tasks      the next rows of a shard, counted as they are made
-shard_readers    the shards open in this worker, with their progress
+open_shards      the shards that are open in this worker
+shard_opener     opens a shard: iterator, random states, transform
+shard_reader     one open shard, read from start to end, with its progress
 first_examples   the first examples, made before the form of batches is known
 first_shards     the first rows of shards, made before the form of batches is known
 spec_inference   infers the spec from the first examples

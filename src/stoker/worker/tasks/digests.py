@@ -23,9 +23,6 @@ class Digests:
     def __init__(self) -> None:
         self._found: list[tuple[int, int]] = []
 
-    def __len__(self) -> int:
-        return len(self._found)
-
     def clear(self) -> None:
         """Discard all digests, for a new task."""
         self._found.clear()
@@ -38,6 +35,10 @@ class Digests:
     def together(self) -> int:
         """The number of consecutive outputs that share a digest, which limits the digests to `DIGESTS`."""
         return max(1, -(-len(self._found) // DIGESTS))
+
+    def compared(self) -> dict[str, Any]:
+        """The digest fields of a reply."""
+        return {"digests": self.told(), "together": self.together} if self._found else {}
 
     def told(self) -> tuple[tuple[int, int], ...]:
         """The digests, each after the number of its example, or of the first example that shares it."""

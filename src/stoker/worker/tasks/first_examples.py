@@ -15,39 +15,26 @@ import numpy as np
 
 from stoker.memory.example_store import ExampleStore
 from stoker.memory.packed import pack, unpack
-from stoker.protocol.failures import is_exhausted
-from stoker.protocol.program import Program
+from stoker.protocol.replies import LEFT_OUT
 from stoker.protocol.requests import Indices, MakeExamplesRequest
 from stoker.sources.markers import Many
 from stoker.structure.nesting import plain
-from stoker.worker.batching.writer import Writer
+from stoker.worker.context import TaskContext
 from stoker.worker.user_code.reading import Reader
-from stoker.worker.user_code.seeding import Seeder
 
 
 class FirstExamples:
     """Carries out `MakeExamplesRequest`.
 
     Args:
-        program: the user's code.
+        context: what the parts of the worker share. Items lie in the last inbox, that of the store.
         reader: makes examples.
-        writer: gives access to the inboxes; the last one is the store's.
-        seeder: sets the random states before each example.
-        store: receives the examples.
-        passes: exceptions that interrupt a task, which is then repeated.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        reader: Reader,
-        writer: Writer,
-        seeder: Seeder,
-        store: ExampleStore,
-        passes: tuple[type[BaseException], ...],
-    ) -> None:
-        self._has_items, self._reader, self._writer = program.source is None, reader, writer
-        self._seeder, self._store, self._passes = seeder, store, passes
+    def __init__(self, context: TaskContext, reader: Reader) -> None:
+        program = context.program
+        self._context, self._task, self._seeder = context, context.task, context.seeder
+        self._has_items, self._reader = program.source is None, reader
         self._is_taken_apart = program.collation.function is None and not program.weighs
 
     def do(self, task: MakeExamplesRequest) -> tuple[int, ...]:
@@ -58,16 +45,16 @@ class FirstExamples:
         sizes: list[int] = []
         try:
             for place, seed in zip(task.places, seeds, strict=True):
-                left_out = len(self._reader.skipped)
+                left_out = len(self._task.skipped)
                 output = self._next(made)
-                self._writer.fork.leave()
+                self._context.fork.leave()
                 self._seeder.made(seed)
-                kept = -1 if len(self._reader.skipped) > left_out else self.put(place, output, task.most)
+                kept = LEFT_OUT if len(self._task.skipped) > left_out else self.put(place, output, task.most)
                 sizes.append(kept)
-        except self._passes:
+        except self._context.passes:
             raise
         except BaseException as error:  # made again with its batch, where the error is reported
-            self._reader.exhausted = self._reader.exhausted or is_exhausted(error)
+            self._task.note(error)
         finally:
             self._seeder.settle()
         return tuple(sizes)
@@ -85,13 +72,16 @@ class FirstExamples:
         with contextlib.suppress(Exception):  # it holds an open file, or memory has run out: it is made again
             segment = pack(self._sent(value))
             if len(segment) <= most and (self._is_taken_apart or pack(next(unpack(memoryview(segment), 1))) == segment):
-                self._store.put(place, segment)
+                self._context.store.put(place, segment)
                 return len(segment)
         return 0
 
     def _next(self, made: Iterator[Any]) -> Any:
         output = next(made)
-        return Many([self._reader.keep(example) for example in output.examples]) if type(output) is Many else output
+        if type(output) is not Many:
+            return output
+        keep = self._context.used.keep
+        return Many([keep(example) for example in output.examples])
 
     def _sent(self, value: Any) -> Any:
         """The value to pickle: plain containers, unless a user function needs the original objects."""
@@ -101,7 +91,7 @@ class FirstExamples:
 
     def _items(self, numbers: list[int], places: list[int], seeds: list[int]) -> Iterator[Any]:
         for number, place, seed in zip(numbers, places, seeds, strict=True):
-            yield from self._reader.items(self._writer.items(-1, 1, place), number, [seed])
+            yield from self._reader.items(self._context.items(-1, 1, place), number, [seed])
 
 
 def partly(

@@ -7,50 +7,43 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stoker.memory.example_store import ExampleStore
-from stoker.protocol.program import Program
 from stoker.protocol.requests import COLLATED, IndexTaskRequest
-from stoker.sources.arrays import ArraySource, rows_of
+from stoker.sources.arrays import ArraySource
 from stoker.sources.map_style import changed_length
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.casting import CannotCast
 from stoker.worker.batching.writer import Writer
+from stoker.worker.context import TaskContext
 from stoker.worker.tasks.first_examples import partly
 from stoker.worker.user_code.reading import Reader, SourceChanged, weighed
-from stoker.worker.user_code.seeding import Seeder
 
 
 class IndexTasks:
     """Carries out `IndexTaskRequest`.
 
     Args:
-        program: the user's code.
+        context: what the parts of the worker share.
         reader: makes examples.
         writer: writes them.
-        seeder: sets the random states before each example.
-        store: holds examples that were made earlier.
     """
 
-    def __init__(self, program: Program, reader: Reader, writer: Writer, seeder: Seeder, store: ExampleStore) -> None:
-        self._reader, self._writer, self._seeder, self._store = reader, writer, seeder, store
-        self.use(program)
+    def __init__(self, context: TaskContext, reader: Reader, writer: Writer) -> None:
+        self._context, self._used, self._task = context, context.used, context.task
+        self._seeder, self._store = context.seeder, context.store
+        self._reader, self._writer = reader, writer
         self._epoch = -1
-
-    def use(self, program: Program) -> None:
-        """Switch to this copy of the program."""
-        self._program = program
-        self._arrays = rows_of(program.source) if program.transform is None else None
 
     def do(self, task: IndexTaskRequest) -> tuple[int, ...]:
         """Make the task's rows; returns the shapes of the batch's parts, empty if they are as planned."""
         if task.epoch != self._epoch:
             self._check_length()
             self._epoch = task.epoch
-        if self._arrays is not None and self._is_copied(task, self._arrays):
+        arrays = self._used.arrays
+        if arrays is not None and self._is_copied(task, arrays):
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
             with contextlib.suppress(CannotCast):  # reported below, with its example
-                self._arrays.take(task.indices, [column[rows] for column in columns])
+                arrays.take(task.indices, [column[rows] for column in columns])
                 return ()
         self._seeder.begin_task()
         dims = self._made(task)
@@ -67,22 +60,21 @@ class IndexTasks:
 
     def _made(self, task: IndexTaskRequest) -> tuple[int, ...]:
         """Make the examples and write them; some trials only make them."""
-        self._writer.digests.clear()
-        self._reader.keeps = not self._is_in_place(task)
-        made = self._examples(task)
+        self._task.digests.clear()
         if self._is_in_place(task):
+            self._task.write_at_once()
+            made = self._examples(task)
             if task.trial and task.digest:
                 for _ in made:
                     """Its digest is taken as it is made."""
             else:
                 self._write(task, made)
             return ()
-        numbers = self._writer.numbers(task)
+        numbers, made = self._context.numbers(task), self._examples(task)
         collated = [self._store.get(*where) for row, *where in task.made.tolist() if row == COLLATED]
         examples = [] if collated else self._writer.even(made)
-        self._writer.collated = collated
         if self._writer.has_function:
-            self._writer.batch_seed = self._seeder.of_batch(task.epoch, int(numbers[0]))
+            self._task.begin_batch(self._seeder.of_batch(task.epoch, int(numbers[0])), collated)
         if task.digest:
             self._writer.digest_batch(examples)
         if task.trial and (task.digest or self._writer.has_function):  # collate must not get part of a batch
@@ -91,12 +83,13 @@ class IndexTasks:
 
     def _examples(self, task: IndexTaskRequest) -> Iterator[Any]:
         """The transform's output for each example."""
-        numbers = self._writer.numbers(task)
+        numbers = self._context.numbers(task)
         seeds = self._seeder.seeds(task.epoch, numbers)
         if len(task.made):
             made = self._partly(task, numbers.tolist(), seeds)
         elif task.from_inbox:
-            made = self._reader.items(self._writer.items(task.slot, task.count, task.first), int(numbers[0]), seeds)
+            items = self._context.items(task.slot, task.count, task.first)
+            made = self._reader.items(items, int(numbers[0]), seeds)
         else:
             made = self._reader.indexed(numbers.tolist(), seeds)
         if task.filled is not None:
@@ -109,7 +102,7 @@ class IndexTasks:
         def read(rows: list[int]) -> Iterator[Any]:
             if not task.from_inbox:
                 return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
-            items = list(self._writer.items(task.slot, task.count, task.first))
+            items = list(self._context.items(task.slot, task.count, task.first))
             return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
 
         return partly(self._store, task.made, task.count, read, self._reader.earlier(numbers))
@@ -117,7 +110,7 @@ class IndexTasks:
     def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
         for example in made:
             if example is not SKIP and type(example) is not Many:
-                self._writer.digests.add(self._reader.example or 0, example)
+                self._task.digests.add(self._task.example or 0, example)
             yield example
 
     def _write(self, task: IndexTaskRequest, made: Iterable[Any]) -> None:
@@ -125,8 +118,6 @@ class IndexTasks:
         deque(map(self._writer.into(task.slot, task.rows, task.first), made), maxlen=0)  # the fastest loop
 
     def _check_length(self) -> None:
-        if self._program.length is None:
-            return
-        now = len(self._program.source)
-        if now != self._program.length:
-            raise SourceChanged(changed_length(self._program.length, now))
+        program = self._used.program
+        if program.length is not None and (now := len(program.source)) != program.length:
+            raise SourceChanged(changed_length(program.length, now))

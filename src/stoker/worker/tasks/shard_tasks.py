@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from stoker.memory.example_store import ExampleStore
 from stoker.plan.position import ShardProgress
-from stoker.protocol.program import Program
 from stoker.protocol.replies import SHOWN, TaskDoneReply
 from stoker.protocol.requests import OpenShardRequest, ShardTaskRequest
 from stoker.worker.batching.fitting import MisfitAt
 from stoker.worker.batching.writer import Writer
+from stoker.worker.context import TaskContext
 from stoker.worker.tasks.first_examples import partly
-from stoker.worker.tasks.shard_readers import ShardReader, ShardReaders
+from stoker.worker.tasks.open_shards import OpenShards
+from stoker.worker.tasks.shard_opener import ShardOpener
+from stoker.worker.tasks.shard_reader import ShardReader
 from stoker.worker.user_code.reading import Reader
-from stoker.worker.user_code.seeding import Seeder
 
 
 @dataclass(eq=False)
@@ -50,46 +50,27 @@ class ShardTasks:
     """Carries out `ShardTaskRequest`.
 
     Args:
-        program: the user's code.
+        context: what the parts of the worker share.
         reader: makes the examples for parts of a map-style source or an iterable.
         writer: writes them.
-        seeder: sets the random states before each example.
-        words: the worker's progress page.
-        passes: exceptions that interrupt a task, which is then repeated.
-        store: holds examples that were made earlier.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        reader: Reader,
-        writer: Writer,
-        seeder: Seeder,
-        words: memoryview,
-        passes: tuple[type[BaseException], ...],
-        store: ExampleStore,
-    ) -> None:
-        self._store = store
-        self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
-        self._passes, self.shard_readers = passes, ShardReaders(program, reader, seeder, words)
+    def __init__(self, context: TaskContext, reader: Reader, writer: Writer) -> None:
+        self._context, self._task, self._seeder = context, context.task, context.seeder
+        self._batch_size, self._is_sharded = context.program.batch_size, context.program.is_sharded
+        self._reader, self._writer = reader, writer
+        self._shard_opener, self._open_shards = ShardOpener(context, reader), OpenShards()
         self._interrupted: dict[tuple[int, int], ShardProgress] = {}
-        self._is_sharded = program.is_sharded
         self._digesting = False
         self._ahead: dict[tuple[int, int], deque[RowsAhead]] = {}
 
     def do(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Make the task's rows; returns the reply."""
         if self._is_sharded:
-            self._reader.shard = task.shard
+            self._task.at_shard(task.shard)
         self._seeder.seed_all()
         self._digesting = task.digest
-        if task.trial:
-            return self._apart(task, started)
-        self._writer.careful = task.careful
-        try:
-            return self._in_line(task, started)
-        finally:
-            self._writer.careful = False
+        return self._apart(task, started) if task.trial else self._in_line(task, started)
 
     def _in_line(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Make rows that advance the shard."""
@@ -101,50 +82,63 @@ class ShardTasks:
         elif key in self._ahead:
             return self._made_ahead(task, started)
         else:
-            shard_reader = self._open(task, interrupted) if interrupted is not None else self.shard_readers.get(*key)
+            shard_reader = self._open(task, interrupted) if interrupted is not None else self._open_shards.get(*key)
         before = shard_reader.left
-        self.seed_batch(*key, before)
+        self.begin_batch(*key, before)
         try:
             rows, dims, packed = self._rows_of(task, shard_reader)
-        except self._passes:  # it interrupted the user's generator: the task is repeated from where it began
+        except self._context.passes:  # it interrupted the user's generator: the task is repeated from where it began
             self._interrupted[key] = before
             raise
         progress = shard_reader.progress()
         if shard_reader.ended:
-            self.shard_readers.finish(*key)
-        skipped = self._reader.skipped
-        seconds = time.perf_counter() - started
-        its = tuple(skipped[:SHOWN]), len(skipped)
+            self._open_shards.finish(*key)
         return TaskDoneReply(
-            task.task, seconds, dims, rows, shard_reader.ended, packed, progress, *its, **self._writer.compared()
+            task.task,
+            time.perf_counter() - started,
+            dims,
+            rows,
+            ended=shard_reader.ended,
+            packed=packed,
+            progress=progress,
+            skipped=tuple(self._task.skipped[:SHOWN]),
+            skips=len(self._task.skipped),
+            **self._task.digests.compared(),
         )
 
     def _made_ahead(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Write rows that were made ahead."""
         key = task.epoch, task.shard
         ahead = self._ahead[key][0]
-        self.seed_batch(*key, ahead.before)
-        self._writer.collated = list(ahead.collated)
+        self.begin_batch(*key, ahead.before, ahead.collated)
         if task.digest:
             for number, example in zip(ahead.numbers, ahead.examples, strict=True):
-                self._writer.digests.add(number, example)
+                self._task.digests.add(number, example)
         rows, dims, packed = self._put(task, ahead.examples, ahead.numbers)
         self._ahead[key].popleft()
         if not self._ahead[key]:
             del self._ahead[key]
         if ahead.ended:
-            self.shard_readers.finish(*key)
-        its = tuple(ahead.skipped[:SHOWN]), len(ahead.skipped)
-        seconds = time.perf_counter() - started
-        compared = self._writer.compared()
-        return TaskDoneReply(task.task, seconds, dims, rows, ahead.ended, packed, ahead.after, *its, **compared)
+            self._open_shards.finish(*key)
+        return TaskDoneReply(
+            task.task,
+            time.perf_counter() - started,
+            dims,
+            rows,
+            ended=ahead.ended,
+            packed=packed,
+            progress=ahead.after,
+            skipped=tuple(ahead.skipped[:SHOWN]),
+            skips=len(ahead.skipped),
+            **self._task.digests.compared(),
+        )
 
     def _put(
         self, task: ShardTaskRequest, examples: list[Any], numbers: list[int]
     ) -> tuple[int, tuple[int, ...], bool]:
         """Write a step's examples; returns their number, the shapes of their parts, and whether they are packed."""
-        rows, shard = len(examples), self._reader.shard
-        if rows < self._program.batch_size or task.parted:
+        rows, shard = len(examples), self._task.shard
+        if rows < self._batch_size or task.parted:
             named = zip(numbers, examples, strict=True)
             self._writer.output.packed(task.slot, [(shard, *one) for one in named])
             return rows, (), True
@@ -154,28 +148,28 @@ class ShardTasks:
             return rows, self._writer.whole(task, examples, numbers), False
         put = self._writer.into(task.slot, rows)
         for number, example in zip(numbers, examples, strict=True):
-            self._reader.example = number
+            self._task.at(number)
             try:
                 put(example)
             except MisfitAt as misfit:
                 raise misfit.reason from None
         return rows, (), False
 
-    def seed_batch(self, epoch: int, shard: int, at: ShardProgress) -> None:
-        """Set the seed for work on a whole batch, derived from its start in the shard."""
-        self._writer.batch_seed = self._seeder.of_batch(epoch, at.raw, at.within, shard + 1)
+    def begin_batch(self, epoch: int, shard: int, at: ShardProgress, collated: Sequence[Any] = ()) -> None:
+        """Begin a batch that starts there in the shard: its seed derives from that."""
+        self._task.begin_batch(self._seeder.of_batch(epoch, at.raw, at.within, shard + 1), collated)
 
     # ── before the form of batches is known ──────────────────────────────────────────────────
     def open_early(self, task: OpenShardRequest) -> ShardReader:
         """Open a shard whose first rows will be kept."""
-        self._reader.shard = task.shard
+        self._task.at_shard(task.shard)
         self._seeder.seed_all()
         self._ahead.pop((task.epoch, task.shard), None)
         without = frozenset(task.without)
-        return self.shard_readers.open(
+        return self._open_shards.open(
             task.epoch,
             task.shard,
-            lambda: self.shard_readers.shard(task.epoch, task.shard, task.progress, without, keeps=True),
+            lambda: self._shard_opener.shard(task.epoch, task.shard, task.progress, without, keeps=True),
         )
 
     def keep(self, epoch: int, shard: int, made: list[RowsAhead]) -> None:
@@ -185,12 +179,16 @@ class ShardTasks:
     def close(self, epoch: int, shard: int) -> None:
         """Close a shard that this worker does not continue."""
         self._ahead.pop((epoch, shard), None)
-        self.shard_readers.close(epoch, shard)
+        self._open_shards.close(epoch, shard)
 
     def leave(self, epoch: int) -> None:
         """Close all shards of an epoch."""
         self._ahead = {key: ahead for key, ahead in self._ahead.items() if key[0] != epoch}
-        self.shard_readers.leave(epoch)
+        self._open_shards.leave(epoch)
+
+    def leave_all(self) -> None:
+        """Close all shards."""
+        self._open_shards.leave_all()
 
     # ── beside the shard that is open ────────────────────────────────────────────────────────
     def _apart(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
@@ -205,15 +203,15 @@ class ShardTasks:
         finally:
             shard_reader.close()
         seconds = time.perf_counter() - started
-        return TaskDoneReply(task.task, seconds, ended=shard_reader.ended, **self._writer.compared())
+        return TaskDoneReply(task.task, seconds, ended=shard_reader.ended, **self._task.digests.compared())
 
     def _repeat(self, shard_reader: ShardReader, since: ShardProgress, task: ShardTaskRequest) -> None:
         """Make the rows again, to compare them."""
-        wanted, examples = self._program.batch_size, list[Any]()
+        wanted, examples = self._batch_size, list[Any]()
         while len(examples) < wanted and not shard_reader.ended:
             self._take(shard_reader, 1, wanted - len(examples), examples.append)
         if len(examples) == wanted and not task.parted:
-            self.seed_batch(task.epoch, task.shard, since)
+            self.begin_batch(task.epoch, task.shard, since)
             self._writer.digest_batch(examples)
 
     def _tempt(self, shard_reader: ShardReader, until: int) -> None:
@@ -223,19 +221,19 @@ class ShardTasks:
 
     # ── what is read ─────────────────────────────────────────────────────────────────────────
     def _open(self, task: ShardTaskRequest, progress: ShardProgress) -> ShardReader:
-        return self.shard_readers.open(task.epoch, task.shard, lambda: self._shard_reader(task, progress))
+        return self._open_shards.open(task.epoch, task.shard, lambda: self._shard_reader(task, progress))
 
     def _shard_reader(self, task: ShardTaskRequest, progress: ShardProgress) -> ShardReader:
         """The shard reader for a step, positioned at `progress`."""
         if self._is_sharded:
             keeps = not self._is_in_place(task)
-            return self.shard_readers.shard(task.epoch, task.shard, progress, frozenset(task.without), keeps=keeps)
+            return self._shard_opener.shard(task.epoch, task.shard, progress, frozenset(task.without), keeps=keeps)
         if task.opening is not None and task.opening.items:
             count, first = task.opening.items, task.opening.first
-            items = list(self._writer.items(task.slot, count))
+            items = list(self._context.items(task.slot, count))
             numbers = list(range(first, first + count))
         else:
-            numbers, items = self._writer.numbers(task).tolist(), []
+            numbers, items = self._context.numbers(task).tolist(), []
         seeds = self._seeder.seeds(task.epoch, np.array(numbers, np.int64))
 
         def read(rows: list[int]) -> Iterator[Any]:
@@ -243,8 +241,8 @@ class ShardTasks:
                 return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
             return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
 
-        made = partly(self._store, task.made, len(numbers), read, self._reader.earlier(numbers))
-        return self.shard_readers.part(task.shard, made, numbers, progress)
+        made = partly(self._context.store, task.made, len(numbers), read, self._reader.earlier(numbers))
+        return self._shard_opener.part(task.shard, made, numbers, progress)
 
     def _is_in_place(self, task: ShardTaskRequest) -> bool:
         """True if each example is written to its row as soon as it is made."""
@@ -254,7 +252,7 @@ class ShardTasks:
     def _rows_of(self, task: ShardTaskRequest, shard_reader: ShardReader) -> tuple[int, tuple[int, ...], bool]:
         """Write a shard's next rows; returns their number, the shapes of their parts, and whether they are packed."""
         shard_reader.begin_step(frozenset(task.without))
-        wanted, output = self._program.batch_size, self._writer.output
+        wanted, output = self._batch_size, self._writer.output
         if self._is_in_place(task):
             numbers = self._fill(task.slot, shard_reader, wanted)
             if len(numbers) == wanted:
@@ -266,7 +264,7 @@ class ShardTasks:
                 if task.digest:
                     self._writer.digest_batch(examples)
                 return wanted, self._writer.whole(task, examples, numbers), False
-        shard = self._reader.shard
+        shard = self._task.shard
         output.packed(task.slot, [(shard, *named) for named in zip(numbers, examples, strict=True)])
         return len(examples), (), True
 
@@ -280,25 +278,25 @@ class ShardTasks:
         examples: list[Any] = []
 
         def put(example: Any) -> None:
-            if self._writer.careful:
+            if self._task.is_careful:
                 self._writer.convert([example], shard_reader.came[-1:])
             examples.append(example)
 
         self._take(shard_reader, wanted, wanted, put)
-        self._writer.fork.leave()
+        self._context.fork.leave()
         return examples, list(shard_reader.came)
 
     def _take(self, shard_reader: ShardReader, count: int, last: int, put: Callable[[Any], None]) -> None:
         """Pass a shard's next `count` outputs to `put`; `last` is the number of outputs that the step still needs."""
 
         def compared(example: Any) -> None:
-            self._writer.digests.add(shard_reader.came[-1], example)
+            self._task.digests.add(shard_reader.came[-1], example)
             put(example)
 
         try:
             shard_reader.take(count, last, compared if self._digesting else put)
         except BaseException as error:
-            self._reader.example = shard_reader.example
+            self._task.at(shard_reader.example)
             if isinstance(error, MisfitAt):
                 raise error.reason from None
             raise

@@ -10,10 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stoker.errors import OptionError
-from stoker.memory.example_store import BATCHES, ExampleStore
-from stoker.memory.progress_page import PHASE, SHARD, Phase
+from stoker.memory.example_store import BATCHES
 from stoker.plan.position import ShardProgress
-from stoker.protocol.program import Program
 from stoker.protocol.requests import LOOK, LOOK_BATCHES, LOOK_CALLS, LOOK_FURTHER, DescribeRequest
 from stoker.sources.markers import SKIP, Many
 from stoker.sources.sharded import ShardedSource
@@ -24,10 +22,10 @@ from stoker.structure.nesting import plain
 from stoker.structure.spec import Spec
 from stoker.worker.batching.likeness import Kinds
 from stoker.worker.batching.writer import Writer
+from stoker.worker.context import TaskContext
 from stoker.worker.tasks.first_examples import FirstExamples
-from stoker.worker.tasks.shard_readers import ShardReaders
+from stoker.worker.tasks.shard_opener import ShardOpener
 from stoker.worker.user_code.reading import Reader, SourceChanged, outputs, weighed
-from stoker.worker.user_code.seeding import Seeder
 
 #: Where examples may be skipped: the number of examples of one kind that determine the spec, if sizes are fixed.
 AGREE = 3
@@ -45,69 +43,62 @@ class SpecInference:
     Examples of shards are made only for this purpose, where one example is not enough.
 
     Args:
-        program: the user's code.
-        reader: makes examples.
+        context: what the parts of the worker share. The examples lie in its store.
+        reader: reads the examples of shards.
         writer: calls the user's collate function.
-        seeder: sets the random states before each example.
-        words: the worker's progress page.
         maker: makes examples that are not in the store, and stores the batches that the function returned.
-        store: holds the examples.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        reader: Reader,
-        writer: Writer,
-        seeder: Seeder,
-        words: memoryview,
-        maker: FirstExamples,
-        store: ExampleStore,
-    ) -> None:
-        self._program, self._reader, self._writer, self._seeder = program, reader, writer, seeder
-        self._words, self._maker, self._store = words, maker, store
+    def __init__(self, context: TaskContext, reader: Reader, writer: Writer, maker: FirstExamples) -> None:
+        self._used, self._task, self._seeder, self._store = context.used, context.task, context.seeder, context.store
+        self._writer, self._maker = writer, maker
+        self._shard_opener = ShardOpener(context, reader)
 
     def form(self, task: DescribeRequest) -> tuple[Form | None, tuple[int, ...]]:
         """The form of the batches, and the sizes of the function's stored batches; raises `Misfit`.
 
         The form is None if the examples do not determine it yet.
         """
-        collation = self._program.collation
+        collation = self._used.program.collation
         if collation.function is not None:
             return self._of_function(task)
         examples = outputs(self._made(task))
-        if self._program.skips:
+        if self._used.program.skips:
             spec = self._commonest(task, examples)
             return (None if spec is None else _suited(Form.of, spec, _suited(collation.rules, spec))), ()
+        return self._of_all(task, examples), ()
+
+    def _of_all(self, task: DescribeRequest, examples: Iterator[Any]) -> Form | None:
+        """The form of batches that every one of the examples fits into; None if they do not determine it yet."""
         some = list(islice(examples, 1))
         if not some:
             if task.one:
-                return None, ()
+                return None
             raise SourceChanged(self._nothing())
-        first = some[0]
+        first, collation = some[0], self._used.program.collation
         if collation.default == "asis":
             specs = [Spec.of(batch) for batch in (first, *examples)]
-            return Form.of(loose(merged(specs), scalars=False), ["asis"] * len(specs[0].leaves)), ()
+            return Form.of(loose(merged(specs), scalars=False), ["asis"] * len(specs[0].leaves))
         spec = collation.spec(first)
         rules = _suited(collation.rules, spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
             if task.one:
-                return None, ()
-            enough = LOOK if self._program.is_sharded else sys.maxsize
+                return None
+            enough = LOOK if self._used.program.is_sharded else sys.maxsize
             for number, example in enumerate(examples, 2):
                 spec = spec.widened(example)  # one by one: an error names the last example read
                 if number >= LOOK_FURTHER or (number >= enough and not leaves_open(spec, rules)):
                     break
             if task.further and leaves_open(spec, rules):
-                return None, ()
-        return _suited(Form.of, spec, rules), ()
+                return None
+        return _suited(Form.of, spec, rules)
 
     def _commonest(self, task: DescribeRequest, examples: Iterator[Any]) -> Spec | None:
         """The spec of most of the first examples; raises `Misfit` if none of them can be batched.
 
         None if more examples must be inspected.
         """
-        collation = self._program.collation
+        collation = self._used.program.collation
         whole = collation.default == "asis"
         kinds = Kinds(collation, (lambda batch: loose(Spec.of(batch), scalars=False)) if whole else collation.spec)
         misfits: list[tuple[Misfit, int | None, int | None]] = []
@@ -119,7 +110,7 @@ class SpecInference:
                     if whole or is_stacked_in_place(spec, _suited(collation.rules, spec)):
                         return spec
             except Misfit as misfit:
-                misfits.append((misfit, self._reader.shard, self._reader.example))
+                misfits.append((misfit, self._task.shard, self._task.example))
             is_told = not kinds or not any(leaf.untold for leaf in kinds.commonest().leaves)
             if number >= (LOOK if is_told else LOOK_FURTHER):
                 break
@@ -131,7 +122,9 @@ class SpecInference:
             return None
         if not misfits:
             raise SourceChanged(self._nothing())
-        first, self._reader.shard, self._reader.example = misfits[0]
+        first, shard, number_of_first = misfits[0]
+        self._task.at_shard(shard)
+        self._task.at(number_of_first)
         raise first
 
     def _of_function(self, task: DescribeRequest) -> tuple[Form, tuple[int, ...]]:
@@ -146,52 +139,51 @@ class SpecInference:
         if not examples:
             raise SourceChanged(self._nothing())
         is_even = len(made) == len(examples) and not any(output is SKIP or type(output) is Many for output in made)
-        self._reader.example = None
-        self._words[PHASE] = Phase.JOINING
+        self._task.join()
         start, specs, kept = 0, list[Spec](), list[int]()
-        for rows in task.rows or (self._program.batch_size,) * LOOK_CALLS:
+        for rows in task.rows or (self._used.program.batch_size,) * LOOK_CALLS:
             some, first = examples[start : start + rows], start
             start += rows
             if first and len(some) < rows:
                 break
             number = task.numbers[first] if task.numbers else 0
-            self._writer.batch_seed = self._seeder.of_batch(task.epoch, number)
+            seed = self._seeder.of_batch(task.epoch, number)
+            self._task.begin_batch(seed)
             batch = self._writer.collate(some)
-            self._seeder.made(self._writer.batch_seed)
+            self._seeder.made(seed)
             specs.append(loose(Spec.of(batch), scalars=True))
             is_whole = is_even and task.places[first:start] == tuple(range(first, start))  # no example is left out
-            place, most = BATCHES + len(kept), self._program.memory_limit // 8
+            place, most = BATCHES + len(kept), self._used.program.memory_limit // 8
             kept.append(self._maker.put(place, plain(batch), most) if is_whole else 0)
         spec = merged(specs)
         return Form.of(spec, ["asis"] * len(spec.leaves)), tuple(kept)
 
     def _made(self, task: DescribeRequest) -> Iterator[Any]:
         """The outputs of user code for the inspected examples."""
-        if self._program.is_sharded:
+        if self._used.program.is_sharded:
             return self._of_shards(task)
         made = self._numbered(task)
-        return weighed(made, repeat(True)) if self._program.weighs else made
+        return weighed(made, repeat(True)) if self._used.program.weighs else made
 
     def _numbered(self, task: DescribeRequest) -> Iterator[Any]:
         seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
         for number, place, size, seed in zip(task.numbers, task.places, task.sizes, seeds, strict=True):
-            self._reader.example = number
+            self._task.at(number)
             if size:
                 yield self._store.get(place, size)
             else:
                 yield from self._maker.read([number], [place], [seed])
 
     def _of_shards(self, task: DescribeRequest) -> Iterator[Any]:
-        source: ShardedSource = self._program.source
+        source: ShardedSource = self._used.program.source
         self._seeder.seed_all()
-        shard_readers = ShardReaders(self._program, self._reader, self._seeder, self._words)
-        seen, most = 0, LOOK_BATCHES if self._program.collation.default == "asis" else LOOK_FURTHER
+        seen, most = 0, LOOK_BATCHES if self._used.program.collation.default == "asis" else LOOK_FURTHER
         if self._writer.has_function:
-            most = LOOK_CALLS * self._program.batch_size
+            most = LOOK_CALLS * self._used.program.batch_size
         for shard in range(source.count):
-            self._words[SHARD] = shard
+            self._task.at_shard(shard)
             without = frozenset(number for its, number in task.without if its == shard)
-            shard_reader = shard_readers.shard(task.epoch, shard, ShardProgress(), without, keeps=True)
+            shard_reader = self._shard_opener.shard(task.epoch, shard, ShardProgress(), without, keeps=True)
             some: list[Any] = []
             while seen < most and shard_reader.take(1, 1, some.append):
                 seen += 1
@@ -199,13 +191,13 @@ class SpecInference:
             shard_reader.close()
 
     def _nothing(self) -> str:
-        source = self._program.source
+        source = self._used.program.source
         what = "no example is left"
-        if self._program.is_sharded:
+        if self._used.program.is_sharded:
             what = f"the generator yields nothing, in none of {source.count} shards"
         elif source is None:
             what = "the iterable gives no example"
-        if self._program.transform is None:
+        if self._used.program.transform is None:
             return f"{what}. Check its paths or filters."
         return f"{what}, or the transform returned stoker.SKIP for all of them. Check paths and filters."
 

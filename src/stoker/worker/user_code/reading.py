@@ -7,17 +7,13 @@ number of the current example, for error messages and for the trainer if the wor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import optree
 
-from stoker.errors import summary
-from stoker.memory.progress_page import EXAMPLE, NOTHING, SHARD
-from stoker.protocol.failures import is_exhausted, lacks_descriptors
-from stoker.protocol.messages import size
-from stoker.protocol.program import Program
-from stoker.protocol.replies import REASON_BYTES
+from stoker.memory.progress_page import EXAMPLE
 from stoker.protocol.requests import RUN
 from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import SKIP, Many
@@ -25,12 +21,8 @@ from stoker.structure.collation import Form
 from stoker.structure.forms import Misfit
 from stoker.structure.nesting import plain
 from stoker.structure.values import canonical, short
-from stoker.worker.batching.keeping import Keeper
 from stoker.worker.batching.likeness import Likeness, read
-from stoker.worker.user_code.seeding import Seeder
-
-#: Maximum characters of the error reported for a skipped example.
-_SHOWN = 200
+from stoker.worker.context import TaskContext
 
 
 class SourceChanged(Exception):
@@ -41,86 +33,29 @@ class Reader:
     """Makes examples from the source.
 
     Args:
-        program: the user's code.
-        seeder: sets the random states before each example.
-        words: the worker's progress page.
-
-    Attributes:
-        without: examples left out because they kill workers.
-        exhausted: True if this process has run out of file descriptors or memory.
-        skipped: examples left out since `begin_task`, with the reason: they raised or were unlike the others.
-        keeps: True if examples are still needed when the next one is made: see `stoker.worker.batching.keeping`.
+        context: what the parts of the worker share.
     """
 
-    def __init__(self, program: Program, seeder: Seeder, words: memoryview) -> None:
-        self._source, self._transform, self._wants_rng = program.source, program.transform, program.wants_rng
-        self._begin, self._seeder, self._words, self._skips = seeder.begin, seeder, words, program.skips
-        self._in_runs = reads_in_runs(self._source)
+    def __init__(self, context: TaskContext) -> None:
+        program = context.program
+        self._used, self._task, self._seeder = context.used, context.task, context.seeder
+        self._begin, self._words, self._wants_rng = context.seeder.begin, context.task.words, program.wants_rng
+        self._in_runs = reads_in_runs(program.source)
         self.indexed = self._together if self._in_runs else self._each
         if program.skips:
             self.indexed = self._alone
         self._settles = program.skips and program.collation.function is None  # else the user's function reads them
-        self.without: frozenset[int] = frozenset()
-        self.exhausted = False
-        self.keep = Keeper((program.source, program.transform)).keep
-        self.keeps = True
-        self.skipped: list[tuple[int, str]] = []
-        self._reason_bytes = 0
         self._likeness: Likeness | None = None
 
     def learn(self, form: Form) -> None:
         """Adopt the form of the examples."""
         self._likeness = Likeness(form)
 
-    def use(self, program: Program) -> None:
-        """Switch to this copy of the program."""
-        self._source, self._transform = program.source, program.transform
-        self.keep = Keeper((program.source, program.transform)).keep
-
-    @property
-    def example(self) -> int | None:
-        """The number of the current example, or None."""
-        number = self._words[EXAMPLE]
-        return None if number == NOTHING else int(number)
-
-    @example.setter
-    def example(self, number: int | None) -> None:
-        self._words[EXAMPLE] = NOTHING if number is None else number
-
-    @property
-    def shard(self) -> int | None:
-        """The shard in which the current example is counted, or None."""
-        number = self._words[SHARD]
-        return None if number == NOTHING else int(number)
-
-    @shard.setter
-    def shard(self, number: int | None) -> None:
-        self._words[SHARD] = NOTHING if number is None else number
-
-    def begin_task(self, without: Iterable[int] = ()) -> None:
-        """Begin a task that leaves out the examples in `without`."""
-        self.keeps = True
-        self.example, self.without, self.skipped, self._reason_bytes = None, frozenset(without), [], 0
-
-    def skip(self, number: int, error: BaseException) -> None:
-        """Leave out an example that raised or is unlike the others; raises the error if it must not be skipped."""
-        if not self._skips or isinstance(error, KeyboardInterrupt) or lacks_descriptors(error):
-            raise error
-        self.exhausted = self.exhausted or is_exhausted(error)
-        reason = _reason(error)[:_SHOWN]
-        self._reason_bytes += size(reason)
-        self.skipped.append((number, reason if self._reason_bytes <= REASON_BYTES else ""))
-
     def _each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """Read examples through `__getitem__`."""
-        read, transform, begin, words, place = (
-            self._source.__getitem__,
-            self._transform,
-            self._begin,
-            self._words,
-            EXAMPLE,
-        )
-        keep, keeps = self.keep, self.keeps
+        program, begin, words, place = self._used.program, self._begin, self._words, EXAMPLE
+        read, transform = program.source.__getitem__, program.transform
+        keep, keeps = self._used.keep, self._task.keeps
         for index, seed in zip(indices, seeds, strict=True):
             words[place] = index
             begin(seed)
@@ -131,11 +66,12 @@ class Reader:
 
     def _alone(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """Read examples one at a time, so that one that raises can be left out."""
-        keep, begin, settled, transform, words = self._keep(), self._begin, self.settled, self._transform, self._words
-        read = self._run_of_one if self._in_runs else self._source.__getitem__
+        program, begin, words, task = self._used.program, self._begin, self._words, self._task
+        keep, settled, transform = self._keep(), self.settled, program.transform
+        read = partial(_run_of_one, program.source) if self._in_runs else program.source.__getitem__
         for index, seed in zip(indices, seeds, strict=True):
             words[EXAMPLE] = index
-            if index in self.without:
+            if index in task.without:  # those of the step, if this is read in several
                 yield SKIP
                 continue
             begin(seed)
@@ -144,59 +80,53 @@ class Reader:
                     settled(read(index) if transform is None else self.transformed(transform, read(index), seed))
                 )
             except BaseException as error:
-                self.skip(index, error)
+                task.skip(index, error)
                 example = SKIP
             yield example
 
     def _keep(self) -> Callable[[Any], Any]:
         """The function applied to an example before the next one is made."""
-        return self.keep if self.keeps else as_is
-
-    def _run_of_one(self, index: int) -> Any:
-        """Read one example through `__getitems__`."""
-        examples = list(self._source.__getitems__([index]))
-        if len(examples) != 1:
-            raise SourceChanged(_not_one_each(1, len(examples)))
-        return examples[0]
+        return self._used.keep if self._task.keeps else as_is
 
     def _together(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """Read examples through `__getitems__`, in runs.
 
         The runs, and with them the random states, depend only on the batch.
         """
-        transform, begin, keep = self._transform, self._begin, self._keep()
+        program, begin, keep, words = self._used.program, self._begin, self._keep(), self._words
+        transform = program.transform
         for start in range(0, len(indices), RUN):
             some = indices[start : start + RUN]
-            examples = self._read_run(some, seeds[start])
+            examples = self._read_run(program.source, some, seeds[start])
             if len(examples) != len(some):
                 raise SourceChanged(_not_one_each(len(some), len(examples)))
             examples.reverse()
             for index, seed in zip(some, seeds[start : start + RUN], strict=True):
-                self.example = index
+                words[EXAMPLE] = index
                 if transform is None:
                     yield keep(examples.pop())
                 else:
                     begin(seed)
                     yield keep(self.transformed(transform, examples.pop(), seed))
 
-    def _read_run(self, some: list[int], seed: int) -> list[Any]:
+    def _read_run(self, source: Any, some: list[int], seed: int) -> list[Any]:
         """The result of `__getitems__` for some indices.
 
         If it raises, the examples are read one by one, so that the error is that of a single example where one raises.
         """
-        self.example = some[0] if len(some) == 1 else None
+        self._task.at(some[0] if len(some) == 1 else None)
         self._begin(seed)
         try:
-            return list(self._source.__getitems__(some))
+            return list(source.__getitems__(some))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raised = error
         for index in some if len(some) > 1 else ():
-            self.example = index
+            self._task.at(index)
             self._begin(seed)
-            list(self._source.__getitems__([index]))
-        self.example = some[0] if len(some) == 1 else None
+            list(source.__getitems__([index]))
+        self._task.at(some[0] if len(some) == 1 else None)
         try:
             raise raised
         finally:
@@ -204,10 +134,11 @@ class Reader:
 
     def items(self, items: Iterable[Any], first: int, seeds: list[int]) -> Iterator[Any]:
         """Make examples from items of an iterable; `first` is the number of the first item."""
-        transform, begin, keep = self._transform, self._begin, self._keep()
+        transform, begin, keep = self._used.program.transform, self._begin, self._keep()
+        task, words = self._task, self._words
         for index, (item, seed) in enumerate(zip(items, seeds, strict=True), first):
-            self.example = index
-            if index in self.without:
+            words[EXAMPLE] = index
+            if index in task.without:
                 yield SKIP
                 continue
             try:
@@ -216,7 +147,7 @@ class Reader:
                     item = keep(self.transformed(transform, item, seed))
                 item = self.settled(item)
             except BaseException as error:
-                self.skip(index, error)
+                task.skip(index, error)
                 item = SKIP
             yield item
 
@@ -234,13 +165,14 @@ class Reader:
         """
 
         def taken(row: int, load: Callable[[], Any]) -> Any:
-            self.example = number = int(numbers[row])
+            number = int(numbers[row])
+            self._task.at(number)
             output = load()
             if self._settles:
                 try:
                     return self.settled(output)
                 except BaseException as error:
-                    self.skip(number, error)
+                    self._task.skip(number, error)
                     return SKIP
             return output
 
@@ -258,7 +190,7 @@ class Reader:
         if not self._settles or output is SKIP:
             return output
         if type(output) is Many:
-            kept = self.keep(output)  # its examples wait while other shards are read
+            kept = self._used.keep(output)  # its examples wait while other shards are read
             return Many(map(self.settled, kept.examples))
         if self._likeness is not None:
             return self._likeness.taken(output)
@@ -271,11 +203,12 @@ def as_is(example: Any) -> Any:
     return example
 
 
-def _reason(error: BaseException) -> str:
-    """The reason for leaving out an example."""
-    if isinstance(error, Misfit):
-        return str(error).replace("as in the first examples", "as in the others").removesuffix(".")  # it may be one
-    return summary(error)
+def _run_of_one(source: Any, index: int) -> Any:
+    """Read one example through `__getitems__`."""
+    examples = list(source.__getitems__([index]))
+    if len(examples) != 1:
+        raise SourceChanged(_not_one_each(1, len(examples)))
+    return examples[0]
 
 
 def _not_one_each(asked: int, came: int) -> str:

@@ -1,41 +1,29 @@
-"""The shards that are open in this worker, and their progress."""
+"""One shard, read from start to end, and its progress."""
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
-import pickle
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import optree
 
 from stoker.memory.progress_page import EXAMPLE, PHASE, Phase
-from stoker.plan.permutation import mix, mix_array
 from stoker.plan.position import ShardProgress
-from stoker.plan.shuffle_buffer import shuffled
 from stoker.protocol.messages import size
-from stoker.protocol.program import Program
 from stoker.protocol.replies import STATE_BYTES
-from stoker.protocol.requests import JSON, PICKLE
 from stoker.sources.markers import SKIP, Many
-from stoker.sources.sharded import ShardedSource
 from stoker.worker.tasks.digests import digest
-from stoker.worker.user_code.reading import Reader, SourceChanged
-from stoker.worker.user_code.seeding import Seeder
+from stoker.worker.user_code.reading import SourceChanged
 
 log = logging.getLogger("stoker")
 
-_END = object()
-_NO_MORE = _END, 0
+#: Marks the end of a shard, or of a `Many`.
+END = object()
+_NO_MORE = END, 0
 _PULLING, _READING = int(Phase.PULLING), int(Phase.READING)  # enum lookups are slow
-#: Number of ended shards to remember. Exceeds the number of steps that can be requested ahead.
-_ENDED = 256
-_BLOCK = 256  # seeds computed at once
 #: Maximum examples and bytes of a `Many` that are made before other user code runs. The rest, which may be endless, is
 #: made on demand.
 _AHEAD, _AHEAD_BYTES = 1024, 16 << 20
@@ -121,7 +109,7 @@ class ShardReader:
         self._is_putting = False  # the last `put` may have raised
         while len(came) < count:
             output = self._next(len(came) >= last - 1) if self._many is None else self._next_of_many()
-            if output is _END:
+            if output is END:
                 if self._many is None:
                     self.ended = True
                     break
@@ -165,8 +153,8 @@ class ShardReader:
     def _next(self, may_be_last: bool) -> Any:
         """The output of the next raw example. Its digest is taken if the step may end with it."""
         raw, seed = self._pulled()
-        if raw is _END:
-            return _END
+        if raw is END:
+            return END
         self._last = raw
         is_left_out = bool(self._without) and self._number(self._raw) in self._without
         if self._transform is None:
@@ -191,22 +179,22 @@ class ShardReader:
                 if type(output) is _Raised:
                     raise output.error
                 return output
-            return self._keep(next(self._many, _END))
+            return self._keep(next(self._many, END))
         except BaseException as error:
             self._skip(self._number(self._raw - 1), error)
-            return _END
+            return END
 
     def _make_ahead(self) -> None:
         """Make the rest of a `Many` ahead of time, as its generator may read buffers that the transform reuses."""
         room = _AHEAD_BYTES - sum(map(_weight, self._ahead))
         while self._many is not None and len(self._ahead) < _AHEAD and room > 0:
             try:
-                output = self._keep_ahead(next(self._many, _END))
+                output = self._keep_ahead(next(self._many, END))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # raised when its turn comes
                 output, self._many = _Raised(error), iter(())
-            if output is _END:
+            if output is END:
                 return
             self._ahead.append(output)
             room -= _weight(output)
@@ -224,7 +212,7 @@ class ShardReader:
     def _skip_to(self, progress: ShardProgress) -> None:
         for _ in range(progress.raw - (progress.within > 0) - self._raw):
             self._last, _ = self._pulled()
-            if self._last is _END:
+            if self._last is END:
                 raise SourceChanged(self._changed(f"it ended after {self._raw} examples, not yet at {progress.raw}"))
             self._raw += 1
         if progress.within and self._number(self._raw) in self._without:
@@ -254,162 +242,5 @@ class ShardReader:
         )
 
 
-def _told(state: Any) -> str:
-    """Encode an iterator's state as text: as JSON, which may be kept in a file, if lossless; else as a pickle."""
-    try:
-        text = json.dumps(state)
-        if json.loads(text) == state:
-            return JSON + text
-    except (TypeError, ValueError):
-        pass  # JSON cannot represent it
-    return PICKLE + base64.b64encode(pickle.dumps(state)).decode()
-
-
-def _own_state(text: str) -> Any:
-    """Decode a state encoded by `_told`."""
-    kind, told = text[:2], text[2:]
-    if kind == JSON:
-        return json.loads(told)
-    if kind == PICKLE:
-        return pickle.loads(base64.b64decode(told))
-    raise ValueError(f"{text[:20]!r} is no state of an iterator")
-
-
 def _nothing() -> Generator[tuple[Any, int], None, None]:
     yield from ()
-
-
-class ShardReaders:
-    """Manages this worker's open shards, by epoch and shard."""
-
-    def __init__(self, program: Program, reader: Reader, seeder: Seeder, words: memoryview) -> None:
-        self._program, self._reader, self._seeder, self._words = program, reader, seeder, words
-        self._open: dict[tuple[int, int], ShardReader] = {}
-        self._ended: deque[tuple[int, int]] = deque()
-
-    def get(self, epoch: int, shard: int) -> ShardReader:
-        """The reader of an open shard."""
-        return self._open[epoch, shard]
-
-    def open(self, epoch: int, shard: int, make: Callable[[], ShardReader]) -> ShardReader:
-        """Open a shard with `make`. If it is already open, close it first."""
-        self.close(epoch, shard)
-        shard_reader = self._open[epoch, shard] = make()
-        return shard_reader
-
-    def shard(
-        self, epoch: int, shard: int, progress: ShardProgress, without: frozenset[int] = frozenset(), *, keeps: bool
-    ) -> ShardReader:
-        """The reader of a shard of the user's generator function, positioned at `progress`.
-
-        `keeps` is True if its examples are still needed when the next one is made.
-        """
-        source: ShardedSource = self._program.source
-        seeds = self._seeds(epoch, shard)
-        mixed = mix(self._program.seed, epoch, 3, shard)
-        self._seeder.begin(mixed)
-        iterator: Any = source.read(shard, np.random.default_rng(mixed))
-        buffer = self._program.shuffle
-        own = hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") and not buffer
-        if progress.state and own:
-            iterator.load_state_dict(_own_state(progress.state))
-        elif progress.state:
-            raise SourceChanged(f"shard {shard} had a state_dict and has none now")
-        keep = self._reader.keep if keeps else self._keep_many
-        transform = self._transform(keep)
-        keeps_raw = buffer > 0 or (keeps and transform is None)
-        raws = self._pull(iterator, seeds, progress.state_raw, self._reader.keep if keeps_raw else None)
-        if buffer:
-            raws = shuffled(raws, buffer, mix(self._program.seed, epoch, 4, shard))
-        return ShardReader(
-            raws,
-            transform,
-            progress,
-            own_state=(lambda: _told(iterator.state_dict())) if own else None,
-            name=f"shard {shard}",
-            words=self._words,
-            without=without,
-            keep=keep,
-            keep_ahead=self._reader.keep,
-            skip=self._reader.skip,
-        )
-
-    def part(self, part: int, made: Iterator[Any], numbers: Sequence[int], progress: ShardProgress) -> ShardReader:
-        """The reader of a part of another source, where the transform may return SKIP or Many; `made` gives outputs."""
-        raws = ((output, 0) for output in made)
-        return ShardReader(
-            raws,
-            lambda output, seed: output,
-            progress,
-            name=f"part {part}",
-            numbers=numbers,
-            without=self._reader.without,
-            keep=self._reader.keep,
-            keep_ahead=self._reader.keep,
-            skip=self._reader.skip,
-        )
-
-    def close(self, epoch: int, shard: int) -> None:
-        """Close a shard if it is open."""
-        shard_reader = self._open.pop((epoch, shard), None)
-        if shard_reader is not None:
-            shard_reader.close()
-
-    def finish(self, epoch: int, shard: int) -> None:
-        """Release a shard that has ended. Steps requested ahead still find it, without rows."""
-        self._open[epoch, shard].close()
-        self._ended.append((epoch, shard))
-        if len(self._ended) > _ENDED:
-            self._open.pop(self._ended.popleft(), None)
-
-    def leave(self, epoch: int) -> None:
-        """Close all shards of an epoch."""
-        for of, shard in [key for key in self._open if key[0] == epoch]:
-            self.close(of, shard)
-
-    def leave_all(self) -> None:
-        """Close all shards."""
-        for epoch, shard in list(self._open):
-            self.close(epoch, shard)
-
-    def _transform(self, keep: Callable[[Any], Any]) -> Callable[[Any, int], Any] | None:
-        transform = self._program.transform
-        if transform is None and not self._program.skips:
-            return None
-
-        def output(raw: Any, seed: int) -> Any:
-            if transform is not None:
-                self._seeder.begin(seed)
-                raw = self._reader.transformed(transform, raw, seed)
-            return self._reader.settled(raw)
-
-        return lambda raw, seed: keep(output(raw, seed))
-
-    def _keep_many(self, output: Any) -> Any:
-        """Keep only a `Many`, whose examples wait for their turn. Other examples are written immediately."""
-        return self._reader.keep(output) if type(output) is Many else output
-
-    def _pull(
-        self, iterator: Any, seeds: Iterator[int], skip: int, keep: Callable[[Any], Any] | None
-    ) -> Generator[tuple[Any, int], None, None]:
-        """The items of the user's iterator, with random states set before each; closes the iterator at the end."""
-        begin = self._seeder.begin
-        for _ in range(skip):
-            next(seeds)
-        try:
-            iterator = iter(iterator)
-            for seed in seeds:
-                begin(seed)
-                pulled = next(iterator, _END) if keep is None else keep(next(iterator, _END)), seed
-                if pulled[0] is _END:
-                    return
-                yield pulled
-        finally:
-            if hasattr(iterator, "close"):
-                iterator.close()
-
-    def _seeds(self, epoch: int, shard: int) -> Iterator[int]:
-        key, start = mix(self._program.seed, epoch, 2, shard), 0
-        while True:
-            yield from mix_array(np.arange(start, start + _BLOCK, dtype=np.uint64), key).tolist()
-            start += _BLOCK
