@@ -37,8 +37,8 @@ MAY = {
     "sources": {"epochs", "errors", "plan", "structure", "validation"},
     "engines": {"errors", "memory", "pickling", "protocol", "runtime", "scheduler", "worker"},
     "coordinator": {
-        *("engines", "epochs", "errors", "memory", "plan", "protocol", "runtime", "scheduler", "sources", "stats"),
-        "structure",
+        *("engines", "epochs", "errors", "memory", "options", "plan", "protocol", "runtime", "scheduler"),
+        *("sources", "stats", "structure"),
     },
     "feed": {"coordinator", "errors", "memory", "plan", "runtime", "structure", "validation"},
     "options": {"errors", "protocol", "runtime", "scheduler", "sources", "structure", "validation"},

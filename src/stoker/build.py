@@ -175,26 +175,24 @@ def _with_workers(options: LoaderOptions, program: Program, form: Form | None, s
     store, store_inbox = Slot.create("store"), Inbox.create("inbox")  # for examples made before the first batch
     run = RUN if reads_in_runs(program.source) else 1
     look = _look(options, program, run)
+    slot_table = SlotTable(
+        slots,
+        inboxes,
+        batch_size=counts.batching.rows,
+        workers=workers,
+        prefetch=options.prefetch,
+        memory_limit=program.memory_limit,
+    )
     return Coordinator(
         setup,
-        SlotTable(
-            slots,
-            inboxes,
-            batch_size=counts.batching.rows,
-            workers=workers,
-            prefetch=options.prefetch,
-            memory_limit=program.memory_limit,
-        ),
+        options,
+        slot_table,
         _engine(options, program, [*slots, store], [*inboxes, store_inbox]),
-        workers=workers,
-        run=run,
         finder=FormFinder(
             look, max(1, workers), store=ExampleStore(store), inbox=store_inbox, size=counts.batching.rows
         ),
         form=form,
-        retries=options.retries,
-        skips=options.skips,
-        verify=options.verify,
+        run=run,
         turns=has_turns(program.source),
     )
 
@@ -204,7 +202,9 @@ def _engine(options: LoaderOptions, program: Program, slots: list[Slot], inboxes
         from stoker.engines.processes import ProcessEngine
 
         environment = dict(options.worker_env or {})
-        return ProcessEngine(dump(program), slots, inboxes, options.worker_count, options.timeout, environment)
+        return ProcessEngine(
+            dump(program), slots, inboxes, options.worker_count, timeout=options.timeout, environment=environment
+        )
     from stoker.engines.inline import InlineEngine
 
     return InlineEngine(program, slots, inboxes)

@@ -2,6 +2,8 @@
 
 producer          the producer protocol, and the base of both producers
 coordinator       batches made by workers: receives every event, carries out every command
+engine_listener   turns what the engine reports into events
+outboxes          outcomes of streams that wait for their consumers
 in_memory         batches of arrays in memory, made without workers
 form_finder       determines the form of batches before the first one is made
 look_options      which examples must be inspected for that

@@ -58,6 +58,14 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerEr
     return died_at_work(death, examples, example, number, batch, skips=skips)
 
 
+def cut_short(error: BaseException) -> StokerError:
+    """The error for consumers of a Loader that cannot continue, as an event was processed only in part."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    broken = StokerError(f"this Loader was cut short at work ({what}) and cannot go on. Make a new one.")
+    broken.__cause__ = error
+    return broken
+
+
 def warning_of(stuck: StuckWorker, examples: str, *, is_needless: bool) -> str:
     """The warning about a worker that is stuck at `examples` (a description); `is_needless`: they are not needed."""
     doing = {

@@ -9,33 +9,28 @@ items of iterables are copied, since they are few or small.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
 
-from stoker.coordinator.consumer_errors import ReportedFailure, error_of, warning_of
+from stoker.coordinator.consumer_errors import ReportedFailure, cut_short, error_of
 from stoker.coordinator.counters import Counters
+from stoker.coordinator.engine_listener import EngineListener
 from stoker.coordinator.form_finder import FormAttempt, FormFinder
+from stoker.coordinator.outboxes import Outbox, Outcome
 from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup
 from stoker.coordinator.slot_table import LEASES, SlotTable
 from stoker.coordinator.task_table import TaskTable
 from stoker.coordinator.updates import AttributeUpdates
 from stoker.engines.deaths import died_at_start
-from stoker.engines.engine import APART, HERE, Engine, StuckWorker, WorkerDeath
+from stoker.engines.engine import APART, HERE, Engine
 from stoker.epochs.epoch import Epoch
 from stoker.errors import StokerError
 from stoker.memory.layout import aligned_copy
+from stoker.options import LoaderOptions
 from stoker.plan.position import Position
-from stoker.protocol.failures import raisable
-from stoker.protocol.replies import (
-    FailureKind,
-    FailureReply,
-    ReadyReply,
-    Reply,
-)
+from stoker.protocol.replies import FailureKind, FailureReply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest
 from stoker.runtime.ctrl_c import is_unheeded
 from stoker.runtime.interpreter_exit import close_at_exit
@@ -54,7 +49,7 @@ from stoker.scheduler.commands import (
     RespawnCommand,
     SubmitCommand,
 )
-from stoker.scheduler.events import CloseEvent, Event, ItemsEvent, PullEvent, SlotReleasedEvent, WorkerReadyEvent
+from stoker.scheduler.events import CloseEvent, Event, ItemsEvent, PullEvent, SlotReleasedEvent
 from stoker.scheduler.machine import Scheduler
 from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import Task
@@ -64,73 +59,66 @@ from stoker.structure.collation import Form
 log = logging.getLogger("stoker")
 
 
-@dataclass
-class _Outbox:
-    """Outcomes waiting for a stream's consumer, and whether it has pulled."""
-
-    asked: bool = False
-    outcomes: deque[DeliverCommand | FinishCommand | FailCommand] = field(default_factory=deque)
-
-
 class Coordinator(EpochProducer[Epoch]):
     """Serves the streams of one Loader.
 
     Args:
         setup: makes the epochs.
+        options: the options of the Loader.
         slot_table: the slots.
         engine: runs the workers; started at the first pull.
-        workers: number of workers.
-        run: number of rows; tasks begin and end at multiples of it.
         finder: determines the form of the batches.
         form: the form of the batches, or None to let `finder` determine it.
-        retries: how often a task is repeated after a worker died at it.
-        skips: whether examples that raise or kill workers are left out.
-        verify: share of tasks that are done twice, to compare the results.
+        run: number of rows; tasks begin and end at multiples of it.
         turns: whether the source modifies itself when an epoch begins.
     """
 
     def __init__(
         self,
         setup: EpochSetup[Epoch],
+        options: LoaderOptions,
         slot_table: SlotTable,
         engine: Engine,
         *,
-        workers: int,
-        run: int,
         finder: FormFinder,
         form: Form | None,
-        retries: int,
-        skips: bool,
-        verify: float,
-        turns: bool = False,
+        run: int,
+        turns: bool,
     ) -> None:
         super().__init__(setup)
         self._turns, self._updates = turns, AttributeUpdates(folds=not turns)
-        self._skips, self._counters = skips, Counters()
+        self._skips, self._counters = options.skips, Counters()
         self._slot_table, self._engine = slot_table, engine
-        self._inline, self._finder = workers == 0, finder
+        self._inline, self._finder = options.worker_count == 0, finder
         self._form_stream = self.open_stream()  # its batches are the rounds in which the form is determined
         self._scheduler = Scheduler(
-            workers=max(1, workers),
+            workers=max(1, options.worker_count),
             open_stream=self._open_stream,
             slots=slot_table.ahead,
             leases=LEASES,
             run=run,
             ahead=not self._inline,
-            retries=retries,
-            skips=skips,
+            retries=options.retries,
+            skips=options.skips,
             bound=self._bound if self._inline else None,
         )
         self._events: list[Event] = []  # events that result from commands
-        self._dropped: deque[int] = deque()
-        self._outboxes: dict[int, _Outbox] = {}
+        self._outboxes: dict[int, Outbox] = {}
         self._tasks = TaskTable(
-            self._epochs, slot_table, finder, self._counters, self._scheduler.free_slots, verify=verify
+            self._epochs, slot_table, finder, self._counters, self._scheduler.free_slots, verify=options.verify
         )
-        self._faults = self._tasks.faults
         self._given_form = form
         self._form: Form | None = None
         self._started = False
+        self._listener = EngineListener(
+            self._changed,
+            self._tasks,
+            self._scheduler,
+            self._counters,
+            step=self._step,
+            cut_short=self._cut_short,
+            inline=self._inline,
+        )
         close_at_exit(self)
 
     # ── called by consumers, from any thread ─────────────────────────────────────────────────
@@ -139,7 +127,7 @@ class Coordinator(EpochProducer[Epoch]):
         with self._changed:
             self._check()
             if not self._started:
-                self._engine.start(self)
+                self._engine.start(self._listener)
                 self._started = True
                 if self._given_form is not None:
                     self._learn(self._given_form)
@@ -155,10 +143,6 @@ class Coordinator(EpochProducer[Epoch]):
             return self._form
 
     def pull(self, stream: int, most: int = AT_ONCE) -> list[list[npt.NDArray[Any]]]:
-        """The arrays of a stream's next batch, and of following ones if they are small and ready.
-
-        A pull costs more than a small batch, so one pull gives several. Raises StopIteration at the epoch's end.
-        """
         if self._form is None:
             self.form(apart=stream in self._apart)
         error: BaseException | None = None
@@ -199,10 +183,7 @@ class Coordinator(EpochProducer[Epoch]):
         if not count:
             return []
         self._step(*[PullEvent(stream)] * count)
-        outcomes = self._outboxes[stream].outcomes  # none if the Loader was closed in the meantime
-        found = [outcome for outcome in outcomes if isinstance(outcome, DeliverCommand)]
-        outcomes.clear()
-        return found
+        return self._outboxes[stream].take_batches()  # none if the Loader was closed in the meantime
 
     def _copied(self, outcome: DeliverCommand, leaves: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Copies of the leaves. Releases their slot, even if copying fails."""
@@ -237,29 +218,21 @@ class Coordinator(EpochProducer[Epoch]):
             self._turns = True
 
     def stats(self) -> Stats:
-        """Statistics of what happened so far."""
         with self._changed:
             return self._counters.stats()
 
     def close_stream(self, stream: int) -> None:
-        """Close a stream that will not be pulled again."""
         with self._changed:
             self._step(CloseEvent(stream))
             self._tell()
 
-    def drop_stream(self, stream: int) -> None:
-        """`close_stream` for finalizers. Takes no lock and is carried out with the next event."""
-        self._dropped.append(stream)
-
     # ── shutdown ─────────────────────────────────────────────────────────────────────────────
     def request_stop(self) -> None:
-        """Ask the workers to stop, without waiting and without a lock, for finalizers."""
         if self._changed.is_ours():
             self._closed = True
             self._engine.request_stop()
 
     def close(self) -> None:
-        """Stop the workers, and wake all threads that wait for a batch."""
         if self._changed.is_ours():
             with shielded():
                 self._close()
@@ -276,41 +249,6 @@ class Coordinator(EpochProducer[Epoch]):
         self._slot_table.close()
         self._finder.close()
 
-    # ── Listener: from the engine ────────────────────────────────────────────────────────────
-    def heard(self, worker: int, replies: Sequence[Reply]) -> None:
-        with self._changed:
-            events: list[Event] = []
-            for reply in replies:
-                match reply:
-                    case ReadyReply():
-                        events.append(WorkerReadyEvent(worker))
-                    case FailureReply(task=None):
-                        error = raisable(reply, epoch=None, batch=None, worker=None if self._inline else worker)
-                        assert isinstance(error, StokerError)
-                        self._give_up(error)
-                    case _:
-                        events += self._tasks.heard(worker, reply, inline=self._inline)
-            self._step(*events)
-
-    def died(self, death: WorkerDeath) -> None:
-        with self._changed:
-            self._counters.died(death)
-            self._step(self._tasks.died(death))
-
-    def stuck(self, stuck: StuckWorker) -> None:
-        with self._changed:
-            is_needless = self._scheduler.is_needless(stuck.worker)
-            warning = warning_of(stuck, self._faults.words(stuck.place), is_needless=is_needless)
-            self._changed.later(log.warning, "%s", warning)
-
-    def is_needless(self, worker: int) -> bool:
-        with self._changed:
-            return self._scheduler.is_needless(worker)
-
-    def collapsed(self, error: BaseException) -> None:
-        with self._changed:
-            self._cut_short(error)
-
     # ── called by the threads that pull iterables ────────────────────────────────────────────
     def fed(self, key: int) -> None:
         with self._changed:
@@ -321,22 +259,21 @@ class Coordinator(EpochProducer[Epoch]):
             self._tell()
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
-    def _wait(self, stream: int) -> DeliverCommand | FinishCommand | FailCommand:
+    def _wait(self, stream: int) -> Outcome:
         """Pull the next outcome of a stream and wait for it. A wait after an interrupted one does not pull again."""
-        outbox = self._outboxes.setdefault(stream, _Outbox())
-        if not outbox.asked:
-            outbox.asked = True
+        outbox = self._outboxes.setdefault(stream, Outbox())
+        if not outbox.is_pulled:
+            outbox.is_pulled = True
             self._step(PullEvent(stream))
         self._check()
-        while not outbox.outcomes:
+        while not outbox:
             if is_unheeded():
                 raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
             (self._engine.stand_by if stream in self._apart else self._engine.idle)(self._changed)
             self._check()
             if self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
-        outbox.asked = False
-        return outbox.outcomes.popleft()
+        return outbox.take()
 
     def _bound(self, stream: int) -> int:
         """The worker number for a stream's tasks if work is done in the trainer: `APART` or `HERE`."""
@@ -380,9 +317,9 @@ class Coordinator(EpochProducer[Epoch]):
         outbox = self._outboxes.pop(stream, None)
         epoch = self._ended(stream)
         if outbox is not None:  # release batches that were delivered but not taken, because the pull was interrupted
-            self._events += [SlotReleasedEvent(o.slot) for o in outbox.outcomes if isinstance(o, DeliverCommand)]
+            self._events += [SlotReleasedEvent(batch.slot) for batch in outbox.take_batches()]
         if epoch is not None:
-            self._faults.forget(stream)
+            self._tasks.faults.forget(stream)
             self._counters.epoch_ended(epoch.number, self._changed.later)
             self._finder.is_past(epoch)
             epoch.close()
@@ -428,13 +365,13 @@ class Coordinator(EpochProducer[Epoch]):
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(PullEvent(stream))  # reopens the stream, now as an uneven one
             case FailCommand(stream, batch, Task() as task, KilledReason(int() as row, death)) if self._may_leave_out():
-                self._faults.leave_out(task, row, death)
+                self._tasks.faults.leave_out(task, row, death)
                 self._epochs[stream].turn_uneven(batch)
                 self._events.append(PullEvent(stream))
             case LeaveOutCommand(task, death):
-                self._faults.leave_out(task, None, death)
+                self._tasks.faults.leave_out(task, None, death)
             case DeliverCommand(stream) | FinishCommand(stream) | FailCommand(stream):
-                self._outboxes[stream].outcomes.append(command)
+                self._outboxes[stream].put(command)
                 if isinstance(command, DeliverCommand):
                     epoch = self._epochs[stream]
                     epoch.delivered()
@@ -463,7 +400,7 @@ class Coordinator(EpochProducer[Epoch]):
         self._tell()
 
     def _may_leave_out(self) -> bool:
-        return self._skips and self._faults.may_leave_out()
+        return self._skips and self._tasks.faults.may_leave_out()
 
     def _submit(self, worker: int, task: Task, opens: bool) -> None:
         self._tasks.note(worker, task)
@@ -486,13 +423,7 @@ class Coordinator(EpochProducer[Epoch]):
 
     def _cut_short(self, error: BaseException) -> None:
         """Give up because an event was only partly processed. Waiting threads get an error instead of hanging."""
-        if isinstance(error, StokerError):
-            self._give_up(error)
-            return
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        broken = StokerError(f"this Loader was cut short at work ({what}) and cannot go on. Make a new one.")
-        broken.__cause__ = error
-        self._give_up(broken)
+        self._give_up(error if isinstance(error, StokerError) else cut_short(error))
 
     def _give_up(self, error: StokerError) -> None:
         """End all streams with an error. If called more than once, the first error counts."""

@@ -56,7 +56,15 @@ class Faults:
             assert place.example is not None
             skippable = not epoch.is_left_out(epoch.shard_of(task.work), place.example)
         killed = death.stuck is None and -death.code in (signal.SIGKILL, signal.SIGTERM)
-        return WorkerDiedEvent(death.worker, death, place.task, row, place.example, skippable, killed)
+        return WorkerDiedEvent(
+            worker=death.worker,
+            reason=death,
+            task=place.task,
+            row=row,
+            example=place.example,
+            skippable=skippable,
+            killed=killed,
+        )
 
     def words(self, place: Activity) -> str:
         """A description of what a worker is working on."""

@@ -6,7 +6,6 @@ needs no workers and no shared memory, and copies nothing but the rows (docs/dec
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +53,6 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
             )
         self.together = max(1, min(_MOST, _BYTES // nbytes))
         self._pool = Pool(Layout.of(form.spec.leaves, rows * self.together))
-        self._dropped: deque[int] = deque()
         close_at_exit(self)
 
     def form(self, *, apart: bool = False) -> Form:
@@ -100,9 +98,6 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
     def close_stream(self, stream: int) -> None:
         with self._changed:
             self._ended(stream)
-
-    def drop_stream(self, stream: int) -> None:
-        self._dropped.append(stream)
 
     def request_stop(self) -> None:
         self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         self._serialized: set[int] = set()
         self._host_shards: dict[int, HostShard] = {}
         self._apart: set[int] = set()
+        self._dropped: deque[int] = deque()  # streams that finalizers have dropped
         self._streams, self._made_epochs = 0, 0
         self._consumption = ConsumptionTracker()
         self._closed = False
@@ -221,9 +223,9 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     def close_stream(self, stream: int) -> None:
         """Close a stream that will not be pulled again."""
 
-    @abstractmethod
     def drop_stream(self, stream: int) -> None:
         """`close_stream` for finalizers. Takes no lock and is carried out later."""
+        self._dropped.append(stream)
 
     @abstractmethod
     def request_stop(self) -> None:

@@ -147,4 +147,13 @@ class TaskTable:
 def _done(worker: int, task: Task, reply: TaskDoneReply) -> TaskDoneEvent:
     come = reply.progress
     raw = come.raw if come is not None else 0
-    return TaskDoneEvent(worker, task.id, reply.seconds, reply.rows, reply.ended, reply.packed, raw, come=come)
+    return TaskDoneEvent(
+        worker=worker,
+        task=task.id,
+        seconds=reply.seconds,
+        rows=reply.rows,
+        ended=reply.ended,
+        packed=reply.packed,
+        raw=raw,
+        come=come,
+    )

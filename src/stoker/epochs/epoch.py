@@ -18,7 +18,16 @@ from stoker.epochs.shard_progress import SavedShards
 from stoker.plan.batching import EpochCounts
 from stoker.plan.position import Iteration, Position, ShardProgress
 from stoker.protocol.replies import TaskDoneReply
-from stoker.protocol.requests import COLLATED, MANY, NOTHING_MADE, Indices, JoinTaskRequest, Request, ShardOpening
+from stoker.protocol.requests import (
+    COLLATED,
+    MANY,
+    NOTHING_MADE,
+    Indices,
+    JoinTaskRequest,
+    Request,
+    ShardOpening,
+    ShardTaskRequest,
+)
 from stoker.scheduler.resume_points import ResumePoints
 from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ParkedRows, ShardWork, Task, TrialWork
@@ -129,10 +138,6 @@ class Epoch(ABC):
     @abstractmethod
     def request(self, task: Task, opens: bool) -> Request:
         """The request to a worker for a task; `opens`: the worker must open the shard first."""
-
-    @abstractmethod
-    def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
-        """The request for the next rows of a shard, or of a part of a source without shards."""
 
     @property
     def pulled(self) -> PulledItems | None:
@@ -249,12 +254,34 @@ class Epoch(ABC):
     def _shard_request(self, task: Task, work: ShardWork | JoinWork, opens: bool) -> Request:
         """The request for rows that are counted as they are made."""
         if isinstance(work, JoinWork):
-            number = self.batch_number(work.number)
-            return JoinTaskRequest(task.id, self.number, task.slot, number, work.rows, self.serialized)
+            return JoinTaskRequest(
+                task=task.id,
+                epoch=self.number,
+                slot=task.slot,
+                batch=self.batch_number(work.number),
+                count=work.rows,
+                serialized=self.serialized,
+            )
+        opening = None
         if work.again:
-            return self.shard_request(task, work.shard, ShardOpening(work.since or ShardProgress()))
-        opens = opens or work.until is not None
-        return self.shard_request(task, work.shard, self._opening(work.shard) if opens else None)
+            opening = ShardOpening(work.since or ShardProgress())
+        elif opens or work.until is not None:
+            opening = self._opening(work.shard)
+        request = ShardTaskRequest(
+            task=task.id,
+            epoch=self.number,
+            slot=task.slot,
+            shard=work.shard,
+            serialized=self.serialized,
+            parted=self.shard_of(work) is None,
+            opening=opening,
+            without=self._left_out(self.shard_of(work)),
+        )
+        return request if opening is None else self._opened_part(request, opening)
+
+    def _opened_part(self, request: ShardTaskRequest, opening: ShardOpening) -> ShardTaskRequest:
+        """A request that opens a part of a source without shards, with the examples of which the part consists."""
+        return request
 
     def since(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> ShardProgress | None:
         """The progress of a shard before the reply to its current task is recorded; None for other work."""

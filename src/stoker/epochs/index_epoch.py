@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -72,23 +74,23 @@ class IndexEpoch(NumberedEpoch):
         return min(size, self._plan.length - self._base - batch * size)
 
     def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
-        where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
-        filled = self._filled(rows) if self._batching.weighs else None
         return IndexTaskRequest(
-            *where, False, rows.count, self.indices(rows), isinstance(rows, TrialWork), filled=filled
+            task=task.id,
+            epoch=self.number,
+            slot=task.slot,
+            first=rows.first,
+            rows=rows.whole,
+            serialized=self.serialized,
+            from_inbox=False,
+            count=rows.count,
+            indices=self.indices(rows),
+            trial=isinstance(rows, TrialWork),
+            filled=self._filled(rows) if self._batching.weighs else None,
         )
 
-    def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
-        if opening is None:
-            return ShardTaskRequest(
-                task.id, self.number, task.slot, shard, self.serialized, True, None, without=self._left_out(None)
-            )
-        size = self._rows_of(shard)
-        indices = self.indices(IndexWork(shard, 0, size, size))
-        without = self._left_out(None)
-        return ShardTaskRequest(
-            task.id, self.number, task.slot, shard, self.serialized, True, opening, size, indices, without
-        )
+    def _opened_part(self, request: ShardTaskRequest, opening: ShardOpening) -> ShardTaskRequest:
+        size = self._rows_of(request.shard)
+        return replace(request, count=size, indices=self.indices(IndexWork(request.shard, 0, size, size)))
 
     def example(self, work: IndexWork | TrialWork, row: int) -> int:
         return int(self.indices(IndexWork(work.batch, row, 1, work.whole))[0])

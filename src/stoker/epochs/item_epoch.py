@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -112,18 +113,25 @@ class ItemEpoch(NumberedEpoch):
             self._want()
 
     def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
-        start = np.array([self.example(rows, rows.first)], np.int64)
-        where = (task.id, self.number, task.slot, rows.first, rows.whole, self.serialized)
-        return IndexTaskRequest(*where, True, rows.count, start, isinstance(rows, TrialWork))
+        return IndexTaskRequest(
+            task=task.id,
+            epoch=self.number,
+            slot=task.slot,
+            first=rows.first,
+            rows=rows.whole,
+            serialized=self.serialized,
+            from_inbox=True,
+            count=rows.count,
+            indices=np.array([self.example(rows, rows.first)], np.int64),
+            trial=isinstance(rows, TrialWork),
+        )
 
     def example(self, work: IndexWork | TrialWork, row: int) -> int:
         return self._base + work.batch * self._batching.size + row
 
-    def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
-        if opening is not None:
-            opening = ShardOpening(opening.progress, len(self._open[shard]), self._base + shard * self._batching.size)
-        without = self._left_out(None)
-        return ShardTaskRequest(task.id, self.number, task.slot, shard, self.serialized, True, opening, without=without)
+    def _opened_part(self, request: ShardTaskRequest, opening: ShardOpening) -> ShardTaskRequest:
+        items, first = len(self._open[request.shard]), self._base + request.shard * self._batching.size
+        return replace(request, opening=replace(opening, items=items, first=first))
 
     def inbox(self, task: Task) -> bytes | None:
         if not isinstance(task.work, ShardWork):

@@ -11,7 +11,7 @@ from stoker.epochs.epoch import Epoch
 from stoker.plan.batching import EpochCounts
 from stoker.plan.permutation import Permutation, mix
 from stoker.plan.position import Position, ShardProgress
-from stoker.protocol.requests import Request, ShardOpening, ShardTaskRequest
+from stoker.protocol.requests import Request
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
@@ -76,12 +76,6 @@ class ShardEpoch(Epoch):
     def request(self, task: Task, opens: bool) -> Request:
         assert isinstance(task.work, ShardWork | JoinWork)  # its stream has no numbered batches
         return self._shard_request(task, task.work, opens)
-
-    def shard_request(self, task: Task, shard: int, opening: ShardOpening | None) -> Request:
-        without = self._left_out(shard)
-        return ShardTaskRequest(
-            task.id, self.number, task.slot, shard, self.serialized, False, opening, without=without
-        )
 
     def shard_of(self, work: ShardWork) -> int | None:
         return work.shard
