@@ -301,3 +301,46 @@ def test_an_error_behind_examples_that_are_all_left_out_is_told(collate: Any, wo
     )
     with loader, pytest.raises(LookupError, match="example 5"):
         list(loader)
+
+
+class Gated:
+    """Examples of differing sizes, the first of which waits until the gate is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.begun, self.gate = folder / "begun", folder / "gate"
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, number: int) -> Any:
+        self.begun.touch()
+        while not self.gate.exists():
+            time.sleep(0.01)
+        return varied(number)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_state_loaded_while_the_first_examples_are_made_is_where_the_iteration_begins(
+    tmp_path: Path, workers: int
+) -> None:
+    with stoker.Loader(Gated(tmp_path), batch_size=4, collate="pad", workers=workers) as loader:
+        (tmp_path / "gate").touch()
+        batches = iter(loader)
+        next(batches), next(batches)
+        state, expected, following = loader.state_dict(), list(batches), next(iter(loader))
+    (tmp_path / "gate").unlink()
+    (tmp_path / "begun").unlink()
+    with stoker.Loader(Gated(tmp_path), batch_size=4, collate="pad", workers=workers) as loader:
+        came: list[Any] = []
+        thread = threading.Thread(target=lambda: came.extend(loader))
+        thread.start()
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        opener = threading.Timer(0.3, (tmp_path / "gate").touch)
+        opener.start()
+        loader.load_state_dict(state)
+        thread.join()
+        opener.join()
+        assert len(came) == len(expected) == 8
+        for batch, other in zip([*came, next(iter(loader))], [*expected, following], strict=True):
+            np.testing.assert_array_equal(batch, other)

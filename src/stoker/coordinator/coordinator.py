@@ -197,15 +197,11 @@ class Coordinator(EpochProducer[Epoch]):
         """Let the next stream begin at `position`. Keeps the inspected epoch if that begins there."""
         with self._changed:
             self._check()
-            epoch = self._finder.take_epoch()
-            if epoch is not None and epoch.iteration.begin == position:
-                self._finder.give_epoch(epoch)
+            if self._finder.begins_at(position):
                 return
             self._consumption.go_to(position)
-            if epoch is not None:
-                self._finder.drop(epoch)
-                if epoch.has_shards or self._turns:
-                    self._engine.leave(LeaveEpochRequest(epoch.number))
+            if not self._finder.supersede():
+                self._drop_inspected_epoch()
 
     def update(self, values: Mapping[str, Any]) -> None:
         self._setup.guard.accept(values)
@@ -295,8 +291,18 @@ class Coordinator(EpochProducer[Epoch]):
             self._engine.leave(LeaveEpochRequest(epoch.number))
         return epoch.stream(number)
 
+    def _drop_inspected_epoch(self) -> None:
+        """Discard the inspected epoch, if there is one, as the next stream begins elsewhere."""
+        epoch = self._finder.take_epoch()
+        if epoch is not None:
+            self._finder.drop(epoch)
+            if epoch.has_shards or self._turns:
+                self._engine.leave(LeaveEpochRequest(epoch.number))
+
     def _ask_for_form(self, apart: bool) -> None:
         """Request the form of the batches. For an iterable, waits for its first items."""
+        if self._finder.is_superseded:
+            self._drop_inspected_epoch()
         (self._apart.add if apart else self._apart.discard)(self._form_stream)
         epoch = self._finder.begin(super()._next_epoch)
         if (renew := self._updates.glimpse(epoch.number)) is not None:
@@ -397,6 +403,8 @@ class Coordinator(EpochProducer[Epoch]):
         self._events += self._finder.outcome(command)
         if self._finder.form is not None and self._form is None:
             self._learn(self._finder.form)
+            if self._finder.is_superseded:
+                self._drop_inspected_epoch()
         self._tell()
 
     def _may_leave_out(self) -> bool:

@@ -24,6 +24,7 @@ from stoker.errors import OptionError, SpecError
 from stoker.memory.example_store import ExampleStore
 from stoker.memory.progress_page import Activity, Phase
 from stoker.memory.slot import Inbox
+from stoker.plan.position import Position
 from stoker.protocol.replies import DescribedReply, ExamplesMadeReply, FailureKind, FailureReply, ShardOpenedReply
 from stoker.protocol.requests import LOOK_FURTHER, Request
 from stoker.scheduler.commands import DeliverCommand, FailCommand, KilledReason
@@ -55,6 +56,7 @@ class FormFinder:
         stream: the number of its stream, whose only batch is the current round.
         attempt: the current attempt, or None.
         form: the form, once it is known.
+        is_superseded: whether the epoch that is being inspected is not going to be read.
         draws: whether the user's code draws from NumPy's global random state.
     """
 
@@ -72,6 +74,7 @@ class FormFinder:
         self.stream: int | None = None
         self.attempt: FormAttempt | None = None
         self.form: Form | None = None
+        self.is_superseded = False
         self.draws = False
 
     def begin(self, new_epoch: Callable[[], Epoch]) -> Epoch:
@@ -98,7 +101,7 @@ class FormFinder:
         if error is not None:
             self._epoch.close()
             self._forget()
-            self._epoch = self.attempt = None
+            self._epoch, self.attempt, self.is_superseded = None, None, False
         return error
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────
@@ -238,9 +241,14 @@ class FormFinder:
         self._is_open = self._is_stale = self._raises_first = False
 
     # ── the inspected epoch ──────────────────────────────────────────────────────────────────
-    def give_epoch(self, epoch: Epoch) -> None:
-        """Take back an epoch that is not read yet."""
-        self._epoch = epoch
+    def begins_at(self, position: Position) -> bool:
+        """True if the inspected epoch, which is not read yet, begins at this position."""
+        return self._epoch is not None and self._epoch.iteration.begin == position and not self.is_superseded
+
+    def supersede(self) -> bool:
+        """Note that the epoch which is being inspected will not be read. Returns whether one is being inspected."""
+        self.is_superseded = self._epoch is not None and self.attempt is not None and self.form is None
+        return self.is_superseded
 
     def take_epoch(self) -> Epoch | None:
         """Hand over the inspected epoch, which is read now; None if there is none."""
@@ -268,6 +276,9 @@ class FormFinder:
         epoch.close()
         self._sharded.owners.clear()
         self.is_past(epoch)
+        self.is_superseded = False
+        if self.form is None:
+            self._forget()
 
     def close(self) -> None:
         """Close the store and the inbox."""
