@@ -122,10 +122,10 @@ def test_a_state_from_a_file_carries_no_pickle_to_a_worker(kind: str, tmp_path: 
         next(iter(one))
         state = json.loads(json.dumps(one.state_dict()))
         pickled = kind + base64.b64encode(pickle.dumps(Evil(flag))).decode()
-        states = [come for _, _, come in state["stream"]["places"] if come is not None and come[3]]
+        states = [progress for _, _, progress in state["stream"]["places"] if progress is not None and progress[3]]
         assert states, "there is one that can be changed"
-        for come in states:
-            come[3] = pickled
+        for progress in states:
+            progress[3] = pickled
         with pytest.raises(stoker.StateError, match="no state of an iterator"):
             one.load_state_dict(state)
     assert not flag.exists()

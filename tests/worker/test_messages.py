@@ -137,9 +137,9 @@ def test_the_longest_reply_fits_into_a_message(errors: list[ValueError], emoji: 
         task.skip(NUMBER, error)
     state = "\N{GRINNING FACE}" * ((STATE_BYTES - 2) // 4) if emoji else '"' * ((STATE_BYTES - 2) // 2)
     assert STATE_BYTES - 4 < size(state) <= STATE_BYTES
-    come = ShardProgress(NUMBER, NUMBER, 2**32 - 1, state, NUMBER)
+    progress = ShardProgress(NUMBER, NUMBER, 2**32 - 1, state, NUMBER)
     digests = ((NUMBER, 2**32 - 1),) * DIGESTS
-    its = (NUMBER,) * 200, 2**31 - 1, True, True, come, tuple(task.skipped), NUMBER, digests, NUMBER
+    its = (NUMBER,) * 200, 2**31 - 1, True, True, progress, tuple(task.skipped), NUMBER, digests, NUMBER
     assert len(encode(TaskDoneReply(NUMBER, 1 / 3, *its))) < MAX_BYTES
 
 

@@ -145,8 +145,8 @@ class TaskTable:
 
 
 def _done(worker: int, task: Task, reply: TaskDoneReply) -> TaskDoneEvent:
-    come = reply.progress
-    raw = come.raw if come is not None else 0
+    progress = reply.progress
+    raw = progress.raw if progress is not None else 0
     return TaskDoneEvent(
         worker=worker,
         task=task.id,
@@ -155,5 +155,5 @@ def _done(worker: int, task: Task, reply: TaskDoneReply) -> TaskDoneEvent:
         ended=reply.ended,
         packed=reply.packed,
         raw=raw,
-        come=come,
+        progress=progress,
     )

@@ -126,7 +126,9 @@ class Epoch(ABC):
         self.early: ExamplesMade | None = None
         if saved is not None:
             self._progress = {
-                place.shard: place.come for place in saved.point.positions if isinstance(place.come, ShardProgress)
+                place.shard: place.progress
+                for place in saved.point.positions
+                if isinstance(place.progress, ShardProgress)
             }
             for shard, example in saved.without:
                 self.leave_out(shard, example)

@@ -38,7 +38,7 @@ class SavedShards:
             "opened": point.opened,
             "turn": point.turn,
             "raw": point.raw,
-            "places": [[place.shard, place.raw, _progress_json(place.come)] for place in point.positions],
+            "places": [[place.shard, place.raw, _progress_json(place.progress)] for place in point.positions],
             "left": [[left.shard, _progress_json(left.since), left.start, left.stop] for left in point.left],
             "without": [list(one) for one in self.without],
         }
@@ -48,7 +48,8 @@ class SavedShards:
         """Restore the state from such a dict. Raises `StateError`."""
         try:
             places = tuple(
-                ShardPosition(_whole(shard), _whole(raw), _progress_of(come)) for shard, raw, come in state["places"]
+                ShardPosition(_whole(shard), _whole(raw), _progress_of(progress))
+                for shard, raw, progress in state["places"]
             )
             left = tuple(
                 Leftover(_whole(shard), _progress_of(since), _whole(start), _whole(stop))

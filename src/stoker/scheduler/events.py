@@ -50,7 +50,7 @@ class TaskDoneEvent:
         packed: whether the rows are single examples, to be joined with others.
         raw: examples that the shard has given so far.
         again: whether another worker must make the rows once more, to compare the results.
-        come: progress of the shard after these rows, for the worker that opens it next.
+        progress: progress of the shard after these rows, for the worker that opens it next.
         since: progress of the shard before these rows, if they come from one.
     """
 
@@ -62,7 +62,7 @@ class TaskDoneEvent:
     packed: bool = False
     raw: int = 0
     again: bool = False
-    come: ShardProgress | None = None
+    progress: ShardProgress | None = None
     since: ShardProgress | None = None
 
 

@@ -233,7 +233,7 @@ class Scheduler:
             self._pace.measured(done.seconds, work.count)
         if batch.shard is not None and not is_apart(work):
             batch.rows, batch.packed, batch.ended, batch.raw = done.rows, done.packed, done.ended, done.raw
-            batch.come, batch.shard.ended = done.come, done.ended
+            batch.progress, batch.shard.ended = done.progress, done.ended
         if done.again and not held.is_vain:
             again = self._tasks.make(held, repeated(held.task, done.since))
             self._tasks.add_first(TaskInFlight(again, batch, made_by=worker))

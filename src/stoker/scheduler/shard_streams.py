@@ -178,14 +178,14 @@ class ShardStream:
             if batch.state is BatchState.FAILED:
                 self._end_with(batch)
                 return out, free + self._dropped()
-            since, shard.position = shard.position, ShardPosition(shard.index, batch.raw, batch.come)
+            since, shard.position = shard.position, ShardPosition(shard.index, batch.raw, batch.progress)
             self._raw += batch.raw - since.raw
             if self._length is not None and self._raw > self._length:
                 free.append(batch)
                 self._fail(WrongLengthReason(self._length, self._raw, ended=False))
                 return out, free + self._dropped()
             if batch.packed:
-                self._park(batch, Leftover(shard.index, since.come, 0, batch.rows), out)
+                self._park(batch, Leftover(shard.index, since.progress, 0, batch.rows), out)
                 free.append(batch)
             if batch.ended:
                 free += self._replace(shard)

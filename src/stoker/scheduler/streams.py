@@ -35,7 +35,7 @@ class ShardPosition:
 
     shard: int
     raw: int = 0
-    come: ShardProgress | None = None
+    progress: ShardProgress | None = None
 
 
 @dataclass(eq=False)
@@ -78,7 +78,7 @@ class BatchInMaking:
     packed: bool = False
     ended: bool = False
     raw: int = 0
-    come: ShardProgress | None = None  # progress of its shard after it
+    progress: ShardProgress | None = None  # progress of its shard after it
     spread: bool = False  # each worker holds at most one of its tasks
 
 
