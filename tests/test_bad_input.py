@@ -284,7 +284,7 @@ def test_a_transform_that_returns_none_is_told_of_its_return() -> None:
 
     with (
         stoker.Loader(Squares(), batch_size=8, transform=forgets, workers=1) as loader,
-        pytest.raises(stoker.SpecError, match=r"it is None.*did a `return` go missing"),
+        pytest.raises(stoker.SpecError, match=r"it is None.*is a `return` missing"),
     ):
         next(iter(loader))
 
