@@ -129,7 +129,11 @@ def test_shards_that_disagree_are_told_by_their_number(workers: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "message"), [(9, "length=9 examples, and gives"), (11, "length=11 examples, and gives 10 in all")]
+    ("told", "message"),
+    [
+        (9, "length=9 was declared, but the generator gave more"),
+        (11, "length=11 was declared, but the generator gave 10 examples"),
+    ],
 )
 def test_a_wrong_length_is_told_with_both_numbers(told: int, message: str) -> None:
     refuse(stoker.from_generator(plain_shard, 2, length=told), stoker.SourceError, rf"{message}.*\b10\b|{message}")

@@ -64,7 +64,7 @@ def test_what_is_missing_is_told_in_one_line() -> None:
 def test_a_picture_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "nowhere" / "demo.png")])
     assert result.exit_code == 1
-    assert "there is no folder" in result.output
+    assert "no such folder" in result.output
 
 
 def test_augmentation_keeps_the_label_and_bends_the_image_anew_each_time() -> None:
