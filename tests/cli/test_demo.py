@@ -47,7 +47,7 @@ def test_the_demo_shows_both_contenders_and_saves_a_picture(tmp_path: Path, monk
     for line in ("from_generator, one process", "stoker.Loader, 2 workers", "as fast"):
         assert line in result.output
     assert "epoch 2/2" in result.output
-    assert "under the 97%" in result.output  # two epochs of 192 digits reach no 97 %, and the demo says so
+    assert "below the 97%" in result.output  # two epochs of 192 digits reach no 97 %, and the demo says so
     assert out.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 

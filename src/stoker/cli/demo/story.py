@@ -91,7 +91,7 @@ def explain(console: Console, results: list[Result], epochs: int) -> None:
     for result in results:
         if result.accuracy < PROMISED:
             console.print(
-                f"[yellow]{result.name} reached {result.accuracy:.1%} on held-out digits, less than the "
+                f"[yellow]{result.name} reached {result.accuracy:.1%} on held-out digits, below the "
                 f"{PROMISED:.0%} of a full run: too few epochs ({epochs}), or a bug.[/]",
                 highlight=False,
             )
