@@ -506,7 +506,7 @@ def test_getitems_that_returns_too_few_is_an_error() -> None:
 
     with (
         stoker.Loader(Short(), batch_size=8, workers=1) as loader,
-        pytest.raises(stoker.SourceError, match="asked for 8 examples and returned 3"),
+        pytest.raises(stoker.SourceError, match="asked for 8 examples but returned 3"),
     ):
         list(loader)
 

@@ -87,8 +87,8 @@ def refuse(
 
 
 def test_a_source_that_gives_nothing_is_an_error() -> None:
-    refuse(stoker.from_generator(lambda shard: iter(()), 3), stoker.SourceError, "yields nothing, in none of 3 shards")
-    refuse(stoker.from_iterable(list), stoker.SourceError, "the iterable gives no example")
+    refuse(stoker.from_generator(lambda shard: iter(()), 3), stoker.SourceError, "yields nothing in any of 3 shards")
+    refuse(stoker.from_iterable(list), stoker.SourceError, "the iterable yields no example")
 
 
 @pytest.mark.parametrize("how", SOURCES)
