@@ -13,7 +13,7 @@ from stoker.pickling.pickler import dumps
 
 _DEPTH = 12
 #: Part of the error that a Loader raises when pickled.
-_LOADER = "make the Loader there"
+_LOADER = "create the Loader there"
 
 
 def refusal(roots: dict[str, Any], error: Exception) -> str:
