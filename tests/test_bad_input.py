@@ -188,7 +188,9 @@ def test_a_worker_that_cannot_start_is_told_with_its_exit_code(
     monkeypatch.syspath_prepend(tmp_path)
     with (
         stoker.Loader(Squares(4), batch_size=4, workers=1) as loader,
-        pytest.raises(stoker.WorkerDied, match=r"exited with code 1 before it was ready\. .* on stderr\."),
+        pytest.raises(
+            stoker.WorkerDied, match=r"exited with code 1 before it was ready\. See stderr for its last output"
+        ),
     ):
         list(loader)
     assert "RuntimeError: not that one" in capfd.readouterr().err
@@ -284,7 +286,7 @@ def test_a_transform_that_returns_none_is_told_of_its_return() -> None:
 
     with (
         stoker.Loader(Squares(), batch_size=8, transform=forgets, workers=1) as loader,
-        pytest.raises(stoker.SpecError, match=r"it is None.*did a `return` go missing"),
+        pytest.raises(stoker.SpecError, match=r"it is None.*is a `return` missing"),
     ):
         next(iter(loader))
 
@@ -433,7 +435,7 @@ def test_an_example_that_kills_every_worker_is_an_error(what: str, how: str, at:
         for epoch in (0, 1):
             told = epoch if at else 0  # the first example is looked at once, before the first epoch
             message = (
-                rf"^one worker after the other died while it held example {at} \(epoch {told}, batch {at // 8}\): "
+                rf"^workers died repeatedly while making example {at} \(epoch {told}, batch {at // 8}\): "
                 rf"the last one {how}"
             )
             batches = iter(loader)
@@ -504,7 +506,7 @@ def test_getitems_that_returns_too_few_is_an_error() -> None:
 
     with (
         stoker.Loader(Short(), batch_size=8, workers=1) as loader,
-        pytest.raises(stoker.SourceError, match="asked for 8 examples and returned 3"),
+        pytest.raises(stoker.SourceError, match="asked for 8 examples but returned 3"),
     ):
         list(loader)
 
@@ -549,7 +551,7 @@ def test_getitems_that_kills_its_worker_names_the_example() -> None:
 
     with (
         stoker.Loader(Deadly(), batch_size=8, workers=2) as loader,
-        pytest.raises(stoker.WorkerDied, match=r"held example 37 .*exited with code 3\."),
+        pytest.raises(stoker.WorkerDied, match=r"making example 37 .*exited with code 3\."),
     ):
         list(loader)
 

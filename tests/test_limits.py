@@ -34,7 +34,7 @@ def test_too_few_descriptors_are_an_error_before_anything_starts() -> None:
     script = "import resource, stoker\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
     ended = run(script + "stoker.Loader(range(9), workers=16)")
     assert "OptionError: workers=16 need" in ended.stderr
-    assert "may have 64 (RLIMIT_NOFILE)" in ended.stderr
+    assert "the limit of this process is 64 (RLIMIT_NOFILE)" in ended.stderr
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -176,7 +176,7 @@ def test_a_collate_function_is_compared_too(kind: str) -> None:
                 assert len(list(loader)) == 8
                 continue
             with pytest.raises(
-                stoker.WorkerError, match=r"what collate made of a batch \(epoch 0, batch 3.* not determ"
+                stoker.WorkerError, match=r"collate's result for a batch \(epoch 0, batch 3.* not determ"
             ):
                 list(loader)
 

@@ -198,7 +198,7 @@ def test_a_shard_that_is_another_one_when_it_is_read_again_is_an_error(kind: str
     data = stoker.from_generator(functools.partial(fickle, kind, tmp_path / "died"), shards=1)
     with (
         stoker.Loader(data, batch_size=SIZE, workers=1) as loader,
-        pytest.raises(stoker.SourceError, match=r"shard 0 was read again, because its worker died, and gave some"),
+        pytest.raises(stoker.SourceError, match=r"shard 0 was read again because its worker died, and it has changed"),
     ):
         list(loader)
 

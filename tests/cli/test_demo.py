@@ -47,7 +47,7 @@ def test_the_demo_shows_both_contenders_and_saves_a_picture(tmp_path: Path, monk
     for line in ("from_generator, one process", "stoker.Loader, 2 workers", "as fast"):
         assert line in result.output
     assert "epoch 2/2" in result.output
-    assert "under the 97%" in result.output  # two epochs of 192 digits reach no 97 %, and the demo says so
+    assert "below the 97%" in result.output  # two epochs of 192 digits reach no 97 %, and the demo says so
     assert out.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
@@ -64,7 +64,7 @@ def test_what_is_missing_is_told_in_one_line() -> None:
 def test_a_picture_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "nowhere" / "demo.png")])
     assert result.exit_code == 1
-    assert "there is no folder" in result.output
+    assert "no such folder" in result.output
 
 
 def test_augmentation_keeps_the_label_and_bends_the_image_anew_each_time() -> None:

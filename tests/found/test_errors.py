@@ -58,7 +58,7 @@ def test_an_error_of_the_users_ends_no_loop_in_silence() -> None:
 def test_who_writes_to_a_shared_array_is_told_why_not_and_what_to_do(source: Any) -> None:
     with stoker.Loader(source, batch_size=2, workers=1) as loader, pytest.raises(ValueError, match="read-only") as info:
         list(loader)
-    assert all(each in str(info.value) for each in ("one copy, which all workers share", "x = x * 2", "share=False"))
+    assert all(each in str(info.value) for each in ("All workers share one copy", "x = x * 2", "share=False"))
 
 
 def test_a_buffer_of_the_sources_own_works_where_arrays_are_not_shared() -> None:

@@ -142,7 +142,7 @@ def test_what_can_only_be_inherited_is_refused_with_the_repair(name: str) -> Non
         stoker.Loader(source, workers=1)
     message = str(caught.value)
     assert re.match(r"source\.handle \(a (\w+)\) cannot be sent|source\.handle\.\w+", message)
-    assert "`stoker.current().epoch` tells it" in message
+    assert "read `stoker.current().epoch`" in message
     assert "multiprocessing.Manager()" in message
     assert "on first use" not in message
     for part in made if name == "Pipe" else ():

@@ -54,7 +54,7 @@ def test_lists_of_varying_length_come_one_by_one() -> None:
     for example, came in zip(examples, batches(examples, batch_size=None), strict=True):
         assert came["ids"].tolist() == example["ids"]
         assert [row.tolist() for row in came["rows"]] == example["rows"]
-    with pytest.raises(stoker.SpecError, match="give None for it in `output_signature`") as caught:
+    with pytest.raises(stoker.SpecError, match="declare it as None in `output_signature`") as caught:
         batches([[1, 2]] * 40 + [[1]], batch_size=None)
     assert "collate" not in str(caught.value)
 
@@ -113,5 +113,5 @@ def test_an_epoch_of_lists_of_boxes_in_any_order(workers: int) -> None:
 
 
 def test_where_nothing_ever_stood_the_error_names_the_signature() -> None:
-    with pytest.raises(stoker.SpecError, match=r"Nothing stood there in the first examples.*`output_signature`"):
+    with pytest.raises(stoker.SpecError, match=r"It was empty in the first examples.*`output_signature`"):
         batches([{"boxes": []}] * 600 + [{"boxes": boxes(1)}], batch_size=100, collate="pad")

@@ -125,6 +125,8 @@ def test_weights_of_several_outputs_are_filled_with_zeros(workers: int) -> None:
 def test_a_weight_that_is_no_number_is_told() -> None:
     with (
         stoker.Loader([(1, 2, "much")] * 3, batch_size=2, pad_remainder=True, workers=0) as loader,
-        pytest.raises(stoker.SpecError, match="a sample_weight of it is no number and no array of numbers: 'much'"),
+        pytest.raises(
+            stoker.SpecError, match="a sample_weight of it is neither a number nor an array of numbers: 'much'"
+        ),
     ):
         next(iter(loader))

@@ -38,7 +38,7 @@ def test_a_path_that_does_not_exist_is_an_error_that_lists_those_that_do(path: A
         source = stoker.from_generator(lambda shard: iter(EXAMPLES), 1)
     if how == "iterable":
         source = stoker.from_iterable(EXAMPLES)
-    with pytest.raises(stoker.OptionError, match="which is no path of the examples; they have") as caught:
+    with pytest.raises(stoker.OptionError, match="but the examples have no such path; they have") as caught:
         first(source, {"ids": "pad", path: "pad"})
     assert "['ids'], ['meta'][0], ['meta'][1]" in str(caught.value)
     assert ("Did you mean" in str(caught.value)) is (meant is not None)
@@ -88,6 +88,6 @@ def test_keys_of_every_kind_are_paths() -> None:
 
 
 def test_sizes_of_dimensions_that_are_not_there_are_an_error() -> None:
-    with pytest.raises(stoker.OptionError, match=r"tells sizes of 2 dimensions, and \['ids'\] has 1"):
+    with pytest.raises(stoker.OptionError, match=r"gives sizes for 2 dimensions, but \['ids'\] has 1"):
         first(EXAMPLES, {"ids": stoker.pad(to=(4, 5))})
     assert first(EXAMPLES, stoker.pad(to=4))["ids"].shape == (3, 4), "numbers beside the arrays have none"

@@ -118,7 +118,7 @@ def test_a_size_that_differs_only_in_later_batches_is_told_by_the_signature() ->
     source = [np.zeros((2, 3 + n // 5)) for n in range(6)]
     with (
         stoker.Loader(source, batched=True, workers=0) as loader,
-        pytest.raises(stoker.SpecError, match="give None for it in `output_signature`"),
+        pytest.raises(stoker.SpecError, match="declare it as None in `output_signature`"),
     ):
         list(loader)
     signature = tf.TensorSpec((None, None), tf.float64)

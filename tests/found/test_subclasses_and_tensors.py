@@ -96,7 +96,7 @@ def test_a_value_of_a_subclass_is_what_it_is_a_subclass_of(value: Any, plain: An
 
 
 def test_a_member_of_an_enumeration_without_numbers_is_refused_in_words() -> None:
-    with pytest.raises(Misfit, match=r"Colour\.RED, which is no number.*IntEnum"):
+    with pytest.raises(Misfit, match=r"Colour\.RED, which is not a number.*IntEnum"):
         canonical(Colour.RED)
 
 

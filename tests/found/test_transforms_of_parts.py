@@ -56,7 +56,7 @@ def test_what_can_take_the_example_whole_gets_it_whole() -> None:
 )
 @pytest.mark.parametrize("workers", [0, 1])
 def test_another_example_is_told_in_one_sentence(source: Any, is_what: str, workers: int) -> None:
-    message = rf"the transform takes 2 arguments \(x, y\), and the example is {is_what}: only a tuple of 2"
+    message = rf"the transform takes 2 arguments \(x, y\), but the example is {is_what}: only a tuple of 2"
     with pytest.raises(stoker.SpecError, match=message):
         first(source, lambda x, y: x, workers=workers)
 

@@ -45,7 +45,9 @@ def test_lists_strings_and_lists_of_lists_are_cut_too(workers: int) -> None:
 
 def test_truncation_without_a_size_or_a_meaning_is_refused() -> None:
     for to in (None, (None, None)):
-        with pytest.raises(stoker.OptionError, match=r"truncate=True\) cuts examples to the size that `to` tells"):
+        with pytest.raises(
+            stoker.OptionError, match=r"truncate=True\) cuts examples to the sizes in `to`, which gives none"
+        ):
             stoker.pad(to=to, truncate=True)
     with pytest.raises(stoker.OptionError, match="must be True or False, got 'left'"):
         stoker.pad(to=3, truncate="left")  # type: ignore[arg-type]

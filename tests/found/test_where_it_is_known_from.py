@@ -30,7 +30,7 @@ def test_a_signature() -> None:
     tf = pytest.importorskip("tensorflow")
     for odd in (np.zeros(2), "text", {"x": 1}):
         message = told([odd] * 4, output_signature=tf.TensorSpec((3,), tf.float64))
-        assert "as output_signature says" in message
+        assert "as declared by output_signature" in message
         assert "first" not in message
 
 
@@ -39,7 +39,7 @@ def test_what_collate_made() -> None:
         batch = np.stack(examples)
         return batch if batch.max() < 1 else batch.astype(np.float32)
 
-    assert "as collate made of the first examples" in told(later(np.zeros(3), np.ones(3)), collate=collate)
+    assert "as in collate's results for the first examples" in told(later(np.zeros(3), np.ones(3)), collate=collate)
 
 
 def test_a_source_of_batches() -> None:
@@ -49,4 +49,4 @@ def test_a_source_of_batches() -> None:
 
 def test_a_single_leaf_is_named_in_words() -> None:
     assert "Expected a single leaf as in the first examples" in told(later(1, None))
-    assert "a single leaf unexpected. Came a single leaf, expected {'x': *}" in told(later({"x": 1}, 1))
+    assert "a single leaf unexpected. Got a single leaf, expected {'x': *}" in told(later({"x": 1}, 1))

@@ -161,7 +161,7 @@ def test_a_loader_and_its_iterator_say_what_to_send_instead(copies: Any) -> None
                 stoker.ProgramError, match=r"cannot be pickled or copied.* Send its source and its options instead"
             ):
                 copies(value)
-            with pytest.raises(stoker.ProgramError, match=r"source\.handle \(.*make the Loader there\. `workers=0`"):
+            with pytest.raises(stoker.ProgramError, match=r"source\.handle \(.*create the Loader there\. `workers=0`"):
                 stoker.Loader(Holder(value), workers=1)
 
 

@@ -23,7 +23,7 @@ def refuse(*_): raise OSError(errno.EPERM, "Operation not permitted")
 os.memfd_create = refuse
 read()
 """,
-    "16,000,000 bytes) could not be had: Cannot allocate memory. RLIMIT_AS": """
+    "16,000,000 bytes) could not be allocated: Cannot allocate memory. RLIMIT_AS": """
 size = int(open("/proc/self/statm").read().split()[0]) * 4096
 loader = make()
 iter(loader)
@@ -35,11 +35,11 @@ except stoker.StokerError as error:
     print(error)
 loader.close()
 """,
-    "16,000,000 bytes) could not be had: File too large. RLIMIT_FSIZE": """
+    "16,000,000 bytes) could not be allocated: File too large. RLIMIT_FSIZE": """
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2)
 read()
 """,
-    "could not be had: Too many open files. RLIMIT_NOFILE": """
+    "could not be allocated: Too many open files. RLIMIT_NOFILE": """
 loader = stoker.Loader(range(64), batch_size=8, workers=2)
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2,) * 2)
 read(loader)

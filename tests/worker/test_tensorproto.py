@@ -104,7 +104,7 @@ def test_text_is_written_in_utf_8_whatever_array_holds_it(dtype: type) -> None:
 def test_what_no_tensor_holds_is_refused() -> None:
     with pytest.raises(TypeError, match="'datetime64\\[s\\]' has no TensorProto"):
         tensor_bytes(np.zeros(2, "M8[s]"))
-    with pytest.raises(Misfit, match="a dict in it"):
+    with pytest.raises(Misfit, match="contains a dict"):
         tensor_bytes(object_array([{}]))
-    with pytest.raises(ValueError, match=r"1 strings came for shape \(2,\), which holds 2"):
+    with pytest.raises(ValueError, match=r"got 1 strings for shape \(2,\), which holds 2"):
         string_tensor([b"x"], (2,))

@@ -22,5 +22,5 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
-        sys.exit('The command needs typer, which is not installed: pip install "stoker[demo]"')
+        sys.exit('The command needs typer, which is not installed. Run: pip install "stoker[demo]"')
     app()

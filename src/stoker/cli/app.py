@@ -22,18 +22,18 @@ def stoker() -> None:
 
 @app.command()
 def demo(
-    epochs: Annotated[int, typer.Option(min=1, help="How often each run sees the digits.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each run.")] = 8,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes.", show_default="one for each CPU")
+        int | None, typer.Option(min=1, help="Number of worker processes.", show_default="one per CPU")
     ] = None,
     out: Annotated[Path, typer.Option(dir_okay=False, help="The picture to write.")] = Path("demo.png"),
 ) -> None:
     """Trains on handwritten digits, fed by one process and then by many, and compares."""
     missing = [name for name in _DEMO_NEEDS if find_spec(name) is None]
     if missing:
-        _stop(f'The demo needs {", ".join(missing)}, not installed here: pip install "stoker[demo]"')
+        _stop(f'The demo needs {", ".join(missing)}, not installed here. Run: pip install "stoker[demo]"')
     if not out.absolute().parent.is_dir():
-        _stop(f"The picture cannot be written to {out}: there is no folder {out.parent}")
+        _stop(f"The picture cannot be written to {out}: no such folder: {out.parent}")
     from .demo.story import run
 
     try:

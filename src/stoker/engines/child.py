@@ -118,7 +118,7 @@ class WorkerProcess:
         except BlockingIOError:  # more than `MAX_BYTES` allows for: raise, or the worker would wait forever
             raise
         except OSError:  # it is gone, or this engine is being closed
-            log.debug("worker %d was gone before %d messages", self.number, len(posted))
+            log.debug("worker %d was gone before %d messages were sent", self.number, len(posted))
 
     def receive(self) -> list[Reply] | None:
         """The replies that have arrived, or None at the end of the stream."""
@@ -135,7 +135,7 @@ class WorkerProcess:
             try:
                 reply = decode(message)
             except ValueError as error:  # user code wrote to a descriptor that is not its own
-                log.warning("worker %d is killed, for it sent what is %s", self.number, str(error))
+                log.warning("worker %d is killed because it sent invalid data: %s", self.number, str(error))
                 self.signal(signal.SIGKILL)
                 return replies or None
             assert isinstance(reply, Reply), reply
@@ -143,7 +143,7 @@ class WorkerProcess:
 
     def signal(self, number: int) -> None:
         """Send a signal, unless the process has ended."""
-        log.debug("worker %d gets signal %d", self.number, number)
+        log.debug("worker %d is sent signal %d", self.number, number)
         self.process.send_signal(number)
 
     def owes(self) -> bool:
@@ -164,7 +164,7 @@ class WorkerProcess:
                     break
         if stack := self.page.stack(begin):
             return _theirs(stack)
-        return "(it does not tell its stack)"
+        return "(no stack: the process did not write one)"
 
     def code(self) -> int:
         """The exit code of the process, which must have ended."""
@@ -172,7 +172,7 @@ class WorkerProcess:
 
     def reap(self) -> None:
         """Reap the ended process and close the descriptors."""
-        log.debug("worker %d ended with %d", self.number, self.code())
+        log.debug("worker %d exited with code %d", self.number, self.code())
         os.close(self.pidfd)
         self.channel.close()
         self.page.close()

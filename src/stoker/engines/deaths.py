@@ -13,7 +13,7 @@ _LINES, _CHARACTERS = 32, 10_000
 _HINTS = {
     "SIGKILL": " (often the kernel, out of memory)",
     "SIGSEGV": " (a crash in native code)",
-    "SIGBUS": " (a crash in native code, or memory that could not be had)",
+    "SIGBUS": " (a crash in native code, or memory that could not be allocated)",
 }
 
 
@@ -24,11 +24,11 @@ def died_at_work(
 
     `death` is the last death. `skips` is True if such examples are left out where possible.
     """
-    skip = "" if skips else '; `on_error="skip"` leaves such examples out'
+    skip = "" if skips else '; `on_error="skip"` leaves out such examples'
     stack = f"\n\n{_bounded(death.stuck.stack)}" if death.stuck is not None else ""
     return WorkerDied(
-        f"one worker after the other died while it held {examples} (epoch {epoch}, batch {batch}): the last one "
-        f"{how(death)}. `workers=0` runs the same code in this process, where a debugger can see it{skip}.{stack}",
+        f"workers died repeatedly while making {examples} (epoch {epoch}, batch {batch}): the last one {how(death)}. "
+        f"`workers=0` runs the same code in this process, where debuggers work{skip}.{stack}",
         example=example,
         epoch=epoch,
         worker=death.worker,
@@ -44,8 +44,8 @@ def _bounded(stack: str) -> str:
 def died_at_start(reason: FailureReason) -> WorkerDied:
     """The error if no worker lives long enough to take a task; `reason` is the last failure or `WorkerDeath`."""
     ended = how(reason) if isinstance(reason, WorkerDeath) else f"failed: {reason}"
-    hint = " Its last words, if any, stand on stderr." if isinstance(reason, WorkerDeath) and reason.code > 0 else ""
-    return WorkerDied(f"no worker process comes up: the last one {ended} before it was ready.{hint}")
+    hint = " See stderr for its last output, if any." if isinstance(reason, WorkerDeath) and reason.code > 0 else ""
+    return WorkerDied(f"no worker process starts: the last one {ended} before it was ready.{hint}")
 
 
 def how(death: WorkerDeath) -> str:
@@ -53,7 +53,7 @@ def how(death: WorkerDeath) -> str:
     if death.stuck is not None:
         return f"made no progress for {death.stuck.seconds:.1f} s (timeout) and was killed"
     if not death.code and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        return "ended (nobody can tell how: this process ignores SIGCHLD)"
+        return "ended (how is unknown: this process ignores SIGCHLD)"
     if death.code >= 0:
         return f"exited with code {death.code}"
     number = -death.code

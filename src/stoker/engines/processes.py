@@ -79,7 +79,7 @@ class ProcessEngine:
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
-        with wanted("descriptors to listen to workers with"):
+        with wanted("descriptors for listening to workers"):
             self._news = select.epoll()  # what workers send, and nudges for the leader
             self._exits = selectors.DefaultSelector()  # exits, and wake-ups for the supervisor
             self._nudge, self._nudged = _pair()

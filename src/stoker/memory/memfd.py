@@ -33,8 +33,8 @@ class Memfd:
             StokerError: the system does not support memfds, or refuses one.
         """
         if not hasattr(os, "memfd_create"):
-            raise StokerError(f"stoker.Loader needs Linux (or WSL 2), this is {sys.platform}")
-        with wanted("a descriptor of shared memory"):
+            raise StokerError(f"stoker.Loader needs Linux (or WSL 2), got {sys.platform}")
+        with wanted("a shared-memory descriptor"):
             return cls(above_standard(os.memfd_create(f"stoker-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)))
 
     def close(self) -> None:
@@ -69,4 +69,4 @@ def punch(fd: int, nbytes: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
     if nbytes and libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, nbytes):
-        raise OSError(ctypes.get_errno(), "shared memory could not be given back")
+        raise OSError(ctypes.get_errno(), "shared memory could not be released")

@@ -79,7 +79,7 @@ class Inbox(Memfd):
         """Replace the content by `data`."""
         view, offset = memoryview(data), 0
         while offset < len(data):
-            with wanted("shared memory for what a worker makes a batch from", len(data)):
+            with wanted("shared memory for the inputs of a batch", len(data)):
                 offset += os.pwrite(self.fd, view[offset:], offset)
 
     def read(self) -> memoryview:

@@ -73,7 +73,7 @@ class _DefinitionPickler(Pickler):
 class _BoundedFile(io.BytesIO):
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > _MOST:
-            raise OverflowError("too much for definitions")
+            raise OverflowError("the definitions are too large")
         return super().write(data)
 
 

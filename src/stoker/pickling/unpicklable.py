@@ -13,7 +13,7 @@ from stoker.pickling.pickler import dumps
 
 _DEPTH = 12
 #: Part of the error that a Loader raises when pickled.
-_LOADER = "make the Loader there"
+_LOADER = "create the Loader there"
 
 
 def refusal(roots: dict[str, Any], error: Exception) -> str:
@@ -28,9 +28,9 @@ def refusal(roots: dict[str, Any], error: Exception) -> str:
 def _repair(reason: str) -> str:
     if "through inheritance" in reason or "mmap.mmap" in reason:
         return (
-            "Workers are not started by multiprocessing, so they inherit nothing of it. Where user code wants to know "
-            "the epoch, `stoker.current().epoch` tells it; to share a value, send a proxy of a "
-            "`multiprocessing.Manager()` (`manager.Value`, `manager.dict`, `manager.Lock`, `manager.Queue`) or a "
+            "Workers are not started by multiprocessing, so they do not inherit its objects. If your code needs the "
+            "epoch, read `stoker.current().epoch`; to share a value, send a proxy of a `multiprocessing.Manager()` "
+            "(`manager.Value`, `manager.dict`, `manager.Lock`, `manager.Queue`) or a "
             "`multiprocessing.shared_memory.SharedMemory`. `workers=0` runs without sending anything."
         )
     if _LOADER in reason:

@@ -108,11 +108,11 @@ def raisable(failure: FailureReply, *, epoch: int | None, batch: int | None, wor
     if failure.kind is FailureKind.SPEC:
         return SpecError(f"{what} ({where}) cannot be batched: {failure.summary}", **known)
     if failure.kind is FailureKind.DIFFERS:
-        what = what if failure.example is not None else "what collate made of a batch"
+        what = what if failure.example is not None else "collate's result for a batch"
         return WorkerError(
-            f"{what}{failure.summary} ({where}) came out differently when it was made again (verify=): the code that "
-            "makes it is not deterministic. Draw random numbers from `random`, `numpy.random` or the transform's "
-            "`rng`, which are seeded for each example, and sort what has no order: sets, directory listings.",
+            f"{what}{failure.summary} ({where}) differed when it was made again (verify=): the code that makes it is "
+            "not deterministic. Draw random numbers from `random`, `numpy.random` or the transform's `rng`, which are "
+            "seeded for each example, and sort unordered collections: sets, directory listings.",
             **known,
         )
     if failure.kind is FailureKind.SOURCE:
@@ -135,20 +135,20 @@ def _advice(summary: str, worker: int | None) -> str:
     """Advice on exceptions that user code hits in a worker but not outside Stoker."""
     if worker is not None and _GPU.search(summary):
         return (
-            '\n\nWorkers see no GPU unless it is asked for: worker_env={"CUDA_VISIBLE_DEVICES": "0"}. Else keep arrays '
-            "and models of the source and the transform on the CPU."
+            '\n\nWorkers see no GPU by default. Pass worker_env={"CUDA_VISIBLE_DEVICES": "0"} to make one visible, or '
+            "keep arrays and models of the source and the transform on the CPU."
         )
     if _READ_ONLY.match(summary):
         return (
-            "\n\nThe arrays of the source and the transform are one copy, which all workers share, so none may write "
-            "to them: each example must come out the same whoever makes it. Write to a new array (`x = x * 2` "
-            "instead of `x *= 2`, or `x = x.copy()`), make buffers where they are filled, or let each worker have "
-            "arrays of its own with share=False."
+            "\n\nAll workers share one copy of the arrays of the source and the transform, so no worker may write to "
+            "them: each example must come out the same in any worker. Write to a new array (`x = x * 2` instead of "
+            "`x *= 2`, or `x = x.copy()`), create buffers where they are filled, or give each worker its own arrays "
+            "with share=False."
         )
     if summary.startswith("bdb.BdbQuit"):
         return (
-            "\n\nA debugger cannot be used in a worker process, which has no terminal. With workers=0 the code runs in "
-            "this process, and breakpoints work."
+            "\n\nA debugger cannot run in a worker process, which has no terminal. With workers=0 the code runs in "
+            "this process, where breakpoints work."
         )
     return ""
 
@@ -157,12 +157,12 @@ def wrong_length(declared: float, came: int, ended: bool) -> SourceError:
     """The error for a generator source that does not yield the declared number of examples."""
     if math.isinf(declared):
         return SourceError(
-            f"the generator ended after {came:,} examples; length=math.inf says that it never does. Leave `length` out."
+            f"the generator ended after {came:,} examples, but length=math.inf declares it endless. Omit `length`."
         )
-    more = f"{came:,} in all" if ended else f"more ({came:,} so far)"
+    gave = f"{came:,} examples" if ended else f"more ({came:,} examples so far)"
     return SourceError(
-        f"the generator was said to give length={int(declared):,} examples, and gives {more}. Correct `length`, or "
-        "leave it out: the cardinality is unknown then."
+        f"length={int(declared):,} was declared, but the generator gave {gave}. Correct `length`, or omit it: the "
+        "cardinality is then unknown."
     )
 
 

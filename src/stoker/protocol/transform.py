@@ -20,8 +20,8 @@ class _OfParts:
         if not isinstance(example, tuple) or len(example) != len(self.names):
             count, names = len(self.names), ", ".join(self.names)
             raise Misfit(
-                f"the transform takes {count} arguments ({names}), and the example is {_kind(example)}: only a tuple "
-                f"of {count} is taken apart. Take one argument, the whole example."
+                f"the transform takes {count} arguments ({names}), but the example is {_kind(example)}: only a tuple "
+                f"of {count} is unpacked. Take one argument, the whole example."
             )
         return self.function(*example, **rng)
 
@@ -51,9 +51,9 @@ def called(transform: Callable[..., Any] | None) -> Callable[..., Any] | None:
     except TypeError as error:
         name = getattr(transform, "__name__", type(transform).__name__)
         raise OptionError(
-            f"transform {name}{signature} cannot be called with an example: {error}. Let it take one argument, the "
-            "example (or one for each part of a tuple), and give the others a value, for example with "
-            "functools.partial."
+            f"transform {name}{signature} cannot be called with an example: {error}. It must take one argument, the "
+            "example (or one for each part of a tuple); bind the others, for example with functools.partial, or give "
+            "them defaults."
         ) from None
     return transform if count == 1 else _OfParts(transform, needed)
 

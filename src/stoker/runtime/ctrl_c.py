@@ -33,7 +33,7 @@ def listen_for_interrupts() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     if _pipe is None:
-        with wanted("descriptors to hear of Ctrl-C by"):
+        with wanted("descriptors for detecting Ctrl-C"):
             _pipe = os.pipe()
         os.set_blocking(_pipe[1], False)
         threading.Thread(target=_listen, args=(_pipe[0],), name="stoker-interrupts", daemon=True).start()

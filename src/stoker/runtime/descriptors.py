@@ -20,7 +20,7 @@ def require_descriptors(workers: int, memory: int) -> None:
     needed = _EACH * workers + memory + _ONCE
     if limit != resource.RLIM_INFINITY and used + needed > limit:
         raise OptionError(
-            f"workers={workers} need {needed} file descriptors, {used} are open, and this process may have {limit} "
-            f"(RLIMIT_NOFILE). Raise the limit (`ulimit -n {max(1024, 2 * (used + needed))}`), or give fewer workers "
-            "or a smaller prefetch."
+            f"workers={workers} needs {needed} file descriptors, but {used} are open and the limit of this process is "
+            f"{limit} (RLIMIT_NOFILE). Raise the limit (`ulimit -n {max(1024, 2 * (used + needed))}`), or use fewer "
+            "workers or a smaller prefetch."
         )

@@ -36,7 +36,8 @@ class Lock:
         """Raise `ClosedError` in a fork of the process that made the lock: another thread may have left it held."""
         if not self.is_ours():
             raise ClosedError(
-                "this Loader belongs to the process that made it, and this is a fork of it. Make a new Loader here."
+                "this Loader belongs to the process that created it, and this process is a fork of that one. Create a "
+                "new Loader here."
             )
 
     def __enter__(self) -> None:

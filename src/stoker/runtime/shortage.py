@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 from stoker.errors import StokerError
 
-_FORBIDDEN = "memfd_create is not allowed here, by a sandbox (seccomp) perhaps: allow it, shared memory needs it"
+_FORBIDDEN = "memfd_create is not allowed here, perhaps by a sandbox (seccomp): allow it, since shared memory needs it"
 #: For each error number: the limit that was hit, what it limits, and the command that sets it.
 _LIMITS = {
-    errno.ENOMEM: ("RLIMIT_AS", "the address space of a process, bytes", "ulimit -v"),
-    errno.EFBIG: ("RLIMIT_FSIZE", "the size of a file, of shared memory too, bytes", "ulimit -f"),
-    errno.EMFILE: ("RLIMIT_NOFILE", "the open files of a process", "ulimit -n"),
+    errno.ENOMEM: ("RLIMIT_AS", "the limit on the address space of a process, in bytes", "ulimit -v"),
+    errno.EFBIG: ("RLIMIT_FSIZE", "the limit on the size of a file (also of shared memory), in bytes", "ulimit -f"),
+    errno.EMFILE: ("RLIMIT_NOFILE", "the limit on the open files of a process", "ulimit -n"),
 }
 
 
@@ -27,16 +27,16 @@ def wanted(what: str, nbytes: int = 0) -> Iterator[None]:
         if error.errno is None:  # raised by a signal handler, perhaps a TimeoutError
             raise
         size = f" ({nbytes:,} bytes)" if nbytes else ""
-        raise StokerError(f"{what}{size} could not be had: {error.strerror}. {_why(error.errno)}") from error
+        raise StokerError(f"{what}{size} could not be allocated: {error.strerror}. {_why(error.errno)}") from error
 
 
 def _why(number: int | None) -> str:
     if number in (errno.EPERM, errno.EACCES, errno.ENOSYS):
         return f"{_FORBIDDEN}."
     if number not in _LIMITS:
-        return "Free some memory, or give a smaller batch_size, prefetch or memory_limit."
+        return "Free some memory, or use a smaller batch_size, prefetch or memory_limit."
     name, what, tool = _LIMITS[number]
     most, _ = resource.getrlimit(getattr(resource, name))
     if most == resource.RLIM_INFINITY:
-        return "The system has no more. Give fewer workers, or a smaller batch_size or prefetch."
-    return f"{name}, {what}, is {most:,} here. Raise it (`{tool}`), or give a smaller batch_size or prefetch."
+        return "The system has no more. Use fewer workers, or a smaller batch_size or prefetch."
+    return f"{name}, {what}, is {most:,} here. Raise it (`{tool}`), or use a smaller batch_size or prefetch."

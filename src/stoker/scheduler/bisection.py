@@ -26,7 +26,7 @@ class Bisection:
 
     Attributes:
         trial: the rows to try next; None when the search is over.
-        found: the row that kills workers; None if no single row does, or while the search goes on.
+        found: the row that kills workers; None if no single row does, or while the search continues.
     """
 
     def __init__(self, suspects: Span, hint: int | None) -> None:

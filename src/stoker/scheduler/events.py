@@ -68,7 +68,7 @@ class TaskDoneEvent:
 
 @dataclass(frozen=True)
 class TaskFailedEvent:
-    """A worker's oldest task has failed, usually because the user's code raised. The worker goes on."""
+    """A worker's oldest task has failed, usually because the user's code raised. The worker continues."""
 
     worker: int
     task: int

@@ -22,11 +22,11 @@ from stoker.scheduler.work import FailureReason, IndexWork, JoinWork, Task, Work
 class BatchState(enum.Enum):
     """State of a batch; see the diagram in `machine`."""
 
-    WAITING = "it is known what it consists of; it has no slot"
-    FILLING = "rows are being made, or wait to be"
-    READY = "all rows lie in the slot"
-    FAILED = "a row cannot be made; its error waits for its turn"
-    DROPPED = "nobody wants it; its slot is free when the last writer is gone"
+    WAITING = "its contents are known; it has no slot"
+    FILLING = "rows are being made, or will be"
+    READY = "all rows are in the slot"
+    FAILED = "a row cannot be made; the error is raised in the batch's turn"
+    DROPPED = "no longer needed; its slot is free when the last writer is gone"
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Decides when to give up because workers do not come up."""
+"""Decides when to give up because workers fail to start."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-#: Consecutive failed starts of a worker after which the scheduler gives up: before any worker has come up, and after.
-#: Once one has come up, starts are still retried while other workers are up. A start that may have been killed from
+#: Consecutive failed starts of a worker after which the scheduler gives up: before any worker has started, and after.
+#: Once one has started, starts are still retried while other workers are up. A start that may have been killed from
 #: outside counts half.
 STARTS, STARTS_PROVEN = 2, 12
 
@@ -15,10 +15,10 @@ class WorkerStarts:
 
     def __init__(self) -> None:
         self._failed: defaultdict[int, float] = defaultdict(float)
-        self._proven = False  # a worker has come up, so the program can be loaded
+        self._proven = False  # a worker has started, so the program can be loaded
 
     def came_up(self) -> None:
-        """Record that a worker has come up."""
+        """Record that a worker has started."""
         self._failed.clear()
         self._proven = True
 

@@ -68,7 +68,7 @@ def pad(
         multiple_of = whole("pad(multiple_of=…)", multiple_of, least=1)
     truncate = flag("pad(truncate=…)", truncate)
     if truncate and not any(size is not None for size in sizes or ()):
-        raise OptionError(f"pad(truncate=True) cuts examples to the size that `to` tells, and it tells none: to={to!r}")
+        raise OptionError(f"pad(truncate=True) cuts examples to the sizes in `to`, which gives none: to={to!r}")
     return Pad(values, sizes, multiple_of, truncate)
 
 
@@ -200,13 +200,13 @@ def filler(rule: Pad, leaf: Leaf) -> Any:
     if leaf.dtype == STRING:
         value = b"" if rule.values is None else rule.values
         if not isinstance(value, str | bytes):
-            raise OptionError(f"pad(values={value!r}) cannot stand at {leaf.path or 'the leaf'}, which holds strings")
+            raise OptionError(f"pad(values={value!r}) does not fit {leaf.path or 'the leaf'}, which holds strings")
         return value.encode() if isinstance(value, str) else value
     try:
         value = leaf.dtype.type(0 if rule.values is None else rule.values)
     except (TypeError, ValueError, OverflowError) as error:
         raise OptionError(
-            f"pad(values={rule.values!r}) cannot stand at {leaf.path or 'the leaf'}, which holds {leaf.dtype_name}"
+            f"pad(values={rule.values!r}) does not fit {leaf.path or 'the leaf'}, which holds {leaf.dtype_name}"
         ) from error
     return value
 
@@ -217,8 +217,8 @@ def _rule(rule: Any) -> Rule:
     if isinstance(rule, str) and rule in _NAMES:
         return _NAMES[rule]
     raise OptionError(
-        f"collate must be 'stack', 'pad', stoker.pad(…), 'ragged', a dict of these by path, or a function of a list "
-        f"of examples; got {rule!r}"
+        f"collate must be 'stack', 'pad', stoker.pad(…), 'ragged', a dict of these by path, or a function that takes "
+        f"a list of examples; got {rule!r}"
     )
 
 
@@ -243,7 +243,7 @@ def _no_path(path: tuple[Any, ...] | str, spec: Spec) -> str:
     paths = [leaf.path for leaf in spec.leaves]
     told = path if isinstance(path, str) else str(list(path))
     shown = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else "")
-    text = f"collate names {told}, which is no path of the examples; they have {shown or 'a single leaf'}."
+    text = f"collate names {told}, but the examples have no such path; they have {shown or 'a single leaf'}."
     words = {_words(its): its for its in paths[:_SEARCHED]}
     is_name = any(character.isalpha() for character in told)  # a similar number is not what was meant
     close = difflib.get_close_matches(_words(told), words, n=1) if is_name else []
@@ -262,7 +262,7 @@ def _check_sizes(rule: Rule, leaves: list[Leaf]) -> None:
     most = max(leaves, key=lambda leaf: len(leaf.shape))
     if not any(leaf.untold for leaf in leaves) and len(most.shape) < len(rule.to):
         raise OptionError(
-            f"pad(to={rule.to}) tells sizes of {len(rule.to)} dimensions, and {most.path or 'an example'} has "
+            f"pad(to={rule.to}) gives sizes for {len(rule.to)} dimensions, but {most.path or 'an example'} has "
             f"{len(most.shape)}: {most}."
         )
 

@@ -65,7 +65,7 @@ def require_one_kind(arrays: Sequence[Array]) -> None:
     if len(dtypes) > 1 and (
         (kinds & {"O", "b"} and len(kinds) > 1) or (kinds <= {"i", "u"} and np.result_type(*dtypes).kind == "f")
     ):
-        raise Misfit(f"holds rows of different dtypes: {', '.join(sorted(map(str, dtypes)))}. Make them one.")
+        raise Misfit(f"holds rows of different dtypes: {', '.join(sorted(map(str, dtypes)))}. Convert them to one.")
 
 
 def join_ragged(rows: Sequence[Array | Ragged], rank: int = 1) -> Ragged:
@@ -103,7 +103,7 @@ def with_splits(value: Array | Ragged, levels: int) -> tuple[Array, list[npt.NDA
         values, splits = value, []
     while len(splits) < levels:
         if values.ndim < 2:
-            raise Misfit(f"an array of {values.ndim} dimensions, too few for its ragged dimensions.")
+            raise Misfit(f"an array with {values.ndim} dimensions, too few for its ragged dimensions.")
         splits.append(np.arange(values.shape[0] + 1, dtype=np.int64) * values.shape[1])
         values = values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])  # -1 is ambiguous if a size is 0
     return values, splits
@@ -125,7 +125,7 @@ def ordered_sparse(indices: Array, values: Array, shape: Any) -> Sparse:
     fits = indices.shape == (values.shape[0], len(shape)) and values.ndim == shape.ndim == 1
     if not fits or (indices < 0).any() or (indices >= shape).any():
         raise Misfit(
-            f"holds a sparse array whose parts do not fit: indices of shape {indices.shape}, values of shape "
+            f"holds a sparse array whose parts do not match: indices of shape {indices.shape}, values of shape "
             f"{values.shape}, dense shape {shape.tolist()}."
         )
     order = np.lexsort(indices.T[::-1])

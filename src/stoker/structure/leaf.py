@@ -30,7 +30,7 @@ class Kind(enum.Enum):
     DENSE = "an array"
     RAGGED = "values, and row splits for each ragged dimension"
     SPARSE = "values, indices, dense shape"
-    VARYING = "examples of differing shapes to be handed out singly: flat values, row splits, shapes"
+    VARYING = "examples of differing shapes, handed out one by one: flat values, row splits, shapes"
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,8 @@ def _dtype(path: str, array: Any) -> np.dtype[Any]:
     native: np.dtype[Any] = dtype.newbyteorder("=")
     if dtype != STRING and dtype.name not in DTYPES:
         raise Misfit(
-            f"{_at(path)}it holds {dtype.name!r} of shape {array.shape}, a dtype that TensorFlow lacks "
-            f"or that cannot lie in a batch. Convert it, for example with .astype('float32')."
+            f"{_at(path)}it holds {dtype.name!r} of shape {array.shape}, a dtype that TensorFlow "
+            f"or a batch does not support. Convert it, for example with .astype('float32')."
         )
     return native
 
@@ -224,7 +224,7 @@ def dtype_repair(expected: Leaf, came: Leaf) -> str:
     """Advice on a leaf whose dtype is not the expected one."""
     if expected.signed or came.dtype == expected.dtype or not is_castable(came.dtype, expected.dtype):
         return "Convert it in your code."
-    return "Convert it in your code, or tell the dtype by `output_signature`: all examples are converted to it."
+    return "Convert it in your code, or declare the dtype in `output_signature`: all examples are converted to it."
 
 
 def fixed_shape(leaf: Leaf) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ def loose(spec: Spec, *, scalars: bool) -> Spec:
 
     `scalars`: a user function made the batch, so leaves may be scalars.
     """
-    origin = "as collate made of the first examples" if scalars else "as in the first batches"
+    origin = "as in collate's results for the first examples" if scalars else "as in the first batches"
 
     def loosened(leaf: Leaf) -> Leaf:
         leaf = dataclasses.replace(leaf, origin=origin)
@@ -37,8 +37,6 @@ def loose(spec: Spec, *, scalars: bool) -> Spec:
             return dataclasses.replace(leaf, shape=(None, *leaf.shape[1:]))
         if scalars and leaf.kind is Kind.DENSE:
             return leaf
-        raise Misfit(
-            f"{leaf.path or 'the batch'} has no first dimension, which would count the examples: it holds {leaf}"
-        )
+        raise Misfit(f"{leaf.path or 'the batch'} has no first dimension to count the examples: it holds {leaf}")
 
     return Spec(spec.tree, tuple(map(loosened, spec.leaves)))

@@ -41,7 +41,7 @@ def _safely(example: Any, take: Callable[[], _Taken]) -> _Taken:
         raise Misfit("it is nested too deeply, or contains itself.") from None
     except Exception as error:  # a dataclass field without a value, a container whose methods raise
         what = f"{type(error).__name__}: {error}"
-        raise Misfit(f"its {type(example).__name__} cannot be taken apart: {what}") from error
+        raise Misfit(f"its {type(example).__name__} cannot be flattened: {what}") from error
 
 
 def plain(example: Any) -> Any:

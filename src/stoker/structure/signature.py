@@ -14,7 +14,7 @@ from stoker.structure.leaf import DTYPES, Kind, Leaf
 from stoker.structure.nesting import plain
 from stoker.structure.spec import Spec
 
-_SIGNED = "as output_signature says"
+_SIGNED = "as declared by output_signature"
 
 
 def signed_form(signature: Any, collation: Collation) -> Form:
@@ -36,11 +36,11 @@ def _signed_leaf(path: str, told: Any) -> Leaf:
         raise OptionError(f"{where} must be a tf.TensorSpec (ragged, sparse), got {told!r}") from None
     except ValueError:
         raise OptionError(
-            f"{where} must tell the number of dimensions (None for sizes that vary), got {told!r}"
+            f"{where} must have a known number of dimensions (None for sizes that vary), got {told!r}"
         ) from None
     dtype = STRING if told.dtype.name == "string" else dtype
     if dtype != STRING and dtype.name not in DTYPES:
-        raise OptionError(f"{where} tells the dtype {told.dtype.name}, which no batch can hold.")
+        raise OptionError(f"{where} declares the dtype {told.dtype.name}, which no batch can hold.")
     if hasattr(told, "ragged_rank"):
         kind = Kind.RAGGED if told.ragged_rank else Kind.DENSE
         return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True, signed=True, origin=_SIGNED)

@@ -50,7 +50,7 @@ class Spec:
         if example is None:
             describe("", None)
         if not values:
-            raise Misfit(f"it has no array, number or string in it: {short(example)}. Return at least one.")
+            raise Misfit(f"it contains no array, number or string: {short(example)}. Return at least one.")
         paths = (accessor.codify("") for accessor in tree.accessors())
         return cls(tree, tuple(describe(path, value) for path, value in zip(paths, values, strict=True)))
 
@@ -88,7 +88,7 @@ class Spec:
         """The values at the leaves. Raises `Misfit` if the structure differs."""
         if example is None:
             raise Misfit(
-                f"it is None (did a `return` go missing?). Expected {_tree_text(self.tree)} {self.leaves[0].origin}."
+                f"it is None (is a `return` missing?). Expected {_tree_text(self.tree)} {self.leaves[0].origin}."
             )
         if type(example) not in _KNOWN and type(example) is not self.tree.type:
             example = made_plain(example)
@@ -120,10 +120,10 @@ class Spec:
         ]:
             parts.append(f"{', '.join(added)} unexpected")
         what = "; ".join(parts) or "the containers differ"
-        lists = " A list that holds more than numbers of one kind, or strings, is a container: pass np.array(…) for an "
+        lists = " A list of anything but numbers of one kind, or strings, is a container: pass np.array(…) for an "
         repair = lists + "array." if _has_list(self.tree) or _has_list(came) else ""
         return (
-            f"its structure changed: {what}. Came {_tree_text(came)}, expected {_tree_text(self.tree)} "
+            f"its structure changed: {what}. Got {_tree_text(came)}, expected {_tree_text(self.tree)} "
             f"{self.leaves[0].origin}.{repair}"
         )
 

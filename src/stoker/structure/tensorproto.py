@@ -95,7 +95,7 @@ def string_tensor(values: Sequence[bytes], shape: tuple[int, ...]) -> tuple[byte
     """
     count = len(values)
     if count != math.prod(shape):  # TensorFlow would repeat the last string
-        raise ValueError(f"{count} strings came for shape {shape}, which holds {math.prod(shape)}.")
+        raise ValueError(f"got {count} strings for shape {shape}, which holds {math.prod(shape)}.")
     # Each string follows its tag, so the ends of the parts alternate between the start and the end of a string.
     parts = [_head(shape, DTYPE_NUMBERS["string"])] * (1 + 2 * count)
     parts[1::2] = [_SHORT_TAGS[size] if size < 128 else _string_tag(size) for size in map(len, values)]

@@ -100,14 +100,14 @@ def encoded(text: Any) -> bytes:
         if isinstance(text, bytes):
             return bytes(text)
         raise Misfit(
-            f"holds an object array with a {type(text).__name__} in it: {short(text)}. Only str and bytes, or arrays "
-            "of numbers (rows of differing lengths) can be batched."
+            f"holds an object array that contains a {type(text).__name__}: {short(text)}. Only str and bytes, or "
+            "arrays of numbers (rows of differing lengths), can be batched."
         )
     try:
         return text.encode()
     except UnicodeEncodeError:
         raise Misfit(
-            f"holds text that is no valid Unicode: {ascii(text)[:80]}. Pass its bytes instead, for example "
+            f"holds text that is not valid Unicode: {ascii(text)[:80]}. Pass its bytes instead, for example "
             "`text.encode('utf-8', 'surrogateescape')` or `os.fsencode(name)`."
         ) from None
 
@@ -149,8 +149,8 @@ def _objects(array: Array) -> Array | Ragged:
     if is_rows and not isinstance(odd, tuple | dict | None):
         return _ragged([canonical(item) for item in items])
     raise Misfit(
-        f"holds an object array with a {type(odd).__name__} in it: {short(odd)}. Make it an array of numbers, such as "
-        "`array.astype('float32')`, or of strings, or of arrays (rows of differing lengths)."
+        f"holds an object array that contains a {type(odd).__name__}: {short(odd)}. Convert it to an array of numbers, "
+        "for example with `array.astype('float32')`, or of strings, or of arrays (rows of differing lengths)."
     )
 
 
@@ -176,7 +176,7 @@ def _listed(items: list[Any]) -> Array | Ragged:
         return _numbers(items, kinds)
     if any(isinstance(item, str | bytes) or is_number(type(item)) for item in items):
         raise Misfit(
-            f"holds a list that is no array: {short(items)}. A list that holds more than numbers, or strings, is a "
+            f"holds a list that is not an array: {short(items)}. A list of anything but numbers, or strings, is a "
             "container; pass np.array(…) for an array."
         )
     rows = [canonical(item) for item in items]
@@ -203,9 +203,9 @@ def _numbers(items: list[Any], kinds: Collection[type]) -> Array:
 def _ragged(rows: Sequence[Array | Ragged | Sparse]) -> Ragged:
     """Join rows into one ragged value."""
     if any(isinstance(row, Sparse) for row in rows):
-        raise Misfit("holds an object array of sparse matrices. Make them one matrix, or several leaves.")
+        raise Misfit("holds an object array of sparse matrices. Combine them into one, or return several leaves.")
     if any(isinstance(row, np.ndarray) and not row.ndim for row in rows):
-        raise Misfit("holds single values beside rows. Make arrays of all of them.")
+        raise Misfit("holds both single values and rows. Convert all of them to arrays.")
     try:
         return join_ragged([row for row in rows if not isinstance(row, Sparse)])
     except Misfit as misfit:
@@ -218,7 +218,7 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
     if isinstance(value, np.ma.MaskedArray):
         raise Misfit("holds a masked array, whose mask would be lost. Fill it: `array.filled(0)`.")
     if isinstance(value, type):
-        raise Misfit(f"holds the class {value.__name__} itself. Return an object of it, or an array.")
+        raise Misfit(f"holds the class {value.__name__} itself. Return an instance of it, or an array.")
     if is_torch(value):
         return _read(value, of_torch)
     if is_jax_sparse(value):
@@ -243,9 +243,10 @@ def _foreign(value: Any) -> Array | Ragged | Sparse:
     if isinstance(value, memoryview | PackedArray):
         return _converted(np.asarray, value)
     if isinstance(value, Enum):
-        raise Misfit(f"holds {value}, which is no number. Pass its value, or make {type(value).__name__} an IntEnum.")
+        repair = f"Pass its value, or make {type(value).__name__} an IntEnum."
+        raise Misfit(f"holds {value}, which is not a number. {repair}")
     if value is None:
-        raise Misfit("is None. Return arrays, numbers or strings (did a `return` go missing?).")
+        raise Misfit("is None. Return arrays, numbers or strings (is a `return` missing?).")
     raise Misfit(
         f"holds a {type(value).__name__}: {short(value)}. A leaf must be an array, a number, a bool or a string; "
         "containers are dict, list, tuple, namedtuple and dataclass."
@@ -262,7 +263,7 @@ def _row_split(flat: Any, splits: tuple[Array, ...]) -> Ragged:
         fits = fits and level.ndim == 1 and len(level) > 0 and level[0] == 0 and level[-1] == length
         fits = fits and bool((np.diff(level) >= 0).all())
     if not fits:
-        raise Misfit("holds ragged values whose row splits do not fit them.")
+        raise Misfit("holds ragged values whose row splits do not match them.")
     assert not isinstance(values, Ragged)
     return Ragged(values, splits)
 

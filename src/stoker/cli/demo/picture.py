@@ -35,7 +35,7 @@ def save(out: Path, results: list[Result], digits: Digits, cost: float, seed: in
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "text.color": INK}):
         figure = Figure(figsize=(12, 7.6), facecolor=PAPER)
         figure.text(0.05, 0.915, "One fit(), fed two ways", fontsize=25, weight="bold")
-        subtitle = f"Examples a second into Keras, each digit bent anew by {cost:.1f} ms of plain Python"
+        subtitle = f"Examples per second into Keras, each digit augmented by {cost:.1f} ms of plain Python"
         figure.text(0.05, 0.868, subtitle, fontsize=13, color=SOFT)
         bars(figure.add_axes((0.05, 0.455, 0.90, 0.385)), results)
         strip(figure, digits, seed)

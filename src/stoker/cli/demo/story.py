@@ -40,8 +40,8 @@ def run(epochs: int, workers: int | None, out: Path) -> list[Result]:
     split = load()
     cost = milliseconds_an_example(split.train)
     console.print(
-        f"[bold]{len(split.train):,} handwritten digits[/], each turned, moved, resized and bent anew in "
-        f"every epoch, by {cost:.1f} ms of plain Python. {len(split.held_out)} more are held out to test.",
+        f"[bold]{len(split.train):,} handwritten digits[/], each rotated, shifted, scaled and warped "
+        f"afresh in every epoch by {cost:.1f} ms of plain Python. {len(split.held_out)} more are held out for testing.",
         highlight=False,
     )
     with console.status("TensorFlow is starting"):
@@ -81,9 +81,9 @@ def explain(console: Console, results: list[Result], epochs: int) -> None:
     alone, many = results
     first = " without the first, in which Keras compiles and workers start" if epochs > 1 else ""
     console.print(
-        f"[dim]They took turns, an epoch each. Times are of the median epoch{first}. Waiting is the time in "
-        "which fit() is blocked for its next batch, measured around next(iterator) in its train function, "
-        "for both alike. Held-out digits are not augmented.[/]",
+        f"[dim]They alternate, one epoch each. Times are of the median epoch{first}. Waiting is the time that "
+        "fit() is blocked for its next batch, measured around next(iterator) in its train function, the same way "
+        "for both. Held-out digits are not augmented.[/]",
         highlight=False,
     )
     ratio = f"{many.rate / alone.rate:.1f}\N{MULTIPLICATION SIGN}"
@@ -91,8 +91,8 @@ def explain(console: Console, results: list[Result], epochs: int) -> None:
     for result in results:
         if result.accuracy < PROMISED:
             console.print(
-                f"[yellow]{result.name} ended at {result.accuracy:.1%} on held-out digits, under the "
-                f"{PROMISED:.0%} that a full run reaches: too few epochs ({epochs}), or a mistake.[/]",
+                f"[yellow]{result.name} reached {result.accuracy:.1%} on held-out digits, below the "
+                f"{PROMISED:.0%} of a full run: too few epochs ({epochs}), or a bug.[/]",
                 highlight=False,
             )
 

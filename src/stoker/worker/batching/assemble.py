@@ -54,7 +54,7 @@ class Assembler:
         if self._function is not None:
             examples = [self._function(examples)]
         elif self._whole and len(examples) != 1:
-            raise AssertionError("a source of batches gives one at a time")
+            raise AssertionError("a source of batches yields one at a time")
         blocks: list[Block] = []
         for join, column in zip(self._joins, self._columns(examples), strict=True):
             blocks += join(column)

@@ -108,7 +108,7 @@ def _unfit(leaf: Leaf, came: Any, value: Any, position: int) -> MisfitAt:
     came = f"{form.dtype.name} of shape {form.shape}" if isinstance(form, np.ndarray) else _values(form).dtype.name
     misfit = Misfit(
         f"{at(leaf)}it holds {came}, {leaf.expected}, and {value} does not fit into {leaf.dtype_name}. Round, clip or "
-        "scale it in your code, or tell a dtype that can hold it."
+        "scale it in your code, or declare a dtype that can hold it."
     )
     return MisfitAt(position, misfit)
 
@@ -184,15 +184,15 @@ def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
     repair = dtype_repair(leaf, came)
     if leaf.untold:
         repair = (
-            "Nothing stood there in the first examples, so the dtype and the sizes of others were unknown: tell them "
-            "by `output_signature`."
+            "It was empty in the first examples, so the dtype and the sizes of others were unknown: declare them in "
+            "`output_signature`."
         )
     elif (came.dtype, len(came.shape)) == (leaf.dtype, len(leaf.shape)):
         repair = (
-            f"Its size is fixed, {leaf.origin}: give None for it in `output_signature` if it varies."
+            f"Its size is fixed, {leaf.origin}: declare it as None in `output_signature` if it varies."
             if leaf.lenient or leaf.is_alone
-            else "For examples whose sizes differ give `collate='pad'` or `collate='ragged'` (or None in "
-            "`output_signature`); or resize them."
+            else "If the sizes of examples differ, use `collate='pad'` or `collate='ragged'` (or None in "
+            "`output_signature`), or resize them."
         )
     return MisfitAt(position, Misfit(f"{at(leaf)}it holds {came}, {leaf.expected}. {repair}"))
 
@@ -202,8 +202,8 @@ def too_long(leaf: Leaf, rule: Pad, place: int, size: int, position: int) -> Non
     wanted = rule.size(place)
     if wanted is not None and size > wanted and not rule.truncate:
         misfit = Misfit(
-            f"{at(leaf)}it has size {size} in dimension {place}, more than pad(to={wanted}). Cut it by "
-            "pad(truncate=True) or in your code, or pad to more."
+            f"{at(leaf)}it has size {size} in dimension {place}, more than pad(to={wanted}). Cut it with "
+            "pad(truncate=True) or in your code, or pad to a larger size."
         )
         raise MisfitAt(position, misfit)
 

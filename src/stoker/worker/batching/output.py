@@ -100,9 +100,9 @@ class Output:
             taken = sum(other.taken() for other in self._slots) - mine.taken()
             if taken + nbytes > self._limit:
                 raise Misfit(
-                    f"{what} takes {_size(nbytes)}, and memory_limit={_size(self._limit)} leaves "
-                    f"{_size(max(0, self._limit - taken))} beside the other batches. Give a smaller batch_size, a "
-                    "smaller prefetch, or more memory_limit."
+                    f"{what} takes {_size(nbytes)}, but memory_limit={_size(self._limit)} leaves "
+                    f"{_size(max(0, self._limit - taken))} beside the other batches. Use a smaller batch_size, a "
+                    "smaller prefetch, or a larger memory_limit."
                 )
         return mine.writable(nbytes)
 
@@ -145,7 +145,7 @@ def _each(leaf: Any, arrays: list[Any], rows: int) -> list[bytes]:
     if leaf.kind not in (Kind.DENSE, Kind.VARYING):
         raise Misfit(
             f"{at(leaf)}it is {leaf.kind.name.lower()}: to_tf(serialized=True) with batch_size=None can serialise "
-            "arrays and strings. Give a batch_size, or convert it."
+            "only arrays and strings. Set a batch_size, or convert it."
         )
     strings = leaf.dtype == STRING
     proto = arrays[0].tobytes() if strings else b""

@@ -47,7 +47,7 @@ class ShardOpener:
         has_state = hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") and not program.shuffle
         if progress.state:
             if not has_state:
-                raise SourceChanged(f"shard {shard} had a state_dict and has none now")
+                raise SourceChanged(f"shard {shard} had a state_dict, but has none now")
             iterator.load_state_dict(_decoded(progress.state))
         keep_output = keep if keeps else partial(_keep_many, keep)
         transform = self._transform(keep_output)
@@ -155,4 +155,4 @@ def _decoded(text: str) -> Any:
         return json.loads(state)
     if kind == PICKLE:
         return pickle.loads(base64.b64decode(state))
-    raise ValueError(f"{text[:20]!r} is no state of an iterator")
+    raise ValueError(f"{text[:20]!r} is not the state of an iterator")

@@ -148,7 +148,7 @@ class ShardReader:
         try:
             raws.close()
         except (Exception, SystemExit, GeneratorExit):  # a `finally` that raises: this shard is no longer needed
-            log.warning("closing %s raised", self._name, exc_info=True)
+            log.warning("closing %s raised an exception", self._name, exc_info=True)
 
     def _next(self, may_be_last: bool) -> Any:
         """The output of the next raw example. Its digest is taken if the step may end with it."""
@@ -213,7 +213,7 @@ class ShardReader:
         for _ in range(progress.raw - (progress.within > 0) - self._raw):
             self._last, _ = self._pulled()
             if self._last is END:
-                raise SourceChanged(self._changed(f"it ended after {self._raw} examples, not yet at {progress.raw}"))
+                raise SourceChanged(self._changed(f"it ended after {self._raw} examples, short of {progress.raw}"))
             self._raw += 1
         if progress.within and self._number(self._raw) in self._without:
             self._next(True)  # the rest of its outputs is left out
@@ -222,11 +222,11 @@ class ShardReader:
         if progress.within:
             came = self.take(progress.within, 1, lambda output: None)
             if came < progress.within or self._raw != progress.raw:
-                raise SourceChanged(self._changed(f"its example {self._raw} has become fewer"))
+                raise SourceChanged(self._changed(f"its example {self._raw} gave fewer outputs"))
         if self._last is not None and progress.digest and progress.raw > progress.state_raw:
             now = self._digest if progress.within else digest(self._last)
             if now != progress.digest:
-                raise SourceChanged(self._changed(f"its example {self._raw - 1} is another one now"))
+                raise SourceChanged(self._changed(f"its example {self._raw - 1} has changed"))
         self._digest = progress.digest
 
     def _number(self, position: int) -> int:
@@ -237,8 +237,8 @@ class ShardReader:
 
     def _changed(self, what: str) -> str:
         return (
-            f"{self._name} was read again, because its worker died, and gave something else: {what}. Examples would "
-            "be lost or repeated. Make it the same each time: sort file lists, draw from `shard.rng`."
+            f"{self._name} was read again because its worker died, and it has changed: {what}. Examples would be lost "
+            "or repeated. Make it the same each time: sort file lists, draw from `shard.rng`."
         )
 
 

@@ -194,12 +194,12 @@ class SpecInference:
         source = self._used.program.source
         what = "no example is left"
         if self._used.program.is_sharded:
-            what = f"the generator yields nothing, in none of {source.count} shards"
+            what = f"the generator yields nothing in any of {source.count} shards"
         elif source is None:
-            what = "the iterable gives no example"
+            what = "the iterable yields no example"
         if self._used.program.transform is None:
             return f"{what}. Check its paths or filters."
-        return f"{what}, or the transform returned stoker.SKIP for all of them. Check paths and filters."
+        return f"{what}, or the transform returned stoker.SKIP for all examples. Check paths and filters."
 
 
 def _suited(make: Callable[..., Suited], *args: Any) -> Suited:

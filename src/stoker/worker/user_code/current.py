@@ -58,8 +58,8 @@ def current() -> Current:
     tell = _in_thread.tell or (_in_process[0] if _in_process else None)
     if tell is None:
         raise StokerError(
-            "stoker.current() tells which example is at work; here none is. Call it in the source, the transform or "
-            "the collate function of a Loader."
+            "stoker.current() describes the example being made, and none is being made here. Call it in the source, "
+            "the transform or the collate function of a Loader."
         )
     return tell()
 

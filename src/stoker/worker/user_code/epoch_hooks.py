@@ -128,8 +128,8 @@ class EpochHooks:
     def _fresh(self, epoch: int) -> SourceCopy:
         if self._again is None:
             raise SourceChanged(
-                f"epoch {epoch} needs the source as it was before, and it cannot be copied: it can be read only "
-                "forwards, one iteration at a time. End the other iteration first, or let the source be pickled."
+                f"epoch {epoch} needs the source in an earlier state, but the source cannot be copied: it can be read "
+                "only forwards, one iteration at a time. End the other iteration first, or make the source picklable."
             )
         copy = SourceCopy(*self._again())
         self._copies.append(copy)

@@ -212,7 +212,7 @@ def _run_of_one(source: Any, index: int) -> Any:
 
 
 def _not_one_each(asked: int, came: int) -> str:
-    return f"`__getitems__` was asked for {asked} examples and returned {came}; return one for each index"
+    return f"`__getitems__` was asked for {asked} examples but returned {came}; return one for each index"
 
 
 def weighed(made: Iterable[Any], counts: Iterable[bool]) -> Iterator[Any]:
@@ -232,7 +232,7 @@ def _floating(weight: Any) -> Any:
     """Convert a weight to one that can be scaled: whole numbers become float32."""
     array = canonical(weight)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        raise Misfit(f"a sample_weight of it is no number and no array of numbers: {short(weight)}")
+        raise Misfit(f"a sample_weight of it is neither a number nor an array of numbers: {short(weight)}")
     return weight if array.dtype.kind == "f" else array.astype(np.float32)
 
 
