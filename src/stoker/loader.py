@@ -173,7 +173,7 @@ class Loader:
         cardinality = self._outline.cardinality
         if cardinality is None or cardinality == math.inf:
             raise TypeError(
-                "this Loader has no len(): " + ("it never ends" if cardinality else "nobody knows its length")
+                "this Loader has no len(): " + ("it never ends" if cardinality else "its length is unknown")
             )
         return int(cardinality)
 

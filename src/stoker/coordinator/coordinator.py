@@ -330,7 +330,7 @@ class Coordinator(EpochProducer[Epoch]):
         self._check()
         while not outbox.outcomes:
             if is_unheeded():
-                raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
+                raise StokerError("Ctrl-C ended this iteration before its next batch arrived. Iterate again.")
             (self._engine.stand_by if stream in self._apart else self._engine.idle)(self._changed)
             self._check()
             if self._outboxes.get(stream) is not outbox:
@@ -490,7 +490,7 @@ class Coordinator(EpochProducer[Epoch]):
             self._give_up(error)
             return
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        broken = StokerError(f"this Loader was cut short at work ({what}) and cannot go on. Make a new one.")
+        broken = StokerError(f"this Loader was interrupted ({what}) and cannot continue. Create a new one.")
         broken.__cause__ = error
         self._give_up(broken)
 

@@ -54,8 +54,8 @@ class AttributeUpdates:
         size = sum(len(one.pickled) for one in (*others, entry))
         if size > _MOST:
             raise OptionError(
-                f"update() takes values of {_MOST:,} bytes in all, and these are {size:,}. Put large ones into a file, "
-                "and give its path."
+                f"update() takes at most {_MOST:,} bytes of values in all, got {size:,}. Put large values in a file "
+                "and pass its path."
             )
         self._entries, self._count = [*others, entry], self._count + 1
 

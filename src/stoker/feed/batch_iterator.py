@@ -25,7 +25,7 @@ def cannot_be_copied(what: str) -> ProgramError:
     """The error for copying or pickling an object that holds processes."""
     return ProgramError(
         f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source "
-        "and its options instead, and make the Loader there."
+        "and its options instead, and create the Loader there."
     )
 
 

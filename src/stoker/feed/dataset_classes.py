@@ -60,8 +60,8 @@ def _refusing(kind: Hashable) -> Any:
                 its: Any = frame.f_locals.get("self")
                 if type(its).__name__ == "TFEpochIterator" and its.steps_per_epoch is None and _is_evaluating(frame):
                     raise OptionError(
-                        "this source never ends (length=math.inf): give `validation_steps` to fit(), or `steps` to "
-                        "evaluate() and predict(), or they would run for ever."
+                        "this source never ends (length=math.inf). Pass `validation_steps` to fit(), or `steps` to "
+                        "evaluate() and predict(); otherwise they would run forever."
                     )
                 if frame.f_back is None:
                     break
