@@ -48,7 +48,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             of each epoch is saved too. None to save only there.
         strict: False to continue, with a warning, despite a state that does not match. If the state is from a Loader
             with other batches, its epoch is restarted with the model as it was saved. If the file is damaged,
-            training starts afresh.
+            training starts from scratch.
 
     Raises:
         StateError: when `fit` begins, if the file is damaged or from another Loader or model.

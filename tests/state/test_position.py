@@ -126,7 +126,7 @@ def test_a_state_from_a_file_carries_no_pickle_to_a_worker(kind: str, tmp_path: 
         assert states, "there is one that can be changed"
         for come in states:
             come[3] = pickled
-        with pytest.raises(stoker.StateError, match="no state of an iterator"):
+        with pytest.raises(stoker.StateError, match="not the state of an iterator"):
             one.load_state_dict(state)
     assert not flag.exists()
 

@@ -104,11 +104,11 @@ class SlotTable:
             return SlotsSizedEvent(ahead)
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
         kept = max(0, fit - SPARE - fewer)
-        slower = f"Only {fewer} instead of {ahead} are made ahead, so training may wait for data. "
+        slower = f"Only {fewer} batches instead of {ahead} are made ahead, so training may wait for data. "
         later(
             log.warning,
-            "memory_limit=%s holds %d batches of %s bytes. %s%s that your code holds are copied, which takes time. No "
-            "batch is lost. For full speed, set memory_limit=%s or more, or use a smaller batch_size%s.",
+            "memory_limit=%s holds %d batches of %s bytes. %s%s that your code holds at a time are copied, which takes "
+            "time. No batch is lost. For full speed, set memory_limit=%s or more, or use a smaller batch_size%s.",
             f"{self._limit:,}",
             fit,
             f"{layout.nbytes:,}",

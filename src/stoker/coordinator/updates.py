@@ -65,11 +65,12 @@ class AttributeUpdates:
             return None
         for entry in self._entries:
             entry.since = epoch if entry.since is None else entry.since
-        told = tuple(EpochUpdate(entry.number, min(entry.since or 0, epoch), entry.pickled) for entry in self._entries)
-        return UpdateRequest(epoch, pickle.dumps(told))
+        updates = tuple(EpochUpdate(one.number, min(one.since or 0, epoch), one.pickled) for one in self._entries)
+        return UpdateRequest(epoch, pickle.dumps(updates))
 
     def glimpse(self, epoch: int) -> UpdateRequest | None:
         """The request to workers before they inspect the first examples of a future epoch; None if not needed."""
         since = [epoch if entry.since is None else min(entry.since, epoch) for entry in self._entries]
-        told = tuple(EpochUpdate(one.number, its, one.pickled) for one, its in zip(self._entries, since, strict=True))
-        return UpdateRequest(epoch, pickle.dumps(told)) if told else None
+        pairs = zip(self._entries, since, strict=True)
+        updates = tuple(EpochUpdate(one.number, first, one.pickled) for one, first in pairs)
+        return UpdateRequest(epoch, pickle.dumps(updates)) if updates else None

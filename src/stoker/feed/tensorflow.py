@@ -67,8 +67,8 @@ def dataset(
 ) -> tf.data.Dataset:
     """The batches that `producer` makes; see `Loader.to_tf`.
 
-    `owner` stops the producer when it is gone, and is kept alive. `sums` tells whether losses are sums; None means
-    what the options say.
+    `owner` stops the producer when it is gone, and is kept alive. `sums` says whether losses are sums; None uses the
+    options.
     """
     tensorflow()  # raise now if it is not installed
     close_before_others()

@@ -19,7 +19,7 @@ class Batching:
         keep_rest: the last batch may be smaller.
         seed: the Loader's seed.
         shuffle: size of the shuffle buffer, or 0.
-        window: parts of a source made in parallel if their sizes are not known beforehand.
+        window: parts of a source made in parallel if their sizes are not known in advance.
         single: examples are handed out one by one.
         host_shard: this trainer's rows of each batch.
         weighs: each example gets a `sample_weight`.
@@ -66,7 +66,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class EpochCounts:
-    """Counts the batches of an epoch beforehand.
+    """Counts the batches of an epoch in advance.
 
     Attributes:
         batching: how examples form batches.
@@ -130,7 +130,7 @@ class EpochCounts:
             )
 
     def _countable(self, what: str) -> Plan:
-        """The plan. Raises `OptionError` if the rows of a batch are not known beforehand."""
+        """The plan. Raises `OptionError` if the rows of a batch are not known in advance."""
         if self.batching.is_ready:
             raise OptionError(
                 f"{what} needs to split batches, but this source makes them itself (batched=True). Pass a source of "

@@ -20,8 +20,8 @@ class Position:
 
     Attributes:
         epoch: number of the epoch, from 0.
-        taken: batches taken from it, or examples if these are handed out one by one.
-        stream: progress of the shards, as JSON, if batches cannot be numbered beforehand.
+        taken: batches taken from it, or examples if they are handed out one by one.
+        stream: progress of the shards, as JSON, if batches cannot be numbered in advance.
     """
 
     epoch: int = 0
@@ -85,7 +85,7 @@ def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any], strict: b
     if foreign and strict:
         raise StateError(
             f"the state is from another Loader, with other batches: {'; '.join(foreign)}. Create the Loader as it was, "
-            "or restart the epoch (strict=False). (workers, prefetch and memory_limit may differ.)"
+            "or restart the epoch (strict=False). workers, prefetch and memory_limit may differ."
         )
     return Position(state["epoch"]) if foreign else Position(state["epoch"], state["batches"], state["stream"])
 

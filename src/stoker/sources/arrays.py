@@ -97,7 +97,7 @@ def _without_lists(structure: Any) -> Any:
 
 
 def from_arrays(*arrays: Any) -> ArraySource:
-    """A source of the rows of arrays, which lie in memory once, however many workers there are.
+    """A source of the rows of arrays, which are in memory once, regardless of the number of workers.
 
     With a transform, workers read the arrays in shared memory. Without one, batches of plain arrays cost less to make
     than to hand over: the consuming thread copies the rows itself, and no workers are started.

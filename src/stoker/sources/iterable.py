@@ -54,7 +54,7 @@ class IterableSource(Source):
 
     # ── for the thread that pulls the items (`PullerSource`) ─────────────────────────────────
     def open(self) -> Iterator[Any]:
-        """An iterator for the next epoch. Raises `SourceError` if the iterable returns the last one again."""
+        """An iterator for the next epoch. Raises `SourceError` if the iterable returns the previous one again."""
         iterator = iter(self._factory() if self._factory is not None else self._iterable)
         if iterator is self._last():
             what = f"this {type(iterator).__name__}"
@@ -155,16 +155,16 @@ def from_iterable(
     its iterator before the next one begins. The iterable's exceptions are raised unchanged, in their turn.
 
     Args:
-        iterable: iterated anew for each epoch; an iterator yields one epoch, and then an error. Or a function that
-            makes an iterable for each epoch, called in the pulling thread: for objects that belong to the thread
-            that made them, such as `lambda: sqlite3.connect(path).execute(query)`.
+        iterable: iterated once per epoch; an iterator yields one epoch, and then an error. Or a function that
+            creates an iterable for each epoch, called in the pulling thread: for objects that belong to the thread
+            that created them, such as `lambda: sqlite3.connect(path).execute(query)`.
         length: items of an epoch, if known. It makes the cardinality known, and any other number is an error;
             `math.inf` for an iterable that never ends. None uses the iterable's own `len()`, if it has one.
         batched: each item is a batch and passes unchanged; omit the Loader's `batch_size`.
 
     Raises:
         SourceError: `iterable` is not iterable.
-        OptionError: `length` is no number of items.
+        OptionError: `length` is not a number of items.
 
     Example:
         >>> import stoker

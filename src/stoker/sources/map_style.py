@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MapSource(Source):
-    """A source that is read by index: the user's object, of which only `__len__` is called in the trainer.
+    """A source that is read by index: the user's object. The trainer calls only its `__len__`.
 
     Args:
         source: the user's object.
@@ -93,7 +93,7 @@ def source_of(given: Any) -> Source:
 
 
 def reads_in_runs(payload: Any) -> bool:
-    """True if an object that is read by index gives several examples at once."""
+    """True if an object that is read by index can return several examples per call."""
     return hasattr(type(payload), "__getitems__")
 
 

@@ -77,7 +77,7 @@ def _without_methods(source: Any, kind: str) -> str | None:
 
 
 _FUNCTION = (
-    "Pass `stoker.from_generator(function, shards)`, which calls it with a `stoker.Shard` in the workers, or "
+    "Pass `stoker.from_generator(function, shards)`, which calls the function with a `stoker.Shard` in the workers, or "
     "`stoker.from_iterable(function)`, which calls it in this process."
 )
 
