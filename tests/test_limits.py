@@ -67,7 +67,7 @@ def test_little_memory_means_fewer_batches_ahead_and_the_same_batches(
         taken = sum(slot.taken() for slot in loader._producer._slot_table._slots)
     assert np.array_equal(np.concatenate([batch[:, 0] for batch in held]), np.arange(400))
     assert taken <= most * 1_003_520
-    assert [record.message.split(":")[0] for record in caplog.records] == (
+    assert [record.message.split(". ")[0] for record in caplog.records] == (
         [f"memory_limit={limit:,} holds {most} batches of 1,000,000 bytes"] if most < 33 else []
     )
 
@@ -225,7 +225,7 @@ def test_loaders_that_live_side_by_side_share_what_is_free() -> None:
 def test_the_warning_about_little_memory_says_what_is_true(caplog: pytest.LogCaptureFixture) -> None:
     for prefetch, says in (
         (1, "bytes. Batches beyond the first "),
-        (16, "instead of 16 are made ahead, so training may wait for data. Batches beyond"),
+        (16, "instead of 16 batches ahead, so training may wait for data. Batches beyond"),
     ):
         caplog.clear()
         with stoker.Loader(

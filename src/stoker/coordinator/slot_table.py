@@ -104,7 +104,7 @@ class SlotTable:
             return SlotsSizedEvent(ahead)
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
         kept = max(0, fit - SPARE - fewer)
-        slower = f"Only {fewer} batches instead of {ahead} are made ahead, so training may wait for data. "
+        slower = f"Stoker makes only {fewer} instead of {ahead} batches ahead, so training may wait for data. "
         later(
             log.warning,
             "memory_limit=%s holds %d batches of %s bytes. %s%s that your code holds at a time are copied, which takes "
