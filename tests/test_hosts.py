@@ -91,10 +91,10 @@ def test_another_number_of_trainers_goes_on_from_the_same_state() -> None:
         ({"shard_index": 2, "shard_count": 2}, "shard_index=2 must be less than shard_count=2"),
         ({"shard_index": -1}, "shard_index must be an int of at least 0"),
         ({"shard_count": 0}, "shard_count must be an int of at least 1"),
-        ({"shard_count": 3}, "batch_size=32 is that of all trainers.*shard_count=3 does not divide it; take 30 or 33"),
+        ({"shard_count": 3}, "batch_size=32 covers all trainers.*not divisible by shard_count=3. Use 30 or 33"),
         ({"shard_count": 2, "batch_size": None}, "batch_size=None has none"),
-        ({"shard_count": 2, "on_error": "skip"}, "with on_error='skip' nobody does"),
-        ({"pad_remainder": True, "drop_remainder": True}, "left out, or filled up"),
+        ({"shard_count": 2, "on_error": "skip"}, "but on_error='skip' makes them unknown"),
+        ({"pad_remainder": True, "drop_remainder": True}, "left out or filled up"),
         ({"pad_remainder": True, "source": stoker.from_iterable([1])}, "a generator or iterable has none"),
     ],
 )

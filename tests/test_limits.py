@@ -67,7 +67,7 @@ def test_little_memory_means_fewer_batches_ahead_and_the_same_batches(
         taken = sum(slot.taken() for slot in loader._producer._slot_table._slots)
     assert np.array_equal(np.concatenate([batch[:, 0] for batch in held]), np.arange(400))
     assert taken <= most * 1_003_520
-    assert [record.message.split(":")[0] for record in caplog.records] == (
+    assert [record.message.split(". ")[0] for record in caplog.records] == (
         [f"memory_limit={limit:,} holds {most} batches of 1,000,000 bytes"] if most < 33 else []
     )
 
@@ -192,7 +192,7 @@ def test_a_very_large_batch_is_compared_in_runs_of_examples() -> None:
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, "all"])
 def test_options_without_meaning_are_refused(wrong: Any) -> None:
-    with pytest.raises(stoker.OptionError, match="verify must be a share"):
+    with pytest.raises(stoker.OptionError, match="verify must be a fraction"):
         stoker.Loader(range(4), verify=wrong)
     with pytest.raises(stoker.OptionError, match="on_error must be"):
         stoker.Loader(range(4), on_error=wrong)
@@ -224,8 +224,8 @@ def test_loaders_that_live_side_by_side_share_what_is_free() -> None:
 
 def test_the_warning_about_little_memory_says_what_is_true(caplog: pytest.LogCaptureFixture) -> None:
     for prefetch, says in (
-        (1, "bytes: of the batches that your code holds at a time, those beyond the first "),
-        (16, "instead of 16 are made ahead, so training may wait for data; and of the batches"),
+        (1, "bytes. Batches beyond the first "),
+        (16, "instead of 16 batches ahead, so training may wait for data. Batches beyond"),
     ):
         caplog.clear()
         with stoker.Loader(
@@ -238,7 +238,7 @@ def test_the_warning_about_little_memory_says_what_is_true(caplog: pytest.LogCap
         ) as loader:
             list(loader)
         assert [says in record.message for record in caplog.records] == [True]
-        enough = int(caplog.records[0].message.split("give memory_limit=")[1].split()[0])
+        enough = int(caplog.records[0].message.split("set memory_limit=")[1].split()[0])
         caplog.clear()
         with stoker.Loader(
             np.zeros((100, 100_000), np.uint8),

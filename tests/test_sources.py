@@ -56,7 +56,7 @@ def test_shards_are_read_in_turn_and_their_ends_are_joined(open_shards: int) -> 
 
 
 def test_the_cardinality_is_known_where_a_length_is_told() -> None:
-    for length, expected in ((LENGTH, 6), (None, "nobody knows"), (math.inf, "it never ends")):
+    for length, expected in ((LENGTH, 6), (None, "its length is unknown"), (math.inf, "it never ends")):
         data = stoker.from_generator(lambda shard: iter(()), shards=2, length=length)
         with stoker.Loader(data, batch_size=SIZE, workers=0) as loader:
             if isinstance(expected, int):
@@ -122,7 +122,7 @@ def test_skip_and_many_leave_batches_full_and_in_order(how: str, transform: Any)
         with stoker.Loader(data, batch_size=SIZE, transform=transform, workers=workers) as loader:
             for _ in range(2):
                 assert [batch.tolist() for batch in loader] == expected
-            with pytest.raises(TypeError, match="nobody knows its length"):
+            with pytest.raises(TypeError, match="its length is unknown"):
                 len(loader)
     data, _ = source(how, plainly)
     full = [batch for batch in expected if len(batch) == SIZE]

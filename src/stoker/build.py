@@ -73,8 +73,8 @@ def _plan(options: LoaderOptions) -> Plan | None:
     plan = Plan(length, options.size, bool(options.shuffle), options.seed, options.drop_remainder)
     if not plan.batches:
         raise OptionError(
-            f"drop_remainder=True with batch_size {options.size} leaves no batch of {plan.length} examples; "
-            "use a smaller batch_size or drop_remainder=False."
+            f"drop_remainder=True with batch_size={options.size} leaves no batch of {plan.length} examples. Use a "
+            "smaller batch_size or drop_remainder=False."
         )
     return plan
 

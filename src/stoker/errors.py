@@ -1,14 +1,14 @@
 """The exception tree. Every error that Stoker raises on purpose is one of these.
 
     StokerError
-    ├── OptionError      an argument of Loader has no meaning        (also ValueError, TypeError)
-    ├── SourceError      the source cannot be read, or is not what it was (also ValueError, TypeError)
+    ├── OptionError      an argument of Loader is invalid            (also ValueError, TypeError)
+    ├── SourceError      the source cannot be read, or has changed   (also ValueError, TypeError)
     ├── ProgramError     source or transform cannot reach a worker   (also TypeError)
-    ├── StateError       a saved state is damaged, or of another Loader (also ValueError)
+    ├── StateError       a saved state is damaged, or from another Loader (also ValueError)
     ├── ClosedError      the Loader was closed, or belongs to another process (also RuntimeError)
     └── WorkerError      user code raised; names the example          (also RuntimeError, and what it raised)
         ├── SpecError    an example cannot be batched with the others
-        └── WorkerDied   workers died again and again at the same work
+        └── WorkerDied   workers died repeatedly at the same work
 
 A message says what happened, with the value, and what to do about it, in at most 40 lines.
 """
@@ -27,7 +27,7 @@ class StokerError(Exception):
 
 
 class OptionError(StokerError, ValueError, TypeError):
-    """An argument has the wrong type or a value without meaning."""
+    """An argument has the wrong type or an invalid value."""
 
 
 class SourceError(StokerError, ValueError, TypeError):

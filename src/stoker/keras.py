@@ -48,7 +48,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             of each epoch is saved too. None to save only there.
         strict: False to continue, with a warning, despite a state that does not match. If the state is from a Loader
             with other batches, its epoch is restarted with the model as it was saved. If the file is damaged,
-            training starts afresh.
+            training starts from scratch.
 
     Raises:
         StateError: when `fit` begins, if the file is damaged or from another Loader or model.
@@ -99,8 +99,8 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             values, self._values = self._values, {}
             if epoch != saved["epoch"]:
                 raise StateError(
-                    f"{self._file.path} goes on in epoch {saved['epoch']}, and fit() begins with epoch {epoch}: "
-                    "another callback has set that. List ResumableData behind it."
+                    f"{self._file.path} resumes in epoch {saved['epoch']}, but fit() begins with epoch {epoch}: "
+                    "another callback has set that. List ResumableData after it."
                 )
             if not self._step:
                 del values["metrics"]
@@ -160,7 +160,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         except StateError as error:
             if self._strict:
                 raise
-            warnings.warn(f"{error} Training begins afresh (strict=False).", stacklevel=4)
+            warnings.warn(f"{error} Training starts from scratch (strict=False).", stacklevel=4)
             return None
 
     def _restore(self, saved: dict[str, Any], arrays: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         except StateError as error:
             if self._strict:
                 raise
-            warnings.warn(f"{error} Its epoch begins afresh (strict=False).", stacklevel=4)
+            warnings.warn(f"{error} Its epoch is restarted (strict=False).", stacklevel=4)
             self._loader.load_state_dict(saved["loader"], strict=False)
             step = seen = 0
         self._assign(values)
@@ -206,14 +206,14 @@ def _matched(path: Path, variables: dict[str, list[Any]], arrays: dict[str, Any]
     expected = {f"{part}/{number}": its for part, some in variables.items() for number, its in enumerate(some)}
     if set(expected) != set(arrays):
         raise StateError(
-            f"{path} was saved with another model: it has {len(arrays)} variables, this one has {len(expected)} (with "
-            "those of its optimizer and metrics). Build and compile the model as it was, or remove the file."
+            f"{path} was saved with another model: it had {len(arrays)} variables, this one has {len(expected)} "
+            "(including optimizer and metrics). Build and compile the model as it was, or remove the file."
         )
     for name, variable in expected.items():
         if tuple(arrays[name].shape) != tuple(variable.shape):
             raise StateError(
-                f"{path} was saved with another model: {variable.path} had shape {tuple(arrays[name].shape)} and has "
-                f"{tuple(variable.shape)}. Build the model as it was, or remove the file."
+                f"{path} was saved with another model: {variable.path} had shape {tuple(arrays[name].shape)} and now "
+                f"has {tuple(variable.shape)}. Build the model as it was, or remove the file."
             )
         if arrays[name].dtype.kind == "V":  # a dtype that NumPy's format has no name for, such as bfloat16
             arrays[name] = arrays[name].view(np.asarray(keras.ops.convert_to_numpy(variable.value)).dtype)
@@ -244,7 +244,7 @@ def _step_iterator() -> Any:
         if frame.f_code.co_name == "fit" and "epoch_iterator" in frame.f_locals:
             return frame.f_locals["epoch_iterator"]
         frame = frame.f_back
-    raise StateError(f"fit() of Keras {keras.__version__} cannot be gone on with in mid-epoch; another version can.")
+    raise StateError(f"fit() of Keras {keras.__version__} cannot be resumed in mid-epoch. Use another version.")
 
 
 def _skip(iterator: Any, steps: int, seen: int) -> None:

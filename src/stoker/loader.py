@@ -45,8 +45,8 @@ class Loader:
             or zarr file; or the result of `stoker.from_generator`, `from_iterable` or `from_arrays`. If the source has
             `__getitems__(indices)`, Stoker calls that for runs of up to 64 examples instead. The source is pickled
             once (with cloudpickle); workers keep it as it was then, and share its arrays, read-only. If it has
-            `on_epoch_end()`, that is called before each epoch except the first, alike in all workers; see also
-            `update`.
+            `on_epoch_end()`, that is called before each epoch except the first, with the same effect in all
+            workers; see also `update`.
         batch_size: examples per batch; None to get the examples one by one. Leave it out if the source makes the
             batches (`batched`).
         shuffle: True takes the examples in a new permutation of the whole source each epoch, in
@@ -96,8 +96,8 @@ class Loader:
         shard_index: the index of this trainer among several, from 0.
         shard_count: how many trainers read this source. `batch_size` is the global one, of all trainers together, and
             a multiple of `shard_count`. Each trainer gets its rows of every batch, so a step sees the same examples
-            whatever their number. All take the same number of steps. A last batch that is not full is dealt out as
-            evenly as possible.
+            whatever the number of trainers. All take the same number of steps. A last batch that is not full is
+            divided as evenly as possible.
         pad_remainder: True to fill up the last batch, so that all batches have the same number of rows. Its examples
             are spread over it, and each is repeated, with `sample_weight` 0, up to the next one. The examples
             themselves get weight 1 or keep their own (numbers, arrays or nested ones). Examples must be (x, y) or
@@ -114,7 +114,7 @@ class Loader:
             different data each epoch.
         worker_init: a function without parameters, called once in each worker before the source is loaded. Use it for
             what the script has set up and a fresh interpreter lacks (logging, `np.seterr`, warnings filters). Random
-            states are seeded for it from `seed`, alike in all workers; `stoker.current().worker` is the worker's
+            states are seeded for it from `seed`, identically in all workers; `stoker.current().worker` is the worker's
             number. With `workers=0` it is called in each thread that runs the user's code: that of a loop, and that
             of `to_tf()`.
         worker_env: environment variables of the workers, in addition to the trainer's; None removes one. Workers see
@@ -173,7 +173,7 @@ class Loader:
         cardinality = self._outline.cardinality
         if cardinality is None or cardinality == math.inf:
             raise TypeError(
-                "this Loader has no len(): " + ("it never ends" if cardinality else "nobody knows its length")
+                "this Loader has no len(): " + ("it never ends" if cardinality else "its length is unknown")
             )
         return int(cardinality)
 
@@ -299,7 +299,7 @@ class Loader:
     def update(self, **attributes: Any) -> None:
         """Set attributes of the source in all workers, from the next epoch that begins.
 
-        Workers have the source as it was when the Loader was made: they do not see `dataset.level = 2`, but they do
+        Workers have the source as it was when the Loader was created: they do not see `dataset.level = 2`, but they do
         see `loader.update(level=2)`. `on_epoch_end`, if the source has it, is called after the update. An iteration
         in progress and the object that was given to the Loader keep their values. `state_dict()` does not
         include the update: call it again when training resumes.
@@ -325,7 +325,7 @@ class Loader:
         self._producer.update(attributes)
 
     def stats(self) -> Stats:
-        """Worker deaths and skipped examples since the Loader was made.
+        """Worker deaths and skipped examples since the Loader was created.
 
         Example:
             >>> with Loader([1, 0, 4], transform=lambda n: 12 // n, on_error="skip", workers=0) as loader:

@@ -104,13 +104,13 @@ class LoaderOptions:
     def _numbers(self) -> dict[str, Any]:
         verify = real(self.verify)
         if verify is None or not 0 <= verify <= 1:
-            raise OptionError(f"verify must be a share between 0 and 1, got {self.verify!r}")
+            raise OptionError(f"verify must be a fraction between 0 and 1, got {self.verify!r}")
         retries = whole("retries", self.retries, least=0)
         if self.on_error not in ("raise", "skip"):
             raise OptionError(f'on_error must be "raise" or "skip", got {self.on_error!r}')
         timeout = None if self.timeout is None else real(self.timeout)
         if self.timeout is not None and not (timeout is not None and 0 < timeout < math.inf):
-            raise OptionError(f"timeout must be a number of seconds above 0, or None, got {self.timeout!r}")
+            raise OptionError(f"timeout must be a positive number of seconds, or None, got {self.timeout!r}")
         optional = {"workers": 0, "prefetch": 1, "memory_limit": 1}
         numbers = {
             name: None if getattr(self, name) is None else whole(name, getattr(self, name), least=least)
@@ -167,9 +167,9 @@ def _warn_of_many(workers: int) -> None:
     """Log a warning if there are far more workers than CPUs."""
     if workers > _MANY and workers > _A_CPU * (cpus := usable_cpus()):
         log.warning(
-            "workers=%d on %d CPU%s: each is a process with its own copy of the libraries that your code imports, and "
-            "they take turns, so that examples come no faster. Leave workers out for one on each CPU (%d). More are of "
-            "use only to code that waits for disks or servers.",
+            "workers=%d on %d CPU%s: each worker is a process with its own copy of the libraries that your code "
+            "imports, and the workers take turns, so examples arrive no faster. Omit workers for one per CPU (%d). "
+            "More help only code that waits for disks or servers.",
             workers,
             cpus,
             "" if cpus == 1 else "s",
@@ -179,17 +179,17 @@ def _warn_of_many(workers: int) -> None:
 
 def _ready(source: Source, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
     """Like `_batching`, for a source whose elements are batches: each is transferred alone, as it is."""
-    why, repair = "batched=True: each element of the source is a batch", "leave batched out for a source of examples"
+    why, repair = "batched=True: each element of the source is a batch", "Omit batched for a source of examples"
     if is_keras(source.payload):
         kind = type(source.payload).__name__
-        why = f"{kind} is a Keras dataset, each of whose items is a batch; len() counts batches"
-        repair = "to batch by example, give an object that is no PyDataset and returns one example"
+        why = f"{kind} is a Keras dataset: each item is a batch, and len() counts batches"
+        repair = "To batch by example, pass an object that is not a PyDataset and returns one example"
     if batch_size is not None and batch_size is not BATCH_SIZE:
-        raise OptionError(f"{why}. So batch_size must be left out or None, got {batch_size!r}; {repair}.")
+        raise OptionError(f"{why}. batch_size must be omitted or None, got {batch_size!r}. {repair}.")
     if collate != "stack":
-        raise OptionError(f"{why}, and passes as it is. So collate={collate!r} has no meaning; {repair}.")
+        raise OptionError(f"{why}. Batches are passed on unchanged, so collate={collate!r} does not apply. {repair}.")
     if drop_remainder:
-        raise OptionError(f"{why}. So drop_remainder=True has no meaning: the source says which batches there are.")
+        raise OptionError(f"{why}. drop_remainder=True does not apply: the source determines the batches.")
     return 1, Collation(default="asis")
 
 
@@ -200,10 +200,10 @@ def _batching(batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int,
         return whole("batch_size", batch_size, least=1), collation
     if collate != "stack":
         raise OptionError(
-            f"batch_size=None makes no batches, so collate={collate!r} has no meaning; give a batch_size."
+            f"batch_size=None makes no batches, so collate={collate!r} does not apply. Pass a batch_size."
         )
     if drop_remainder:
-        raise OptionError("batch_size=None makes no batches, so drop_remainder=True has no meaning.")
+        raise OptionError("batch_size=None makes no batches, so drop_remainder=True does not apply.")
     return CHUNK, Collation(default="single")
 
 
@@ -211,7 +211,7 @@ def _buffer(shuffle: Any) -> int:
     """The size of the shuffle buffer of a source without an index."""
     if shuffle is True:
         raise OptionError(
-            "shuffle=True needs a source with an index; a generator or iterable is shuffled through a buffer: give its "
+            "shuffle=True needs a source with an index. A generator or iterable is shuffled through a buffer: pass its "
             "size in examples, for example shuffle=1000."
         )
     return 0 if shuffle is False else whole("shuffle", shuffle, least=0)
@@ -228,7 +228,7 @@ def _checked_environment(variables: Any) -> dict[str, str | None]:
         )
     for name, value in variables.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise OptionError(f"worker_env must have names of environment variables, got {name!r}")
+            raise OptionError(f"worker_env keys must be names of environment variables, got {name!r}")
         if value is not None and (not isinstance(value, str) or "\0" in value):
             raise OptionError(f"worker_env[{name!r}] must be a str, or None to remove the variable, got {value!r}")
     return dict(variables)

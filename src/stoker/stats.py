@@ -29,7 +29,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Stats:
-    """The result of `Loader.stats()`, counted since the Loader was made.
+    """The result of `Loader.stats()`, counted since the Loader was created.
 
     Attributes:
         deaths: worker processes that died, for any reason, and were replaced.

@@ -207,7 +207,7 @@ def test_when_the_engine_collapses_whoever_waits_is_told(engine: Any) -> None:
         yield "it is broken"
 
     engine.script = collapsing()
-    with pytest.raises(errors.StokerError, match=r"cut short at work \(RuntimeError: no more threads\)"):
+    with pytest.raises(errors.StokerError, match=r"this Loader was interrupted \(RuntimeError: no more threads\)"):
         pull_all(engine, engine.producer.open_stream())
 
 

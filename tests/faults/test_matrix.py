@@ -221,7 +221,7 @@ def test_a_worker_that_makes_no_progress_is_told_of_once_with_its_stack(
     with caplog.at_level(logging.WARNING, "stoker"), stoker.Loader(Numbers(), transform=slow, workers=1) as loader:
         assert sum(map(len, loader)) == COUNT
     (record,) = caplog.records
-    assert f"has made no progress for 0.4 s: it is at example {AT} of epoch 0. Give `timeout=`" in record.message
+    assert f"has made no progress for 0.4 s: it is at example {AT} of epoch 0. Pass `timeout=`" in record.message
     assert "in slow" in record.message
     assert "stoker/worker" not in record.message, "the user's frames alone"
 

@@ -63,4 +63,4 @@ def test_the_kernels_out_of_memory_killer_is_named(cgroup: Path) -> None:
     told = "was killed by SIGKILL; the kernel's out-of-memory counter of this cgroup rose by 1"
     raised, skipped = ended.stdout.splitlines()
     assert "example 37 (epoch 0, batch 4): the last one " + told in raised
-    assert skipped.startswith("59 example 37: its workers died: the last one " + told)
+    assert skipped.startswith("59 example 37: workers died at it; the last one " + told)

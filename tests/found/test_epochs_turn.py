@@ -178,7 +178,7 @@ def test_update_reaches_workers_that_come_later_and_on_epoch_end_sees_it(tmp_pat
 def test_update_says_what_to_do_where_there_is_no_attribute(source: Any) -> None:
     with (
         stoker.Loader(source, batch_size=1, workers=0) as loader,
-        pytest.raises(OptionError, match=r"Make a new Loader; or ask `stoker.current\(\).epoch`"),
+        pytest.raises(OptionError, match=r"Create a new Loader, use `stoker.current\(\).epoch`"),
     ):
         loader.update(level=2)
 
@@ -238,7 +238,7 @@ def test_a_change_that_is_not_seen_is_warned_of_once(workers: int, caplog: pytes
         for count, loader in enumerate((objects, items), 1):
             numbers(loader), numbers(loader)
             assert len(warnings_of(caplog)) == count
-    assert "`loader.update(attribute=value)`, or make a new Loader" in warnings_of(caplog)[0]
+    assert "`loader.update(attribute=value)`, or create a new Loader" in warnings_of(caplog)[0]
 
 
 @pytest.mark.parametrize("source", [Odd(), Plain(set("abc")), Shuffled(), Plain(b"x" * 200_000)])

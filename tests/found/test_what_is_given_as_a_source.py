@@ -209,14 +209,14 @@ def generate() -> Iterator[int]:
         (zip([1], [2], strict=True), r"an iterator, a zip.*from_iterable"),
         (itertools.count(), r"an iterator, a count.*from_iterable"),
         (generate, r"a function, generate.*from_generator.*from_iterable"),
-        (IterableDataset(), r"a IterableDataset, can be iterated.*from_iterable\(source\).*from_generator"),
+        (IterableDataset(), r"a IterableDataset, is iterable but.*from_iterable\(source\).*from_generator"),
         (Unfinished(), r"Unfinished, has no `__getitem__`"),
         ({0: 1, 1: 2}, r"a dict .*reads by index.*list\(source\.values\(\)\).*from_arrays\(source\)"),
         (UserDict({0: 1}), r"a UserDict .*list\(source\.values\(\)\)"),
-        ({1: 2}.values(), r"a dict_values, can be iterated and has no `__getitem__`.*from_iterable"),
-        (Frame(COLUMNS), r"a Frame is read by columns.*from_arrays\(source\)"),
-        (Table(COLUMNS), r"a Table is read by columns.*from_arrays\(source\)"),
-        (Column([1, 2]), r"a Column is read by its labels.*from_arrays\(source\).*to_numpy"),
+        ({1: 2}.values(), r"a dict_values, is iterable but has no `__getitem__`.*from_iterable"),
+        (Frame(COLUMNS), r"a Frame is read by column,.*from_arrays\(source\)"),
+        (Table(COLUMNS), r"a Table is read by column,.*from_arrays\(source\)"),
+        (Column([1, 2]), r"a Column is read by label.*from_arrays\(source\).*to_numpy"),
     ],
 )
 def test_what_is_no_source_by_index_is_told_what_takes_it(source: Any, message: str) -> None:
@@ -240,5 +240,5 @@ def test_a_torch_dataset_that_is_iterated_is_told_too() -> None:
         def __len__(self) -> int:
             return 3
 
-    with pytest.raises(stoker.SourceError, match=r"can be iterated and has no `__getitem__`.*from_iterable"):
+    with pytest.raises(stoker.SourceError, match=r"is iterable but has no `__getitem__`.*from_iterable"):
         stoker.Loader(Numbers())

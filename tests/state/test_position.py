@@ -126,7 +126,7 @@ def test_a_state_from_a_file_carries_no_pickle_to_a_worker(kind: str, tmp_path: 
         assert states, "there is one that can be changed"
         for progress in states:
             progress[3] = pickled
-        with pytest.raises(stoker.StateError, match="no state of an iterator"):
+        with pytest.raises(stoker.StateError, match="not the state of an iterator"):
             one.load_state_dict(state)
     assert not flag.exists()
 
@@ -170,10 +170,10 @@ def test_behind_other_datasets_the_loop_tells_what_it_took() -> None:
         batches = iter(first.to_tf().map(lambda batch: batch["n"]).prefetch(2))
         next(batches)
         next(batches)
-        with pytest.raises(stoker.StateError, match=r"nobody knows.*consumed"):
+        with pytest.raises(stoker.StateError, match=r"it is unknown how many.*consumed"):
             first.state_dict()
         state = first.state_dict(consumed=2)
-        with pytest.raises(stoker.OptionError, match="consumed=100: this iteration has handed over"):
+        with pytest.raises(stoker.OptionError, match="consumed=100, but this iteration has handed over"):
             first.state_dict(consumed=100)
     assert (state["epoch"], state["batches"]) == (0, 2)
 
@@ -211,29 +211,29 @@ def test_a_source_that_has_shrunk_is_an_error() -> None:
         state = numbers.state_dict()
         source.length = 12
         numbers.load_state_dict(state)
-        with pytest.raises(stoker.StokerError, match=r"ended after 12 items, and 20 were taken before"):
+        with pytest.raises(stoker.StokerError, match=r"ended after 12 items, but 20 had been taken"):
             list(numbers)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: "x", "no state of a Loader: 'x'"),
-        (lambda state: {}, "no state of a Loader"),
-        (lambda state: {**state, "version": 2}, "version 2.*reads version 1.*a newer one"),
-        (lambda state: {**state, "version": 0}, "another one"),
-        (lambda state: {**state, "seed": 8}, "of another Loader: seed was 8 and is 0"),
+        (lambda state: "x", "not the state of a Loader: 'x'"),
+        (lambda state: {}, "not the state of a Loader"),
+        (lambda state: {**state, "version": 2}, "version 2.*reads version 1.*a newer stoker"),
+        (lambda state: {**state, "version": 0}, "another stoker"),
+        (lambda state: {**state, "seed": 8}, "from another Loader, with other batches: seed was 8 and is 0"),
         (
             lambda state: {**state, "fingerprint": {**state["fingerprint"], "length": 7, "batch_size": 9}},
             "length was 7 and is 53; batch_size was 9 and is 6",
         ),
-        (lambda state: {**state, "fingerprint": 3}, "damaged, at fingerprint"),
-        (lambda state: {key: state[key] for key in state if key != "epoch"}, "damaged, at epoch"),
-        (lambda state: {**state, "epoch": -1}, "epoch is -1"),
-        (lambda state: {**state, "batches": 2.5}, "batches is 2.5"),
-        (lambda state: {**state, "batches": 10}, "tells of 10 batches taken; an epoch has 9"),
-        (lambda state: {**state, "stream": []}, "damaged: stream"),
-        (lambda state: {**state, "stream": {"base": 0}}, "damaged, where it tells how far shards have come"),
+        (lambda state: {**state, "fingerprint": 3}, "damaged at fingerprint"),
+        (lambda state: {key: state[key] for key in state if key != "epoch"}, "damaged at epoch"),
+        (lambda state: {**state, "epoch": -1}, "epoch must be an int of at least 0, got -1"),
+        (lambda state: {**state, "batches": 2.5}, "batches must be an int of at least 0, got 2.5"),
+        (lambda state: {**state, "batches": 10}, "counts 10 batches taken, but an epoch has only 9"),
+        (lambda state: {**state, "stream": []}, "damaged: stream must be"),
+        (lambda state: {**state, "stream": {"base": 0}}, "damaged in the progress of its shards"),
     ],
 )
 def test_a_damaged_or_foreign_state_is_refused_and_changes_nothing(change: Any, message: str) -> None:

@@ -35,8 +35,8 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerEr
             return wrong_length(declared, came, ended)
         case ShrunkShardReason(shard):
             return SourceError(
-                f"in epoch {number} shard {shard} gives fewer examples than when the state was saved: it is not what "
-                "it was. Start the epoch afresh."
+                f"in epoch {number} shard {shard} has fewer examples than when the state was saved: its data has "
+                "changed. Restart the epoch."
             )
         case ReportedFailure(worker, failure):
             return raisable(failure, epoch=number, batch=batch, worker=worker)
@@ -61,7 +61,7 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerEr
 def cut_short(error: BaseException) -> StokerError:
     """The error for consumers of a Loader that cannot continue, as an event was processed only in part."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    broken = StokerError(f"this Loader was cut short at work ({what}) and cannot go on. Make a new one.")
+    broken = StokerError(f"this Loader was interrupted ({what}) and cannot continue. Create a new one.")
     broken.__cause__ = error
     return broken
 
@@ -71,13 +71,13 @@ def warning_of(stuck: StuckWorker, examples: str, *, is_needless: bool) -> str:
     doing = {
         Phase.STARTING: "is starting its interpreter",
         Phase.LOADING: "is loading the source and its modules",
-        Phase.IDLE: "has not taken up its next task",
-        Phase.PULLING: f"waits for the generator, after {examples}",
+        Phase.IDLE: "has not started its next task",
+        Phase.PULLING: f"is waiting for the generator, after {examples}",
         Phase.JOINING: f"is joining {examples}",
     }.get(stuck.place.phase, f"is at {examples}")
-    what = "Give `timeout=` to have it killed then"
+    what = "Pass `timeout=` to have such workers killed"
     if is_needless:
-        what = "It is killed, since nobody needs this any more"
+        what = "It is killed, since this work is no longer needed"
     elif stuck.killed:
-        what = "It is killed, and its work is done again"
+        what = "It is killed, and its work is repeated"
     return f"worker {stuck.worker} has made no progress for {stuck.seconds:.1f} s: it {doing}. {what}.\n{stuck.stack}"

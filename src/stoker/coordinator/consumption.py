@@ -83,20 +83,20 @@ class ConsumptionTracker:
         """
         if not self._begun:
             if consumed:
-                raise OptionError(f"consumed={consumed!r}, but no batch was taken yet")
+                raise OptionError(f"consumed={consumed!r}, but no batch has been taken yet")
             return self._next
         epoch = self._begun[0]
         iteration = epoch.iteration
         if consumed is None and iteration.taken is None and iteration.handed:
             raise StateError(
-                f"TensorFlow pulls batches ahead of the model, so nobody knows how many of these {iteration.handed:,} "
-                "it has taken. Tell by `state_dict(consumed=…)`, counted in this iteration, or let "
-                "`stoker.keras.ResumableData` count the steps of fit()."
+                f"TensorFlow prefetches, so it is unknown how many of these {iteration.handed:,} batches the model has "
+                "taken. Pass `state_dict(consumed=…)`, counted in this iteration, or let `stoker.keras.ResumableData` "
+                "count the steps of fit()."
             )
         some = iteration.taken or 0 if consumed is None else consumed
         if not 0 <= some <= iteration.handed:
             raise OptionError(
-                f"consumed={consumed!r}: this iteration has handed over {iteration.handed:,} batches so far; count "
+                f"consumed={consumed!r}, but this iteration has handed over {iteration.handed:,} batches so far. Count "
                 "those taken since it began."
             )
         taken = iteration.begin.taken + some
@@ -105,7 +105,8 @@ class ConsumptionTracker:
         position = epoch.position(taken)
         if position is None:
             raise StateError(
-                f"batch {taken:,} of epoch {epoch.number} is too long ago: {iteration.handed:,} batches were handed "
-                "over, of a source whose batches have no numbers. Ask more often, or prefetch less."
+                f"the position after batch {taken:,} of epoch {epoch.number} is no longer kept: {iteration.handed:,} "
+                "batches were handed over, and this source's batches are not numbered. Save more often, or prefetch "
+                "less."
             )
         return position

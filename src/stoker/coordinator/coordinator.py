@@ -264,7 +264,7 @@ class Coordinator(EpochProducer[Epoch]):
         self._check()
         while not outbox:
             if is_unheeded():
-                raise StokerError("Ctrl-C ended this iteration, whose next batch did not come. Iterate again.")
+                raise StokerError("Ctrl-C ended this iteration before its next batch arrived. Iterate again.")
             (self._engine.stand_by if stream in self._apart else self._engine.idle)(self._changed)
             self._check()
             if self._outboxes.get(stream) is not outbox:

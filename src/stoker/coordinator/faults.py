@@ -89,7 +89,7 @@ class Faults:
         assert example is not None
         self._left_out_in_a_row += 1
         if epoch.leave_out(shard, example):
-            reason = f"its workers died: the last one {how(death)}"
+            reason = f"workers died at it; the last one {how(death)}"
             self._counters.skipped([Skipped(epoch.number, shard, example, reason)], 1)
 
     def all_is_well(self) -> None:

@@ -48,8 +48,8 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
         nbytes = Layout.of(form.spec.leaves, rows).nbytes
         if nbytes > memory_limit:
             raise OptionError(
-                f"a batch of {rows} examples takes {nbytes:,} bytes, more than memory_limit={memory_limit:,}. Give a "
-                "smaller batch_size or more memory_limit."
+                f"a batch of {rows} examples takes {nbytes:,} bytes, more than memory_limit={memory_limit:,}. Use a "
+                "smaller batch_size or a larger memory_limit."
             )
         self.together = max(1, min(_MOST, _BYTES // nbytes))
         self._pool = Pool(Layout.of(form.spec.leaves, rows * self.together))

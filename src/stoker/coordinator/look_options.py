@@ -19,7 +19,7 @@ class LookOptions:
         one: whether the first example may suffice.
         batches: number of batches.
         least: minimum number of examples.
-        most: maximum number of examples that are made beforehand.
+        most: maximum number of examples that are made in advance.
         collation: how examples are joined.
         run: number of examples that are made together; 1 if each is made by itself.
         skips: whether examples that raise are left out.

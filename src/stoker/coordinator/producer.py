@@ -200,7 +200,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         cardinality = self.counts.outline(self.batching.host_shard, uneven=self.uneven).cardinality
         count = cardinality if cardinality is not None else position.taken
         if position.taken > count:
-            raise StateError(f"the state tells of {position.taken:,} batches taken; an epoch has {count:,}.")
+            raise StateError(f"the state counts {position.taken:,} batches taken, but an epoch has only {count:,}.")
         if position.stream is not None:
             SavedShards.of(position.stream)
         self.go_to(position)
@@ -239,7 +239,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     def _check(self) -> None:
         if self._closed:
             raise ClosedError(
-                "this Loader is closed. Make a new one, or iterate before `close()` or the end of `with`."
+                "this Loader is closed. Create a new one, or iterate before `close()` or the end of `with`."
             )
         if self._broken is not None:
             raise self._broken

@@ -84,7 +84,7 @@ class ShardedLook:
         for shard in [shard for shard, owner in self.owners.items() if owner == worker]:
             del self.owners[shard]
 
-    # ── what they tell ───────────────────────────────────────────────────────────────────────
+    # ── the result ───────────────────────────────────────────────────────────────────────────
     def form(self, batches: int) -> Form | None:
         """The form of the batches, from the shards opened so far, in order; None if they do not suffice.
 

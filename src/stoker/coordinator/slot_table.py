@@ -95,7 +95,7 @@ class SlotTable:
         if layout.nbytes > self._limit:
             raise OptionError(
                 f"a batch of {self._batch_size} examples takes {layout.nbytes:,} bytes, more than memory_limit="
-                f"{self._limit:,}. Give a smaller batch_size or more memory_limit."
+                f"{self._limit:,}. Use a smaller batch_size or a larger memory_limit."
             )
         for slot in self._slots:
             slot.resize(layout.nbytes)
@@ -104,17 +104,16 @@ class SlotTable:
             return SlotsSizedEvent(ahead)
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
         kept = max(0, fit - SPARE - fewer)
-        slower = f"only {fewer} instead of {ahead} are made ahead, so training may wait for data; and "
+        slower = f"Stoker makes only {fewer} instead of {ahead} batches ahead, so training may wait for data. "
         later(
             log.warning,
-            "memory_limit=%s holds %d batches of %s bytes: %sof the batches that your code holds at a time, %s copied "
-            "into memory of their own, which takes time. No batch is lost. For full speed give memory_limit=%s or "
-            "more, or a smaller batch_size%s.",
+            "memory_limit=%s holds %d batches of %s bytes. %s%s that your code holds at a time are copied, which takes "
+            "time. No batch is lost. For full speed, set memory_limit=%s or more, or use a smaller batch_size%s.",
             f"{self._limit:,}",
             fit,
             f"{layout.nbytes:,}",
             slower if fewer < ahead else "",
-            f"those beyond the first {kept} are" if kept else "each is",
+            f"Batches beyond the first {kept}" if kept else "All batches",
             f"{layout.nbytes * (ahead + SPARE + LEASES):_}",
             " or prefetch" if ahead > 1 else "",
         )

@@ -1,4 +1,4 @@
-"""Detects changes of the user's source since the Loader was made, and checks the values for `Loader.update`."""
+"""Detects changes of the user's source since the Loader was created, and checks the values for `Loader.update`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class SourceGuard:
         self._check_length()
         if self._changes is not None and (name := self._changes.found()) is not None:
             log.warning(
-                "the %s has changed since the Loader was made, and its batches do not show that: it is read as it was "
-                "then. Give new values by `loader.update(attribute=value)`, or make a new Loader.",
+                "the %s has changed since the Loader was created, but the batches do not reflect that: it is read as "
+                "it was then. Set new values with `loader.update(attribute=value)`, or create a new Loader.",
                 name,
             )
 
@@ -43,13 +43,13 @@ class SourceGuard:
         names = self._names
         if not names:
             raise OptionError(
-                "update() sets attributes of a source that is an object of a class of yours, and "
-                f"{self._noun} has none. Make a new Loader; or ask `stoker.current().epoch` in your code; or read what "
-                "changes from a file."
+                "update() sets attributes of a source that is an instance of your own class, but "
+                f"{self._noun} has none. Create a new Loader, use `stoker.current().epoch` in your code, or read the "
+                "changing values from a file."
             )
         if unknown := sorted(set(values) - names):
             raise OptionError(
-                f"the source has no attribute {', '.join(map(repr, unknown))} that update() could set; it has "
+                f"the source has no attribute {', '.join(map(repr, unknown))} for update() to set. It has "
                 f"{', '.join(sorted(name for name in names if not name.startswith('_')))}."
             )
         if values:

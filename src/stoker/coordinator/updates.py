@@ -54,8 +54,8 @@ class AttributeUpdates:
         size = sum(len(one.pickled) for one in (*others, entry))
         if size > _MOST:
             raise OptionError(
-                f"update() takes values of {_MOST:,} bytes in all, and these are {size:,}. Put large ones into a file, "
-                "and give its path."
+                f"update() takes at most {_MOST:,} bytes of values in all, got {size:,}. Put large values in a file "
+                "and pass its path."
             )
         self._entries, self._count = [*others, entry], self._count + 1
 
@@ -65,11 +65,12 @@ class AttributeUpdates:
             return None
         for entry in self._entries:
             entry.since = epoch if entry.since is None else entry.since
-        told = tuple(EpochUpdate(entry.number, min(entry.since or 0, epoch), entry.pickled) for entry in self._entries)
-        return UpdateRequest(epoch, pickle.dumps(told))
+        updates = tuple(EpochUpdate(one.number, min(one.since or 0, epoch), one.pickled) for one in self._entries)
+        return UpdateRequest(epoch, pickle.dumps(updates))
 
     def glimpse(self, epoch: int) -> UpdateRequest | None:
         """The request to workers before they inspect the first examples of a future epoch; None if not needed."""
         since = [epoch if entry.since is None else min(entry.since, epoch) for entry in self._entries]
-        told = tuple(EpochUpdate(one.number, its, one.pickled) for one, its in zip(self._entries, since, strict=True))
-        return UpdateRequest(epoch, pickle.dumps(told)) if told else None
+        pairs = zip(self._entries, since, strict=True)
+        updates = tuple(EpochUpdate(one.number, first, one.pickled) for one, first in pairs)
+        return UpdateRequest(epoch, pickle.dumps(updates)) if updates else None

@@ -88,14 +88,14 @@ class ItemEpoch(NumberedEpoch):
         return self._puller.ended is not None or self._puller.count() >= count
 
     def arrivals(self) -> tuple[int, bool]:
-        ended = self._puller.ended is not None  # asked first: the last item may arrive in between
+        ended = self._puller.ended is not None  # read first: the last item may arrive in between
         return self._puller.pulled - self._base, ended
 
     def error(self) -> BaseException | None:
         return None if self._puller.ended is None else self._puller.ended.error
 
     def first_error(self) -> BaseException | None:
-        error = self.error()  # asked first, likewise
+        error = self.error()  # read first, for the same reason
         return None if self._puller.in_sight() else error
 
     def load(self, count: int) -> bytes:

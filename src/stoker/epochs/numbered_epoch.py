@@ -48,7 +48,7 @@ class NumberedEpoch(Epoch):
                 return "examples that are joined"
             case ShardWork(part):
                 size = self._batching.size
-                return f"the {size} examples from number {self._base + part * size} on"
+                return f"the {size} examples starting at number {self._base + part * size}"
         numbers = self.numbers_of(work)
         shown = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")
         return f"example{'s' * (len(numbers) > 1)} {shown}"

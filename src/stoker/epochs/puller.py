@@ -139,8 +139,8 @@ class Puller:
                 other._thread.join(max(0.0, until - time.monotonic()))
         if any(other.is_done() and other._thread.is_alive() for other in others):
             log.warning(
-                "an iteration of an iterable that is closed has been at its next item for %.0f s; the next iteration "
-                "begins beside it.",
+                "a closed iteration of an iterable has been waiting for its next item for %.0f s. The next iteration "
+                "begins alongside it.",
                 _PATIENCE,
             )
         return any(not other.is_done() for other in others)
@@ -179,8 +179,8 @@ class Puller:
                 return
         if number <= self.skipped - self._every:  # the last batch may not have been full
             raise SourceError(
-                f"the iterable ended after {number:,} items, and {self.skipped:,} were taken before: it is not what it "
-                "was when the state was saved."
+                f"the iterable ended after {number:,} items, but {self.skipped:,} had been taken: it has changed since "
+                "the state was saved."
             )
 
     def _is_wanted(self, count: int) -> bool:
@@ -209,5 +209,5 @@ class Puller:
         except Exception as error:
             raise SourceError(
                 f"item {number} of the iterable, a {type(item).__name__}, cannot be sent to a worker: "
-                f"{summary(error)}. Yield what can be pickled: arrays, numbers, strings, paths."
+                f"{summary(error)}. Yield objects that can be pickled: arrays, numbers, strings, paths."
             ) from cause(error)

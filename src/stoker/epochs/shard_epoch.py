@@ -88,4 +88,4 @@ class ShardEpoch(Epoch):
         if not isinstance(work, ShardWork):
             return "the last examples of shards"
         raw = self._progress.get(work.shard, ShardProgress()).raw
-        return f"shard {work.shard} from its example {raw} on"
+        return f"shard {work.shard} starting at example {raw}"

@@ -59,12 +59,12 @@ class SavedShards:
             without = tuple((None if s is None else _whole(s), _whole(example)) for s, example in state["without"])
             return cls(_whole(state["base"]), _whole(state["drop"]), point, without)
         except (KeyError, TypeError, ValueError) as error:
-            raise StateError(f"the state is damaged, where it tells how far shards have come: {error}") from error
+            raise StateError(f"the state is damaged in the progress of its shards: {error}") from error
 
 
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a whole number from 0")
+        raise ValueError(f"expected an int of at least 0, got {value!r}")
     return value
 
 
@@ -85,5 +85,5 @@ def _progress_of(listed: Any) -> ShardProgress | None:
         return None
     raw, within, digest, state, state_raw = listed
     if not isinstance(state, str) or (state and not state.startswith(JSON)):  # workers would unpickle any other state
-        raise ValueError(f"{state!r:.40} is no state of an iterator")
+        raise ValueError(f"{state!r:.40} is not the state of an iterator")
     return ShardProgress(_whole(raw), _whole(within), _whole(digest), state, _whole(state_raw))

@@ -53,15 +53,15 @@ def never_ending(made: Any) -> Any:
 def _refusing(kind: Hashable) -> Any:
     """A class of datasets that `evaluate` and `predict` refuse to read without a number of steps."""
 
-    class NeverEnding(kind):  # type: ignore[valid-type, misc]  # likewise
+    class NeverEnding(kind):  # type: ignore[valid-type, misc]  # as above
         def __iter__(self) -> Any:
             frame = sys._getframe(1)
             for _ in range(12):
                 its: Any = frame.f_locals.get("self")
                 if type(its).__name__ == "TFEpochIterator" and its.steps_per_epoch is None and _is_evaluating(frame):
                     raise OptionError(
-                        "this source never ends (length=math.inf): give `validation_steps` to fit(), or `steps` to "
-                        "evaluate() and predict(), or they would run for ever."
+                        "this source never ends (length=math.inf). Pass `validation_steps` to fit(), or `steps` to "
+                        "evaluate() and predict(); otherwise they would run forever."
                     )
                 if frame.f_back is None:
                     break
@@ -82,7 +82,7 @@ def counted(made: Any, producer: BatchProducer) -> Any:
 def _with_counting(kind: Hashable) -> Any:
     """A class of datasets whose iterators count."""
 
-    class Counted(kind):  # type: ignore[valid-type, misc]  # likewise
+    class Counted(kind):  # type: ignore[valid-type, misc]  # as above
         def __iter__(self) -> Any:
             listen_for_interrupts()
             iterator = super().__iter__()
@@ -98,7 +98,7 @@ def _with_counting(kind: Hashable) -> Any:
 def _counting(kind: Hashable) -> Any:
     """A class of iterators that count the elements taken in Python; elements taken in a graph go unseen."""
 
-    class Counting(kind):  # type: ignore[valid-type, misc]  # likewise
+    class Counting(kind):  # type: ignore[valid-type, misc]  # as above
         _stoker_iteration: Iteration | None = None
 
         def __next__(self) -> Any:

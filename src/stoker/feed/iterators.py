@@ -72,8 +72,8 @@ class Iterators:
         batches = self._taken(number, lambda its: its.several(self.most))
         if self._counted and self._producer.outline().cardinality is None:
             raise SpecError(
-                "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown; this dataset "
-                "was made before that was known. Call to_tf() again, or write SKIP and Many in the transform itself."
+                "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown. This dataset "
+                "was created before that. Call to_tf() again, or name SKIP and Many in the transform itself."
             )
         if self._scale and self._open[number].is_last(self._cardinality):
             batches[-1] = [
@@ -102,9 +102,9 @@ class Iterators:
         for path, part, axis, size in self._sizes:
             if leaves[part].shape[axis] != size:
                 raise SpecError(
-                    f"at {path or 'the leaf'} a batch has size {leaves[part].shape[axis]} in dimension {axis}; it was "
-                    f"{size} in all of the first examples, and the dataset was made so. Tell by `output_signature` "
-                    "that it varies (None)."
+                    f"at {path or 'the leaf'} a batch has size {leaves[part].shape[axis]} in dimension {axis}, but "
+                    f"the dataset was created with size {size}, as in all of the first examples. Declare in "
+                    "`output_signature` that it varies (None)."
                 )
         if not self._strings:
             return [leaves[place] for place in self._order]
@@ -117,7 +117,7 @@ class Iterators:
         """Record an error, as TensorFlow keeps only its text. Returns the error to raise instead."""
         self._producer.last_error = error.with_traceback(None)
         return plain(error)(
-            f"{error}\n\n(TensorFlow passes on this text alone. The error itself is `loader.last_error`.)"
+            f"{error}\n\n(TensorFlow passes on only this text. The error itself is `loader.last_error`.)"
         )
 
     def end(self, number: int) -> None:
@@ -180,7 +180,7 @@ def weak(iterators: Iterators | NoIterators) -> tuple[Callable[..., Any], Callab
         alive = reference()
         if alive is None:
             raise ClosedError(
-                "the dataset that to_tf() returned is gone, while another one still reads it. Keep a reference to it."
+                "the dataset that to_tf() returned was deleted, but another one still reads it. Keep a reference to it."
             )
         return np.int64(alive.begin())
 

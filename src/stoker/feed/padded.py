@@ -81,7 +81,7 @@ def _sums(model: Any, default: bool) -> bool:
     }
     if len(kinds) > 1:
         raise OptionError(
-            "some of the model's losses are sums over a batch and some are means, and the last batch is not dealt out "
-            "evenly: no weight of an example is right for both. Give all the same `reduction`, or drop_remainder=True."
+            "some of the model's losses are sums over a batch and some are means, and the last batch is not divided "
+            "evenly, so no example weight is right for both. Use one `reduction` for all, or pass drop_remainder=True."
         )
     return kinds.pop() if kinds else default

@@ -73,8 +73,8 @@ class ResumeFile:
             if isinstance(error, StateError):
                 raise
             raise StateError(
-                f"{self.path} is damaged, or no state that stoker saved ({type(error).__name__}: {error}). Remove it, "
-                "or give strict=False, to begin afresh."
+                f"{self.path} is damaged, or was not saved by stoker ({type(error).__name__}: {error}). Remove it, or "
+                "pass strict=False, to start from scratch."
             ) from error
 
     def remove(self) -> None:
@@ -85,11 +85,11 @@ class ResumeFile:
 
     def _check(self, state: Any) -> None:
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
-            raise StateError(f"{self.path} is no state that stoker saved. Give another path.")
+            raise StateError(f"{self.path} was not saved by stoker. Pass another path.")
         if state.get("version") != _VERSION:
             raise StateError(
-                f"{self.path} has version {state.get('version')!r}, this stoker reads version {_VERSION}. Use the "
-                "stoker that wrote it, or remove it to begin afresh."
+                f"{self.path} has version {state.get('version')!r}, but this stoker reads version {_VERSION}. Use the "
+                "stoker that wrote it, or remove it to start from scratch."
             )
 
 
@@ -113,4 +113,4 @@ def _number(value: Any) -> Any:
     """A NumPy number or a tensor in the history, as a float."""
     with contextlib.suppress(TypeError, ValueError, AttributeError):
         return float(value)
-    raise TypeError(f"{value!r} in the history of training cannot be saved: no number")
+    raise TypeError(f"{value!r} in the training history cannot be saved: it is not a number")

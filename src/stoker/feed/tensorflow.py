@@ -43,13 +43,13 @@ def shard(producer: BatchProducer, owner: object, context: tf.distribute.InputCo
     batching, pipelines = producer.batching, context.num_input_pipelines
     if batching.host_shard.count > 1:
         raise OptionError(
-            "to_tf_shard() deals the batches out itself; make the Loader without "
+            "to_tf_shard() divides the batches itself. Create the Loader without "
             f"shard_count={batching.host_shard.count}."
         )
     size, replicas = batching.size, context.num_replicas_in_sync
     host_shard = HostShard(context.input_pipeline_id, pipelines, batching.host_shard.pads)
     if not batching.is_ready and size % replicas:
-        raise OptionError(f"batch_size={size} is that of all {replicas} replicas together: make it a multiple of that.")
+        raise OptionError(f"batch_size={size} covers all {replicas} replicas together. Make it a multiple of that.")
     producer.counts.check(host_shard)
     made = _of_host_shard(producer, owner, producer.form(apart=True), host_shard)
     return made if replicas == pipelines else made.rebatch(size // replicas)
@@ -67,8 +67,8 @@ def dataset(
 ) -> tf.data.Dataset:
     """The batches that `producer` makes; see `Loader.to_tf`.
 
-    `owner` stops the producer when it is gone, and is kept alive. `sums` tells whether losses are sums; None means
-    what the options say.
+    `owner` stops the producer when it is gone, and is kept alive. `sums` says whether losses are sums; None uses the
+    options.
     """
     tensorflow()  # raise now if it is not installed
     close_before_others()

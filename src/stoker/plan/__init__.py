@@ -4,6 +4,6 @@ permutation      a shuffle of n examples in O(1) memory
 host_shard       this trainer's rows of a batch
 shuffle_buffer   a seeded shuffle for streams of unknown length
 order            the batches of an epoch, and the examples in each
-batching         how examples form batches, and what is known about an epoch beforehand
+batching         how examples form batches, and what is known about an epoch in advance
 position         the position of training, saved and restored
 """

@@ -19,7 +19,7 @@ class Batching:
         keep_rest: the last batch may be smaller.
         seed: the Loader's seed.
         shuffle: size of the shuffle buffer, or 0.
-        window: parts of a source made in parallel if their sizes are not known beforehand.
+        window: parts of a source made in parallel if their sizes are not known in advance.
         single: examples are handed out one by one.
         host_shard: this trainer's rows of each batch.
         weighs: each example gets a `sample_weight`.
@@ -66,7 +66,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class EpochCounts:
-    """Counts the batches of an epoch beforehand.
+    """Counts the batches of an epoch in advance.
 
     Attributes:
         batching: how examples form batches.
@@ -115,31 +115,33 @@ class EpochCounts:
         plan = self._countable(what)
         if size % count:
             raise OptionError(
-                f"batch_size={size} is that of all trainers together, and shard_count={count} does not divide it; "
-                f"take {size // count * count or count} or {(size // count + 1) * count}."
+                f"batch_size={size} covers all trainers together and is not divisible by shard_count={count}. Use "
+                f"{size // count * count or count} or {(size // count + 1) * count}."
             )
         rest = plan.length % size
         if 0 < rest < count and not host_shard.pads and self.batching.keep_rest:
             raise OptionError(
-                f"the last batch has {rest} of {size} examples, too few for {count} trainers, which take as "
-                "many steps each: give drop_remainder=True, or pad_remainder=True to fill it up with sample_weight 0."
+                f"the last batch has {rest} of {size} examples, too few for {count} trainers, which all take the same "
+                "number of steps. Pass drop_remainder=True, or pad_remainder=True to fill it up with sample_weight 0."
             )
         if host_shard.pads and not self.batching.keep_rest:
-            raise OptionError("drop_remainder=True and pad_remainder=True: the last batch is left out, or filled up.")
+            raise OptionError(
+                "drop_remainder=True excludes pad_remainder=True: the last batch is either left out or filled up."
+            )
 
     def _countable(self, what: str) -> Plan:
-        """The plan. Raises `OptionError` if the rows of a batch are not known beforehand."""
+        """The plan. Raises `OptionError` if the rows of a batch are not known in advance."""
         if self.batching.is_ready:
             raise OptionError(
-                f"{what} needs to cut batches, and this source makes them itself (batched=True), whole. Give a source "
-                "of examples and a batch_size, or give each trainer a source of its own."
+                f"{what} needs to split batches, but this source makes them itself (batched=True). Pass a source of "
+                "examples and a batch_size, or give each trainer its own source."
             )
         if self.plan is None or self.batching.single:
             kind = "batch_size=None" if self.plan is not None else "a generator or iterable"
             raise OptionError(
-                f"{what} needs numbered batches, and {kind} has none. Use a source with an index, and a batch_size."
+                f"{what} needs numbered batches, but {kind} has none. Use a source with an index, and a batch_size."
             )
         if self.has_marks or self.skips:
             why = "on_error='skip'" if self.skips else "a transform that returns stoker.SKIP or stoker.Many"
-            raise OptionError(f"{what} needs to know the rows of each batch beforehand; with {why} nobody does.")
+            raise OptionError(f"{what} needs to know the rows of each batch in advance, but {why} makes them unknown.")
         return self.plan

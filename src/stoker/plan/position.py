@@ -20,8 +20,8 @@ class Position:
 
     Attributes:
         epoch: number of the epoch, from 0.
-        taken: batches taken from it, or examples if these are handed out one by one.
-        stream: progress of the shards, as JSON, if batches cannot be numbered beforehand.
+        taken: batches taken from it, or examples if they are handed out one by one.
+        stream: progress of the shards, as JSON, if batches cannot be numbered in advance.
     """
 
     epoch: int = 0
@@ -67,25 +67,25 @@ def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any], strict: b
     With `strict=False`, a dict from a different Loader gives the start of its epoch.
     """
     if not isinstance(state, Mapping) or "version" not in state or "fingerprint" not in state:
-        raise StateError(f"this is no state of a Loader: {_shown(state)}. Give what `state_dict()` returned.")
+        raise StateError(f"this is not the state of a Loader: {_shown(state)}. Pass what `state_dict()` returned.")
     if state["version"] != VERSION:
         raise StateError(
-            f"the state has version {state['version']!r}, this stoker reads version {VERSION}: it was written by "
-            f"{'a newer' if _is_newer(state['version']) else 'another'} one. Use that one, or start the epoch afresh."
+            f"the state has version {state['version']!r}, but this stoker reads version {VERSION}: it was written by "
+            f"{'a newer' if _is_newer(state['version']) else 'another'} stoker. Use that one, or restart the epoch."
         )
     if set(state) != _KEYS or not isinstance(state["fingerprint"], Mapping):
         odd = sorted(map(str, set(state) ^ _KEYS)) or ["fingerprint"]
-        raise StateError(f"the state is damaged, at {', '.join(odd)}: {_shown(state)}")
+        raise StateError(f"the state is damaged at {', '.join(odd)}: {_shown(state)}")
     for key in ("epoch", "batches"):
         if type(state[key]) is not int or state[key] < 0:
-            raise StateError(f"the state is damaged: {key} is {state[key]!r}, not a whole number from 0")
+            raise StateError(f"the state is damaged: {key} must be an int of at least 0, got {state[key]!r}")
     if not isinstance(state["stream"], Mapping | None):
-        raise StateError(f"the state is damaged: stream is {state['stream']!r}")
+        raise StateError(f"the state is damaged: stream must be a dict or None, got {state['stream']!r}")
     foreign = _differing({"seed": state["seed"], **state["fingerprint"]}, {"seed": seed, **fingerprint})
     if foreign and strict:
         raise StateError(
-            f"the state is of another Loader: {'; '.join(foreign)}. Its batches are not this one's. Make the Loader as "
-            "it was, or start the epoch afresh (strict=False). (workers, prefetch and memory_limit may differ.)"
+            f"the state is from another Loader, with other batches: {'; '.join(foreign)}. Create the Loader as it was, "
+            "or restart the epoch (strict=False). workers, prefetch and memory_limit may differ."
         )
     return Position(state["epoch"]) if foreign else Position(state["epoch"], state["batches"], state["stream"])
 
@@ -93,7 +93,7 @@ def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any], strict: b
 def _differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Descriptions of the keys whose values differ."""
     return [
-        f"{key} was {saved.get(key, 'not told')!r} and is {now.get(key, 'not told')!r}"
+        f"{key} was {saved.get(key, 'absent')!r} and is {now.get(key, 'absent')!r}"
         for key in {**saved, **now}
         if json.dumps(saved.get(key)) != json.dumps(now.get(key))
     ]

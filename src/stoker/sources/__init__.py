@@ -9,7 +9,7 @@ stored_arrays   arrays in HDF5 and zarr files
 generator       a generator function over shards
 iterable        an iterable, pulled in the trainer item by item
 keras_dataset   Keras datasets, whose elements are already batches
-mistaken        objects that are no map-style source, and which function takes them
+mistaken        objects that are not map-style sources, and which function takes them
 hooks           methods of a source that are called between epochs
 markers         SKIP and Many: no example, or several, in place of one
 """

@@ -35,8 +35,8 @@ class ArraySource(Sequence[Any]):
         self._tree = tree
         lengths = {path or "the array": len(array) for path, array in zip(paths, self.arrays, strict=True)}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{path} {length:,}" for path, length in lengths.items())
-            raise SourceError(f"from_arrays needs as many rows in each array; here are {told}.")
+            rows = ", ".join(f"{length:,} in {path}" for path, length in lengths.items())
+            raise SourceError(f"from_arrays needs the same number of rows in each array, got {rows}.")
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -97,7 +97,7 @@ def _without_lists(structure: Any) -> Any:
 
 
 def from_arrays(*arrays: Any) -> ArraySource:
-    """A source of the rows of arrays, which lie in memory once, however many workers there are.
+    """A source of the rows of arrays, which are in memory once, regardless of the number of workers.
 
     With a transform, workers read the arrays in shared memory. Without one, batches of plain arrays cost less to make
     than to hand over: the consuming thread copies the rows itself, and no workers are started.
@@ -110,7 +110,7 @@ def from_arrays(*arrays: Any) -> ArraySource:
             table) becomes a dict of its columns. All arrays have the same first dimension, the number of examples.
 
     Raises:
-        SourceError: the arrays have different numbers of rows, or one is no array.
+        SourceError: the arrays have different numbers of rows, or one is not an array.
 
     Example:
         >>> import stoker

@@ -78,7 +78,7 @@ def _table(table: Any) -> dict[Any, Any]:
     names = list(table.schema.names) if arrow else list(table.columns)
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise SourceError(f"from_arrays: the {type(table).__name__} has several columns {double!r}. Rename them.")
+        raise SourceError(f"from_arrays: the {type(table).__name__} has several columns named {double!r}. Rename them.")
     return {name: series(table.column(place) if arrow else table[name]) for place, name in enumerate(names)}
 
 

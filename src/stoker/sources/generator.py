@@ -46,7 +46,7 @@ class Shard:
             size, more = divmod(len(sequence), self.count)
         except TypeError:
             raise SourceError(
-                f"shard.split() needs a sequence with a length, got a {type(sequence).__name__}: make a list of it."
+                f"shard.split() needs a sequence with a length, got a {type(sequence).__name__}. Convert it to a list."
             ) from None
         start = self.index * size + min(self.index, more)
         return sequence[start : start + size + (self.index < more)]
@@ -79,7 +79,7 @@ class GeneratorSource(ShardedSource):
         if not hasattr(examples, "__iter__") and not hasattr(examples, "__next__"):
             raise TypeError(
                 f"from_generator's function returned a {type(examples).__name__} for shard {index}, not a generator "
-                "(is there no `yield` in it?)"
+                "(is its `yield` missing?)"
             )
         return examples
 
@@ -135,8 +135,7 @@ def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:
     except TypeError:
         if isinstance(shards, str | bytes) or not hasattr(shards, "__len__") or not hasattr(shards, "__getitem__"):
             raise OptionError(
-                f"shards must be a number or a list of what the shards stand for, got a {type(shards).__name__}: "
-                f"{shards!r}"
+                f"shards must be a number, or a list with one item per shard, got a {type(shards).__name__}: {shards!r}"
             ) from None
         items, count = shards, len(shards)
     if count < 1 or isinstance(shards, bool):
@@ -147,9 +146,9 @@ def _counted(shards: Any) -> tuple[int, Sequence[Any] | None]:
 def _check_function(fn: Any) -> None:
     if inspect.isgenerator(fn) or (hasattr(fn, "__next__") and not callable(fn)):
         raise SourceError(
-            f"from_generator got a {type(fn).__name__} object, which can be neither sent to workers nor started again. "
-            "Pass the generator function itself, with a parameter `shard`; or `stoker.from_iterable(...)`, which is "
-            "read in this process."
+            f"from_generator got a {type(fn).__name__} object, which cannot be sent to workers or restarted. Pass the "
+            "generator function itself, with a parameter `shard`, or use `stoker.from_iterable(...)`, which is read in "
+            "this process."
         )
     if not callable(fn):
         raise SourceError(f"from_generator needs a function fn(shard), got a {type(fn).__name__}: {fn!r}")
@@ -163,8 +162,8 @@ def _check_function(fn: Any) -> None:
         signature.bind("shard")
     except TypeError:
         raise SourceError(
-            f"{_name(fn)}{signature} cannot be called with a shard: each worker would give all examples again. Write "
-            f"`def {_name(fn)}(shard):` and read one part there, for example `for path in shard.split(paths)`."
+            f"{_name(fn)}{signature} cannot be called with a shard, so every worker would yield all examples. Write "
+            f"`def {_name(fn)}(shard):` and read only one part, for example `for path in shard.split(paths)`."
         ) from None
 
 

@@ -54,13 +54,13 @@ class IterableSource(Source):
 
     # ── for the thread that pulls the items (`PullerSource`) ─────────────────────────────────
     def open(self) -> Iterator[Any]:
-        """An iterator for the next epoch. Raises `SourceError` if the iterable returns the last one again."""
+        """An iterator for the next epoch. Raises `SourceError` if the iterable returns the previous one again."""
         iterator = iter(self._factory() if self._factory is not None else self._iterable)
         if iterator is self._last():
             what = f"this {type(iterator).__name__}"
             raise SourceError(
-                f"{what} can be iterated only once, and its epoch is over. Pass a function that makes a new one, "
-                "`from_iterable(lambda: ...)`, or make a new Loader."
+                f"{what} can be iterated only once, and its epoch has ended. Pass a function that creates a new one, "
+                "`from_iterable(lambda: ...)`, or create a new Loader."
             )
         once = self._factory is not None or iterator is self._iterable
         self._last = _weak(iterator) if once else lambda: None
@@ -79,8 +79,8 @@ class IterableSource(Source):
 
     def _whose_length(self) -> str:
         if self._length is not None:
-            return "was said to give length={}"
-        return f"is a {type(self._iterable).__name__} whose len() is {{}}"
+            return "length={} was declared, but the iterable"
+        return f"len() of this {type(self._iterable).__name__} is {{}}, but the iterable"
 
     def enter(self, puller: Puller) -> list[Puller]:
         """Register a puller. Returns the earlier ones that have not released their iterators."""
@@ -95,18 +95,18 @@ class IterableSource(Source):
     def explained(self, error: BaseException, *, shared: bool) -> BaseException:
         """The error to raise, with advice, for one before the first item. `shared`: an earlier iteration is open."""
         if isinstance(error, Exception) and not isinstance(error, SourceError) and "thread" in str(error).lower():
-            made = "connect in" if self._factory is not None else "pass"
-            told = SourceError(
-                f"the iterable belongs to the thread that made it, and stoker pulls its items in another one "
-                f"({summary(error)}). Let it be made there: {made} a function that makes all of it, "
+            create = "connect in" if self._factory is not None else "pass"
+            foreign = SourceError(
+                f"the iterable belongs to the thread that created it, but stoker pulls its items in another thread "
+                f"({summary(error)}). Create it in that thread: {create} a function that creates all of it, "
                 "`from_iterable(lambda: sqlite3.connect(path).execute(query))`."
             )
-            told.__cause__ = cause(error)
-            return told
+            foreign.__cause__ = cause(error)
+            return foreign
         if shared and hasattr(error, "add_note"):  # Python 3.11
             error.add_note(
-                "An earlier iteration of this iterable is still open. If it can be iterated only once at a time, let "
-                "go of that one before, or call its `close()`."
+                "An earlier iteration of this iterable is still open. If only one may be open at a time, release the "
+                "earlier one first, or call its `close()`."
             )
         return error
 
@@ -119,29 +119,29 @@ def _weak(iterator: Any) -> Callable[[], Any]:
         return lambda: iterator
 
 
-def _counted(items: Iterator[Any], length: float, says: str) -> Iterator[Any]:
+def _counted(items: Iterator[Any], length: float, claim: str) -> Iterator[Any]:
     """Yield the items. Raises `SourceError` if there are more or fewer; if more, before the last one is yielded."""
     count = 0
     try:
         for count, item in enumerate(items, 1):
             if count > length or (count == length and next(items, items) is not items):
-                raise _wrong_length(says, f"{length:,}", f"more than {length:,}")
+                raise _wrong_length(claim, f"{length:,}", f"more than {length:,}")
             yield item
         if count != length:
-            told = "math.inf" if length == math.inf else f"{length:,}"
-            raise _wrong_length(says, told, f"{count:,} items")
+            declared = "math.inf" if length == math.inf else f"{length:,}"
+            raise _wrong_length(claim, declared, f"{count:,}")
     finally:
         if isinstance(items, Generator):
             items.close()
 
 
-def _wrong_length(says: str, told: str, came: str) -> SourceError:
+def _wrong_length(claim: str, declared: str, came: str) -> SourceError:
     repair = (
-        "Correct `length`, or leave it out: the cardinality is unknown then."
-        if "length=" in says
-        else "Correct its `__len__`, or give `length=`; or pass `lambda: iterable`, whose length nobody knows."
+        "Correct `length`, or omit it; the cardinality is then unknown."
+        if "length=" in claim
+        else "Correct its `__len__`, pass `length=`, or pass `lambda: iterable`, whose length is unknown."
     )
-    return SourceError(f"the iterable {says.format(told)}, and gives {came}. {repair}")
+    return SourceError(f"{claim.format(declared)} gave {came} items. {repair}")
 
 
 def from_iterable(
@@ -155,16 +155,16 @@ def from_iterable(
     its iterator before the next one begins. The iterable's exceptions are raised unchanged, in their turn.
 
     Args:
-        iterable: iterated anew for each epoch; an iterator yields one epoch, and then an error. Or a function that
-            makes an iterable for each epoch, called in the pulling thread: for objects that belong to the thread
-            that made them, such as `lambda: sqlite3.connect(path).execute(query)`.
+        iterable: iterated once per epoch; an iterator yields one epoch, and then an error. Or a function that
+            creates an iterable for each epoch, called in the pulling thread: for objects that belong to the thread
+            that created them, such as `lambda: sqlite3.connect(path).execute(query)`.
         length: items of an epoch, if known. It makes the cardinality known, and any other number is an error;
             `math.inf` for an iterable that never ends. None uses the iterable's own `len()`, if it has one.
         batched: each item is a batch and passes unchanged; omit the Loader's `batch_size`.
 
     Raises:
         SourceError: `iterable` is not iterable.
-        OptionError: `length` is no number of items.
+        OptionError: `length` is not a number of items.
 
     Example:
         >>> import stoker

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MapSource(Source):
-    """A source that is read by index: the user's object, of which only `__len__` is called in the trainer.
+    """A source that is read by index: the user's object. The trainer calls only its `__len__`.
 
     Args:
         source: the user's object.
@@ -30,12 +30,12 @@ class MapSource(Source):
         SourceError: the source is not map-style, or empty.
     """
 
-    noun = "a list, or arrays,"
+    noun = "a list or array"
     has_index = True
 
     def __init__(self, source: Any) -> None:
-        if (told := mistaken(source)) is not None:
-            raise SourceError(told)
+        if (message := mistaken(source)) is not None:
+            raise SourceError(message)
         self._source, self._length = source, _length(source)
         if self._length < 1:
             raise SourceError(
@@ -93,15 +93,15 @@ def source_of(given: Any) -> Source:
 
 
 def reads_in_runs(payload: Any) -> bool:
-    """True if an object that is read by index gives several examples at once."""
+    """True if an object that is read by index can return several examples per call."""
     return hasattr(type(payload), "__getitems__")
 
 
 def changed_length(was: int, now: int) -> str:
     """The message for a source whose length changed."""
     return (
-        f"the source had {was:,} examples when the Loader was made and has {now:,} now: an epoch would lose "
-        "or repeat examples. Make a new Loader for it."
+        f"the source had {was:,} examples when the Loader was created and has {now:,} now, so an epoch would lose "
+        "or repeat examples. Create a new Loader."
     )
 
 

@@ -1,4 +1,4 @@
-"""The protocol of sources: all that a Loader needs to know of where examples come from."""
+"""The protocol of sources: everything that a Loader needs to know about where examples come from."""
 
 from __future__ import annotations
 

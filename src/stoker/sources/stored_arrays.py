@@ -29,7 +29,7 @@ class StoredRows(Sequence[Any]):
         try:
             self.shape: tuple[int, ...] = array.shape
         except (KeyError, ValueError):  # raised by h5py
-            raise SourceError("the source is an array of an HDF5 file that is closed. Keep it open.") from None
+            raise SourceError("the source is an array of a closed HDF5 file. Keep the file open.") from None
         if not self.shape:
             raise SourceError(f"the source has no rows: it is a {type(array).__name__} of shape ().")
         self._array: Any = array
@@ -55,12 +55,12 @@ class StoredRows(Sequence[Any]):
         if name is None or not Path(file.filename).exists():
             raise SourceError(
                 f"the HDF5 file {file.filename!r} is in memory, where no worker can open it. Write it to a disk, or "
-                "give workers=0."
+                "pass workers=0."
             )
         if file.mode != "r":
             raise SourceError(
                 f"the HDF5 file {file.filename!r} is open for writing (mode {file.mode!r}), so no worker can read it. "
-                "Open it with mode 'r', or give workers=0."
+                "Open it with mode 'r', or pass workers=0."
             )
 
     def _is_hdf5(self) -> bool:
