@@ -41,15 +41,10 @@ class Counters:
         count, named = self._of_epoch.pop(epoch, (0, []))
         if not count:
             return
-        more = f"; and {count - len(named):,} more" if count > len(named) else ""
-        later(
-            log.warning,
-            "epoch %d: %s left out (on_error='skip'): %s%s. `loader.stats().skipped` lists them.",
-            epoch,
-            "1 example was" if count == 1 else f"{count:,} examples were",
-            "; ".join(map(str, named)),
-            more,
-        )
+        some = "1 example was" if count == 1 else f"{count:,} examples were"
+        which = "; ".join(map(str, named)) + (f"; and {count - len(named):,} more" if count > len(named) else "")
+        message = f"epoch {epoch}: {some} left out (on_error='skip'): {which}. `loader.stats().skipped` lists them."
+        later(log.warning, "%s", message)
 
     def stats(self) -> Stats:
         """The counts so far."""

@@ -105,18 +105,15 @@ class SlotTable:
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
         kept = max(0, fit - SPARE - fewer)
         slower = f"Stoker makes only {fewer} instead of {ahead} batches ahead, so training may wait for data. "
-        later(
-            log.warning,
-            "memory_limit=%s holds %d batches of %s bytes. %s%s that your code holds at a time are copied, which takes "
-            "time. No batch is lost. For full speed, set memory_limit=%s or more, or use a smaller batch_size%s.",
-            f"{self._limit:,}",
-            fit,
-            f"{layout.nbytes:,}",
-            slower if fewer < ahead else "",
-            f"Batches beyond the first {kept}" if kept else "All batches",
-            f"{layout.nbytes * (ahead + SPARE + LEASES):_}",
-            " or prefetch" if ahead > 1 else "",
+        which = f"Batches beyond the first {kept}" if kept else "All batches"
+        enough = f"{layout.nbytes * (ahead + SPARE + LEASES):_}"
+        message = (
+            f"memory_limit={self._limit:,} holds {fit} batches of {layout.nbytes:,} bytes. "
+            f"{slower if fewer < ahead else ''}{which} that your code holds at a time are copied, which takes time. No "
+            f"batch is lost. For full speed, set memory_limit={enough} or more, or use a smaller "
+            f"batch_size{' or prefetch' if ahead > 1 else ''}."
         )
+        later(log.warning, "%s", message)
         return SlotsSizedEvent(fewer, leases=kept)
 
     def wrote(
