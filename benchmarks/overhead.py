@@ -81,12 +81,12 @@ def a_row_in_a_worker() -> None:
     turns = EpochHooks(program, [], None, seeder)
     context = TaskContext.of(program, seeder, unseen(), slots=slots, inboxes=inboxes, fork=ForkGuard())
     runner = Runner(context, turns)
-    described = runner.answer(DescribeRequest(0, 0, numbers=(0,), places=(0,), sizes=(0,), rows=(BATCH,), one=True))
+    described = runner.reply_to(DescribeRequest(0, 0, numbers=(0,), places=(0,), sizes=(0,), rows=(BATCH,), one=True))
     assert isinstance(described, DescribedReply)
     slots[0].resize(Layout.of(pickle.loads(described.pickled).spec.leaves, BATCH).nbytes)
     runner.learn(FormRequest(described.pickled))
     work = IndexTaskRequest(1, 0, 0, 0, BATCH, False, False, BATCH, np.arange(BATCH))
-    seconds = min(timeit.repeat(lambda: runner.answer(work), number=50, repeat=5)) / 50
+    seconds = min(timeit.repeat(lambda: runner.reply_to(work), number=50, repeat=5)) / 50
     tell("a row made and written", seconds / BATCH * 1e6)
 
 

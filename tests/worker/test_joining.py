@@ -41,12 +41,12 @@ def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins()
         runner = worker(state)
         runner.learn(FormRequest(described.pickled))
         inbox.put(pack((0, 6, 6.0)) + pack((0, 7, 7.0)))
-        runner.answer(JoinTaskRequest(1, 0, 0, 3, 2, False))
+        runner.reply_to(JoinTaskRequest(1, 0, 0, 3, 2, False))
         return bytes(slot.readable(16))[:16]
 
     before = np.random.get_state()
     try:
-        described = worker(0).answer(DescribeRequest(0, 0, (0, 1), (0, 1), (0, 0), (2,)))
+        described = worker(0).reply_to(DescribeRequest(0, 0, (0, 1), (0, 1), (0, 0), (2,)))
         assert isinstance(described, DescribedReply)
         slot.resize(64)
         first = joined(1)

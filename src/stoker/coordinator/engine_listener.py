@@ -69,7 +69,7 @@ class EngineListener:
     def stuck(self, stuck: StuckWorker) -> None:
         with self._changed:
             is_needless = self._scheduler.is_needless(stuck.worker)
-            warning = warning_of(stuck, self._tasks.faults.words(stuck.place), is_needless=is_needless)
+            warning = warning_of(stuck, self._tasks.faults.described(stuck.place), is_needless=is_needless)
             self._changed.later(log.warning, "%s", warning)
 
     def is_needless(self, worker: int) -> bool:

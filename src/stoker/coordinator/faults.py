@@ -66,7 +66,7 @@ class Faults:
             killed=killed,
         )
 
-    def words(self, place: Activity) -> str:
+    def described(self, place: Activity) -> str:
         """A description of what a worker is working on."""
         task = self._tasks.get(place.task)
         epoch = self._epochs.get(task.stream) if task is not None else None
@@ -112,8 +112,8 @@ class Faults:
             return not work.again and self._is_drawn(epoch.number, task.id)
         return isinstance(work, IndexWork) and self._is_drawn(epoch.number, work.batch, work.first)
 
-    def _is_drawn(self, *words: int) -> bool:
-        return mix(*words, 7) < self._verify * 2**64
+    def _is_drawn(self, *described: int) -> bool:
+        return mix(*described, 7) < self._verify * 2**64
 
     def to_be_done_again(self, task: Task, reply: TaskDoneReply) -> bool:
         """Keep the digests of a finished task that is to be repeated. Returns whether it is."""

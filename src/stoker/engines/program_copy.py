@@ -72,7 +72,7 @@ class ProgramCopy:
                 case UpdateRequest():
                     self._runner.renew(order)
                 case _:
-                    return self._runner.answer(order)
+                    return self._runner.reply_to(order)
         return None
 
     def close(self) -> None:

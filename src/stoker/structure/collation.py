@@ -241,12 +241,12 @@ def _names(accessor: Any) -> Iterator[tuple[Any, ...] | str]:
 def _no_path(path: tuple[Any, ...] | str, spec: Spec) -> str:
     """The message about a path that does not exist."""
     paths = [leaf.path for leaf in spec.leaves]
-    told = path if isinstance(path, str) else str(list(path))
+    named = path if isinstance(path, str) else str(list(path))
     shown = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else "")
-    text = f"collate names {told}, but the examples have no such path; they have {shown or 'a single leaf'}."
+    text = f"collate names {named}, but the examples have no such path; they have {shown or 'a single leaf'}."
     words = {_words(its): its for its in paths[:_SEARCHED]}
-    is_name = any(character.isalpha() for character in told)  # a similar number is not what was meant
-    close = difflib.get_close_matches(_words(told), words, n=1) if is_name else []
+    is_name = any(character.isalpha() for character in named)  # a similar number is not what was meant
+    close = difflib.get_close_matches(_words(named), words, n=1) if is_name else []
     return f"{text} Did you mean {words[close[0]]}?" if close else text
 
 
@@ -260,7 +260,7 @@ def _check_sizes(rule: Rule, leaves: list[Leaf]) -> None:
     if not isinstance(rule, Pad) or rule.to is None or not leaves:
         return
     most = max(leaves, key=lambda leaf: len(leaf.shape))
-    if not any(leaf.untold for leaf in leaves) and len(most.shape) < len(rule.to):
+    if not any(leaf.undetermined for leaf in leaves) and len(most.shape) < len(rule.to):
         raise OptionError(
             f"pad(to={rule.to}) gives sizes for {len(rule.to)} dimensions, but {most.path or 'an example'} has "
             f"{len(most.shape)}: {most}."

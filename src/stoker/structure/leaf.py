@@ -52,8 +52,8 @@ class Leaf:
         kind: memory layout.
         ragged_rank: number of ragged dimensions of a `RAGGED` leaf.
         lenient: Python numbers take on its dtype, and lists of numbers or strings count as arrays.
-        untold: for an empty value, how much is unknown: 1 for an array of size 0, whose dtype and sizes yield to those
-            of other examples; 2 for an empty list, which has no dtype; 0 for any other value.
+        undetermined: for an empty value, how much is unknown: 1 for an array of size 0, whose dtype and sizes yield to
+            those of other examples; 2 for an empty list, which has no dtype; 0 for any other value.
         first: the shape in the first examples, if later ones may differ.
         is_alone: handed out unchanged, as a single example or a whole batch.
         origin: how the leaf is known, for messages.
@@ -66,7 +66,7 @@ class Leaf:
     kind: Kind = Kind.DENSE
     ragged_rank: int = 0
     lenient: bool = False
-    untold: int = 0
+    undetermined: int = 0
     first: Shape = ()
     is_alone: bool = False
     origin: str = dataclasses.field(default="as in the first examples", compare=False)
@@ -94,11 +94,11 @@ class Leaf:
     def merged(self, other: Leaf) -> Leaf:
         """The leaf that covers both this and `other`. Dimensions that differ become None. Raises `Misfit`."""
         kinds = {self.kind, other.kind}
-        told, empty = (self, other) if self._tells() >= other._tells() else (other, self)
-        if empty.untold and Kind.SPARSE not in kinds and (shape := _beside_nothing(told, empty)) is not None:
-            kind = Kind.RAGGED if Kind.RAGGED in kinds else told.kind
+        known, empty = (self, other) if self._tells() >= other._tells() else (other, self)
+        if empty.undetermined and Kind.SPARSE not in kinds and (shape := _beside_nothing(known, empty)) is not None:
+            kind = Kind.RAGGED if Kind.RAGGED in kinds else known.kind
             rank = max(self.ragged_rank, other.ragged_rank)
-            return Leaf(self.path, shape, told.dtype, kind, rank, untold=told.untold, origin=self.origin)
+            return Leaf(self.path, shape, known.dtype, kind, rank, undetermined=known.undetermined, origin=self.origin)
         if (
             len(self.shape) != len(other.shape)
             or (Kind.SPARSE in kinds and len(kinds) > 1)
@@ -111,7 +111,7 @@ class Leaf:
         return Leaf(self.path, shape, self.dtype, kind, rank, origin=self.origin)
 
     def _tells(self) -> tuple[int, int]:
-        return -self.untold, len(self.shape)
+        return -self.undetermined, len(self.shape)
 
     def parts(self) -> tuple[PartSpec, ...]:
         """The arrays that store this leaf of a batch.
@@ -141,20 +141,20 @@ def describe(path: str, value: Any) -> Leaf:
         form = canonical(value)
     except Misfit as misfit:
         raise Misfit(f"{_at(path)}it {misfit}") from None
-    leaf, untold = leaf_of(path, form), untold_by(value, form)
-    return dataclasses.replace(leaf, untold=untold) if untold else leaf
+    leaf, undetermined = leaf_of(path, form), undetermined_by(value, form)
+    return dataclasses.replace(leaf, undetermined=undetermined) if undetermined else leaf
 
 
 def described_as(leaf: Leaf, value: Any) -> Leaf:
     """The `Leaf` that describes `value`. A list of integers counts as floats if the leaf holds floats."""
     its = describe(leaf.path, value)
-    if type(value) is list and its.dtype.kind == "i" and leaf.dtype.kind in "fc" and not leaf.untold:
+    if type(value) is list and its.dtype.kind == "i" and leaf.dtype.kind in "fc" and not leaf.undetermined:
         return dataclasses.replace(its, dtype=leaf.dtype)
     return its
 
 
-def untold_by(value: Any, form: Any) -> int:
-    """The `untold` of a value; see `Leaf`."""
+def undetermined_by(value: Any, form: Any) -> int:
+    """The `undetermined` of a value; see `Leaf`."""
     if isinstance(form, Sparse):
         return 0
     if (form.values if isinstance(form, Ragged) else form).size:
@@ -185,13 +185,13 @@ def _sized(array: Any, leaf: Leaf, level: int) -> Any:
     return np.zeros(shape, leaf.dtype)
 
 
-def _beside_nothing(told: Leaf, empty: Leaf) -> Shape | None:
-    """The shape that covers the leaf `told` and the leaf `empty`, which has no values; None if there is none."""
+def _beside_nothing(known: Leaf, empty: Leaf) -> Shape | None:
+    """The shape that covers the leaf `known` and the leaf `empty`, which has no values; None if there is none."""
     zero = empty.ragged_rank if 0 not in empty.shape else empty.shape.index(0)
-    if zero >= len(told.shape) or len(empty.shape) > len(told.shape):
+    if zero >= len(known.shape) or len(empty.shape) > len(known.shape):
         return None
     sizes: list[int | None] = []
-    for place, size in enumerate(told.shape):
+    for place, size in enumerate(known.shape):
         its = empty.shape[place] if place < len(empty.shape) else 0
         is_free = its in (0, size) if place > zero else its == size
         sizes.append(size if is_free else None)

@@ -13,7 +13,7 @@ from stoker.structure.spec import Spec
 
 def leaves_open(spec: Spec, rules: Sequence[Rule]) -> bool:
     """True if some leaf was empty in all examples so far and may hold values later."""
-    return any(leaf.untold > 0 and rule != "stack" for leaf, rule in zip(spec.leaves, rules, strict=True))
+    return any(leaf.undetermined > 0 and rule != "stack" for leaf, rule in zip(spec.leaves, rules, strict=True))
 
 
 def merged(specs: list[Spec]) -> Spec:

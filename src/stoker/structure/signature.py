@@ -23,26 +23,26 @@ def signed_form(signature: Any, collation: Collation) -> Form:
     if not specs:
         raise OptionError(f"output_signature must be nested tf.TensorSpecs, got {signature!r}")
     paths = (accessor.codify("") for accessor in tree.accessors())
-    spec = Spec(tree, tuple(_signed_leaf(path, told) for path, told in zip(paths, specs, strict=True)))
+    spec = Spec(tree, tuple(_signed_leaf(path, declared) for path, declared in zip(paths, specs, strict=True)))
     return Form.of(spec, collation.rules(spec))
 
 
-def _signed_leaf(path: str, told: Any) -> Leaf:
+def _signed_leaf(path: str, declared: Any) -> Leaf:
     """The leaf for a `tf.TensorSpec`, or for a ragged or sparse spec."""
     where = f"output_signature{path}"
     try:
-        dtype, dims = np.dtype(told.dtype.as_numpy_dtype), told.shape.as_list()
+        dtype, dims = np.dtype(declared.dtype.as_numpy_dtype), declared.shape.as_list()
     except (AttributeError, TypeError):
-        raise OptionError(f"{where} must be a tf.TensorSpec (ragged, sparse), got {told!r}") from None
+        raise OptionError(f"{where} must be a tf.TensorSpec (ragged, sparse), got {declared!r}") from None
     except ValueError:
         raise OptionError(
-            f"{where} must have a known number of dimensions (None for sizes that vary), got {told!r}"
+            f"{where} must have a known number of dimensions (None for sizes that vary), got {declared!r}"
         ) from None
-    dtype = STRING if told.dtype.name == "string" else dtype
+    dtype = STRING if declared.dtype.name == "string" else dtype
     if dtype != STRING and dtype.name not in DTYPES:
-        raise OptionError(f"{where} declares the dtype {told.dtype.name}, which no batch can hold.")
-    if hasattr(told, "ragged_rank"):
-        kind = Kind.RAGGED if told.ragged_rank else Kind.DENSE
-        return Leaf(path, tuple(dims), dtype, kind, told.ragged_rank, lenient=True, signed=True, origin=_SIGNED)
-    kind = Kind.SPARSE if type(told).__name__ == "SparseTensorSpec" else Kind.DENSE
+        raise OptionError(f"{where} declares the dtype {declared.dtype.name}, which no batch can hold.")
+    if hasattr(declared, "ragged_rank"):
+        kind = Kind.RAGGED if declared.ragged_rank else Kind.DENSE
+        return Leaf(path, tuple(dims), dtype, kind, declared.ragged_rank, lenient=True, signed=True, origin=_SIGNED)
+    kind = Kind.SPARSE if type(declared).__name__ == "SparseTensorSpec" else Kind.DENSE
     return Leaf(path, tuple(dims), dtype, kind, lenient=True, signed=True, origin=_SIGNED)

@@ -112,7 +112,7 @@ def _serve(channel: socket.socket, arguments: _Arguments) -> bool:
     send(ReadyReply())
     for message in _received(channel):
         if isinstance(message, Request):
-            reply = runner.answer(message)
+            reply = runner.reply_to(message)
             reach(Failpoint.REPORT)
             send(reply)
             reach(Failpoint.REPORTED)

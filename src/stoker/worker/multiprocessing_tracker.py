@@ -50,12 +50,12 @@ class TrainersMultiprocessing(Importing):
         if self._tracker is not None:
             module._resource_tracker._fd = self._tracker
 
-        def told(name: str, kind: str) -> None:
+        def registered(name: str, kind: str) -> None:
             if kind != _SEGMENT or not getattr(self._attaching, "now", False):
                 register(name, kind)
                 self._made.add(name)
 
-        def untold(name: str, kind: str) -> None:
+        def unregistered(name: str, kind: str) -> None:
             if kind == _SEGMENT and name not in self._made:
                 if self._tracker is None:
                     return
@@ -63,7 +63,7 @@ class TrainersMultiprocessing(Importing):
             unregister(name, kind)
             self._made.discard(name)
 
-        module.register, module.unregister = told, untold
+        module.register, module.unregister = registered, unregistered
 
     def _shared_memory(self, module: Any) -> None:
         make = module.SharedMemory.__init__

@@ -41,7 +41,7 @@ from stoker.worker.user_code.current import Current
 from stoker.worker.user_code.epoch_hooks import EpochHooks
 from stoker.worker.user_code.reading import Reader, SourceChanged
 
-Reply = ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply
+TaskReply = ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply
 
 
 class Runner:
@@ -67,17 +67,17 @@ class Runner:
         self._epoch: int | None = None
         self._turned: int | None = None  # the epoch whose program is in use
 
-    def answer(self, question: Request) -> Reply:
+    def reply_to(self, request: Request) -> TaskReply:
         """Execute a task and return its outcome."""
         started = time.perf_counter()
-        self._task.begin(question)
+        self._task.begin(request)
         try:
-            self._reach(question)
-            if _is_trial(question):
+            self._reach(request)
+            if _is_trial(request):
                 time.sleep(0.2 * os.urandom(1)[0] / 256)  # avoids being hit each time by a periodic killer
-            return self._done(question, started)
+            return self._done(request, started)
         except BaseException as error:
-            return self._failure(question.task, error)
+            return self._failure(request.task, error)
         finally:
             self._task.end()
 
@@ -113,15 +113,15 @@ class Runner:
         self._turned = None
         self._turns.renew(renew)
 
-    def _reach(self, question: Request) -> None:
+    def _reach(self, request: Request) -> None:
         reach(Failpoint.CLAIM)
-        if not isinstance(question, JoinTaskRequest) and question.epoch != self._epoch:
+        if not isinstance(request, JoinTaskRequest) and request.epoch != self._epoch:
             if self._epoch is not None:
                 reach(Failpoint.TURN)
-            self._epoch = question.epoch
-        if question.epoch != self._turned:
-            self._turn_to(question.epoch)
-            self._turned = question.epoch
+            self._epoch = request.epoch
+        if request.epoch != self._turned:
+            self._turn_to(request.epoch)
+            self._turned = request.epoch
 
     def _turn_to(self, epoch: int) -> None:
         """Switch to the copy of the program for this epoch."""
@@ -130,25 +130,25 @@ class Runner:
             self._context.used.use(program)
             self._seeder.hold(held)
 
-    def _done(self, question: Request, started: float) -> Reply:
+    def _done(self, request: Request, started: float) -> TaskReply:
         """Execute a task that began at the time `started`."""
-        match question:
+        match request:
             case IndexTaskRequest():
-                dims = self._index_tasks.do(question)
-                seconds = 0.0 if len(question.made) else time.perf_counter() - started  # says nothing about speed
-                return TaskDoneReply(question.task, seconds, dims, **self._task.digests.compared())
+                dims = self._index_tasks.do(request)
+                seconds = 0.0 if len(request.made) else time.perf_counter() - started  # says nothing about speed
+                return TaskDoneReply(request.task, seconds, dims, **self._task.digests.compared())
             case ShardTaskRequest():
-                return self._shard_tasks.do(question, started)
+                return self._shard_tasks.do(request, started)
             case JoinTaskRequest():
-                dims = self._writer.join(question)
-                return TaskDoneReply(question.task, time.perf_counter() - started, dims)
+                dims = self._writer.join(request)
+                return TaskDoneReply(request.task, time.perf_counter() - started, dims)
             case MakeExamplesRequest():
-                sizes = self._first_examples.do(question)
-                return ExamplesMadeReply(question.task, sizes, self._seeder.draws)
+                sizes = self._first_examples.do(request)
+                return ExamplesMadeReply(request.task, sizes, self._seeder.draws)
             case OpenShardRequest():
-                return ShardOpenedReply(question.task, *self._first_shards.do(question))
+                return ShardOpenedReply(request.task, *self._first_shards.do(request))
             case DescribeRequest():
-                return self._describe(question)
+                return self._describe(request)
 
     def _describe(self, task: DescribeRequest) -> DescribedReply:
         import cloudpickle
@@ -180,8 +180,8 @@ class Runner:
         return failure(task, kind, error, example, shard)
 
 
-def _is_trial(question: Request) -> bool:
+def _is_trial(request: Request) -> bool:
     """True if the task only tests whether an example kills workers."""
-    if isinstance(question, IndexTaskRequest):
-        return question.trial and question.count == 1
-    return isinstance(question, ShardTaskRequest) and question.until is not None
+    if isinstance(request, IndexTaskRequest):
+        return request.trial and request.count == 1
+    return isinstance(request, ShardTaskRequest) and request.until is not None

@@ -10,7 +10,7 @@ import numpy as np
 from stoker.structure.casting import CannotCast, cast, is_castable, is_within
 from stoker.structure.collation import Pad
 from stoker.structure.forms import STRING, Array, Misfit, Ragged, Sparse
-from stoker.structure.leaf import Kind, Leaf, dtype_repair, empty_as, leaf_of, untold_by
+from stoker.structure.leaf import Kind, Leaf, dtype_repair, empty_as, leaf_of, undetermined_by
 from stoker.structure.values import PYTHON_NUMBERS, builtin, canonical
 
 
@@ -48,13 +48,13 @@ def _read(leaf: Leaf, value: Any, position: int) -> Any:
         value = builtin(value)
         if form is None:
             form = canonical(_wide(value) if leaf.signed else value)
-            if leaf.kind is not Kind.SPARSE and untold_by(value, form):
+            if leaf.kind is not Kind.SPARSE and undetermined_by(value, form):
                 form = empty_as(leaf, form)
             form = _converted(leaf, form) if leaf.signed else form
         came = leaf_of("", form)
     except Misfit as misfit:
-        told = str(misfit).removeprefix("it ")
-        raise MisfitAt(position, Misfit(f"{at(leaf)}it {told} E{leaf.expected[1:]}.")) from None
+        text = str(misfit).removeprefix("it ")
+        raise MisfitAt(position, Misfit(f"{at(leaf)}it {text} E{leaf.expected[1:]}.")) from None
     except CannotCast as unfit:
         raise _unfit(leaf, value, unfit.value, position) from None
     are_loose = type(value) is list or (type(value) is np.ndarray and value.dtype == STRING)
@@ -182,7 +182,7 @@ def _same(form: Array, dtype: np.dtype[Any]) -> bool:
 def unexpected(leaf: Leaf, came: Leaf, position: int) -> MisfitAt:
     """The exception for an example that holds `came` where `leaf` is expected."""
     repair = dtype_repair(leaf, came)
-    if leaf.untold:
+    if leaf.undetermined:
         repair = (
             "It was empty in the first examples, so the dtype and the sizes of others were unknown: declare them in "
             "`output_signature`."

@@ -38,9 +38,9 @@ class Digests:
 
     def compared(self) -> dict[str, Any]:
         """The digest fields of a reply."""
-        return {"digests": self.told(), "together": self.together} if self._found else {}
+        return {"digests": self.pairs(), "together": self.together} if self._found else {}
 
-    def told(self) -> tuple[tuple[int, int], ...]:
+    def pairs(self) -> tuple[tuple[int, int], ...]:
         """The digests, each after the number of its example, or of the first example that shares it."""
         size = self.together
         if size == 1:

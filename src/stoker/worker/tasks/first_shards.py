@@ -41,7 +41,7 @@ class FirstShards:
             self._shard_tasks.keep(task.epoch, task.shard, made)
         else:  # an error is raised again when its turn comes
             self._shard_tasks.close(task.epoch, task.shard)
-        return is_open and not task.without, _told(specs)
+        return is_open and not task.without, _pickled(specs)
 
     def _taken(self, task: OpenShardRequest, shard_reader: ShardReader) -> tuple[list[RowsAhead], bool]:
         """The rows of the shard's first steps, and whether all steps succeeded."""
@@ -115,8 +115,8 @@ class FirstShards:
         return spec, len(ahead.examples)
 
 
-def _told(specs: list[tuple[Spec, int]]) -> bytes:
+def _pickled(specs: list[tuple[Spec, int]]) -> bytes:
     import cloudpickle
 
-    told: bytes = cloudpickle.dumps(specs, protocol=5) if specs else b""
-    return told
+    pickled: bytes = cloudpickle.dumps(specs, protocol=5) if specs else b""
+    return pickled

@@ -102,7 +102,7 @@ class SpecInference:
         whole = collation.default == "asis"
         kinds = Kinds(collation, (lambda batch: loose(Spec.of(batch), scalars=False)) if whole else collation.spec)
         misfits: list[tuple[Misfit, int | None, int | None]] = []
-        is_told = False
+        is_known = False
         for number, example in enumerate(examples, 1):
             try:
                 if kinds.add(example) == AGREE:
@@ -111,13 +111,13 @@ class SpecInference:
                         return spec
             except Misfit as misfit:
                 misfits.append((misfit, self._task.shard, self._task.example))
-            is_told = not kinds or not any(leaf.untold for leaf in kinds.commonest().leaves)
-            if number >= (LOOK if is_told else LOOK_FURTHER):
+            is_known = not kinds or not any(leaf.undetermined for leaf in kinds.commonest().leaves)
+            if number >= (LOOK if is_known else LOOK_FURTHER):
                 break
         if kinds:
             spec = kinds.commonest()
             is_undecided = not whole and is_stacked_in_place(spec, _suited(collation.rules, spec))  # too few agree
-            return None if task.further and (is_undecided or not is_told) else spec
+            return None if task.further and (is_undecided or not is_known) else spec
         if task.further:
             return None
         if not misfits:

@@ -264,8 +264,8 @@ class _NumpyState:
             return
         self._generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # as above
         self._state = np.random.get_state()
-        is_told = isinstance(self._generator, np.random.MT19937) and not self._state[3]
-        self._cells = _global_state() if is_told else None
+        is_known = isinstance(self._generator, np.random.MT19937) and not self._state[3]
+        self._cells = _global_state() if is_known else None
         self._seen = b"" if self._cells is None else self._cells.tobytes()
 
     def put_back(self) -> None:
