@@ -13,7 +13,7 @@ LEAST, MOST = 8, 512
 
 @dataclass(frozen=True)
 class LookOptions:
-    """What must be inspected.
+    """The extent of the inspection.
 
     Attributes:
         one: whether the first example may suffice.

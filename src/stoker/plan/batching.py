@@ -48,7 +48,7 @@ class Batching:
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known about an epoch's batches before the first one.
+    """The facts known about an epoch's batches before the first one.
 
     Attributes:
         size: this trainer's rows of a full batch. If examples are handed out one by one: the examples that move

@@ -91,7 +91,7 @@ class TaskDoneReply:
 
 
 class FailureKind(enum.Enum):
-    """What went wrong in a worker."""
+    """The kind of error in a worker."""
 
     USER = "user"  # the user's code raised
     COLLATE = "collate"  # user code raised while joining examples

@@ -73,16 +73,16 @@ class Lock:
             self._acquire()
             self._before = before
 
-    def wait(self, seconds: float = -1) -> bool:
+    def wait(self, seconds: float | None = None) -> bool:
         """With the lock held: release it until `notify_all` is called, for at most `seconds`.
 
-        Returns True if `notify_all` was called. Without a limit (-1), waits as long as it takes.
+        Returns True if `notify_all` was called. None waits as long as it takes.
         """
         waiter = threading.Lock()
         waiter.acquire()
         self._waiting.append(waiter)
         try:
-            self.without(interruptible, waiter.acquire, True, seconds)
+            self.without(interruptible, waiter.acquire, True, -1 if seconds is None else seconds)
         finally:
             was_called = waiter not in self._waiting
             if not was_called:

@@ -1,4 +1,4 @@
-"""What the parts of a worker share."""
+"""The objects that the parts of a worker share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stoker.worker.user_code.seeding import Seeder
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task needs: the user's code, the random states, the memory, and the record of the task itself.
+    """Everything that a task needs: the user's code, the random states, the memory, and the record of the task itself.
 
     Attributes:
         used: the copy of the program in use.

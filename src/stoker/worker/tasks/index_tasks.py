@@ -31,7 +31,7 @@ class IndexTasks:
         self._context, self._used, self._task = context, context.used, context.task
         self._seeder, self._store = context.seeder, context.store
         self._reader, self._writer = reader, writer
-        self._epoch = -1
+        self._epoch: int | None = None
 
     def do(self, task: IndexTaskRequest) -> tuple[int, ...]:
         """Make the task's rows; returns the shapes of the batch's parts, empty if they are as planned."""

@@ -84,7 +84,7 @@ class ShardOpener:
         )
 
     def _iterator(self, epoch: int, shard: int) -> Any:
-        """What the user's function returns for a shard, called with random states set for that."""
+        """The result of the user's function for a shard, called with random states set for that."""
         program = self._used.program
         source: ShardedSource = program.source
         seed = mix(program.seed, epoch, 3, shard)

@@ -128,7 +128,8 @@ class Seeder:
         self._is_trying = False
         self._generator: np.random.Generator | None = None
         self._philox: dict[str, Any] = {}
-        self._keyed, self._key = -1, 0  # of the current epoch
+        self._keyed: int | None = None  # the epoch that `_key` is of
+        self._key = 0
         self._note()
 
     def _note(self) -> None:
