@@ -1,4 +1,4 @@
-"""The facts about batches that TensorFlow gets in advance: the spec of an element, the dtypes and the order of the arrays."""
+"""The facts about batches that TensorFlow gets in advance: specs, dtypes, and the order of the arrays."""
 
 from __future__ import annotations
 
