@@ -195,7 +195,9 @@ def test_another_model_or_loader_is_an_error(saved: Path) -> None:
     model.compile("adam", "mse", metrics=["mae"])
     with loader("map-style", 0) as data, pytest.raises(stoker.StateError, match="saved with another model"):
         model.fit(data.to_tf(), callbacks=[ResumableData(data, saved)], verbose=0)
-    with pytest.raises(stoker.StateError, match="from another Loader, with other batches: source was 'map-style' and is 'generator'"):
+    with pytest.raises(
+        stoker.StateError, match="from another Loader, with other batches: source was 'map-style' and is 'generator'"
+    ):
         train(saved, {"source": "generator"}, None)
 
 
