@@ -15,7 +15,7 @@ def test_many_more_workers_than_cpus_are_remarked_once(caplog: pytest.LogCapture
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("stoker", "WARNING")
     assert f"workers={many} on {cpus} CPU" in record.message
-    assert f"one on each CPU ({cpus})" in record.message
+    assert f"one per CPU ({cpus})" in record.message
 
 
 def test_some_more_are_not(caplog: pytest.LogCaptureFixture) -> None:
