@@ -1,12 +1,12 @@
 """Rows of a database, decoded in many processes.
 
-A cursor can be neither copied to a worker nor cut into parts, and reading it is cheap. So one thread of the trainer
-pulls its rows (`stoker.from_iterable`), and the work on them, here unpacking and a Fourier transform, is a
-`transform`, which runs in the workers. The batches come in the order of the query.
+A cursor cannot be copied to a worker or split into parts, and reading it is cheap. So one thread of the trainer pulls
+its rows (`stoker.from_iterable`). The work on the rows, here unpacking and a Fourier transform, is a `transform`, which
+runs in the workers. Batches arrive in the order of the query.
 
-Printed: the size of the database, that all rows came in order, a line for each epoch of `model.fit`, and the
-accuracy on rows that another query selects. Keras adds a warning that its input ran out of data: a cursor does not
-tell its number of rows, so the end of the first epoch is a surprise, and no more than that.
+The script prints the size of the database, that all rows arrived in order, a line for each epoch of `model.fit`, and
+the accuracy on rows that another query selects. Keras warns that its input ran out of data, because a cursor
+does not report its number of rows. The warning is harmless: Keras only does not know where the first epoch ends.
 
     python examples/database.py
 """
@@ -26,12 +26,12 @@ import numpy as np
 import stoker
 
 SAMPLES, BANDS = 8192, 64
-PITCHES = (55.0, 70.0, 90.0, 115.0)  # of four machines, in periods a recording
+PITCHES = (55.0, 70.0, 90.0, 115.0)  # of four machines, in periods per recording
 Row = tuple[int, bytes, int]
 
 
 def write_database(path: Path, count: int) -> None:
-    """Write recordings of SAMPLES 16-bit samples, compressed; each is a machine's hum with overtones, in noise."""
+    """Write compressed recordings of SAMPLES 16-bit samples: each is a machine's hum with overtones, plus noise."""
     rng = np.random.default_rng(5)
     time = np.linspace(0, 2 * np.pi, SAMPLES)
     with closing(sqlite3.connect(path)) as database, database:
@@ -46,13 +46,13 @@ def write_database(path: Path, count: int) -> None:
 
 
 def rows(path: Path, condition: str) -> Iterator[Row]:
-    """The rows of a query, in this process: `from_iterable` calls it for each epoch, in its own thread."""
+    """Yield the rows of a query in this process. `from_iterable` calls this for each epoch, in its own thread."""
     with closing(sqlite3.connect(path)) as database:
         yield from database.execute(f"SELECT id, signal, machine FROM recordings WHERE {condition} ORDER BY id")
 
 
 def decode(row: Row) -> tuple[np.ndarray, int]:
-    """A transform, which runs in the worker: the loudness of the lowest BANDS bands, and the machine."""
+    """Return the loudness of the lowest BANDS bands, and the machine. A transform, which runs in the workers."""
     _, blob, machine = row
     signal = np.frombuffer(zlib.decompress(blob), np.int16) * np.hanning(SAMPLES)
     loudness = np.abs(np.fft.rfft(signal))[: 8 * BANDS].reshape(BANDS, 8).mean(axis=1)
@@ -60,12 +60,12 @@ def decode(row: Row) -> tuple[np.ndarray, int]:
 
 
 def loader(path: Path, condition: str) -> stoker.Loader:
-    """Batches of 32 decoded rows."""
+    """Return a Loader of batches of 32 decoded rows."""
     return stoker.Loader(stoker.from_iterable(lambda: rows(path, condition)), batch_size=32, transform=decode)
 
 
 def main() -> None:
-    """Train on four fifths of the rows, and test on the others."""
+    """Train on four fifths of the rows and test on the rest."""
     keras.utils.set_random_seed(5)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recordings.sqlite"

@@ -1,11 +1,11 @@
-"""A generator over parts of the data, run in many processes: `Dataset.from_generator`, but parallel.
+"""A generator over parts of the data, in many processes: a parallel `Dataset.from_generator`.
 
-The data are 40 CSV files of sensor readings. `tf.data.Dataset.from_generator` would run one generator in the
-process that trains. Here the generator gets a `shard`, reads only its part of the files, `shard.split(paths)`, and runs
-in the workers. The number of shards is yours and part of the order; the number of workers is not. `length` is optional;
-with it, Keras knows the number of steps.
+The data are 40 CSV files of sensor readings. `tf.data.Dataset.from_generator` would run one generator in the process
+that trains. Here the generator runs in the workers. It gets a `shard` and reads only its part of the files,
+`shard.split(paths)`. You choose the number of shards, which affects the order; the number of workers does not.
+`length` is optional: with it, Keras knows the number of steps.
 
-Printed: the files and rows, a line for each epoch of `model.fit`, and the accuracy on files never trained on.
+The script prints the files and rows, a line for each epoch of `model.fit`, and the accuracy on files never trained on.
 
     python examples/partitioned_generator.py
 """
@@ -28,12 +28,12 @@ Example = tuple[np.ndarray, float]
 
 
 def write_recordings(folder: Path, files: int) -> list[Path]:
-    """Write CSV files of 150 to 250 rows: the readings of six sensors, and whether the machine was faulty."""
+    """Write CSV files of 150 to 250 rows: the readings of six sensors and whether the machine was faulty."""
     rng = np.random.default_rng(1)
     paths = []
     for number in range(files):
         readings = rng.normal(size=(rng.integers(150, 250), SENSORS)).round(3)
-        faulty = readings[:, 0] + readings[:, 1] * readings[:, 2] > 0  # the rule that the model has to find
+        faulty = readings[:, 0] + readings[:, 1] * readings[:, 2] > 0  # the rule that the model must find
         path = folder / f"machine-{number:02}.csv"
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -44,13 +44,13 @@ def write_recordings(folder: Path, files: int) -> list[Path]:
 
 
 def reader(paths: list[Path]) -> Callable[[stoker.Shard], Iterator[Example]]:
-    """Make the generator function over these files. Workers call it: any Python may stand here."""
+    """Return a generator function over these files. Workers call it; it may be any Python."""
 
     def examples(shard: stoker.Shard) -> Iterator[Example]:
-        for path in shard.split(paths):  # the only line that knows of shards
+        for path in shard.split(paths):  # the only line that knows about shards
             with path.open(newline="") as file:
                 rows = csv.reader(file)
-                next(rows)  # the names of the columns
+                next(rows)  # the column names
                 for *readings, faulty in rows:
                     yield np.array(readings, np.float32), float(faulty)
 
@@ -58,22 +58,22 @@ def reader(paths: list[Path]) -> Callable[[stoker.Shard], Iterator[Example]]:
 
 
 def count_rows(paths: list[Path]) -> int:
-    """The rows in these files, without the names of the columns."""
+    """Return the number of rows in these files, without the column names."""
     return sum(len(path.read_text().splitlines()) - 1 for path in paths)
 
 
 def loader(paths: list[Path], shuffle: int = 0) -> stoker.Loader:
-    """Batches of 32 from all rows of these files, each row once an epoch."""
+    """Return a Loader of batches of 32 from these files, with each row once per epoch."""
     return stoker.Loader(
         stoker.from_generator(reader(paths), shards=8, length=count_rows(paths)),
         batch_size=32,
-        shuffle=shuffle,  # the size of a shuffle buffer in each shard, in rows; the shards are shuffled too
+        shuffle=shuffle,  # the shuffle buffer of each shard, in rows; the order of shards is shuffled too
         output_signature=(tf.TensorSpec((SENSORS,), tf.float32), tf.TensorSpec((), tf.float32)),
     )
 
 
 def main() -> None:
-    """Train on 32 of the files, and test on the other 8."""
+    """Train on 32 of the files and test on the other 8."""
     keras.utils.set_random_seed(1)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_recordings(Path(folder), files=40)

@@ -1,11 +1,11 @@
-"""Images and labels of differing shapes: as serialised tensors, and as they are.
+"""Images and labels of varying shapes: as serialised tensors, and as they are.
 
-Tensors of differing shapes can be sent as strings: `tf.io.serialize_tensor` on one side, `tf.io.parse_tensor`
-on the other. That is what people do by hand where only strings may vary in size, and it works here. Stoker can
-also write the strings itself, `to_tf(serialized=True)`; or you leave them out: `to_tf()` gives the tensors.
+Tensors of varying shapes can be sent as strings, with `tf.io.serialize_tensor` on one side and `tf.io.parse_tensor` on
+the other. People write this by hand where only strings may vary in size, and it works here. Stoker can also write the
+strings itself, with `to_tf(serialized=True)`. Or you omit them: `to_tf()` gives the tensors.
 
-Printed: seconds an epoch for each of the three ways, that they give the same pictures, and how well a small
-convolutional network tells the kinds of stripes in new ones.
+The script prints the seconds per epoch for each of the three ways and checks that they give the same pictures. It also
+prints how well a small convolutional network recognises the kinds of stripes in new ones.
 
     python examples/serialized_structures.py
 """
@@ -28,43 +28,43 @@ STRINGS = (tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.string))
 
 
 def picture(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture of shape (height, width, 1), 40 to 80 pixels each, and the kinds of stripes in it: shape (1 to 3,)."""
+    """Make a picture of shape (height, width, 1), 40 to 80 pixels each, and its kinds of stripes, shape (1 to 3,)."""
     rng = np.random.default_rng(number)
     image = rng.integers(0, 100, (*rng.integers(40, 80, 2), 1), np.uint8)
     kinds = rng.permutation(KINDS)[: rng.integers(1, KINDS + 1)]
     for kind, part in zip(kinds, np.array_split(image, KINDS, axis=1), strict=False):
         rows, columns, _ = np.indices(part.shape)
-        across = (rows, columns, rows + columns)[kind]  # lying, standing or slanting
+        across = (rows, columns, rows + columns)[kind]  # horizontal, vertical or diagonal
         part += (across // 2 % 2 * 100).astype(np.uint8)
     return image, kinds
 
 
 def pictures(shard: stoker.Shard, numbers: range) -> Iterator[Any]:
-    """This shard's pictures."""
+    """Yield this shard's pictures."""
     for number in shard.split(numbers):
         yield picture(number)
 
 
 def serialized_pictures(shard: stoker.Shard, numbers: range) -> Iterator[Any]:
-    """The same as strings. The workers that run it import TensorFlow, as it is named here."""
+    """Yield the same pictures as strings. Workers import TensorFlow because this function uses it."""
     for image, kinds in pictures(shard, numbers):
         yield tf.io.serialize_tensor(image), tf.io.serialize_tensor(kinds)
 
 
 def parse(image: tf.Tensor, kinds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Strings to tensors, in TensorFlow; what a string cannot tell is the static shape."""
+    """Convert strings to tensors, in TensorFlow. A string does not carry the static shape."""
     image, kinds = tf.io.parse_tensor(image, tf.uint8), tf.io.parse_tensor(kinds, tf.int64)
     return tf.ensure_shape(image, SPEC[0].shape), tf.ensure_shape(kinds, SPEC[1].shape)
 
 
 def loader(function: Callable[..., Any], numbers: range, signature: Any, shuffle: int = 0) -> stoker.Loader:
-    """Pictures one by one (batch_size=None), as their shapes differ; made in the workers."""
+    """Return a Loader of single pictures (batch_size=None, as their shapes differ), made in the workers."""
     source = stoker.from_generator(lambda shard: function(shard, numbers), shards=8, length=len(numbers))
     return stoker.Loader(source, batch_size=None, output_signature=signature, shuffle=shuffle, seed=3)
 
 
 def epoch(name: str, dataset: tf.data.Dataset) -> list[Any]:
-    """All examples of a dataset, read twice: the first time the workers start, the second time is timed."""
+    """Return all examples of a dataset. Reads it twice: the first time starts the workers, the second is timed."""
     for _ in dataset:
         pass
     start = perf_counter()
@@ -74,13 +74,13 @@ def epoch(name: str, dataset: tf.data.Dataset) -> list[Any]:
 
 
 def batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Batches for Keras: pictures padded to the largest of the batch, kinds as ones and zeros."""
+    """Return batches for Keras: pictures padded to the largest in the batch, kinds as ones and zeros."""
     pairs = dataset.map(lambda image, kinds: (image, tf.reduce_max(tf.one_hot(kinds, KINDS), axis=0)))
     return pairs.padded_batch(32)
 
 
 def main() -> None:
-    """Compare the three ways, then train on the last."""
+    """Compare the three ways, then train on the last one."""
     keras.utils.set_random_seed(3)
     some = range(400)
     with loader(serialized_pictures, some, STRINGS) as by_hand, loader(pictures, some, SPEC) as by_stoker:

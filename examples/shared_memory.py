@@ -1,12 +1,12 @@
 """One big array, read by many processes, in memory once.
 
-Processes that are started anew get a copy each of what they are sent. `stoker.from_arrays` moves an array into
-shared memory instead, where each worker reads the rows that it is asked for. Here are 256 MiB of images, read first by
-1 worker, then by 8.
+Freshly started processes each get a copy of what they are sent. `stoker.from_arrays` instead moves an array into shared
+memory, where each worker reads the rows that it needs. This example has 256 MiB of images, read by 1 worker,
+then by 8.
 
-Printed for each: the memory of all processes together (PSS, which counts a page that n processes share as 1/n in
-each), and how many rows each worker read; then the accuracy of a model trained from the shared array. Needs `pip
-install psutil`.
+For each, the script prints the memory of all processes together and how many rows each worker read. Memory is PSS,
+which counts a page shared by n processes as 1/n in each. Then it prints the accuracy of a model trained from the shared
+array. It needs `pip install psutil`.
 
     python examples/shared_memory.py
 """
@@ -28,7 +28,7 @@ MIB = 1 << 20
 
 
 def make_images() -> tuple[np.ndarray, np.ndarray]:
-    """Noise of shape (IMAGES, SIDE, SIDE), uint8, with one quarter brighter; and which quarter, 0 to 3."""
+    """Make noise of shape (IMAGES, SIDE, SIDE), uint8, with one quarter brighter, and that quarter's number, 0 to 3."""
     rng = np.random.default_rng(2)
     images = rng.integers(0, 128, (IMAGES, SIDE, SIDE), np.uint8)
     quarters = rng.integers(0, 4, IMAGES)
@@ -40,27 +40,27 @@ def make_images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def note_worker(example: Any) -> Any:
-    """A transform, which runs in the worker: add the number of its process."""
+    """Add the worker's process ID to the example. A transform, which runs in the workers."""
     return {**example, "worker": os.getpid()}
 
 
 def memory_of_all_processes() -> int:
-    """Bytes that this process and its workers take together (PSS)."""
+    """Return the bytes that this process and its workers use together (PSS)."""
     trainer = psutil.Process()
     return sum(process.memory_full_info().pss for process in [trainer, *trainer.children(recursive=True)])
 
 
 def new_loader(workers: int) -> stoker.Loader:
-    """Batches of 64 from a new array."""
+    """Return a Loader of batches of 64 from a new array."""
     images, quarters = make_images()
     source = stoker.from_arrays({"image": images, "quarter": quarters})
     return stoker.Loader(source, batch_size=64, shuffle=True, transform=note_worker, workers=workers)
 
 
 def measure(loader: stoker.Loader, workers: int) -> int:
-    """Read every row, three times; print how many each worker read, and return the memory that all processes take."""
+    """Read every row three times, print how many each worker read, and return the memory of all processes."""
     rows: Counter[int] = Counter()
-    for _ in range(3):  # in the first epoch some of the workers are still starting
+    for _ in range(3):  # in the first epoch, some workers are still starting
         for batch in loader:
             rows.update(batch["worker"].tolist())
     taken = memory_of_all_processes()
@@ -71,7 +71,7 @@ def measure(loader: stoker.Loader, workers: int) -> int:
 
 
 def train(loader: stoker.Loader) -> float:
-    """Train a small model on the images, and return its accuracy in the last epoch."""
+    """Train a small model on the images and return its accuracy in the last epoch."""
     keras.utils.set_random_seed(2)
     pairs = loader.to_tf().map(lambda example: (example["image"][..., None], example["quarter"]))
     model = keras.Sequential([keras.layers.Rescaling(1 / 255), keras.layers.AveragePooling2D(SIDE // 4)])
