@@ -17,6 +17,12 @@ from tests.test_structures import SOURCES
 
 
 # ── refused at once ──────────────────────────────────────────────────────────────────────────
+def in_itself() -> list[Any]:
+    outer: list[Any] = [[]]
+    outer[0].append(outer)
+    return outer
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -43,6 +49,7 @@ from tests.test_structures import SOURCES
             r"same number.*3 in \[0\], 4 in \[1\]\['y'\]",
         ),
         (lambda: stoker.from_arrays(np.float32(1)), "has no rows"),
+        (lambda: stoker.from_arrays(in_itself()), "contains itself"),
         (lambda: stoker.from_arrays(np.array([object()])), "holds a object"),
         (lambda: stoker.from_arrays(np.zeros((0, 3))), "source is empty"),
         (lambda: stoker.pad(to=-1), r"pad\(to=…\) must be sizes .* got -1"),

@@ -28,6 +28,8 @@ class ArraySource(Sequence[Any]):
             leaves, tree = flattened(_without_lists(columns_of(structure)), None)
         except Misfit as misfit:
             raise SourceError(f"from_arrays needs nested arrays: {misfit}") from None
+        except RecursionError:
+            raise SourceError("from_arrays got a structure that is nested too deeply, or contains itself.") from None
         paths = [accessor.codify("") for accessor in tree.accessors()]
         if not leaves:
             raise SourceError("from_arrays needs at least one array.")
