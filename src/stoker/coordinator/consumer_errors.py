@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from stoker.engines.deaths import died_at_work
@@ -9,7 +10,7 @@ from stoker.engines.engine import StuckWorker, WorkerDeath
 from stoker.epochs.epoch import Epoch
 from stoker.errors import SourceError, StokerError
 from stoker.memory.progress_page import Phase
-from stoker.protocol.failures import raisable, wrong_length
+from stoker.protocol.failures import raisable
 from stoker.protocol.replies import FailureReply
 from stoker.scheduler.commands import FailCommand, KilledReason, ShrunkShardReason, WrongLengthReason
 from stoker.scheduler.work import FailureReason, IndexWork
@@ -23,16 +24,17 @@ class ReportedFailure(FailureReason):
     failure: FailureReply
 
 
-def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerError:
+def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool, number: int = 0) -> StokerError:
     """The exception for the consumer of a stream.
 
-    `epoch` is None while the form of the batches is being determined. `skips` says whether bad examples are left out.
+    `epoch` is None while the form of the batches is being determined, from examples of epoch `number`. `skips` says
+    whether bad examples are left out.
     """
-    number = epoch.number if epoch is not None else 0
+    number = epoch.number if epoch is not None else number
     batch = epoch.batch_number(fail.batch) if epoch is not None else fail.batch
     match fail.reason:
         case WrongLengthReason(declared, came, ended):
-            return wrong_length(declared, came, ended)
+            return _wrong_length(declared, came, ended)
         case ShrunkShardReason(shard):
             return SourceError(
                 f"in epoch {number} shard {shard} has fewer examples than when the state was saved: its data has "
@@ -56,6 +58,19 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool) -> StokerEr
         of = f"shard {death.place.shard}, " if death.place.shard is not None else ""
         examples = f"{of}example {example}"
     return died_at_work(death, examples, example, number, batch, skips=skips)
+
+
+def _wrong_length(declared: float, came: int, ended: bool) -> SourceError:
+    """The error for a generator source that does not yield the declared number of examples."""
+    if math.isinf(declared):
+        return SourceError(
+            f"the generator ended after {came:,} examples, but length=math.inf declares it endless. Omit `length`."
+        )
+    gave = f"{came:,} examples" if ended else f"more ({came:,} examples so far)"
+    return SourceError(
+        f"length={int(declared):,} was declared, but the generator gave {gave}. Correct `length`, or omit it: the "
+        "cardinality is then unknown."
+    )
 
 
 def cut_short(error: BaseException) -> StokerError:

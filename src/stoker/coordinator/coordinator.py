@@ -1,14 +1,13 @@
 """The place where consumers, scheduler, engine and slots meet.
 
 Every event goes through `_step`, under one lock: the scheduler returns commands, and they are carried out. Pulling
-threads submit their pulls and carry out the resulting commands themselves. The engine's thread submits the replies of
-workers. Under the lock no user code runs, no thread blocks, and no batch is copied. Only leftover rows of shards and
-items of iterables are copied, since they are few or small.
+threads submit their pulls and carry out the resulting commands themselves. Replies of workers are submitted by the
+engine's thread, or by a pulling thread that waits. Under the lock no user code runs, no thread blocks, and no batch is
+copied. Only leftover rows of shards and items of iterables are copied, since they are few or small.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,8 +55,6 @@ from stoker.scheduler.work import Task
 from stoker.stats import Stats
 from stoker.structure.collation import Form
 
-log = logging.getLogger("stoker")
-
 
 class Coordinator(EpochProducer[Epoch]):
     """Serves the streams of one Loader.
@@ -66,7 +63,7 @@ class Coordinator(EpochProducer[Epoch]):
         setup: makes the epochs.
         options: the options of the Loader.
         slot_table: the slots.
-        engine: runs the workers; started at the first pull.
+        engine: runs the workers; started when the form of the batches is first asked for.
         finder: determines the form of the batches.
         form: the form of the batches, or None to let `finder` determine it.
         run: number of rows; tasks begin and end at multiples of it.

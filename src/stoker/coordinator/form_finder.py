@@ -53,7 +53,6 @@ class FormFinder:
         size: rows of a batch.
 
     Attributes:
-        stream: the number of its stream, whose only batch is the current round.
         attempt: the current attempt, or None.
         form: the form, once it is known.
         is_superseded: whether the epoch that is being inspected is not going to be read.
@@ -71,7 +70,6 @@ class FormFinder:
         self._is_open = False  # whether the inspected examples leave something undetermined
         self._is_stale = False  # whether an update will change the epoch
         self._raises_first = False  # whether to report the first error, as the examples before it gave no output
-        self.stream: int | None = None
         self.attempt: FormAttempt | None = None
         self.form: Form | None = None
         self.is_superseded = False
@@ -171,7 +169,8 @@ class FormFinder:
                 return []
             case KilledReason(_, WorkerDeath(place=place)) if self._options.skips and self._leave_out(place):
                 return []
-        self._failed(error_of(command, None, skips=self._options.skips))
+        number = self._epoch.number if self._epoch is not None else 0
+        self._failed(error_of(command, None, skips=self._options.skips, number=number))
         return []
 
     def _next_round(self, stream: int) -> list[Event]:
@@ -201,7 +200,7 @@ class FormFinder:
         return self._look_further()
 
     def _look_further(self) -> bool:
-        """Inspect more examples, if there may be more. Returns whether; waiting threads then start a new attempt."""
+        """Inspect more examples, in a new attempt. Returns False if there are no more."""
         if not self._may_look_further():
             return False
         self._batches, self._most = 2 * self._batches, 2 * self._most

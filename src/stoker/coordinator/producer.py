@@ -197,7 +197,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     def load_state(self, state: Any, *, strict: bool) -> None:
         """Let the next stream begin at the position of a saved state. Raises `StateError`."""
         position = position_of(state, self.batching.seed, self._setup.fingerprint, strict)
-        cardinality = self.counts.outline(self.batching.host_shard, uneven=self.uneven).cardinality
+        cardinality = self.outline().cardinality
         count = cardinality if cardinality is not None else position.taken
         if position.taken > count:
             raise StateError(f"the state counts {position.taken:,} batches taken, but an epoch has only {count:,}.")

@@ -53,7 +53,7 @@ class StuckWorker:
 
 
 class Listener(Protocol):
-    """Receives the events of an engine, in the engine's thread or, for `inline`, in the pulling thread."""
+    """Receives the events of an engine, in its thread or in a thread that waits for a batch."""
 
     def heard(self, worker: int, replies: Sequence[Reply]) -> None:
         """A worker sent replies."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import pickle
 import re
@@ -151,19 +150,6 @@ def _advice(summary: str, worker: int | None) -> str:
             "this process, where breakpoints work."
         )
     return ""
-
-
-def wrong_length(declared: float, came: int, ended: bool) -> SourceError:
-    """The error for a generator source that does not yield the declared number of examples."""
-    if math.isinf(declared):
-        return SourceError(
-            f"the generator ended after {came:,} examples, but length=math.inf declares it endless. Omit `length`."
-        )
-    gave = f"{came:,} examples" if ended else f"more ({came:,} examples so far)"
-    return SourceError(
-        f"length={int(declared):,} was declared, but the generator gave {gave}. Correct `length`, or omit it: the "
-        "cardinality is then unknown."
-    )
 
 
 def _unpickled(failure: FailureReply) -> BaseException | None:

@@ -8,7 +8,6 @@ from stoker.plan.position import ShardProgress
 from stoker.scheduler.work import FailureReason
 
 
-# ── events ───────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class WorkerReadyEvent:
     """A worker is up and accepts tasks."""

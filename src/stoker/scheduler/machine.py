@@ -2,8 +2,8 @@
 
 Life cycle of a batch in its slot:
 
-    (WAITING ──a slot──▶) FILLING ──all rows done──▶ READY ──pulled──▶ LEASED ──Released──▶ (slot free)
-       │  ├──a row failed────▶ FAILED ──pulled──▶ Fail, the stream ends
+    (WAITING ──a slot──▶) FILLING ──all rows done──▶ READY ──pulled──▶ leased ──released──▶ (slot free)
+       │  ├──a row failed────▶ FAILED ──pulled──▶ FailCommand; the stream ends
        │  └──only leftover examples of a shard──▶ parked (slot free)
        └──stream closed, or slot reclaimed──▶ DROPPED ──last writer gone──▶ (slot free)
 

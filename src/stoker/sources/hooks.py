@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-#: Packages of Keras' own classes, whose `on_epoch_end` does nothing.
-_KERAS = "keras", "tf_keras", "tensorflow"
+from stoker.sources.keras_dataset import KERAS
 
 
 def has_turns(source: Any) -> bool:
@@ -17,7 +16,9 @@ def has_turns(source: Any) -> bool:
 def has_hook(source: Any, name: str) -> bool:
     """True if a source has a user-defined method of this name that can be called without arguments."""
     method = getattr(type(source), name, None)
-    if not callable(method) or str(getattr(method, "__module__", "")).partition(".")[0] in _KERAS:
+    if not callable(method):
+        return False
+    if str(getattr(method, "__module__", "")).partition(".")[0] in KERAS:  # its own methods do nothing
         return False
     try:
         inspect.signature(getattr(source, name)).bind()

@@ -15,9 +15,8 @@ from stoker.sources.source import Source
 from stoker.sources.stored_arrays import StoredRows, is_stored
 
 if TYPE_CHECKING:
-    from stoker.epochs.index_epoch import IndexEpoch
+    from stoker.epochs.epoch import MakeEpoch
     from stoker.plan.batching import EpochCounts
-    from stoker.plan.position import Position
 
 
 class MapSource(Source):
@@ -57,7 +56,7 @@ class MapSource(Source):
     def fingerprint(self) -> dict[str, Any]:
         return {"source": "map-style", "length": self._length}
 
-    def epochs(self, counts: EpochCounts) -> Callable[[Position, Callable[[], None]], IndexEpoch]:
+    def epochs(self, counts: EpochCounts) -> MakeEpoch:
         from stoker.epochs.index_epoch import IndexEpoch
 
         plan = counts.plan
