@@ -1,4 +1,4 @@
-# One word a chore. Everything happens in .venv, which `make venv` makes.
+# One target per chore. Everything happens in .venv, which `make venv` makes.
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +30,7 @@ stress: $(STAMP)
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults -m "stress or not stress"
 
-# Training killed by SIGKILL at random steps, and gone on with, ends with the same weights (docs/resume.md).
+# Training that is killed by SIGKILL at random steps and resumed ends with the same weights (docs/resume.md).
 resume-check: $(STAMP)
 	$(BIN)/python -m tests.state.check
 

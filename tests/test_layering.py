@@ -1,4 +1,4 @@
-"""The rooms of the house: who may import whom, whether the map shows them, and whether names say one thing."""
+"""The rooms (packages and modules) of stoker: which may import which, are they mapped, are names unique."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_trainer_runs_the_workers_code_only_where_there_are_no_workers() -> 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     modules = {module(path): path for path in PACKAGE.rglob("*.py")}
     edges = {name: {other for other in imports(path) & set(modules) if other != name} for name, path in modules.items()}
-    for name in edges:  # a package's own map stands for nothing but itself
+    for name in edges:  # the `__init__` of a package is only a docstring
         edges[name] = {other for other in edges[name] if other != "stoker" and not name.startswith(other + ".")}
     edges.pop("stoker")
     while leaves := [name for name, others in edges.items() if not others & set(edges)]:

@@ -55,7 +55,7 @@ def build(options: LoaderOptions) -> InMemoryProducer | Coordinator:
     _check_paths(options, batching)
     guard = SourceGuard(options.source, _changes(options))
     setup = EpochSetup[Any](options.source.epochs(counts), counts, _fingerprint(options), guard)
-    return _in_memory(options, program, form, setup) or _with_workers(options, program, form, setup)
+    return _in_memory(options, program, form, setup) or _with_engine(options, program, form, setup)
 
 
 def _check_paths(options: LoaderOptions, batching: Batching) -> None:
@@ -93,7 +93,7 @@ def _batching(options: LoaderOptions, plan: Plan | None) -> Batching:
         weighs=host_shard.pads,
         bounded=bounded,
         sums=options.sums,
-        is_ready=options.is_batched,
+        is_batched=options.is_batched,
     )
 
 
@@ -161,7 +161,7 @@ def _in_memory(
     return InMemoryProducer(setup, copies, Form.of(spec, collation.rules(spec)), batching.rows, program.memory_limit)
 
 
-def _with_workers(options: LoaderOptions, program: Program, form: Form | None, setup: EpochSetup[Any]) -> Coordinator:
+def _with_engine(options: LoaderOptions, program: Program, form: Form | None, setup: EpochSetup[Any]) -> Coordinator:
     workers, counts = options.worker_count, setup.counts
     most = max(AHEAD_MOST, workers + 2)
     ahead = options.prefetch or (min(most, max(2, counts.plan.batches)) if counts.plan is not None else most)

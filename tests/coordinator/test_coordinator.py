@@ -39,7 +39,7 @@ class FakeEngine:
     def send_form(self, message: Any) -> None:
         self.told.append(message)
 
-    leave = renew = send_form
+    leave = send_update = send_form
 
     def respawn(self, worker: int) -> None:
         self.respawned.append(worker)

@@ -1,4 +1,4 @@
-"""What batches look like is found out from batches as they will be."""
+"""The form of the batches is inferred from examples like those that the batches will hold."""
 
 from __future__ import annotations
 

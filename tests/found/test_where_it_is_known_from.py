@@ -1,4 +1,4 @@
-"""An error about an example that does not fit says truthfully where it is known from what would fit."""
+"""An error about an example that does not fit names the examples, or the option, that set the expectation."""
 
 from __future__ import annotations
 

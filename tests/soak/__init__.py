@@ -1,1 +1,1 @@
-"""Real workers under real faults, at random: what comes is what would have come undisturbed."""
+"""Real workers under random faults: every batch is the one that an undisturbed run delivers."""

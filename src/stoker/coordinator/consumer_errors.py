@@ -51,9 +51,9 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool, number: int
         examples, work = "the first examples", None
     elif isinstance(work, IndexWork):
         example = epoch.example(work, row) if row is not None else None
-        examples = epoch.examples(work) if row is None else epoch.examples(replace(work, first=row, count=1))
+        examples = epoch.description(work) if row is None else epoch.description(replace(work, first=row, count=1))
     else:
-        examples = epoch.examples(work)
+        examples = epoch.description(work)
     if example is not None and not isinstance(work, IndexWork):
         of = f"shard {death.place.shard}, " if death.place.shard is not None else ""
         examples = f"{of}example {example}"

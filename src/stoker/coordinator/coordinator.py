@@ -274,8 +274,8 @@ class Coordinator(EpochProducer[Epoch]):
 
     def _next_epoch(self) -> Epoch:
         epoch = self._finder.take_epoch() or super()._next_epoch()
-        if (renew := self._updates.renewal(epoch.number)) is not None:
-            self._engine.renew(renew)
+        if (update := self._updates.request(epoch.number)) is not None:
+            self._engine.send_update(update)
         return epoch
 
     def _open_stream(self, number: int) -> Stream:
@@ -302,8 +302,8 @@ class Coordinator(EpochProducer[Epoch]):
             self._drop_inspected_epoch()
         (self._apart.add if apart else self._apart.discard)(self._form_stream)
         epoch = self._finder.begin(super()._next_epoch)
-        if (renew := self._updates.glimpse(epoch.number)) is not None:
-            self._engine.renew(renew)
+        if (update := self._updates.early_request(epoch.number)) is not None:
+            self._engine.send_update(update)
         while not self._finder.is_ready():
             self._check()
             self._changed.wait(0.1)

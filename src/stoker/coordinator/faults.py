@@ -75,7 +75,7 @@ class Faults:
             return f"{where}example {place.example}" + (f" of epoch {epoch.number}" if epoch is not None else "")
         if task is None or epoch is None:
             return "the first examples" if task is not None else "no example"
-        return f"{epoch.examples(task.work)} of epoch {epoch.number}"
+        return f"{epoch.description(task.work)} of epoch {epoch.number}"
 
     def leave_out(self, task: Task, row: int | None, death: FailureReason) -> None:
         """Leave out the example in row `row` of a task or, for a shard, the example that its worker died at."""
@@ -92,7 +92,7 @@ class Faults:
             reason = f"workers died at it; the last one {how(death)}"
             self._counters.skipped([Skipped(epoch.number, shard, example, reason)], 1)
 
-    def all_is_well(self) -> None:
+    def task_done(self) -> None:
         """Note that a task was done, which ends a run of deaths."""
         self._left_out_in_a_row = 0
 

@@ -126,13 +126,13 @@ class TaskTable:
         """The events for a task that is done and for its slot."""
         differs = self.faults.differs(worker, reply)
         task = self._forget(worker, reply.task)
-        self.faults.all_is_well()
+        self.faults.task_done()
         if differs is not None:
             return [differs]
         epoch = self._epochs.get(task.stream)
         if epoch is None:
             return [_done(worker, task, reply)]
-        since = epoch.since(task.work)
+        since = epoch.progress_before(task.work)
         epoch.heard(task.work, reply)
         if is_apart(task.work):  # it has written nothing
             return [_done(worker, task, reply)]

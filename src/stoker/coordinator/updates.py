@@ -59,7 +59,7 @@ class AttributeUpdates:
             )
         self._entries, self._count = [*others, entry], self._count + 1
 
-    def renewal(self, epoch: int) -> UpdateRequest | None:
+    def request(self, epoch: int) -> UpdateRequest | None:
         """The request to workers before an epoch that begins now; None if there are no updates."""
         if not self._entries:
             return None
@@ -68,7 +68,7 @@ class AttributeUpdates:
         updates = tuple(EpochUpdate(one.number, min(one.since or 0, epoch), one.pickled) for one in self._entries)
         return UpdateRequest(epoch, pickle.dumps(updates))
 
-    def glimpse(self, epoch: int) -> UpdateRequest | None:
+    def early_request(self, epoch: int) -> UpdateRequest | None:
         """The request to workers before they inspect the first examples of a future epoch; None if not needed."""
         since = [epoch if entry.since is None else min(entry.since, epoch) for entry in self._entries]
         pairs = zip(self._entries, since, strict=True)

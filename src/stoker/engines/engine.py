@@ -93,7 +93,7 @@ class Engine(Protocol):
     def leave(self, leave: LeaveEpochRequest) -> None:
         """Make every worker close the shards of an epoch that is no longer read."""
 
-    def renew(self, renew: UpdateRequest) -> None:
+    def send_update(self, update: UpdateRequest) -> None:
         """Give every worker, including future ones, the values of `Loader.update` before its next task."""
 
     def respawn(self, worker: int) -> None:

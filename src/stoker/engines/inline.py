@@ -37,7 +37,7 @@ class InlineEngine:
         self._here: ProgramCopy | None = None
         self._apart: ApartThread | None = None
         self._form: FormRequest | None = None
-        self._renewals: dict[int, UpdateRequest] = {}
+        self._updates: dict[int, UpdateRequest] = {}
         self._pending: deque[Order] = deque([ReadyReply()])
         self._running = threading.Lock()
         self._stopping = False
@@ -56,12 +56,12 @@ class InlineEngine:
         self._put_to_all(form)
 
     def leave(self, leave: LeaveEpochRequest) -> None:
-        self._renewals.pop(leave.epoch, None)
+        self._updates.pop(leave.epoch, None)
         self._put_to_all(leave)
 
-    def renew(self, renew: UpdateRequest) -> None:
-        self._renewals[renew.epoch] = renew
-        self._put_to_all(renew)
+    def send_update(self, update: UpdateRequest) -> None:
+        self._updates[update.epoch] = update
+        self._put_to_all(update)
 
     def respawn(self, worker: int) -> None:
         """Does nothing: without worker processes, none can die."""
@@ -118,7 +118,7 @@ class InlineEngine:
 
     def _so_far(self) -> list[Order]:
         """The orders that a newly made program copy must receive first."""
-        return [*([] if self._form is None else [self._form]), *self._renewals.values()]
+        return [*([] if self._form is None else [self._form]), *self._updates.values()]
 
     def _make(self, passes: tuple[type[BaseException], ...]) -> ProgramCopy:
         return ProgramCopy(self._snapshot, self._slots, self._inboxes, passes)

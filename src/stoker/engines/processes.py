@@ -70,7 +70,7 @@ class ProcessEngine:
         self._failed_starts: Counter[int] = Counter()  # in a row
         self._due: dict[int, float] = {}  # worker: when to restart it
         self._form: FormRequest | None = None
-        self._renewals: dict[int, UpdateRequest] = {}  # by epoch
+        self._updates: dict[int, UpdateRequest] = {}  # by epoch
         self._asleep = False  # the supervisor sleeps without a tick, as no worker owes a reply
         self._reading = Lock()  # makes reading a message and delivering it atomic
         self._leader: int | None = None  # the waiting thread that reads messages
@@ -94,8 +94,8 @@ class ProcessEngine:
         child = self._children[worker]
         if not child.renewed:
             child.renewed = True
-            for renew in self._renewals.values():
-                child.post(renew)
+            for update in self._updates.values():
+                child.post(update)
         if self._form is not None and not child.has_form:
             child.has_form = True
             child.post(self._form)
@@ -111,17 +111,17 @@ class ProcessEngine:
         self._posted.clear()
 
     def leave(self, leave: LeaveEpochRequest) -> None:
-        self._renewals.pop(leave.epoch, None)
+        self._updates.pop(leave.epoch, None)
         for child in list(self._children.values()):
             if child.has_form:
                 child.post(leave)
                 self._posted[child.number] = child
 
-    def renew(self, renew: UpdateRequest) -> None:
-        self._renewals[renew.epoch] = renew
+    def send_update(self, update: UpdateRequest) -> None:
+        self._updates[update.epoch] = update
         for child in list(self._children.values()):
             if child.renewed:
-                child.post(renew)
+                child.post(update)
                 self._posted[child.number] = child
 
     def send_form(self, form: FormRequest) -> None:

@@ -70,7 +70,7 @@ class ProgramCopy:
                 case LeaveEpochRequest():
                     self._runner.leave(order)
                 case UpdateRequest():
-                    self._runner.renew(order)
+                    self._runner.note_update(order)
                 case _:
                     return self._runner.reply_to(order)
         return None

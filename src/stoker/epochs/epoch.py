@@ -213,7 +213,7 @@ class Epoch(ABC):
         return self.uneven
 
     @abstractmethod
-    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
+    def description(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         """A description of the examples of a task."""
 
     def example(self, work: IndexWork | TrialWork, row: int) -> int | None:
@@ -285,7 +285,7 @@ class Epoch(ABC):
         """A request that opens a part of a source without shards, with the examples of which the part consists."""
         return request
 
-    def since(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> ShardProgress | None:
+    def progress_before(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> ShardProgress | None:
         """The progress of a shard before the reply to its current task is recorded; None for other work."""
         return self._progress.get(work.shard, ShardProgress()) if isinstance(work, ShardWork) else None
 

@@ -73,7 +73,7 @@ class IndexEpoch(NumberedEpoch):
         size = self._batching.size
         return min(size, self._plan.length - self._base - batch * size)
 
-    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
+    def rows_request(self, task: Task, rows: IndexWork | TrialWork) -> Request:
         return IndexTaskRequest(
             task=task.id,
             epoch=self.number,

@@ -112,7 +112,7 @@ class ItemEpoch(NumberedEpoch):
         if self._batching.bounded:
             self._want()
 
-    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
+    def rows_request(self, task: Task, rows: IndexWork | TrialWork) -> Request:
         return IndexTaskRequest(
             task=task.id,
             epoch=self.number,

@@ -21,7 +21,7 @@ class NumberedEpoch(Epoch):
         self.uneven = self.uneven or begin.stream is not None
 
     @abstractmethod
-    def rows(self, task: Task, rows: IndexWork | TrialWork) -> Request:
+    def rows_request(self, task: Task, rows: IndexWork | TrialWork) -> Request:
         """The request for rows of a numbered batch."""
 
     @abstractmethod
@@ -39,10 +39,10 @@ class NumberedEpoch(Epoch):
     def request(self, task: Task, opens: bool) -> Request:
         work = task.work
         if isinstance(work, IndexWork | TrialWork):
-            return self.rows(task, work)
+            return self.rows_request(task, work)
         return self._shard_request(task, work, opens)
 
-    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
+    def description(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         match work:
             case JoinWork():
                 return "examples that are joined"

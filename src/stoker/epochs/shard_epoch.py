@@ -84,7 +84,7 @@ class ShardEpoch(Epoch):
     def has_shards(self) -> bool:
         return True
 
-    def examples(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
+    def description(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         if not isinstance(work, ShardWork):
             return "the last examples of shards"
         raw = self._progress.get(work.shard, ShardProgress()).raw

@@ -25,7 +25,7 @@ class Batching:
         weighs: each example gets a `sample_weight`.
         bounded: only one batch in all is made ahead, so that examples are fresh.
         sums: the model's losses are sums over a batch, not means.
-        is_ready: the source makes the batches itself.
+        is_batched: the source makes the batches itself.
     """
 
     size: int
@@ -38,7 +38,7 @@ class Batching:
     weighs: bool = False
     bounded: bool = False
     sums: bool = False
-    is_ready: bool = False
+    is_batched: bool = False
 
     @property
     def rows(self) -> int:
@@ -94,7 +94,7 @@ class EpochCounts:
         if count is not None and math.isfinite(count) and not single:
             cardinality = -(-count // size) if self.batching.keep_rest else count // size
         rows = size // host_shard.count
-        is_known = whole and not (self.batching.is_ready or self.has_function)  # else user code decides the rows
+        is_known = whole and not (self.batching.is_batched or self.has_function)  # else user code decides the rows
         return Outline(rows, single, rows if is_known else None, cardinality)
 
     def rest(self) -> int:
@@ -131,7 +131,7 @@ class EpochCounts:
 
     def _countable(self, what: str) -> Plan:
         """The plan. Raises `OptionError` if the rows of a batch are not known in advance."""
-        if self.batching.is_ready:
+        if self.batching.is_batched:
             raise OptionError(
                 f"{what} needs to split batches, but this source makes them itself (batched=True). Pass a source of "
                 "examples and a batch_size, or give each trainer its own source."

@@ -167,7 +167,7 @@ def _heed(runner: Runner, message: Message) -> None:
         case LeaveEpochRequest():
             runner.leave(message)
         case UpdateRequest():
-            runner.renew(message)
+            runner.note_update(message)
         case _:
             raise AssertionError(f"the trainer sent {message}")
 

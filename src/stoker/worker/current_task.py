@@ -100,7 +100,7 @@ class CurrentTask:
         self.words[SHARD] = NOTHING if shard is None else shard
 
     def join(self) -> None:
-        """Go from making examples to making a batch of them. No single example is at work then."""
+        """Begin to make the batch, now that its examples are made. No single example is at work then."""
         self.at(None)
         self.words[PHASE] = Phase.JOINING
 

@@ -49,13 +49,13 @@ class Runner:
 
     Args:
         context: what the parts of the worker share.
-        turns: the copies of the program; the one in use is the first.
+        hooks: prepares the copy of the program for each epoch.
         worker: number of this worker process.
     """
 
-    def __init__(self, context: TaskContext, turns: EpochHooks, worker: int | None = None) -> None:
+    def __init__(self, context: TaskContext, hooks: EpochHooks, worker: int | None = None) -> None:
         self._context, self._task, self._seeder = context, context.task, context.seeder
-        self._turns, self._worker = turns, worker
+        self._hooks, self._worker = hooks, worker
         import numpy.random  # noqa: F401  (NumPy loads it lazily: load it now, not within the first task)
 
         self._reader, self._writer = reader, writer = Reader(context), Writer(context)
@@ -72,7 +72,7 @@ class Runner:
         started = time.perf_counter()
         self._task.begin(request)
         try:
-            self._reach(request)
+            self._prepare(request)
             if _is_trial(request):
                 time.sleep(0.2 * os.urandom(1)[0] / 256)  # avoids being hit each time by a periodic killer
             return self._done(request, started)
@@ -102,18 +102,18 @@ class Runner:
         """Close the shards of an epoch."""
         self._shard_tasks.leave(leave.epoch)
         self._turned = None
-        self._turns.leave(leave.epoch)
+        self._hooks.leave(leave.epoch)
 
     def leave_all(self) -> None:
         """Close the shards of all epochs."""
         self._shard_tasks.leave_all()
 
-    def renew(self, renew: UpdateRequest) -> None:
+    def note_update(self, update: UpdateRequest) -> None:
         """Record the source attributes that apply from this epoch on."""
         self._turned = None
-        self._turns.renew(renew)
+        self._hooks.note_update(update)
 
-    def _reach(self, request: Request) -> None:
+    def _prepare(self, request: Request) -> None:
         reach(Failpoint.CLAIM)
         if not isinstance(request, JoinTaskRequest) and request.epoch != self._epoch:
             if self._epoch is not None:
@@ -125,7 +125,7 @@ class Runner:
 
     def _turn_to(self, epoch: int) -> None:
         """Switch to the copy of the program for this epoch."""
-        program, held = self._turns.reach(epoch)
+        program, held = self._hooks.program_for(epoch)
         if program is not self._context.program:
             self._context.used.use(program)
             self._seeder.hold(held)

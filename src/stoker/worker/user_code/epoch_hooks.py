@@ -77,11 +77,11 @@ class EpochHooks:
         self._updates: dict[int, tuple[EpochUpdate, ...]] = {}
         self._begins, self._ends = has_hook(program.source, "on_epoch_begin"), has_hook(program.source, "on_epoch_end")
 
-    def renew(self, message: UpdateRequest) -> None:
+    def note_update(self, message: UpdateRequest) -> None:
         """Record the updates for an epoch that is about to begin."""
         self._updates[message.epoch] = pickle.loads(message.pickled)
 
-    def reach(self, epoch: int) -> tuple[Program, list[Held]]:
+    def program_for(self, epoch: int) -> tuple[Program, list[Held]]:
         """The program for an epoch and the generators that it holds; raises what the user's `on_epoch_end` raises."""
         needed = self._needed(epoch)
         its = next((copy for copy in self._copies if copy.done == needed), None) or self._made(needed, epoch)
