@@ -428,7 +428,7 @@ def test_a_batch_beyond_the_memory_limit_is_an_error_that_tells_its_size() -> No
     with (
         stoker.Loader(ByIndex(lambda n: np.zeros(n * 1_000_000, np.uint8), 8), collate="ragged", **limited) as loader,
         pytest.raises(
-            stoker.SpecError, match=r"a batch of 4 examples takes 21\.0 MB, and memory_limit=9\.5 MB"
+            stoker.SpecError, match=r"a batch of 4 examples takes 21\.0 MB, but memory_limit=9\.5 MB"
         ) as caught,
     ):
         list(loader)
