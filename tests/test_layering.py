@@ -134,6 +134,30 @@ def test_dangerous_abilities_live_in_one_place_each() -> None:
             assert not imports(path) & {"os", "time", "socket", "threading", "subprocess"}, path
 
 
+def test_nobody_asks_for_kinds_of_sources_or_epochs_outside_their_rooms() -> None:
+    kinds = {
+        node.name
+        for room in ("sources", "epochs")
+        for path in files(room)
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Source", "Epoch", "Rows"))
+    }
+    assert {"MapSource", "GeneratorSource", "IndexEpoch", "StoredRows"} <= kinds
+    for room in set(ROOMS) - {"sources", "epochs"}:
+        for path in files(room):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+                    asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+                    assert not asked & kinds, f"{path}:{node.lineno}"
+
+
+def test_no_call_has_more_than_five_positional_arguments() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) != "libc.mmap":  # C takes no keywords
+                assert len(node.args) <= 5, f"{path}:{node.lineno}"
+
+
 def test_no_two_classes_share_a_name() -> None:
     homes = defaultdict(list)
     for path in PACKAGE.rglob("*.py"):

@@ -70,8 +70,8 @@ def test_a_handler_that_raises_leaves_the_loader_usable(name: str) -> None:
         with stoker.Loader(range(800), batch_size=1, workers=1) as loader:
             for turn in range(12):
                 timer = threading.Timer(0.01 + turn / 500, os.kill, (os.getpid(), number))
-                timer.start()
-                try:
+                try:  # from here on: on a busy machine the signal comes before the iteration begins
+                    timer.start()
                     batches = iter(loader)
                     while True:  # not `list`: an iteration that ends is finalized, and a finalizer cannot raise
                         next(batches, None)

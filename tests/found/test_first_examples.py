@@ -344,3 +344,20 @@ def test_a_state_loaded_while_the_first_examples_are_made_is_where_the_iteration
         assert len(came) == len(expected) == 8
         for batch, other in zip([*came, next(iter(loader))], [*expected, following], strict=True):
             np.testing.assert_array_equal(batch, other)
+
+
+def raises(example: Any) -> Any:
+    raise ValueError(example)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_the_first_examples_names_the_epoch_that_they_are_of(workers: int) -> None:
+    with stoker.Loader([1, 2, 3], batch_size=1, workers=0) as loader:
+        for _ in range(3):
+            list(loader)
+        state = loader.state_dict()
+    with stoker.Loader([1, 2, 3], batch_size=1, workers=workers, transform=raises) as loader:
+        loader.load_state_dict(state)
+        with pytest.raises(stoker.WorkerError, match=r"example 0 \(epoch 3, batch 0") as raised:
+            list(loader)
+        assert raised.value.epoch == 3

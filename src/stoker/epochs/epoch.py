@@ -126,9 +126,7 @@ class Epoch(ABC):
         self.early: ExamplesMade | None = None
         if saved is not None:
             self._progress = {
-                place.shard: place.progress
-                for place in saved.point.positions
-                if isinstance(place.progress, ShardProgress)
+                place.shard: place.progress for place in saved.point.positions if place.progress is not None
             }
             for shard, example in saved.without:
                 self.leave_out(shard, example)

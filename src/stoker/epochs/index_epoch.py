@@ -15,7 +15,7 @@ from stoker.plan.order import Plan
 from stoker.plan.position import Position
 from stoker.protocol.requests import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest
 from stoker.scheduler.streams import IndexStream, Stream
-from stoker.scheduler.work import IndexWork, Task, TrialWork
+from stoker.scheduler.work import IndexWork, TrialWork
 
 
 class IndexEpoch(NumberedEpoch):
@@ -73,21 +73,6 @@ class IndexEpoch(NumberedEpoch):
         size = self._batching.size
         return min(size, self._plan.length - self._base - batch * size)
 
-    def rows_request(self, task: Task, rows: IndexWork | TrialWork) -> Request:
-        return IndexTaskRequest(
-            task=task.id,
-            epoch=self.number,
-            slot=task.slot,
-            first=rows.first,
-            rows=rows.whole,
-            serialized=self.serialized,
-            from_inbox=False,
-            count=rows.count,
-            indices=self.indices(rows),
-            trial=isinstance(rows, TrialWork),
-            filled=self._filled(rows) if self._batching.weighs else None,
-        )
-
     def _opened_part(self, request: ShardTaskRequest, opening: ShardOpening) -> ShardTaskRequest:
         size = self._rows_of(request.shard)
         return replace(request, count=size, indices=self.indices(IndexWork(request.shard, 0, size, size)))
@@ -100,7 +85,6 @@ class IndexEpoch(NumberedEpoch):
         return numbers
 
     def indices(self, rows: IndexWork | TrialWork) -> npt.NDArray[np.int64]:
-        """The numbers of the examples in these rows."""
         start, filled = self._base + rows.batch * self._batching.size, self._filled(rows)
         first, stop = rows.first, rows.first + rows.count
         if filled.rows == filled.examples:

@@ -17,7 +17,7 @@ from stoker.plan.permutation import mix
 from stoker.plan.position import Position
 from stoker.plan.shuffle_buffer import shuffled
 from stoker.protocol.replies import TaskDoneReply
-from stoker.protocol.requests import IndexTaskRequest, Request, ShardOpening, ShardTaskRequest
+from stoker.protocol.requests import IndexTaskRequest, Indices, Request, ShardOpening, ShardTaskRequest
 from stoker.scheduler.streams import IndexStream, Stream
 from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
 
@@ -112,19 +112,8 @@ class ItemEpoch(NumberedEpoch):
         if self._batching.bounded:
             self._want()
 
-    def rows_request(self, task: Task, rows: IndexWork | TrialWork) -> Request:
-        return IndexTaskRequest(
-            task=task.id,
-            epoch=self.number,
-            slot=task.slot,
-            first=rows.first,
-            rows=rows.whole,
-            serialized=self.serialized,
-            from_inbox=True,
-            count=rows.count,
-            indices=np.array([self.example(rows, rows.first)], np.int64),
-            trial=isinstance(rows, TrialWork),
-        )
+    def indices(self, rows: IndexWork | TrialWork) -> Indices:
+        return np.array([self.example(rows, rows.first)], np.int64)
 
     def example(self, work: IndexWork | TrialWork, row: int) -> int:
         return self._base + work.batch * self._batching.size + row

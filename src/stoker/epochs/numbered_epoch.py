@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from stoker.epochs.epoch import Epoch
 from stoker.plan.batching import EpochCounts
+from stoker.plan.host_shard import PaddedBatch
 from stoker.plan.position import Position
-from stoker.protocol.requests import Request
+from stoker.protocol.requests import IndexTaskRequest, Indices, Request
 from stoker.scheduler.shard_streams import ShardStream
 from stoker.scheduler.work import IndexWork, JoinWork, ShardWork, Task, TrialWork
 
@@ -21,8 +22,8 @@ class NumberedEpoch(Epoch):
         self.uneven = self.uneven or begin.stream is not None
 
     @abstractmethod
-    def rows_request(self, task: Task, rows: IndexWork | TrialWork) -> Request:
-        """The request for rows of a numbered batch."""
+    def indices(self, rows: IndexWork | TrialWork) -> Indices:
+        """The numbers of the examples in these rows, as a request names them: for items, only the first."""
 
     @abstractmethod
     def example(self, work: IndexWork | TrialWork, row: int) -> int:
@@ -39,8 +40,28 @@ class NumberedEpoch(Epoch):
     def request(self, task: Task, opens: bool) -> Request:
         work = task.work
         if isinstance(work, IndexWork | TrialWork):
-            return self.rows_request(task, work)
+            return self._rows_request(task, work)
         return self._shard_request(task, work, opens)
+
+    def _rows_request(self, task: Task, rows: IndexWork | TrialWork) -> Request:
+        """The request for rows of a numbered batch."""
+        return IndexTaskRequest(
+            task=task.id,
+            epoch=self.number,
+            slot=task.slot,
+            first=rows.first,
+            rows=rows.whole,
+            serialized=self.serialized,
+            from_inbox=self.pulled is not None,
+            count=rows.count,
+            indices=self.indices(rows),
+            trial=isinstance(rows, TrialWork),
+            filled=self._filled(rows) if self._batching.weighs else None,
+        )
+
+    def _filled(self, rows: IndexWork | TrialWork) -> PaddedBatch | None:
+        """How the batch of these rows is padded, if it can be."""
+        return None
 
     def description(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         match work:

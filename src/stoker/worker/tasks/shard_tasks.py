@@ -86,25 +86,14 @@ class ShardTasks:
         before = shard_reader.left
         self.begin_batch(*key, before)
         try:
-            rows, dims, packed = self._rows_of(task, shard_reader)
+            written = self._rows_of(task, shard_reader)
         except self._context.passes:  # it interrupted the user's generator: the task is repeated from where it began
             self._interrupted[key] = before
             raise
         progress = shard_reader.progress()
         if shard_reader.ended:
             self._open_shards.finish(*key)
-        return TaskDoneReply(
-            task.task,
-            time.perf_counter() - started,
-            dims,
-            rows,
-            ended=shard_reader.ended,
-            packed=packed,
-            progress=progress,
-            skipped=tuple(self._task.skipped[:SHOWN]),
-            skips=len(self._task.skipped),
-            **self._task.digests.compared(),
-        )
+        return self._reply(task, started, written, self._task.skipped, ended=shard_reader.ended, progress=progress)
 
     def _made_ahead(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Write rows that were made ahead."""
@@ -114,22 +103,36 @@ class ShardTasks:
         if task.digest:
             for number, example in zip(ahead.numbers, ahead.examples, strict=True):
                 self._task.digests.add(number, example)
-        rows, dims, packed = self._put(task, ahead.examples, ahead.numbers)
+        written = self._put(task, ahead.examples, ahead.numbers)
         self._ahead[key].popleft()
         if not self._ahead[key]:
             del self._ahead[key]
         if ahead.ended:
             self._open_shards.finish(*key)
+        return self._reply(task, started, written, ahead.skipped, ended=ahead.ended, progress=ahead.after)
+
+    def _reply(
+        self,
+        task: ShardTaskRequest,
+        started: float,
+        written: tuple[int, tuple[int, ...], bool],
+        skipped: list[tuple[int, str]],
+        *,
+        ended: bool,
+        progress: ShardProgress,
+    ) -> TaskDoneReply:
+        """The reply for rows that were written: `written` is their number, shapes, and whether they are packed."""
+        rows, dims, packed = written
         return TaskDoneReply(
             task.task,
             time.perf_counter() - started,
             dims,
             rows,
-            ended=ahead.ended,
+            ended=ended,
             packed=packed,
-            progress=ahead.after,
-            skipped=tuple(ahead.skipped[:SHOWN]),
-            skips=len(ahead.skipped),
+            progress=progress,
+            skipped=tuple(skipped[:SHOWN]),
+            skips=len(skipped),
             **self._task.digests.compared(),
         )
 
