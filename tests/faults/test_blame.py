@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import signal
 import socket
 import threading
@@ -18,7 +17,7 @@ import pytest
 
 import stoker
 from tests.faults.code import AT
-from tests.soak.tools import digest, hit, send, workers
+from tests.soak.tools import Killer, digest, poll, send, workers
 
 COUNT = 64
 
@@ -95,21 +94,12 @@ def test_slow_examples_are_not_accused_of_what_kills_workers_from_outside(kind: 
         time.sleep(0.02)
         return np.array([int(number), rng.integers(1000)])
 
-    dice, over = random.Random(7), threading.Event()
-
-    def kill() -> None:
-        while not over.wait(0.5):
-            hit(dice.randrange(9))
-
     options: Any = {"batch_size": 16, "transform": slow, "on_error": "skip"}
     with stoker.Loader(source_of(kind), workers=0, **options) as quiet:
         expected = digest({"batch": batch} for batch in [*quiet, *quiet])
     with stoker.Loader(source_of(kind), workers=2, **options) as loader:
-        killer = threading.Thread(target=kill)
-        killer.start()
-        found = digest({"batch": batch} for batch in [*loader, *loader])
-        over.set()
-        killer.join()
+        with Killer(0.5):
+            found = digest({"batch": batch} for batch in [*loader, *loader])
         assert loader.stats().deaths
         assert not loader.stats().skips
     assert found == expected
@@ -141,7 +131,7 @@ def test_a_worker_that_sends_what_is_no_message_is_replaced(tmp_path: Path) -> N
 
     with stoker.Loader(range(COUNT), batch_size=8, transform=scribbles, workers=2) as loader:
         assert [number for batch in loader for number in batch.tolist()] == list(range(COUNT))
-        assert loader.stats().deaths == 1
+        assert poll(lambda: loader.stats().deaths == 1, 10), "it may have finished its task before it was killed"
     assert note.exists()
 
 

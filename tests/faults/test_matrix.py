@@ -6,9 +6,8 @@ import hashlib
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import stoker
 import stoker.engines.watch
 from tests.faults.code import AT, COUNT, Collate, Harm, LoadedBadly, Numbers, Records, Rows, Transform
 from tests.faults.matrix import FAILPOINTS, OUTSIDE, PLACES, STOPS, Cell, Outcome, cells, deaths, is_quick
-from tests.soak.tools import hit
+from tests.soak.tools import Killer, poll
 
 SIZE = 8
 LOADING, OPENING, READING, TRANSFORM, COLLATE = PLACES
@@ -114,13 +113,6 @@ def two_epochs(cell: Cell, loader: stoker.Loader) -> list[Any]:
     return [*found, *first, *loader]
 
 
-def poll(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (holds := condition()) and time.monotonic() < deadline:
-        threading.Event().wait(0.01)
-    return holds
-
-
 def fails_once(cell: Cell, once: str, expected: str) -> None:
     """What is raised is not tried again: one epoch ends with the error, and those around it are whole."""
     whole, errors = [], []
@@ -192,18 +184,9 @@ def test_a_worker_killed_twice_a_second_all_through_an_epoch_changes_nothing() -
             time.sleep(0.02)
             return super().__getitem__(index)
 
-    over = threading.Event()
-
-    def kill() -> None:
-        while not over.wait(0.5):
-            hit(0)
-
     with stoker.Loader(Slow(), batch_size=SIZE, workers=2) as loader:
-        killer = threading.Thread(target=kill)
-        killer.start()
-        found = [int(number) for _ in range(3) for batch in loader for number in batch[:, 0]]
-        over.set()
-        killer.join()
+        with Killer(0.5):
+            found = [int(number) for _ in range(3) for batch in loader for number in batch[:, 0]]
         assert loader.stats().deaths >= 3
     assert found == 3 * list(range(COUNT))
 

@@ -10,7 +10,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,14 @@ import stoker
 
 #: More often than any test kills: a worker that is killed from outside must not make an example look guilty.
 MANY = 1000
+
+
+def poll(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
+    """Wait until the condition holds; returns whether it does after `seconds` at the latest."""
+    deadline = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    return holds
 
 
 def workers() -> list[psutil.Process]:
