@@ -1,4 +1,4 @@
-"""Which slots are free, and which consumers hold. All others hold a batch in the making."""
+"""Which slots are free, and which consumers hold. All others hold a batch that is being made or is ready."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def _loaded(arguments: _Arguments) -> Program | FailureReply:
 
 
 def _runner(program: Program, arguments: _Arguments, words: memoryview, lazy: LazyRandom) -> Runner:
-    """The runner of this process, to which `stoker.current()` turns."""
+    """The runner of this process, whose state `stoker.current()` reports."""
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:
         ImportWatch(seeder.found)

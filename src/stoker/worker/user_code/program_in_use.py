@@ -1,4 +1,4 @@
-"""The copy of the program that user code is taken from, and what is found out about it once."""
+"""The copy of the program whose user code runs, and the facts that follow from it."""
 
 from __future__ import annotations
 
