@@ -361,3 +361,42 @@ def test_an_error_in_the_first_examples_names_the_epoch_that_they_are_of(workers
         with pytest.raises(stoker.WorkerError, match=r"example 0 \(epoch 3, batch 0") as raised:
             list(loader)
         assert raised.value.epoch == 3
+
+
+class RaisesOnce:
+    """An example raises when it is made for the first time, as where a server does not answer for once."""
+
+    def __init__(self, file: Path, bad: int) -> None:
+        self.file, self.bad = file, bad
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, number: int) -> Any:
+        note(self.file, number)
+        if number == self.bad and noted(self.file)[number] == 1:
+            raise ConnectionError("no answer")
+        return varied(number)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("bad", [0, 5])
+@pytest.mark.parametrize("collate", ["stack", "pad", "ragged"])
+def test_an_example_that_raised_early_is_not_tried_again_and_raises_in_its_turn(
+    tmp_path: Path, workers: int, bad: int, collate: str
+) -> None:
+    source: Any = RaisesOnce(tmp_path / "notes", bad)
+    transform = first_of if collate == "stack" else None
+    with stoker.Loader(source, batch_size=4, collate=collate, workers=workers, transform=transform) as loader:
+        came = []
+        with pytest.raises(stoker.WorkerError, match=rf"example {bad} \(.*raised ConnectionError: no answer") as raised:
+            came.extend(loader)
+        assert len(came) == bad // 4
+        assert type(raised.value.__cause__) is ConnectionError
+        assert "raise ConnectionError" in str(raised.value), "the user's line is shown"
+        assert noted(source.file)[bad] == 1
+        assert len(list(loader)) == 6, "the next iteration is whole"
+
+
+def first_of(example: Any) -> Any:
+    return example[:1]

@@ -48,7 +48,8 @@ class NumberedLook:
         self.examples: ExamplesLookedAt | None = None
         self.one = self._options.one
         self._sizes: dict[int, int] = {}  # bytes of each example made, by its place; 0 if the store cannot hold it
-        self._raised: set[int] = set()  # places of the examples that raised
+        self._raised: set[int] = set()  # places of the examples that raised, or come after one in its task
+        self._failures: dict[int, int] = {}  # bytes of each failure in the store, by the place of its example
         self._units: list[list[int]] = []  # places that are made together, in the current round
 
     def see(self, examples: ExamplesLookedAt) -> None:
@@ -120,7 +121,7 @@ class NumberedLook:
             epoch,
             numbers=tuple(self.examples.numbers[place] for place in places),
             places=tuple(places),
-            sizes=tuple(0 if place in self._raised else self._sizes.get(place, 0) for place in places),
+            sizes=tuple(self._kept().get(place, 0) for place in places),
             rows=self.examples.rows or (len(places),),
             one=self.one,
             further=further,
@@ -137,7 +138,11 @@ class NumberedLook:
             else:
                 self._sizes[place] = size
                 self._raised.discard(place)
-        self._raised.update(place for place in places[len(reply.sizes) :] if place not in self._sizes)
+                self._failures.pop(place, None)
+        missing = [place for place in places[len(reply.sizes) :] if place not in self._sizes]
+        self._raised.update(missing)
+        if missing and reply.raised:
+            self._failures[missing[0]] = reply.raised
 
     def any_raised(self) -> bool:
         """True if an example raised."""
@@ -149,17 +154,21 @@ class NumberedLook:
         return not was_one
 
     def early(self, reply: DescribedReply) -> ExamplesMade | None:
-        """The examples and collated batches that the epoch's batches can reuse."""
+        """The examples, failures and collated batches that the epoch's batches can reuse."""
         if self.examples is None:
             return None
         numbers = self.examples.numbers
-        made = {numbers[place]: (place, size) for place, size in self._sizes.items() if size > 0}
+        made = {numbers[place]: (place, size) for place, size in self._kept().items() if size > 0}
         batches, start = dict[int, tuple[int, int, int]](), 0
         for number, (rows, size) in enumerate(zip(self.examples.rows, reply.collated, strict=False)):
             if size:
                 batches[numbers[start]] = rows, BATCHES + number, size
             start += rows
         return ExamplesMade(made, batches, len(self.examples.rows))
+
+    def _kept(self) -> dict[int, int]:
+        """Bytes in the store, by place: of the examples made, and of the failures of those that raised."""
+        return {**{place: size for place, size in self._sizes.items() if place not in self._raised}, **self._failures}
 
     def _count(self) -> int:
         assert self.examples is not None

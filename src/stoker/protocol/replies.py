@@ -26,13 +26,17 @@ class ExamplesMadeReply:
     """The reply to `MakeExamplesRequest`: the bytes that each example takes in the store.
 
     The size is 0 for an example that cannot be sent, and `LEFT_OUT` for one that raised and may be left out. If an
-    example raised that may not be left out, it and all after it are missing. `draws`: user code drew from NumPy's
-    global state.
+    example raised that may not be left out, it and all after it are missing.
+
+    Attributes:
+        draws: user code drew from NumPy's global state.
+        raised: bytes that the first missing example's failure takes in its place; 0 if it cannot be sent.
     """
 
     task: int
     sizes: tuple[int, ...]
     draws: bool = False
+    raised: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from stoker.protocol.program import Program
 from stoker.protocol.requests import IndexTaskRequest, Indices, ShardTaskRequest
 from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.current_task import CurrentTask
+from stoker.worker.failed import EarlyFailure, RaisedEarly
 from stoker.worker.user_code.program_in_use import ProgramInUse
 from stoker.worker.user_code.seeding import Seeder
 
@@ -80,6 +81,13 @@ class TaskContext:
         if len(request.indices) == request.count:
             return request.indices
         return np.frombuffer(self.inboxes[request.slot].read(), np.int64, request.count)
+
+    def early(self, place: int, size: int) -> Any:
+        """An example that was made early, from its place in the store; raises `RaisedEarly` if it raised then."""
+        made = self.store.get(place, size)
+        if type(made) is EarlyFailure:
+            raise RaisedEarly(made.reply)
+        return made
 
     def items(self, slot: int, count: int, skip: int = 0) -> Iterable[Any]:
         """The items in a slot's inbox."""

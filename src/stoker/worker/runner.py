@@ -6,11 +6,9 @@ import os
 import pickle
 import time
 
-from stoker.protocol.failures import bounded, failure
 from stoker.protocol.replies import (
     DescribedReply,
     ExamplesMadeReply,
-    FailureKind,
     FailureReply,
     ShardOpenedReply,
     TaskDoneReply,
@@ -27,19 +25,18 @@ from stoker.protocol.requests import (
     ShardTaskRequest,
     UpdateRequest,
 )
-from stoker.structure.forms import Misfit
-from stoker.worker.batching.fitting import MisfitAt, Uneven
 from stoker.worker.batching.writer import Writer
 from stoker.worker.context import TaskContext
+from stoker.worker.failed import failed
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.tasks.first_examples import FirstExamples
 from stoker.worker.tasks.first_shards import FirstShards
 from stoker.worker.tasks.index_tasks import IndexTasks
 from stoker.worker.tasks.shard_tasks import ShardTasks
-from stoker.worker.tasks.spec_inference import SpecInference, UnsuitedExample
+from stoker.worker.tasks.spec_inference import SpecInference
 from stoker.worker.user_code.current import Current
 from stoker.worker.user_code.epoch_hooks import EpochHooks
-from stoker.worker.user_code.reading import Reader, SourceChanged
+from stoker.worker.user_code.reading import Reader
 
 TaskReply = ExamplesMadeReply | ShardOpenedReply | DescribedReply | TaskDoneReply | FailureReply
 
@@ -143,8 +140,7 @@ class Runner:
                 dims = self._writer.join(request)
                 return TaskDoneReply(request.task, time.perf_counter() - started, dims)
             case MakeExamplesRequest():
-                sizes = self._first_examples.do(request)
-                return ExamplesMadeReply(request.task, sizes, self._seeder.draws)
+                return self._first_examples.do(request)
             case OpenShardRequest():
                 return ShardOpenedReply(request.task, *self._first_shards.do(request))
             case DescribeRequest():
@@ -164,20 +160,7 @@ class Runner:
         self._context.fork.leave()
         if isinstance(error, self._context.passes):
             raise error
-        example, shard = self._task.example, self._task.shard
-        self._task.note(error)
-        if isinstance(error, MisfitAt):
-            error = error.reason
-        if isinstance(error, Misfit):
-            return FailureReply(task, FailureKind.SPEC, bounded(str(error)), example=example, shard=shard)
-        if isinstance(error, SourceChanged):
-            return FailureReply(task, FailureKind.SOURCE, str(error))
-        if isinstance(error, UnsuitedExample):
-            return FailureReply(task, FailureKind.OPTION, bounded(str(error)))
-        if isinstance(error, Uneven):
-            return FailureReply(task, FailureKind.UNEVEN, "", example=example)
-        kind = FailureKind.COLLATE if self._task.is_joining else FailureKind.USER
-        return failure(task, kind, error, example, shard)
+        return failed(task, error, self._task)
 
 
 def _is_trial(request: Request) -> bool:

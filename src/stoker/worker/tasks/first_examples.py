@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from stoker.memory.example_store import ExampleStore
 from stoker.memory.packed import pack, unpack
-from stoker.protocol.replies import LEFT_OUT
+from stoker.protocol.replies import LEFT_OUT, ExamplesMadeReply, FailureReply
 from stoker.protocol.requests import Indices, MakeExamplesRequest
 from stoker.sources.markers import Many
 from stoker.structure.nesting import plain
 from stoker.worker.context import TaskContext
+from stoker.worker.failed import EarlyFailure, failed
 from stoker.worker.user_code.reading import Reader
 
 
@@ -37,12 +38,12 @@ class FirstExamples:
         self._has_items, self._reader = program.source is None, reader
         self._is_taken_apart = program.collation.function is None and not program.weighs
 
-    def do(self, task: MakeExamplesRequest) -> tuple[int, ...]:
-        """Make the examples; returns the bytes that each takes: see `ExamplesMadeReply`."""
+    def do(self, task: MakeExamplesRequest) -> ExamplesMadeReply:
+        """Make the examples, up to the first that raises."""
         self._seeder.seed_for_now()
         seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
         made = self.read(list(task.numbers), list(task.places), seeds)
-        sizes: list[int] = []
+        sizes, raised = list[int](), 0
         try:
             for place, seed in zip(task.places, seeds, strict=True):
                 left_out = len(self._task.skipped)
@@ -53,11 +54,25 @@ class FirstExamples:
                 sizes.append(kept)
         except self._context.passes:
             raise
-        except BaseException as error:  # made again with its batch, where the error is reported
-            self._task.note(error)
+        except BaseException as error:
+            self._context.fork.leave()
+            raised = self._put_failure(task.places[len(sizes)], failed(task.task, error, self._task), task.most)
         finally:
             self._seeder.settle()
-        return tuple(sizes)
+        return ExamplesMadeReply(task.task, tuple(sizes), self._seeder.draws, raised)
+
+    def _put_failure(self, place: int, reply: FailureReply, most: int) -> int:
+        """Put a failure into an example's place, to be reported in the turn of its batch; returns its size, or 0.
+
+        It is not sent if the exception cannot be pickled. The example is then made again with its batch.
+        """
+        if reply.error is not None and not reply.pickled:
+            return 0
+        segment = pack(EarlyFailure(replace(reply, error=None)))
+        if len(segment) > most:
+            return 0
+        self._context.store.put(place, segment)
+        return len(segment)
 
     def read(self, numbers: list[int], places: list[int], seeds: list[int]) -> Iterator[Any]:
         """The outputs of user code for the examples with these numbers."""
@@ -95,7 +110,7 @@ class FirstExamples:
 
 
 def partly(
-    store: ExampleStore,
+    load: Callable[[int, int], Any],
     made: Indices,
     count: int,
     read: Callable[[list[int]], Iterator[Any]],
@@ -104,7 +119,7 @@ def partly(
     """`count` outputs of user code, some of which were made earlier: see `NOTHING_MADE`.
 
     Args:
-        store: holds the earlier outputs.
+        load: loads an earlier output, from its place and size.
         made: the rows of the earlier outputs, with their places and sizes.
         count: total number of outputs.
         read: makes the other rows.
@@ -114,6 +129,6 @@ def partly(
     others = read([row for row in range(count) if row not in known])
     for row in range(count):
         if row in known:
-            yield earlier(row, partial(store.get, *known[row]))
+            yield earlier(row, partial(load, *known[row]))
         else:
             yield next(others)

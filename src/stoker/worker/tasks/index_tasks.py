@@ -14,8 +14,9 @@ from stoker.sources.markers import SKIP, Many
 from stoker.structure.casting import CannotCast
 from stoker.worker.batching.writer import Writer
 from stoker.worker.context import TaskContext
+from stoker.worker.failed import SourceChanged
 from stoker.worker.tasks.first_examples import partly
-from stoker.worker.user_code.reading import Reader, SourceChanged, weighed
+from stoker.worker.user_code.reading import Reader, weighed
 
 
 class IndexTasks:
@@ -28,8 +29,7 @@ class IndexTasks:
     """
 
     def __init__(self, context: TaskContext, reader: Reader, writer: Writer) -> None:
-        self._context, self._used, self._task = context, context.used, context.task
-        self._seeder, self._store = context.seeder, context.store
+        self._context, self._used, self._task, self._seeder = context, context.used, context.task, context.seeder
         self._reader, self._writer = reader, writer
         self._epoch: int | None = None
 
@@ -71,7 +71,7 @@ class IndexTasks:
                 self._write(task, made)
             return ()
         numbers, made = self._context.numbers(task), self._examples(task)
-        collated = [self._store.get(*where) for row, *where in task.made.tolist() if row == COLLATED]
+        collated = [self._context.store.get(*where) for row, *where in task.made.tolist() if row == COLLATED]
         examples = [] if collated else self._writer.even(made)
         if self._writer.has_function:
             self._task.begin_batch(self._seeder.of_batch(task.epoch, int(numbers[0])), collated)
@@ -105,7 +105,7 @@ class IndexTasks:
             items = list(self._context.items(task.slot, task.count, task.first))
             return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
 
-        return partly(self._store, task.made, task.count, read, self._reader.earlier(numbers))
+        return partly(self._context.early, task.made, task.count, read, self._reader.earlier(numbers))
 
     def _digested(self, made: Iterator[Any]) -> Iterator[Any]:
         for example in made:

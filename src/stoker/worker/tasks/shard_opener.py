@@ -18,8 +18,9 @@ from stoker.protocol.requests import JSON, PICKLE
 from stoker.sources.markers import Many
 from stoker.sources.sharded import ShardedSource
 from stoker.worker.context import TaskContext
+from stoker.worker.failed import SourceChanged
 from stoker.worker.tasks.shard_reader import END, ShardReader
-from stoker.worker.user_code.reading import Reader, SourceChanged
+from stoker.worker.user_code.reading import Reader
 
 _BLOCK = 256  # seeds computed at once
 

@@ -15,8 +15,8 @@ from stoker.plan.position import ShardProgress
 from stoker.protocol.messages import size
 from stoker.protocol.replies import STATE_BYTES
 from stoker.sources.markers import SKIP, Many
+from stoker.worker.failed import SourceChanged
 from stoker.worker.tasks.digests import digest
-from stoker.worker.user_code.reading import SourceChanged
 
 log = logging.getLogger("stoker")
 

@@ -244,7 +244,7 @@ class ShardTasks:
                 return self._reader.some_items([items[row] for row in rows], rows, numbers, seeds)
             return self._reader.indexed([numbers[row] for row in rows], [seeds[row] for row in rows])
 
-        made = partly(self._context.store, task.made, len(numbers), read, self._reader.earlier(numbers))
+        made = partly(self._context.early, task.made, len(numbers), read, self._reader.earlier(numbers))
         return self._shard_opener.part(task.shard, made, numbers, progress)
 
     def _is_in_place(self, task: ShardTaskRequest) -> bool:

@@ -23,18 +23,15 @@ from stoker.structure.spec import Spec
 from stoker.worker.batching.likeness import Kinds
 from stoker.worker.batching.writer import Writer
 from stoker.worker.context import TaskContext
+from stoker.worker.failed import SourceChanged, UnsuitedExample
 from stoker.worker.tasks.first_examples import FirstExamples
 from stoker.worker.tasks.shard_opener import ShardOpener
-from stoker.worker.user_code.reading import Reader, SourceChanged, outputs, weighed
+from stoker.worker.user_code.reading import Reader, outputs, weighed
 
 #: Where examples may be skipped: the number of examples of one kind that determine the spec, if sizes are fixed.
 AGREE = 3
 
 Suited = TypeVar("Suited")
-
-
-class UnsuitedExample(Exception):
-    """An option does not suit the examples."""
 
 
 class SpecInference:
@@ -50,7 +47,7 @@ class SpecInference:
     """
 
     def __init__(self, context: TaskContext, reader: Reader, writer: Writer, maker: FirstExamples) -> None:
-        self._used, self._task, self._seeder, self._store = context.used, context.task, context.seeder, context.store
+        self._context, self._used, self._task, self._seeder = context, context.used, context.task, context.seeder
         self._writer, self._maker = writer, maker
         self._shard_opener = ShardOpener(context, reader)
 
@@ -170,7 +167,7 @@ class SpecInference:
         for number, place, size, seed in zip(task.numbers, task.places, task.sizes, seeds, strict=True):
             self._task.at(number)
             if size:
-                yield self._store.get(place, size)
+                yield self._context.early(place, size)
             else:
                 yield from self._maker.read([number], [place], [seed])
 

@@ -19,7 +19,7 @@ from stoker.protocol.program import Program
 from stoker.protocol.random_objects import restore, seed_held, states_of
 from stoker.protocol.requests import EpochUpdate, UpdateRequest
 from stoker.sources.hooks import has_hook
-from stoker.worker.user_code.reading import SourceChanged
+from stoker.worker.failed import SourceChanged
 
 if TYPE_CHECKING:
     from stoker.protocol.random_objects import Held

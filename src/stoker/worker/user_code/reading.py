@@ -23,10 +23,7 @@ from stoker.structure.nesting import plain
 from stoker.structure.values import canonical, short
 from stoker.worker.batching.likeness import Likeness, read
 from stoker.worker.context import TaskContext
-
-
-class SourceChanged(Exception):
-    """The source does not match the plan."""
+from stoker.worker.failed import SourceChanged
 
 
 class Reader:
