@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Where this is set, each of the thousands of interpreters that the tests start would compile Stoker anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: venv demo test stress faults resume-check lint format bench clean
 
 venv: $(STAMP)
