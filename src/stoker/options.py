@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from stoker.errors import OptionError
@@ -16,6 +16,7 @@ from stoker.sources.keras_dataset import is_keras
 from stoker.sources.map_style import source_of
 from stoker.sources.source import Source
 from stoker.structure.collation import Collation, Pad
+from stoker.structure.values import short
 from stoker.validation import flag, is_flag, real, whole
 
 log = logging.getLogger("stoker")
@@ -81,6 +82,8 @@ class LoaderOptions:
     sums: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self._set(source=source_of(self.source))
+        self._set(**self._implied())
         self._set(**self._numbers())
         self._set(**self._functions())
         self._set(**self._batches())
@@ -100,6 +103,21 @@ class LoaderOptions:
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def _implied(self) -> dict[str, Any]:
+        """The arguments that the source determines. Raises `OptionError` if the user gave another value."""
+        source: Source = self.source
+        defaults = {one.name: one.default for one in fields(self)}
+        for name, value in source.implied.items():
+            given, default = getattr(self, name), defaults[name]
+            left = given is default or (type(given) is type(default) and _is_same(given, default))
+            if not left and not _is_same(given, value):
+                own = source.own_names.get(name, name)
+                raise OptionError(
+                    f"{name}={short(given)} was given, but the source, {source.noun}, has {own}={short(value)}. Omit "
+                    f"{name}, or change {own} there."
+                )
+        return dict(source.implied)
 
     def _numbers(self) -> dict[str, Any]:
         verify = real(self.verify)
@@ -132,7 +150,7 @@ class LoaderOptions:
         return {"worker_env": _checked_environment(self.worker_env)}
 
     def _batches(self) -> dict[str, Any]:
-        source = source_of(self.source)
+        source = self.source
         is_batched = flag("batched", self.batched) or source.batched
         if is_batched:
             size, collation = _ready(source, self.batch_size, self.collate, self.drop_remainder)
@@ -142,7 +160,6 @@ class LoaderOptions:
         if isinstance(self.pad_remainder, str) and not sums:
             raise OptionError(f'pad_remainder must be True, False or "sum", got {self.pad_remainder!r}')
         return {
-            "source": source,
             "is_batched": is_batched,
             "size": size,
             "collation": collation,
@@ -161,6 +178,14 @@ class LoaderOptions:
                 f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
             )
         return {"shuffle": shuffle, "buffer": 0}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """True if two values of an argument are equal. Arrays and the like, which give no plain answer, are not."""
+    try:
+        return one is other or (is_flag(one) == is_flag(other) and bool(one == other))
+    except Exception:  # the user's own `__eq__`
+        return False
 
 
 def _warn_of_many(workers: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:  # workers import sources, and need no epochs
     import numpy as np
@@ -12,6 +13,9 @@ if TYPE_CHECKING:  # workers import sources, and need no epochs
 
     from stoker.epochs.epoch import MakeEpoch
     from stoker.plan.batching import EpochCounts
+
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class ArraysInMemory(Protocol):
@@ -41,6 +45,9 @@ class Source(ABC):
         is_sharded: True if workers open shards of `payload`, which is then a `ShardedSource`.
         names: attributes that `Loader.update` may set.
         arrays: the arrays that the source consists of, if it needs no user code to read; otherwise None.
+        implied: arguments of the Loader that the source determines, such as the batch size of a PyTorch DataLoader.
+            They hold where the user leaves the default. Another value given by the user is an error.
+        own_names: what the source itself calls the arguments in `implied`, where that differs: `drop_last`.
     """
 
     noun = "a generator or iterable"
@@ -49,6 +56,8 @@ class Source(ABC):
     is_sharded = False
     names: frozenset[str] = frozenset()
     arrays: ArraysInMemory | None = None
+    implied: Mapping[str, Any] = _NOTHING
+    own_names: Mapping[str, str] = _NOTHING
 
     @property
     @abstractmethod
