@@ -103,7 +103,12 @@ class Epoch(ABC):
     Args:
         counts: how examples are made into batches.
         begin: position at which it begins.
+
+    Attributes:
+        length_claim: who says how many examples a source of shards has, for messages; `{}` stands for the length.
     """
+
+    length_claim = ""
 
     def __init__(self, counts: EpochCounts, begin: Position) -> None:
         batching = counts.batching
