@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from stoker.sources.generator import Shard, from_generator
     from stoker.sources.iterable import from_iterable
     from stoker.sources.markers import SKIP, Many
+    from stoker.sources.torch_loader import from_torch
     from stoker.structure.collation import pad
     from stoker.worker.user_code.current import current
 
@@ -67,6 +68,7 @@ __all__ = [
     "from_arrays",
     "from_generator",
     "from_iterable",
+    "from_torch",
     "pad",
 ]
 
@@ -78,6 +80,7 @@ _HOMES = {
     "from_arrays": "stoker.sources.arrays",
     "from_iterable": "stoker.sources.iterable",
     "from_generator": "stoker.sources.generator",
+    "from_torch": "stoker.sources.torch_loader",
     "Shard": "stoker.sources.generator",
     "SKIP": "stoker.sources.markers",
     "current": "stoker.worker.user_code.current",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from stoker.errors import OptionError
@@ -13,7 +13,7 @@ from stoker.protocol.program import takes_nothing
 from stoker.runtime.cpus import usable_cpus
 from stoker.scheduler.machine import RETRIES
 from stoker.sources.keras_dataset import is_keras
-from stoker.sources.map_style import source_of
+from stoker.sources.recognise import source_of
 from stoker.sources.source import Source
 from stoker.structure.collation import Collation, Pad
 from stoker.structure.values import short
@@ -162,7 +162,7 @@ class LoaderOptions:
         return {
             "is_batched": is_batched,
             "size": size,
-            "collation": collation,
+            "collation": replace(collation, as_torch=source.as_torch),
             "single": self.batch_size is None and not is_batched,
             "sums": sums,
             "pad_remainder": sums or flag("pad_remainder", self.pad_remainder),

@@ -12,7 +12,7 @@ from stoker.sources.arrays import ArraySource, rows_of
 from stoker.sources.keras_dataset import is_keras
 from stoker.sources.mistaken import mistaken
 from stoker.sources.source import Source
-from stoker.sources.stored_arrays import StoredRows, is_stored
+from stoker.sources.stored_arrays import StoredRows
 
 if TYPE_CHECKING:
     from stoker.epochs.epoch import MakeEpoch
@@ -84,16 +84,9 @@ class MapSource(Source):
         return check
 
 
-def source_of(given: Any) -> Source:
-    """The source that was given to a Loader: one of Stoker's, or an object that is read by index."""
-    if isinstance(given, Source):
-        return given
-    return MapSource(StoredRows(given) if is_stored(given) else given)
-
-
 def reads_in_runs(payload: Any) -> bool:
     """True if an object that is read by index can return several examples per call."""
-    return hasattr(type(payload), "__getitems__")
+    return getattr(type(payload), "__getitems__", None) is not None
 
 
 def changed_length(was: int, now: int) -> str:

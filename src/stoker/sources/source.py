@@ -44,6 +44,7 @@ class Source(ABC):
             among trainers.
         is_sharded: True if workers open shards of `payload`, which is then a `ShardedSource`.
         names: attributes that `Loader.update` may set.
+        as_torch: True if examples are joined as by PyTorch's `default_collate`: see `Collation`.
         arrays: the arrays that the source consists of, if it needs no user code to read; otherwise None.
         implied: arguments of the Loader that the source determines, such as the batch size of a PyTorch DataLoader.
             They hold where the user leaves the default. Another value given by the user is an error.
@@ -54,6 +55,7 @@ class Source(ABC):
     batched = False
     has_index = False
     is_sharded = False
+    as_torch = False
     names: frozenset[str] = frozenset()
     arrays: ArraysInMemory | None = None
     implied: Mapping[str, Any] = _NOTHING

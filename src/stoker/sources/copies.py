@@ -1,0 +1,106 @@
+"""Copies of an object within a process, which share its large arrays."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import io
+import pickle
+import types
+from typing import Any
+
+from stoker.errors import summary
+
+#: Parts that copies share: functions, classes, modules. Copying these would only multiply them.
+_CODE = types.FunctionType, type, types.ModuleType, functools._lru_cache_wrapper
+#: Parts that always pickle.
+_PLAIN = frozenset([str, bytes, int, float, bool, complex, type(None), list, dict, tuple, set, frozenset])
+#: Arrays of this many bytes or more are shared.
+_LARGE = 1 << 16
+
+
+class Copies:
+    """Makes copies of an object as it is now.
+
+    Parts that cannot be pickled, such as locks and open handles, are shared by all copies.
+
+    Args:
+        original: the object.
+
+    Attributes:
+        refusal: why the object cannot be copied; None if it can.
+    """
+
+    def __init__(self, original: Any) -> None:
+        self._shared: list[Any] = []
+        self._buffers: list[pickle.PickleBuffer] = []
+        self._pickled, self.refusal = b"", None
+        for lenient in (False, True):
+            try:
+                self._pickled, self.refusal = self._taken(original, lenient=lenient), None
+                break
+            except Exception as error:  # the user's own pickling, or a structure too deep for it
+                self.refusal = summary(error)
+
+    def __reduce__(self) -> Any:
+        return Copies, (None,)  # each process makes its own, of the object that arrives there
+
+    def make(self) -> Any:
+        """A new copy."""
+        return _Unpickler(self._pickled, self._buffers, self._shared).load()
+
+    def _taken(self, original: Any, *, lenient: bool) -> bytes:
+        self._shared.clear()
+        self._buffers.clear()
+        file = io.BytesIO()
+        _Pickler(file, self._buffers, self._shared, lenient=lenient).dump(original)
+        if any(part is original for part in self._shared):
+            raise TypeError(f"a {type(original).__name__} cannot be pickled")
+        return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles an object, apart from its shared parts and large arrays."""
+
+    def __init__(self, file: Any, buffers: list[pickle.PickleBuffer], shared: list[Any], *, lenient: bool) -> None:
+        def is_small(buffer: pickle.PickleBuffer) -> bool:
+            if buffer.raw().nbytes < _LARGE:
+                return True
+            buffers.append(buffer)
+            return False
+
+        super().__init__(file, protocol=5, buffer_callback=is_small)
+        self._parts, self._lenient = shared, lenient
+
+    def persistent_id(self, value: Any) -> int | None:
+        """The number of a shared part; None for all others."""
+        if type(value) in _PLAIN:
+            return None
+        if isinstance(value, _CODE) or _is_large_tensor(value) or (self._lenient and not self._reduces(value)):
+            self._parts.append(value)
+            return len(self._parts) - 1
+        return None
+
+    def _reduces(self, value: Any) -> bool:
+        """True if a part can be pickled, apart from its own parts."""
+        if type(value) in copyreg.dispatch_table:
+            return True
+        try:
+            value.__reduce_ex__(5)
+        except Exception:
+            return False
+        return True
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, pickled: bytes, buffers: list[pickle.PickleBuffer], shared: list[Any]) -> None:
+        super().__init__(io.BytesIO(pickled), buffers=buffers)
+        self._parts = shared
+
+    def persistent_load(self, number: Any) -> Any:
+        return self._parts[number]
+
+
+def _is_large_tensor(value: Any) -> bool:
+    """True for a large tensor of PyTorch, which pickles as a copy."""
+    return hasattr(type(value), "untyped_storage") and value.nelement() * value.element_size() >= _LARGE
