@@ -8,8 +8,11 @@ columns         tables, lists and sparse matrices as arrays
 stored_arrays   arrays in HDF5 and zarr files
 generator       a generator function over shards
 iterable        an iterable, pulled in the trainer item by item
+recognise       which of these an object given to a Loader becomes
+classes         objects of other libraries, told by the names of their classes
 keras_dataset   Keras datasets, whose elements are already batches
 mistaken        objects that are not map-style sources, and which function takes them
 hooks           methods of a source that are called between epochs
+first_step      a source's own step on each element, before the transform
 markers         SKIP and Many: no example, or several, in place of one
 """
