@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -28,11 +29,15 @@ from stoker.protocol.transform import called
 from stoker.runtime.descriptors import require_descriptors
 from stoker.runtime.free_memory import fair_share
 from stoker.scheduler.slot_ledger import SPARE
+from stoker.sources.first_step import after
 from stoker.sources.hooks import has_turns
 from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import mentions_marks
 from stoker.structure.collation import Collation, Form
 from stoker.structure.signature import signed_form
+
+#: Examples in the plan for a source with an index that never ends.
+_ENDLESS = 2**62
 
 
 def build(options: LoaderOptions) -> InMemoryProducer | Coordinator:
@@ -69,7 +74,8 @@ def _plan(options: LoaderOptions) -> Plan | None:
     """Which examples form which batch, for a source that is read by index."""
     if not options.source.has_index:
         return None
-    length = int(options.source.length or 0)
+    endless = options.source.length == math.inf
+    length = _ENDLESS // options.size * options.size if endless else int(options.source.length or 0)
     plan = Plan(length, options.size, bool(options.shuffle), options.seed, options.drop_remainder)
     if not plan.batches:
         raise OptionError(
@@ -104,7 +110,7 @@ def _counts(options: LoaderOptions, plan: Plan | None, batching: Batching) -> Ep
         length=options.source.length,
         has_function=options.collation.function is not None,
         skips=options.skips,
-        has_marks=options.transform is not None and mentions_marks(options.transform),
+        has_marks=options.source.may_skip or (options.transform is not None and mentions_marks(options.transform)),
     )
 
 
@@ -112,10 +118,10 @@ def _program(options: LoaderOptions, plan: Plan | None, batching: Batching, memo
     payload = options.source.payload
     return Program(
         source=payload,
-        transform=called(options.transform),
+        transform=after(options.source.step, called(options.transform)),
         wants_rng=takes_rng(options.transform),
         seed=options.seed,
-        length=plan.length if plan is not None else None,
+        length=plan.length if plan is not None and options.source.length != math.inf else None,
         batch_size=batching.rows,
         collation=options.collation,
         shuffle=options.buffer if options.source.is_sharded else 0,

@@ -12,7 +12,6 @@ from stoker.errors import OptionError
 from stoker.protocol.program import takes_nothing
 from stoker.runtime.cpus import usable_cpus
 from stoker.scheduler.machine import RETRIES
-from stoker.sources.keras_dataset import is_keras
 from stoker.sources.recognise import source_of
 from stoker.sources.source import Source
 from stoker.structure.collation import Collation, Pad
@@ -177,6 +176,11 @@ class LoaderOptions:
             raise OptionError(
                 f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
             )
+        if shuffle and self.source.length == math.inf:
+            raise OptionError(
+                f"shuffle=True permutes the elements of an epoch, but the source, {self.source.noun}, never ends. "
+                "Shuffle within the source, or make it finite."
+            )
         return {"shuffle": shuffle, "buffer": 0}
 
 
@@ -204,11 +208,7 @@ def _warn_of_many(workers: int) -> None:
 
 def _ready(source: Source, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
     """Like `_batching`, for a source whose elements are batches: each is transferred alone, as it is."""
-    why, repair = "batched=True: each element of the source is a batch", "Omit batched for a source of examples"
-    if is_keras(source.payload):
-        kind = type(source.payload).__name__
-        why = f"{kind} is a Keras dataset: each item is a batch, and len() counts batches"
-        repair = "To batch by example, pass an object that is not a PyDataset and returns one example"
+    why, repair = source.ready.why, source.ready.repair
     if batch_size is not None and batch_size is not BATCH_SIZE:
         raise OptionError(f"{why}. batch_size must be omitted or None, got {batch_size!r}. {repair}.")
     if collate != "stack":

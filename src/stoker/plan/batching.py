@@ -74,7 +74,7 @@ class EpochCounts:
         length: examples in the source: None if unknown, `math.inf` if they never end.
         has_function: a user function decides how many rows a batch has.
         skips: examples that raise are left out.
-        has_marks: the transform mentions SKIP or Many.
+        has_marks: the transform mentions SKIP or Many, or the source filters its elements.
     """
 
     batching: Batching
@@ -142,6 +142,6 @@ class EpochCounts:
                 f"{what} needs numbered batches, but {kind} has none. Use a source with an index, and a batch_size."
             )
         if self.has_marks or self.skips:
-            why = "on_error='skip'" if self.skips else "a transform that returns stoker.SKIP or stoker.Many"
+            why = "on_error='skip'" if self.skips else "a transform that returns stoker.SKIP or stoker.Many, or a filtered source,"
             raise OptionError(f"{what} needs to know the rows of each batch in advance, but {why} makes them unknown.")
         return self.plan

@@ -41,7 +41,7 @@ class Program:
         transform: called with each example, or None.
         wants_rng: `transform` takes an argument `rng`.
         seed: the Loader's seed.
-        length: examples in a map-style source, which the plan relies on; else None.
+        length: examples in a map-style source, which the plan relies on; None for other and for endless sources.
         batch_size: rows of a full batch.
         collation: how examples are joined into a batch.
         shuffle: size of each shard's shuffle buffer, or 0.

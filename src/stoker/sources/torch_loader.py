@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from stoker.errors import OptionError
-from stoker.sources.torch_dataset import TorchSource, torch_kind
+from stoker.sources.classes import TORCH, inherits
+from stoker.sources.source import ReadyBatches
+from stoker.sources.torch_dataset import TorchSource
 from stoker.sources.torch_iterable import SHARDS, TorchIterableSource
 from stoker.sources.torch_worker import DatasetInit
 from stoker.validation import whole
@@ -21,9 +23,13 @@ _OWN_NAMES = {
     "drop_remainder": "drop_last",
     "seed": "generator",
     "collate": "collate_fn",
-    "transform": "collate_fn",
     "worker_init": "worker_init_fn",
 }
+_PLAIN = ReadyBatches(
+    "the DataLoader has batch_size=None: each element of its dataset is passed on as it is",
+    "Give the DataLoader a batch_size",
+)
+_LOADER = "torch.utils.data.dataloader", "DataLoader"
 _SAMPLERS, _COLLATE = "torch.utils.data.sampler", "torch.utils.data._utils.collate"
 #: Options that change no batch, with the values that they have if they are not set.
 _UNUSED = {
@@ -71,10 +77,9 @@ def from_torch(dataset: Any, *, shards: int | None = None) -> TorchSource | Torc
         ([array([0., 1.]), array([0.5, 0.5])], array([0, 1]))
     """
     count = None if shards is None else whole("shards", shards, least=1)
-    kind = torch_kind(dataset)
-    if kind == "DataLoader":
+    if inherits(dataset, "DataLoader", *TORCH):
         return _of_loader(dataset, count)
-    if kind == "IterableDataset":
+    if inherits(dataset, "IterableDataset", *TORCH):
         return TorchIterableSource(dataset, count or SHARDS)
     return _by_index(dataset, count)
 
@@ -90,10 +95,12 @@ def _by_index(dataset: Any, shards: int | None) -> TorchSource:
 
 def _of_loader(loader: Any, shards: int | None) -> TorchSource | TorchIterableSource:
     _check(loader)
-    source = _iterable(loader, shards) if torch_kind(loader.dataset) == "IterableDataset" else _map(loader, shards)
+    is_iterable = inherits(loader.dataset, "IterableDataset", *TORCH)
+    source = _iterable(loader, shards) if is_iterable else _map(loader, shards)
     source.noun, source.own_names = "a PyTorch DataLoader", {**_OWN_NAMES, **source.own_names}
-    source.batched = _is_plain(loader)
     source.implied = {**source.implied, **_collate(loader), **_rest(loader)}
+    if _is_plain(loader):
+        source.batched, source.ready, source.step = True, _PLAIN, _step(loader)
     return source
 
 
@@ -120,7 +127,7 @@ def _iterable(loader: Any, shards: int | None) -> TorchIterableSource:
 
 def _check(loader: Any) -> None:
     """Raise `OptionError` for what cannot be carried over."""
-    base = next(kind for kind in type(loader).__mro__ if torch_kind(loader) == kind.__name__)
+    base = next(kind for kind in type(loader).__mro__ if (kind.__module__, kind.__name__) == _LOADER)
     own = [name for name in ("__iter__", "_get_iterator") if getattr(type(loader), name) is not getattr(base, name)]
     if own:
         raise OptionError(
@@ -146,7 +153,7 @@ def _is_plain(loader: Any) -> bool:
     return loader.batch_size is None and loader.batch_sampler is None
 
 
-def _order(loader: Any, length: int) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+def _order(loader: Any, length: float) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     """The arguments that its samplers determine, and the DataLoader's names of these."""
     sampler, size, drop_last = loader.sampler, loader.batch_size, loader.drop_last
     if size is None and loader.batch_sampler is not None:
@@ -169,17 +176,25 @@ def _sizes(size: int | None, drop_last: bool) -> dict[str, Any]:
 
 def _collate(loader: Any) -> dict[str, Any]:
     """The `collate_fn`, unless it does what the Loader does anyway."""
-    function = loader.collate_fn
-    name = getattr(function, "__name__", None) if getattr(function, "__module__", None) == _COLLATE else None
     if _is_plain(loader):
-        return {} if name == "default_convert" else {"transform": function}
-    if name != "default_collate":
-        return {"collate": function}
+        return {}
+    if not _is_default(loader.collate_fn, "default_collate"):
+        return {"collate": loader.collate_fn}
     home: Any = importlib.import_module(_COLLATE)
     known = home.default_collate_fn_map
     if all(getattr(join, "__module__", None) == _COLLATE for join in known.values()):
         return {}
     return {"collate": partial(home.collate, collate_fn_map=dict(known))}  # with types that the user has added
+
+
+def _step(loader: Any) -> Callable[[Any], Any] | None:
+    """What a DataLoader without batches applies to each element; None if that changes no value."""
+    return None if _is_default(loader.collate_fn, "default_convert") else loader.collate_fn
+
+
+def _is_default(function: Any, name: str) -> bool:
+    """True for PyTorch's own function of this name."""
+    return (getattr(function, "__module__", None), getattr(function, "__name__", None)) == (_COLLATE, name)
 
 
 def _rest(loader: Any) -> dict[str, Any]:

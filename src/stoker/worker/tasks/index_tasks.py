@@ -9,7 +9,7 @@ from typing import Any
 
 from stoker.protocol.requests import COLLATED, IndexTaskRequest
 from stoker.sources.arrays import ArraySource
-from stoker.sources.map_style import changed_length
+from stoker.sources.map_style import changed_length, count_of
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.casting import CannotCast
 from stoker.worker.batching.writer import Writer
@@ -119,5 +119,5 @@ class IndexTasks:
 
     def _check_length(self) -> None:
         program = self._used.program
-        if program.length is not None and (now := len(program.source)) != program.length:
+        if program.length is not None and (now := count_of(program.source)) != program.length:
             raise SourceChanged(changed_length(program.length, now))
