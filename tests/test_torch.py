@@ -1,0 +1,464 @@
+"""PyTorch's datasets and DataLoaders: the batches are those that PyTorch makes."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    ChainDataset,
+    ConcatDataset,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    StackDataset,
+    Subset,
+    random_split,
+)
+
+import stoker
+from stoker.structure.values import canonical
+from tests import torch_sources as its
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes:UserWarning")
+NUMBERS = its.Made(int, 10)
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    """Compare a batch with PyTorch's. A tuple may be a list there, and strings are a list."""
+    if isinstance(theirs, Mapping):
+        assert list(ours) == list(theirs)
+        for key in theirs:
+            assert_same(ours[key], theirs[key])
+    elif isinstance(theirs, list | tuple | collections.UserList) and not isinstance(ours, np.ndarray):
+        assert type(ours) is type(theirs) or type(ours) in (tuple, list)
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other)
+    else:
+        expected = canonical(list(theirs) if isinstance(theirs, tuple) else theirs)
+        assert isinstance(expected, np.ndarray)
+        assert (ours.dtype, ours.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_array_equal(ours, expected)
+
+
+def batches_of(source: Any, **options: Any) -> list[Any]:
+    with stoker.Loader(source, **options) as loader:
+        return list(loader)
+
+
+def assert_all_same(source: Any, loader: Any, **options: Any) -> None:
+    ours, theirs = batches_of(source, **options), list(loader)
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert_same(one, other)
+
+
+# ── map-style datasets ───────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whatever_default_collate_takes_comes_with_the_same_values_dtypes_and_structure(workers: int) -> None:
+    dataset = its.Made(its.leaves, 7)
+    assert_all_same(dataset, DataLoader(dataset, batch_size=3), batch_size=3, workers=workers)
+
+
+def stacked() -> StackDataset[Any]:
+    """Every kind of map-style dataset of PyTorch, side by side."""
+    first, second = random_split(its.Made(its.features, 20), [10, 10], torch.Generator().manual_seed(4))
+    return StackDataset(
+        subset=Subset(its.Made(its.features, 30), torch.arange(25, 5, -2).tolist()),
+        concatenated=ConcatDataset([its.tensors(4), its.tensors(6)]),
+        sum=its.tensors(3) + its.tensors(7),
+        tensors=its.tensors(10),
+        first=first,
+        second=second,
+        of_two=StackDataset(its.tensors(10), its.InRuns(its.features, 10)),
+        in_runs=its.InRuns(int, 10),
+        subset_of_runs=Subset(its.InRuns(int, 30), range(20, 30)),
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_kind_of_map_style_dataset_gives_the_batches_of_a_dataloader(workers: int) -> None:
+    assert_all_same(stacked(), DataLoader(stacked(), batch_size=4), batch_size=4, workers=workers)
+
+
+@pytest.mark.parametrize("dataset", [*stacked().datasets.values(), its.NotInRuns(int, 3)])
+def test_a_dataset_is_taken_as_it_is(dataset: Any) -> None:
+    for source in (dataset, stoker.from_torch(dataset)):
+        assert_all_same(source, DataLoader(dataset, batch_size=4), batch_size=4, workers=0)
+
+
+def test_lists_may_be_padded_and_dtypes_declared() -> None:
+    dataset = its.Made(lambda n: {"ids": [n] * (n + 1), "box": [n, n + 1]}, 3)
+    (batch,) = batches_of(dataset, batch_size=3, workers=0, collate={"ids": "pad"})
+    assert batch["ids"].tolist() == [[0, 0, 0], [1, 1, 0], [2, 2, 2]]
+    assert [column.tolist() for column in batch["box"]] == [[0, 1, 2], [1, 2, 3]]
+    tf = pytest.importorskip("tensorflow")
+    pairs = its.Made(lambda n: [n, n / 2], 3)
+    signature = [tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)]
+    (batch,) = batches_of(pairs, batch_size=3, workers=0, output_signature=signature)
+    assert [column.dtype.name for column in batch] == ["int32", "float32"]
+
+
+def test_lists_of_other_sources_stay_arrays() -> None:
+    assert batches_of([[1, 2], [3, 4]], workers=0)[0].tolist() == [[1, 2], [3, 4]]
+
+
+# ── DataLoaders ──────────────────────────────────────────────────────────────────────────────
+LOADERS: dict[str, Callable[[], DataLoader[Any]]] = {
+    "batch_size": lambda: DataLoader(its.Made(its.features, 10), batch_size=4),
+    "its default": lambda: DataLoader(NUMBERS),
+    "drop_last": lambda: DataLoader(its.tensors(10), batch_size=4, drop_last=True),
+    "collate_fn": lambda: DataLoader(its.Made(its.vector, 10), batch_size=4, collate_fn=its.padded),
+    "a lambda": lambda: DataLoader(NUMBERS, batch_size=4, collate_fn=lambda examples: torch.tensor(examples) * 2),
+    "default_collate within": lambda: DataLoader(
+        its.tensors(10), 4, collate_fn=lambda examples: torch.utils.data.default_collate(examples)
+    ),
+    "sequential": lambda: DataLoader(its.tensors(10), batch_size=4, sampler=SequentialSampler(range(10))),
+    "batch_sampler": lambda: DataLoader(
+        its.tensors(10), batch_sampler=BatchSampler(SequentialSampler(range(10)), 4, drop_last=True)
+    ),
+    "elements": lambda: DataLoader(its.Made(its.features, 5), batch_size=None),
+    "elements that are lists": lambda: DataLoader(its.Made(lambda n: [n, [n / 2]], 5), batch_size=None),
+    "elements that are batches": lambda: DataLoader(its.Made(its.batch_of, 5), batch_size=None),
+    "elements changed": lambda: DataLoader(its.Made(its.features, 5), batch_size=None, collate_fn=its.doubled),
+    "no Dataset": lambda: DataLoader([1.5, 2.5, 3.5], batch_size=2),  # type: ignore[arg-type]
+    "an array": lambda: DataLoader(np.arange(6.0).reshape(3, 2), batch_size=2),  # type: ignore[arg-type]
+    "iterable": lambda: DataLoader(its.Striped(10), batch_size=4),
+    "iterable, undivided": lambda: DataLoader(its.Undivided(10), batch_size=4, drop_last=True),
+    "iterable, elements": lambda: DataLoader(its.Striped(3), batch_size=None),
+    "iterable, one worker": lambda: DataLoader(its.Striped(10), batch_size=4, num_workers=1),
+    "iterable, chained": lambda: DataLoader(ChainDataset([its.Striped(3), its.Undivided(4)]), batch_size=4),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_the_batches_of_a_dataloader_are_its_own(name: str) -> None:
+    theirs = list(LOADERS[name]())
+    for source in (LOADERS[name](), stoker.from_torch(LOADERS[name]())):
+        assert_all_same(source, theirs, workers=0)
+
+
+@pytest.mark.parametrize("name", ["collate_fn", "a lambda", "elements that are batches", "iterable, undivided"])
+def test_the_batches_of_a_dataloader_are_its_own_in_workers_too(name: str) -> None:
+    assert_all_same(LOADERS[name](), list(LOADERS[name]()), workers=2)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(its.tensors(10), batch_size=4, shuffle=True),
+        DataLoader(its.tensors(10), batch_size=4, sampler=RandomSampler(range(10))),
+        DataLoader(its.tensors(10), batch_sampler=BatchSampler(RandomSampler(range(10)), 4, drop_last=False)),
+    ],
+)
+def test_a_dataloader_that_shuffles_gives_each_example_once_in_an_order_of_the_seed(loader: Any) -> None:
+    first, second, again = (batches_of(loader, workers=0, seed=seed) for seed in (1, 2, 1))
+    for batches in (first, second):
+        assert list(map(len, (rows for _, rows in batches))) == [4, 4, 2]
+        assert sorted(np.concatenate([rows for _, rows in batches]).tolist()) == list(range(10))
+    orders = [np.concatenate([rows for _, rows in batches]).tolist() for batches in (first, second, again)]
+    assert orders[0] == orders[2] != orders[1]
+
+
+def test_the_seed_of_its_generator_is_that_of_the_loader() -> None:
+    seeded = DataLoader(NUMBERS, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(7))
+    with stoker.Loader(seeded, workers=0) as loader:
+        assert loader.state_dict()["seed"] == 7
+        assert [rows.tolist() for rows in loader] == [
+            rows.tolist() for rows in batches_of(NUMBERS, batch_size=4, shuffle=True, seed=7, workers=0)
+        ]
+    by_sampler = DataLoader(NUMBERS, sampler=RandomSampler(range(10), generator=torch.Generator().manual_seed(8)))
+    with stoker.Loader(by_sampler, workers=0) as loader:
+        assert loader.state_dict()["seed"] == 8
+
+
+class Pair:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+def join_pairs(examples: list[Pair], *, collate_fn_map: Any = None) -> torch.Tensor:
+    return torch.tensor([[one.n, -one.n] for one in examples])
+
+
+def test_types_that_the_user_has_added_to_default_collate_are_joined_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils.data._utils.collate import default_collate_fn_map
+
+    monkeypatch.setitem(default_collate_fn_map, Pair, join_pairs)
+    loader = DataLoader(its.Made(lambda n: (Pair(n), n), 5), batch_size=4)
+    theirs = list(loader)
+    for workers in (0, 1):
+        assert_all_same(loader, theirs, workers=workers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_worker_init_fn_is_called_with_the_workers_number_and_the_dataset_that_it_reads(
+    workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def set_up(worker: int) -> None:
+        info: Any = torch.utils.data.get_worker_info()
+        assert (worker, info.id) == (stoker.current().worker or 0, worker)
+        info.dataset.factor = 10
+        print("set up", worker, flush=True)
+
+    loader = DataLoader(its.Made(its.features, 10), batch_size=4, num_workers=1, worker_init_fn=set_up)
+    values = [rows[:, 0].tolist() for rows, _ in batches_of(loader, workers=workers)]
+    assert values == [[0, 10, 20, 30], [40, 50, 60, 70], [80, 90]]
+    assert sorted(capfd.readouterr().out.split("set up ")[1:]) == [f"{worker}\n" for worker in range(workers or 1)]
+    assert torch.utils.data.get_worker_info() is None
+
+
+def test_a_worker_init_fn_that_raises_is_named() -> None:
+    def set_up(worker: int) -> None:
+        raise LookupError("no such file")
+
+    loader = DataLoader(NUMBERS, num_workers=1, worker_init_fn=set_up)
+    with pytest.raises(LookupError, match="worker_init raised LookupError: no such file"):
+        batches_of(loader, workers=0)
+
+
+def test_the_timeout_is_that_of_the_dataloader() -> None:
+    with stoker.Loader(DataLoader(NUMBERS, num_workers=1, timeout=5), timeout=5, workers=0) as loader:
+        assert len(loader) == 10
+    with pytest.raises(stoker.OptionError, match=r"timeout=7 was given, but .* a PyTorch DataLoader, has timeout=5"):
+        stoker.Loader(DataLoader(NUMBERS, num_workers=1, timeout=5), timeout=7)
+
+
+def test_options_that_change_no_batch_are_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    quiet = DataLoader(its.Striped(4), num_workers=2, prefetch_factor=2)
+    batches_of(quiet, workers=0)
+    assert not caplog.records
+    used = DataLoader(NUMBERS, batch_size=10, num_workers=2, prefetch_factor=4, persistent_workers=True, in_order=False)
+    with caplog.at_level(logging.WARNING, "stoker"):
+        assert batches_of(used, workers=0)[0].tolist() == list(range(10))
+    (record,) = caplog.records
+    named = "num_workers=2, prefetch_factor=4, persistent_workers=True, in_order=False is not used"
+    assert named in record.getMessage()
+
+
+class OwnLoader(DataLoader[Any]):
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (
+            lambda: DataLoader(NUMBERS, batch_size=32),
+            {"batch_size": 7},
+            "batch_size=7 was given, but the source, a PyTorch DataLoader, has batch_size=32. Omit batch_size, or",
+        ),
+        (lambda: DataLoader(NUMBERS), {"batch_size": 32}, "batch_size=32 was given, .* has batch_size=1"),
+        (lambda: DataLoader(NUMBERS), {"shuffle": True}, "shuffle=True was given, .* has shuffle=False"),
+        (lambda: DataLoader(NUMBERS), {"drop_remainder": True}, "drop_remainder=True was .* has drop_last=False"),
+        (lambda: DataLoader(NUMBERS, batch_size=None), {"batch_size": 4}, "batch_size=4 .* has batch_size=None"),
+        (
+            lambda: DataLoader(NUMBERS, batch_size=None),
+            {"collate": "pad"},
+            "the DataLoader has batch_size=None: .*passed on unchanged, so collate='pad' does not apply",
+        ),
+        (
+            lambda: DataLoader(NUMBERS, collate_fn=len),
+            {"collate": "pad"},
+            "collate='pad' was given, .* has collate_fn=<built-in function len>",
+        ),
+        (
+            lambda: DataLoader(NUMBERS, generator=torch.Generator().manual_seed(3)),
+            {"seed": 5},
+            "seed=5 was given, .* has generator=3",
+        ),
+        (
+            lambda: DataLoader(NUMBERS, pin_memory_device="cuda"),
+            {},
+            "pin_memory_device='cuda', but batches lie in shared memory",
+        ),
+        (lambda: OwnLoader(NUMBERS), {}, r"OwnLoader makes its batches in an `__iter__` .*Loader\(loader.dataset"),
+        (
+            lambda: DataLoader(NUMBERS, batch_size=None, sampler=BatchSampler(SequentialSampler(range(10)), 2, False)),
+            {},
+            r"sampler that yields batches of indices.*Pass it as batch_sampler=, and.*__getitems__",
+        ),
+        (lambda: stoker.from_torch(NUMBERS, shards=4), {}, "shards=4 applies to an IterableDataset, but this Made"),
+        (lambda: stoker.from_torch(DataLoader(NUMBERS), shards=4), {}, "shards=4 applies to an IterableDataset"),
+        (lambda: stoker.from_torch(its.Striped(4), shards=0), {}, "shards must be an int of at least 1, got 0"),
+        (lambda: its.Striped(4), {"shuffle": True}, "shuffle=True needs a source with an index"),
+    ],
+)
+def test_what_cannot_be_carried_over_is_named_with_what_to_use_instead(
+    given: Callable[[], Any], options: Any, message: str
+) -> None:
+    with pytest.raises(stoker.OptionError, match=message):
+        stoker.Loader(given(), **options)
+
+
+# ── iterable datasets ────────────────────────────────────────────────────────────────────────
+def numbers(batches: Any) -> list[list[int]]:
+    return [batch.tolist() for batch in batches]
+
+
+def rows_of(batches: list[list[int]]) -> list[int]:
+    return sorted(chain.from_iterable(batches))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_shard_is_a_worker_to_an_iterable_dataset(workers: int) -> None:
+    theirs = DataLoader(its.Striped(24), batch_size=4, num_workers=2)
+    assert numbers(batches_of(theirs, workers=workers)) == numbers(theirs)
+    uneven = DataLoader(its.Striped(23), batch_size=4, num_workers=2)
+    ours = numbers(batches_of(uneven, workers=workers))
+    assert rows_of(ours) == rows_of(numbers(uneven)) == list(range(23))
+    assert list(map(len, ours)) == [4, 4, 4, 4, 4, 3]  # what is left at the shards' ends is joined
+
+
+def test_the_number_of_shards_is_the_users_and_does_not_follow_the_workers() -> None:
+    every = [numbers(batches_of(its.Striped(100), batch_size=8, workers=workers)) for workers in (0, 1, 3)]
+    assert every[0] == every[1] == every[2]
+    assert rows_of(every[0]) == list(range(100))
+    assert every[0][0][:6] == [0, 16, 32, 48, 64, 80]
+    by_three = numbers(batches_of(stoker.from_torch(its.Striped(100), shards=3), batch_size=8, workers=0))
+    assert by_three[:3] == [list(range(first, first + 24, 3)) for first in range(3)]
+    in_loader = DataLoader(its.Striped(100), batch_size=8, num_workers=2)
+    assert numbers(batches_of(stoker.from_torch(in_loader, shards=3), workers=0)) == by_three
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_get_worker_info_is_as_in_pytorch_although_one_process_reads_several_shards(workers: int) -> None:
+    source = stoker.from_torch(its.Told(), shards=4)
+    told = []
+    with stoker.Loader(source, batch_size=1, workers=workers) as loader:
+        for _ in range(2):
+            rows = sorted((index.item(), *map(np.ndarray.item, rest)) for index, *rest in loader)
+            assert [(index, count, own) for index, count, _, own in rows] == [
+                (index, 4, True) for index in range(4) for _ in range(2)
+            ]
+            told.append([seed for _, _, seed, _ in rows[::2]])
+            assert np.diff(told[-1]).tolist() == [1, 1, 1]
+    assert told[0] != told[1]
+    assert torch.utils.data.get_worker_info() is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DataLoader(its.Undivided(40), batch_size=4, num_workers=4, worker_init_fn=its.set_range),
+        lambda: DataLoader(its.OwnIterator(40), batch_size=4, num_workers=4),
+        lambda: DataLoader(its.ShuffledAlike(40, "held"), batch_size=4, num_workers=4),
+        lambda: DataLoader(its.ShuffledAlike(40, "seeded"), batch_size=4, num_workers=4),
+    ],
+    ids=["worker_init_fn", "its own iterator", "a generator that it holds", "a seed that all share"],
+)
+def test_each_shard_reads_a_copy_of_the_dataset_in_its_first_state(make: Callable[[], Any], workers: int) -> None:
+    with stoker.Loader(make(), workers=workers) as loader:
+        for _ in range(2):
+            assert rows_of(numbers(loader)) == list(range(40))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "source",
+    [
+        its.Undivided(10),
+        stoker.from_torch(its.Undivided(10), shards=2),
+        DataLoader(its.Undivided(10), num_workers=2),
+        DataLoader(its.Undivided(10), num_workers=2, worker_init_fn=its.set_nothing),
+    ],
+    ids=["dataset", "shards", "num_workers", "worker_init_fn"],
+)
+def test_a_dataset_that_does_not_divide_itself_is_refused(source: Any, workers: int) -> None:
+    message = r"this Undivided does not read .*get_worker_info\(\).id.*would come (2|16) times.*shards=1.*info.id ::"
+    with pytest.raises(stoker.SourceError, match=message):
+        batches_of(source, workers=workers)
+
+
+def test_it_is_read_whole_in_one_shard() -> None:
+    assert numbers(batches_of(stoker.from_torch(its.Undivided(10), shards=1), workers=0)) == [list(range(10))]
+
+
+def test_a_dataset_that_cannot_be_copied_has_one_shard() -> None:
+    with pytest.raises(stoker.SourceError, match=r"this Locked cannot be copied.*shards=1"):
+        batches_of(its.Locked(4), workers=0)
+    assert numbers(batches_of(stoker.from_torch(its.Locked(4), shards=1), workers=0)) == [[0, 1, 2, 3]]
+
+
+def test_a_length_is_kept_to() -> None:
+    with stoker.Loader(its.Sized(20, 20), batch_size=8, workers=0) as loader:
+        assert len(loader) == len(list(loader)) == 3
+    with stoker.Loader(its.Striped(20), batch_size=8, workers=0) as loader, pytest.raises(TypeError, match="unknown"):
+        len(loader)
+    for length, came in ((19, r"more \("), (21, "20 examples")):
+        with pytest.raises(stoker.SourceError, match=rf"len\(\) of this Sized is {length}, but its shards gave {came}"):
+            batches_of(its.Sized(20, length), batch_size=8, workers=0)
+
+
+def dying_once(example: Any, flag: Path) -> Any:
+    if example == 20 and not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return example
+
+
+@pytest.mark.parametrize("kind", [its.Striped, its.Stateful])
+def test_a_killed_worker_and_a_resumed_run_change_no_batch(kind: Any, tmp_path: Path) -> None:
+    def source() -> Any:
+        return stoker.from_torch(kind(50), shards=3)
+
+    whole = numbers(batches_of(source(), batch_size=4, workers=0))
+    die = partial(dying_once, flag=tmp_path / "died")
+    assert numbers(batches_of(source(), batch_size=4, workers=2, transform=die)) == whole
+    with stoker.Loader(source(), batch_size=4, workers=1) as loader:
+        assert numbers(islice(loader, 5)) == whole[:5]
+        state = loader.state_dict()
+    with stoker.Loader(source(), batch_size=4, workers=0) as loader:
+        loader.load_state_dict(state)
+        assert numbers(loader) == whole[5:]
+    with (
+        stoker.Loader(stoker.from_torch(kind(50), shards=4), batch_size=4, workers=0) as other,
+        pytest.raises(stoker.StateError, match="shards"),
+    ):
+        other.load_state_dict(state)
+
+
+def test_large_parts_are_not_copied_for_each_shard() -> None:
+    class Big(its.Striped):
+        def __init__(self) -> None:
+            super().__init__(4)
+            self.tensor, self.array, self.small = torch.zeros(100_000), np.zeros(100_000), np.zeros(3)
+
+        def __iter__(self) -> Iterator[Any]:
+            for number in super().__iter__():
+                yield number, self.tensor.data_ptr(), self.array.ctypes.data, self.small.ctypes.data
+
+    ((_, *addresses),) = batches_of(stoker.from_torch(Big(), shards=4), batch_size=4, workers=0)
+    assert [len(set(address.tolist())) for address in addresses] == [1, 1, 4]
+
+
+def test_nothing_of_pytorch_is_imported_for_other_sources() -> None:
+    script = (
+        "import sys, stoker; list(stoker.Loader([1, 2], transform=abs, workers=1)); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_fit_takes_a_dataloader_as_pairs() -> None:
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with stoker.Loader(DataLoader(its.Made(its.features, 10), batch_size=4, shuffle=True), workers=0) as loader:
+        history = model.fit(loader.to_tf(), epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
