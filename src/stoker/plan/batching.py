@@ -142,6 +142,7 @@ class EpochCounts:
                 f"{what} needs numbered batches, but {kind} has none. Use a source with an index, and a batch_size."
             )
         if self.has_marks or self.skips:
-            why = "on_error='skip'" if self.skips else "a transform that returns stoker.SKIP or stoker.Many, or a filtered source,"
+            marks = "a transform that returns stoker.SKIP or stoker.Many, or a filter"
+            why = "on_error='skip'" if self.skips else marks
             raise OptionError(f"{what} needs to know the rows of each batch in advance, but {why} makes them unknown.")
         return self.plan

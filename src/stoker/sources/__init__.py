@@ -11,6 +11,11 @@ iterable        an iterable, pulled in the trainer item by item
 recognise       which of these an object given to a Loader becomes
 classes         objects of other libraries, told by the names of their classes
 keras_dataset   Keras datasets, whose elements are already batches
+hugging_face    Hugging Face datasets, by index or by their own shards
+grain_dataset   Grain datasets that are read by index
+tfds_source     data sources of TensorFlow Datasets
+tf_dataset      a tf.data.Dataset, pulled in the trainer
+chosen          the choice of columns from examples that are dicts
 torch_dataset   PyTorch's map-style datasets
 torch_iterable  PyTorch's `IterableDataset`, each shard as one of PyTorch's workers
 torch_loader    PyTorch's `DataLoader`, whose options become arguments of the Loader

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from stoker.sources.classes import KERAS, TORCH, inherits
+from stoker.sources.grain_dataset import from_grain
+from stoker.sources.hugging_face import from_hugging_face
 from stoker.sources.keras_dataset import KerasSource
 from stoker.sources.map_style import MapSource
 from stoker.sources.source import Source
 from stoker.sources.stored_arrays import StoredRows, is_stored
+from stoker.sources.tf_dataset import from_tf
+from stoker.sources.tfds_source import from_tfds
 from stoker.sources.torch_loader import from_torch
 
 #: Name of a class, the top-level packages that define it, and what makes a source of its instances. The first row that
@@ -17,6 +21,15 @@ from stoker.sources.torch_loader import from_torch
 _KINDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Source]], ...] = (
     ("PyDataset", KERAS, KerasSource),
     ("Sequence", KERAS, KerasSource),
+    ("Dataset", ("datasets",), from_hugging_face),
+    ("IterableDataset", ("datasets",), from_hugging_face),
+    ("DatasetDict", ("datasets",), from_hugging_face),
+    ("IterableDatasetDict", ("datasets",), from_hugging_face),
+    ("MapDataset", ("grain",), from_grain),
+    ("IterDataset", ("grain",), from_grain),
+    ("DataLoader", ("grain",), from_grain),
+    ("BaseDataSource", ("tensorflow_datasets",), from_tfds),
+    ("DatasetV2", ("tensorflow",), from_tf),
     ("DataLoader", TORCH, from_torch),
     ("IterableDataset", TORCH, from_torch),
     ("Dataset", TORCH, from_torch),

@@ -46,6 +46,10 @@ class ShardedSource(Source):
             rng: a random generator of the shard's own, new in each epoch and the same in every run.
         """
 
+    def read_at(self, epoch: int, index: int, rng: np.random.Generator) -> Iterable[Any]:
+        """Like `read`, for shards that differ from epoch to epoch. Called in a worker in place of it."""
+        return self.read(index, rng)
+
     @property
     def payload(self) -> ShardedSource:
         return self

@@ -52,7 +52,12 @@ class TorchIterableSource(ShardedSource):
         return {**super().fingerprint(), "source": "torch"}
 
     def read(self, index: int, rng: np.random.Generator) -> Iterator[Any]:
+        return self.read_at(0, index, rng)
+
+    def read_at(self, epoch: int, index: int, rng: np.random.Generator) -> Iterator[Any]:
         dataset = self._copy()
+        if callable(set_epoch := getattr(dataset, "set_epoch", None)):
+            set_epoch(epoch)
         seed: Any = rng.bit_generator.seed_seq.entropy  # type: ignore[attr-defined]  # missing in NumPy's stubs
         place = WorkerPlace(dataset, None if self._is_alone else index, self.count, seed)
         if self._init is not None:
