@@ -49,6 +49,7 @@ from stoker.errors import WorkerError as WorkerError
 
 if TYPE_CHECKING:
     from stoker.loader import Loader
+    from stoker.plan.drawn_orders import balanced, bucketed, weighted
     from stoker.sources.arrays import from_arrays
     from stoker.sources.generator import Shard, from_generator
     from stoker.sources.iterable import from_iterable
@@ -63,11 +64,14 @@ __all__ = [
     "Shard",
     "StokerError",
     "WorkerError",
+    "balanced",
+    "bucketed",
     "current",
     "from_arrays",
     "from_generator",
     "from_iterable",
     "pad",
+    "weighted",
 ]
 
 #: The home module of each lazily loaded public name. Workers import this package too and need few of these names, so
@@ -82,6 +86,9 @@ _HOMES = {
     "SKIP": "stoker.sources.markers",
     "current": "stoker.worker.user_code.current",
     "Many": "stoker.sources.markers",
+    "weighted": "stoker.plan.drawn_orders",
+    "balanced": "stoker.plan.drawn_orders",
+    "bucketed": "stoker.plan.drawn_orders",
 }
 
 

@@ -10,6 +10,7 @@ generator       a generator function over shards
 iterable        an iterable, pulled in the trainer item by item
 keras_dataset   Keras datasets, whose elements are already batches
 mistaken        objects that are not map-style sources, and which function takes them
+samplers        samplers of PyTorch and others, as the order of a source with an index
 hooks           methods of a source that are called between epochs
 markers         SKIP and Many: no example, or several, in place of one
 """
