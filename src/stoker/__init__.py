@@ -49,6 +49,7 @@ from stoker.errors import WorkerError as WorkerError
 
 if TYPE_CHECKING:
     from stoker.loader import Loader
+    from stoker.plan.drawn_orders import balanced, bucketed, weighted
     from stoker.sources.arrays import from_arrays
     from stoker.sources.generator import Shard, from_generator
     from stoker.sources.grain_dataset import from_grain
@@ -68,6 +69,8 @@ __all__ = [
     "Shard",
     "StokerError",
     "WorkerError",
+    "balanced",
+    "bucketed",
     "current",
     "from_arrays",
     "from_generator",
@@ -78,6 +81,7 @@ __all__ = [
     "from_tfds",
     "from_torch",
     "pad",
+    "weighted",
 ]
 
 #: The home module of each lazily loaded public name. Workers import this package too and need few of these names, so
@@ -97,6 +101,9 @@ _HOMES = {
     "SKIP": "stoker.sources.markers",
     "current": "stoker.worker.user_code.current",
     "Many": "stoker.sources.markers",
+    "weighted": "stoker.plan.drawn_orders",
+    "balanced": "stoker.plan.drawn_orders",
+    "bucketed": "stoker.plan.drawn_orders",
 }
 
 

@@ -76,10 +76,11 @@ def _plan(options: LoaderOptions) -> Plan | None:
         return None
     endless = options.source.length == math.inf
     length = _ENDLESS // options.size * options.size if endless else int(options.source.length or 0)
-    plan = Plan(length, options.size, bool(options.shuffle), options.seed, options.drop_remainder)
+    order = options.given_order
+    plan = Plan(length, options.size, bool(options.shuffle), options.seed, options.drop_remainder, given=order)
     if not plan.batches:
         raise OptionError(
-            f"drop_remainder=True with batch_size={options.size} leaves no batch of {plan.length} examples. Use a "
+            f"drop_remainder=True with batch_size={options.size} leaves no batch of {plan.takes} examples. Use a "
             "smaller batch_size or drop_remainder=False."
         )
     return plan
@@ -100,14 +101,18 @@ def _batching(options: LoaderOptions, plan: Plan | None) -> Batching:
         bounded=bounded,
         sums=options.sums,
         is_batched=options.is_batched,
+        is_ordered=options.given_order is not None and options.given_order.in_batches,
     )
 
 
 def _counts(options: LoaderOptions, plan: Plan | None, batching: Batching) -> EpochCounts:
+    length = options.source.length
+    if plan is not None:
+        length = plan.takes if plan.is_fixed else None
     return EpochCounts(
         batching,
         plan,
-        length=options.source.length,
+        length=length,
         has_function=options.collation.function is not None,
         skips=options.skips,
         has_marks=options.source.may_skip or (options.transform is not None and mentions_marks(options.transform)),
@@ -132,6 +137,7 @@ def _program(options: LoaderOptions, plan: Plan | None, batching: Batching, memo
         weighs=batching.weighs,
         shares=options.share and not has_turns(payload),  # a hook shuffles its arrays in place
         worker_init=options.worker_init,
+        repeats=options.given_order is not None,
     )
 
 
@@ -147,7 +153,10 @@ def _fingerprint(options: LoaderOptions) -> dict[str, Any]:
     """Everything that the batches depend on, apart from the user's code, the seed and the epoch."""
     batched = {"batched": True} if options.is_batched else {}
     size = None if options.single or options.is_batched else options.size
-    rest = {"drop_remainder": options.drop_remainder, "pad_remainder": bool(options.pad_remainder)}
+    rest: dict[str, Any] = {"drop_remainder": options.drop_remainder, "pad_remainder": bool(options.pad_remainder)}
+    if options.given_order is not None:
+        rest["order"] = options.given_order.kind
+        size = None if options.given_order.in_batches else size
     return {**options.source.fingerprint(), **batched, "batch_size": size, "shuffle": options.shuffle, **rest}
 
 
@@ -181,6 +190,9 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
     store, store_inbox = Slot.create("store"), Inbox.create("inbox")  # for examples made before the first batch
     run = RUN if reads_in_runs(program.source) else 1
     look = _look(options, program, run)
+    rows = counts.batching.rows
+    if options.given_order is not None and options.given_order.in_batches:  # others may be smaller
+        rows = max(1, options.given_order.first.least_rows() // options.shard_count)
     slot_table = SlotTable(
         slots,
         inboxes,
@@ -194,9 +206,7 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
         options,
         slot_table,
         _engine(options, program, [*slots, store], [*inboxes, store_inbox]),
-        finder=FormFinder(
-            look, max(1, workers), store=ExampleStore(store), inbox=store_inbox, size=counts.batching.rows
-        ),
+        finder=FormFinder(look, max(1, workers), store=ExampleStore(store), inbox=store_inbox, size=rows),
         form=form,
         run=run,
         turns=has_turns(program.source),

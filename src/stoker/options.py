@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from stoker.errors import OptionError
+from stoker.plan.orders import UserOrder, user_order
 from stoker.protocol.program import takes_nothing
 from stoker.runtime.cpus import usable_cpus
 from stoker.scheduler.machine import RETRIES
 from stoker.sources.recognise import source_of
+from stoker.sources.samplers import SamplerOrder, is_sampler
 from stoker.sources.source import Source
 from stoker.structure.collation import Collation, Pad
 from stoker.structure.values import short
@@ -45,6 +47,7 @@ class LoaderOptions:
         collation: how examples are joined.
         is_batched: True if the source makes the batches itself.
         single: True if examples are handed out one by one.
+        given_order: the user's order, or None.
         buffer: size of the shuffle buffer of a source without an index, or 0.
         sums: True if the model's losses are sums over a batch (`pad_remainder="sum"`).
     """
@@ -52,6 +55,7 @@ class LoaderOptions:
     source: Any
     batch_size: int | None = BATCH_SIZE
     shuffle: bool | int = False
+    order: Any = None
     seed: int = 0
     transform: Callable[..., Any] | None = None
     collate: str | Pad | Mapping[Any, str | Pad] | Callable[[list[Any]], Any] = "stack"
@@ -77,6 +81,7 @@ class LoaderOptions:
     collation: Collation = field(init=False)
     is_batched: bool = field(init=False)
     single: bool = field(init=False)
+    given_order: UserOrder | None = field(init=False)
     buffer: int = field(init=False)
     sums: bool = field(init=False)
 
@@ -151,7 +156,10 @@ class LoaderOptions:
     def _batches(self) -> dict[str, Any]:
         source = self.source
         is_batched = flag("batched", self.batched) or source.batched
-        if is_batched:
+        order = None if self.order is None else _given(self.order, source, self.shuffle, self.seed)
+        if order is not None and order.in_batches:
+            size, collation = self._ordered_batches(order, is_batched)
+        elif is_batched:
             size, collation = _ready(source, self.batch_size, self.collate, self.drop_remainder)
         else:
             size, collation = _batching(self.batch_size, self.collate, self.drop_remainder)
@@ -163,9 +171,23 @@ class LoaderOptions:
             "size": size,
             "collation": replace(collation, as_torch=source.as_torch),
             "single": self.batch_size is None and not is_batched,
+            "given_order": order,
             "sums": sums,
             "pad_remainder": sums or flag("pad_remainder", self.pad_remainder),
         }
+
+    def _ordered_batches(self, order: UserOrder, is_batched: bool) -> tuple[int, Collation]:
+        """The rows of the largest batch, and how they are joined, if the user's order gives whole batches."""
+        what = "order= gives whole batches"
+        if is_batched:
+            raise OptionError(f"{what}, but so does the source: give single indices, one for each batch of the source.")
+        if self.batch_size is None:
+            raise OptionError(f"{what}, so batch_size=None does not apply. Omit it, or give single indices.")
+        for name in ("drop_remainder", "pad_remainder"):
+            if getattr(self, name):
+                raise OptionError(f"{what}, so {name} does not apply: the order decides what each batch holds.")
+        given = None if self.batch_size is BATCH_SIZE else whole("batch_size", self.batch_size, least=1)
+        return order.bound(given), Collation.of(self.collate)
 
     def _order(self) -> dict[str, Any]:
         shuffle = bool(self.shuffle) if is_flag(self.shuffle) else self.shuffle
@@ -190,6 +212,19 @@ def _is_same(one: Any, other: Any) -> bool:
         return one is other or (is_flag(one) == is_flag(other) and bool(one == other))
     except Exception:  # the user's own `__eq__`
         return False
+
+
+def _given(order: Any, source: Source, shuffle: Any, seed: int) -> UserOrder:
+    """The user's order. Raises `OptionError`."""
+    if not source.has_index:
+        raise OptionError(
+            f"order= needs a source with an index, but {source.noun} gives its examples one after the other. Pass an "
+            "object with `__len__` and `__getitem__`, or `stoker.from_arrays(...)`."
+        )
+    drawn = SamplerOrder(order) if is_sampler(order) else order
+    return user_order(
+        drawn, length=int(min(source.length or 0, 1 << 62)), seed=seed, shuffle=is_flag(shuffle) and bool(shuffle)
+    )
 
 
 def _warn_of_many(workers: int) -> None:

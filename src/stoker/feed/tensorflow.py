@@ -48,7 +48,12 @@ def shard(producer: BatchProducer, owner: object, context: tf.distribute.InputCo
         )
     size, replicas = batching.size, context.num_replicas_in_sync
     host_shard = HostShard(context.input_pipeline_id, pipelines, batching.host_shard.pads)
-    if not batching.is_batched and size % replicas:
+    if batching.is_ordered and replicas != pipelines:
+        raise OptionError(
+            f"order= gives whole batches, which cannot be cut up for {replicas} replicas of {pipelines} input "
+            "pipelines. Give single indices and a batch_size."
+        )
+    if not (batching.is_batched or batching.is_ordered) and size % replicas:
         raise OptionError(f"batch_size={size} covers all {replicas} replicas together. Make it a multiple of that.")
     producer.counts.check(host_shard)
     made = _of_host_shard(producer, owner, producer.form(apart=True), host_shard)

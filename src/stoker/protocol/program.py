@@ -52,6 +52,7 @@ class Program:
         weighs: each example gets a `sample_weight`.
         shares: all workers share one copy of the arrays, which none of them may write to.
         worker_init: called once in each worker, before any other user code is loaded, or None.
+        repeats: an epoch may take an example more than once; see `stoker.plan.order.Order.numbers`.
     """
 
     source: Any
@@ -69,6 +70,7 @@ class Program:
     weighs: bool = False
     shares: bool = True
     worker_init: Callable[[], Any] | None = None
+    repeats: bool = False
 
 
 def dump(program: Program) -> Memfd:

@@ -22,6 +22,7 @@ torch_loader    PyTorch's `DataLoader`, whose options become arguments of the Lo
 torch_worker    what the user's PyTorch code sees in a worker: `get_worker_info()`
 copies          copies of a dataset in one process, which share its large arrays
 mistaken        objects that are not map-style sources, and which function takes them
+samplers        samplers of PyTorch and others, as the order of a source with an index
 hooks           methods of a source that are called between epochs
 first_step      a source's own step on each element, before the transform
 markers         SKIP and Many: no example, or several, in place of one

@@ -60,9 +60,7 @@ class MapSource(Source):
     def epochs(self, counts: EpochCounts) -> MakeEpoch:
         from stoker.epochs.index_epoch import IndexEpoch
 
-        plan = counts.plan
-        assert plan is not None
-        return lambda begin, fed: IndexEpoch(plan, counts, begin)
+        return lambda begin, fed: IndexEpoch(counts, begin)
 
     def check_workers(self) -> None:
         for rows in [self._source] if self.arrays is None else self.arrays.arrays:

@@ -164,9 +164,12 @@ class SpecInference:
         return weighed(made, repeat(True)) if self._used.program.weighs else made
 
     def _numbered(self, task: DescribeRequest) -> Iterator[Any]:
-        seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
-        for number, place, size, seed in zip(task.numbers, task.places, task.sizes, seeds, strict=True):
-            self._task.at(number)
+        numbers = np.array(task.numbers, np.int64)
+        seeds, examples = self._seeder.seeds(task.epoch, numbers), self._context.examples(numbers).tolist()
+        for number, example, place, size, seed in zip(
+            task.numbers, examples, task.places, task.sizes, seeds, strict=True
+        ):
+            self._task.at(example)
             if size:
                 yield self._context.early(place, size)
             else:
