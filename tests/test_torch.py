@@ -23,11 +23,15 @@ from torch.utils.data import (
     ConcatDataset,
     DataLoader,
     RandomSampler,
+    Sampler,
     SequentialSampler,
     StackDataset,
     Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
     random_split,
 )
+from torch.utils.data.distributed import DistributedSampler
 
 import stoker
 from stoker.structure.values import canonical
@@ -65,6 +69,14 @@ def assert_all_same(source: Any, loader: Any, **options: Any) -> None:
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
         assert_same(one, other)
+
+
+def numbers(batches: Any) -> list[list[int]]:
+    return [np.asarray(batch).tolist() for batch in batches]  # arrays, tensors or ints
+
+
+def rows_of(batches: list[list[int]]) -> list[int]:
+    return sorted(chain.from_iterable(batches))
 
 
 # ── map-style datasets ───────────────────────────────────────────────────────────────────────
@@ -184,6 +196,58 @@ def test_the_seed_of_its_generator_is_that_of_the_loader() -> None:
     by_sampler = DataLoader(NUMBERS, sampler=RandomSampler(range(10), generator=torch.Generator().manual_seed(8)))
     with stoker.Loader(by_sampler, workers=0) as loader:
         assert loader.state_dict()["seed"] == 8
+
+
+class Halves(Sampler[Any]):
+    """Batches of indices: one of each half."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in torch.randperm(5).tolist():
+            yield [number, number + 5] if number else [number]
+
+    def __len__(self) -> int:
+        return 5
+
+
+#: DataLoaders with an order of their own, and whether it is the same in each epoch.
+ORDERED: dict[str, tuple[Callable[[], DataLoader[Any]], bool]] = {
+    "a subset": (lambda: DataLoader(NUMBERS, 2, sampler=SubsetRandomSampler([1, 3, 5, 7, 9])), False),
+    "part of all": (lambda: DataLoader(NUMBERS, 2, sampler=RandomSampler(NUMBERS, num_samples=5)), False),
+    "a shorter sequence": (lambda: DataLoader(NUMBERS, 2, sampler=SequentialSampler(range(7))), True),
+    "a list": (lambda: DataLoader(NUMBERS, 2, sampler=[4, 4, 2, 9], drop_last=True), True),
+    "batches": (lambda: DataLoader(NUMBERS, batch_sampler=Halves()), False),
+    "a list of batches": (lambda: DataLoader(NUMBERS, batch_sampler=[[1, 2, 3], [4], [5, 5]]), True),
+    "batches of a subset": (
+        lambda: DataLoader(NUMBERS, batch_sampler=BatchSampler(SubsetRandomSampler(range(5)), 2, drop_last=False)),
+        False,
+    ),
+    "elements": (lambda: DataLoader(NUMBERS, batch_size=None, sampler=[3, 1, 2]), True),
+    "a rank's part": (lambda: DataLoader(NUMBERS, 2, sampler=DistributedSampler(NUMBERS, 2, 1, shuffle=False)), True),
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_a_sampler_says_which_examples_come_in_which_batches(name: str) -> None:
+    make, is_fixed = ORDERED[name]
+    theirs = numbers(make())
+    with stoker.Loader(make(), workers=0) as loader:
+        first, second = numbers(loader), numbers(loader)
+        assert len(loader) == len(theirs)
+    assert first == numbers(batches_of(make(), workers=0)), "an epoch is the same in each run"
+    if is_fixed:
+        assert first == second == theirs
+    elif name != "part of all":
+        assert rows_of(first) == rows_of(second) == rows_of(theirs)
+        assert first != second
+    sizes = [sorted(np.size(batch) for batch in batches) for batches in (first, second, theirs)]
+    assert sizes[0] == sizes[1] == sizes[2]
+
+
+def test_weights_decide_how_often_an_example_comes() -> None:
+    sampler = WeightedRandomSampler([0, 0, 1, 0, 3, 0, 0, 0, 0, 0], 400)
+    came = collections.Counter(chain.from_iterable(numbers(batches_of(DataLoader(NUMBERS, 50, sampler=sampler)))))
+    assert set(came) == {2, 4}
+    assert 2 < came[4] / came[2] < 4.5
 
 
 class Pair:
@@ -307,14 +371,6 @@ def test_what_cannot_be_carried_over_is_named_with_what_to_use_instead(
 
 
 # ── iterable datasets ────────────────────────────────────────────────────────────────────────
-def numbers(batches: Any) -> list[list[int]]:
-    return [batch.tolist() for batch in batches]
-
-
-def rows_of(batches: list[list[int]]) -> list[int]:
-    return sorted(chain.from_iterable(batches))
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_shard_is_a_worker_to_an_iterable_dataset(workers: int) -> None:
     theirs = DataLoader(its.Striped(24), batch_size=4, num_workers=2)
