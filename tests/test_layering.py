@@ -34,7 +34,7 @@ MAY = {
     "protocol": {"errors", "memory", "pickling", "plan", "structure"},
     "worker": {"errors", "memory", "pickling", "plan", "protocol", "sources", "structure"},
     "epochs": {"errors", "memory", "plan", "protocol", "runtime", "scheduler", "stats"},
-    "sources": {"epochs", "errors", "plan", "structure", "validation"},
+    "sources": {"epochs", "errors", "pickling", "plan", "structure", "validation"},
     "engines": {"errors", "memory", "pickling", "protocol", "runtime", "scheduler", "worker"},
     "coordinator": {
         *("engines", "epochs", "errors", "memory", "options", "plan", "protocol", "runtime", "scheduler"),

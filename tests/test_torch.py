@@ -28,6 +28,7 @@ from torch.utils.data import (
     StackDataset,
     Subset,
     SubsetRandomSampler,
+    TensorDataset,
     WeightedRandomSampler,
     random_split,
 )
@@ -123,6 +124,12 @@ def test_lists_may_be_padded_and_dtypes_declared() -> None:
     signature = [tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)]
     (batch,) = batches_of(pairs, batch_size=3, workers=0, output_signature=signature)
     assert [column.dtype.name for column in batch] == ["int32", "float32"]
+
+
+def test_a_dataset_that_holds_tensors_of_unsigned_integers_is_sent_to_workers() -> None:
+    dataset = TensorDataset(torch.arange(6).reshape(3, 2).to(torch.uint16), torch.arange(3).to(torch.uint64))
+    for workers in (0, 1):
+        assert_all_same(dataset, DataLoader(dataset, batch_size=2), batch_size=2, workers=workers)
 
 
 def test_lists_of_other_sources_stay_arrays() -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset, get_worker
 
 TENSORS = [
     *(torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8),
+    *(torch.uint16, torch.uint32, torch.uint64),
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
 ]
 ARRAYS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()

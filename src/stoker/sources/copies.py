@@ -10,6 +10,7 @@ import types
 from typing import Any
 
 from stoker.errors import summary
+from stoker.pickling.tensors import dispatch_table
 
 #: Parts that copies share: functions, classes, modules. Copying these would only multiply them.
 _CODE = types.FunctionType, type, types.ModuleType, functools._lru_cache_wrapper
@@ -47,19 +48,19 @@ class Copies:
 
     def make(self) -> Any:
         """A new copy."""
-        return _Unpickler(self._pickled, self._buffers, self._shared).load()
+        return _SharingUnpickler(self._pickled, self._buffers, self._shared).load()
 
     def _taken(self, original: Any, *, lenient: bool) -> bytes:
         self._shared.clear()
         self._buffers.clear()
         file = io.BytesIO()
-        _Pickler(file, self._buffers, self._shared, lenient=lenient).dump(original)
+        _SharingPickler(file, self._buffers, self._shared, lenient=lenient).dump(original)
         if any(part is original for part in self._shared):
             raise TypeError(f"a {type(original).__name__} cannot be pickled")
         return file.getvalue()
 
 
-class _Pickler(pickle.Pickler):
+class _SharingPickler(pickle.Pickler):
     """Pickles an object, apart from its shared parts and large arrays."""
 
     def __init__(self, file: Any, buffers: list[pickle.PickleBuffer], shared: list[Any], *, lenient: bool) -> None:
@@ -70,6 +71,7 @@ class _Pickler(pickle.Pickler):
             return False
 
         super().__init__(file, protocol=5, buffer_callback=is_small)
+        self.dispatch_table = dispatch_table(copyreg.dispatch_table)
         self._parts, self._lenient = shared, lenient
 
     def persistent_id(self, value: Any) -> int | None:
@@ -92,7 +94,7 @@ class _Pickler(pickle.Pickler):
         return True
 
 
-class _Unpickler(pickle.Unpickler):
+class _SharingUnpickler(pickle.Unpickler):
     def __init__(self, pickled: bytes, buffers: list[pickle.PickleBuffer], shared: list[Any]) -> None:
         super().__init__(io.BytesIO(pickled), buffers=buffers)
         self._parts = shared
