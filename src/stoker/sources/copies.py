@@ -14,8 +14,6 @@ from stoker.pickling.tensors import dispatch_table
 
 #: Parts that copies share: functions, classes, modules. Copying these would only multiply them.
 _CODE = types.FunctionType, type, types.ModuleType, functools._lru_cache_wrapper
-#: Parts that always pickle.
-_PLAIN = frozenset([str, bytes, int, float, bool, complex, type(None), list, dict, tuple, set, frozenset])
 #: Arrays of this many bytes or more are shared.
 _LARGE = 1 << 16
 
@@ -74,14 +72,14 @@ class _SharingPickler(pickle.Pickler):
         self.dispatch_table = dispatch_table(copyreg.dispatch_table)
         self._parts, self._lenient = shared, lenient
 
-    def persistent_id(self, value: Any) -> int | None:
-        """The number of a shared part; None for all others."""
-        if type(value) in _PLAIN:
-            return None
+    def reducer_override(self, value: Any) -> Any:
+        """Replace a shared part by its number. Not called for strings, numbers and plain containers."""
+        if value is _shared:
+            return NotImplemented
         if isinstance(value, _CODE) or _is_large_tensor(value) or (self._lenient and not self._reduces(value)):
             self._parts.append(value)
-            return len(self._parts) - 1
-        return None
+            return _shared, (len(self._parts) - 1,)
+        return NotImplemented
 
     def _reduces(self, value: Any) -> bool:
         """True if a part can be pickled, apart from its own parts."""
@@ -99,8 +97,15 @@ class _SharingUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(pickled), buffers=buffers)
         self._parts = shared
 
-    def persistent_load(self, number: Any) -> Any:
-        return self._parts[number]
+    def find_class(self, module: str, name: str) -> Any:
+        """The function that returns a shared part by its number, in place of `_shared`."""
+        is_shared = (module, name) == (__name__, _shared.__name__)
+        return self._parts.__getitem__ if is_shared else super().find_class(module, name)
+
+
+def _shared(number: int) -> Any:
+    """Stands for a shared part in the pickle."""
+    raise AssertionError(number)
 
 
 def _is_large_tensor(value: Any) -> bool:
