@@ -89,9 +89,7 @@ def test_ragged_and_sparse_components_stay_what_they_are() -> None:
 
 BATCHED: dict[str, Any] = {
     "last": lambda: numbers().batch(SIZE),
-    "then more": lambda: (
-        numbers().shuffle(ROWS, 1, False).batch(SIZE, num_parallel_calls=2).map(lambda x: 2 * x).cache()
-    ),
+    "then more": lambda: numbers().take(9).batch(SIZE, num_parallel_calls=2).map(lambda x: 2 * x).cache(),
     "padded": lambda: numbers().map(lambda n: tf.fill((n % 5,), n)).padded_batch(SIZE).prefetch(1),
     "zipped": lambda: tf.data.Dataset.zip((numbers().batch(SIZE), numbers().batch(SIZE))),
     "rebatched": lambda: numbers().batch(9).rebatch(SIZE),
@@ -163,9 +161,7 @@ def test_errors_of_tensorflow_reach_the_user_as_they_are() -> None:
         pytest.raises(tf.errors.InvalidArgumentError, match="at nine"),
     ):
         list(loader)
-    with pytest.raises(
-        stoker.SourceError, match=r"hold a Dataset, which has no form in NumPy.*\.flat_map\(lambda part"
-    ):
+    with pytest.raises(stoker.SourceError, match=r"hold a Dataset, which has no form in NumPy.*\.flat_map\("):
         stoker.Loader(numbers().window(3))
     with pytest.raises(stoker.SourceError, match=r"from_tf needs a tf\.data\.Dataset, got a list"):
         stoker.from_tf([1])

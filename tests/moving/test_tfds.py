@@ -23,7 +23,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """A dataset that needs no download."""
 
     VERSION = tfds.core.Version("1.0.0")
-    pkg_dir_path = Path(__file__).parent
+    code_path = None  # it looks there for the checksums of downloads
 
     def _info(self) -> Any:
         features = {
@@ -62,7 +62,7 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_batches_are_those_of_its_tf_data_pipeline(builder: Any) -> None:
     read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    expected = [plain(batch) for batch in tfds.as_numpy(builder.as_dataset("train", SIZE, read_config=read))]
+    expected = [plain(batch) for batch in tfds.as_numpy(builder.as_dataset("train", batch_size=SIZE, read_config=read))]
     source = builder.as_data_source("train")
     for workers in (0, 2):
         with stoker.Loader(source, batch_size=SIZE, workers=workers) as loader:
@@ -74,11 +74,9 @@ def test_batches_are_those_of_its_tf_data_pipeline(builder: Any) -> None:
 
 
 def test_columns_and_sources_that_are_wrong_are_named(builder: Any) -> None:
-    with pytest.raises(stoker.OptionError, match="columns names 'labels', but there is only 'box', 'image', 'label'"):
+    with pytest.raises(stoker.OptionError, match="columns names 'labels', but there is only 'image', 'label'"):
         stoker.from_tfds(builder.as_data_source("train"), columns=("image", "labels"))
-    with pytest.raises(
-        stoker.SourceError, match=r"needs a data source .*`tfds\.data_source\(name, split=\.\.\.\)`, got"
-    ):
+    with pytest.raises(stoker.SourceError, match=r"needs a data source .*`tfds\.data_source\(name, split=\.\.\.\)`"):
         stoker.from_tfds(builder.as_data_source())  # a dict of all splits
 
 
