@@ -250,6 +250,32 @@ def test_a_state_of_the_librarys_own_goes_on_with_the_next_example(kind: str) ->
         assert list(again) == expected[taken:]
 
 
+def test_resuming_reads_no_example_again(tmp_path: Path) -> None:
+    def noting(shards: list[int]) -> Iterator[dict[str, Any]]:
+        for shard in shards:
+            with (tmp_path / "opened").open("a") as file:
+                file.write(f"{shard}\n")
+            yield from numbers([shard])
+
+    def mapped(row: dict[str, Any]) -> dict[str, Any]:
+        with (tmp_path / "mapped").open("a") as file:
+            file.write(f"{row['number']}\n")
+        return row
+
+    data = datasets.IterableDataset.from_generator(noting, gen_kwargs={"shards": [0, 1, 2, 3]}).map(mapped)
+    with stoker.Loader(data, batch_size=5, workers=0) as loader:
+        batches = iter(loader)
+        taken = [next(batches)["number"].tolist() for _ in range(4)]  # one of each shard
+        state = loader.state_dict()
+    assert {number % 100 for numbers in taken for number in numbers} == {0, 1, 2, 3, 4}
+    (tmp_path / "mapped").unlink()
+    with stoker.Loader(data, batch_size=5, workers=0) as loader:
+        loader.load_state_dict(state)
+        rest = [number for batch in loader for number in batch["number"].tolist()]
+    assert not {*(tmp_path / "mapped").read_text().split()} & {str(n) for numbers in taken for n in numbers}
+    assert sorted(itertools.chain(*taken, rest)) == [row["number"] for row in stream()]
+
+
 def test_a_shuffled_stream_is_shuffled_anew_in_each_epoch() -> None:
     data = stream(6).shuffle(seed=5, buffer_size=8)
     epochs: dict[int, Any] = {}
