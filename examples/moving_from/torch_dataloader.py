@@ -1,23 +1,20 @@
 """PyTorch DataLoaders, as they are: with a sampler, a collate function, and a dataset that divides itself.
 
-What changes in a script that gives Keras such DataLoaders:
-
-     import keras
-    +import stoker
-     import torch
-
-     train = DataLoader(Walks(3000), batch_size=32, sampler=sampler, collate_fn=padded, num_workers=2)
-     test = DataLoader(Stream(3000, 3600), batch_size=32, collate_fn=padded, num_workers=2)
-    -model.fit(train, validation_data=test, epochs=4)
-    +model.fit(stoker.Loader(train).to_tf(), validation_data=stoker.Loader(test).to_tf(), epochs=4)
-
 The Loader takes over `batch_size`, `sampler` and `collate_fn`. `num_workers` says into how many parts `Stream` divides
-itself; Stoker's own workers, one per CPU, read these. For `Walks` it is not used, and a line on stderr says so.
+itself, and Stoker's own workers read these. For `Walks` it is not used, and a line on stderr says so.
 
 The script prints how many walks of each class came, a line for each epoch, and the accuracy on walks never trained on.
 
     python examples/moving_from/torch_dataloader.py
 """
+
+# What changes, in a script that gives Keras these DataLoaders:
+#
+# - model.fit(balanced, epochs=4, verbose=2)
+# - _, accuracy = model.evaluate(others, verbose=0)
+# + with stoker.Loader(balanced, workers=2) as train, stoker.Loader(others, workers=2) as held_out:
+# +     model.fit(train.to_tf(), epochs=4, verbose=2)
+# +     _, accuracy = model.evaluate(held_out.to_tf(), verbose=0)
 
 from __future__ import annotations
 
@@ -79,27 +76,26 @@ def padded(walks: list[Walk]) -> tuple[torch.Tensor, torch.Tensor]:
 def main() -> None:
     """Train on walks of which half go up, as the sampler says, and test on others."""
     keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((STEPS, 1)),
+            keras.layers.Conv1D(16, 5, activation="relu"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(1, "sigmoid"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
+
     weights = [RARE - 1.0 if number % RARE == 0 else 1.0 for number in range(3000)]
     sampler = WeightedRandomSampler(weights, num_samples=3000)
-    train = DataLoader(Walks(3000), batch_size=32, sampler=sampler, collate_fn=padded, num_workers=2)
-    test = DataLoader(Stream(3000, 3600), batch_size=32, collate_fn=padded, num_workers=2)
-
-    with stoker.Loader(train, workers=2) as balanced, stoker.Loader(test, workers=2) as held_out:
-        upwards = np.concatenate([labels for _, labels in balanced])
+    balanced = DataLoader(Walks(3000), batch_size=32, sampler=sampler, collate_fn=padded, num_workers=2)
+    others = DataLoader(Stream(3000, 3600), batch_size=32, collate_fn=padded, num_workers=2)
+    with stoker.Loader(balanced, workers=2) as train, stoker.Loader(others, workers=2) as held_out:
+        upwards = np.concatenate([labels for _, labels in train])
         assert len(upwards) == 3000
         assert sum(len(labels) for _, labels in held_out) == 600
         print(f"{upwards.mean():.0%} of the walks in an epoch go up; in the dataset {1 / RARE:.0%} do")
-
-        model = keras.Sequential(
-            [
-                keras.Input((STEPS, 1)),
-                keras.layers.Conv1D(16, 5, activation="relu"),
-                keras.layers.GlobalAveragePooling1D(),
-                keras.layers.Dense(1, "sigmoid"),
-            ]
-        )
-        model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
-        model.fit(balanced.to_tf(), epochs=4, verbose=2)
+        model.fit(train.to_tf(), epochs=4, verbose=2)
         _, accuracy = model.evaluate(held_out.to_tf(), verbose=0)
 
     print(f"accuracy on walks never trained on: {accuracy:.1%}")

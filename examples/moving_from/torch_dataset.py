@@ -1,23 +1,17 @@
-"""A PyTorch Dataset, as it is: made in worker processes, for `model.fit`.
+"""A PyTorch Dataset, as it is, whose examples are made in many processes.
 
-What changes in a script that gives Keras a PyTorch DataLoader:
-
-     import keras
-     import torch
-    -from torch.utils.data import DataLoader, Dataset
-    +import stoker
-    +from torch.utils.data import Dataset
-
-    -train = DataLoader(Bars(2000), batch_size=32, shuffle=True, num_workers=2)
-    -model.fit(train, epochs=3)
-    +train = stoker.Loader(Bars(2000), batch_size=32, shuffle=True, workers=2)
-    +model.fit(train.to_tf(), epochs=3)
-
-The batches have the values and dtypes that the DataLoader gives them. The script compares some, trains, and prints the
+The batches have the values and dtypes that a DataLoader gives them. The script compares some, trains, and prints the
 accuracy on pictures never trained on.
 
     python examples/moving_from/torch_dataset.py
 """
+
+# What changes, in a script that gives Keras a PyTorch DataLoader:
+#
+# - train = DataLoader(pictures, batch_size=32, shuffle=True, num_workers=2)
+# - model.fit(train, epochs=3, verbose=2)
+# + with stoker.Loader(pictures, batch_size=32, shuffle=True, workers=2) as train:
+# +     model.fit(train.to_tf(), epochs=3, verbose=2)
 
 from __future__ import annotations
 
@@ -50,30 +44,27 @@ class Bars(Dataset):
 
 
 def main() -> None:
-    """Compare the first batches with PyTorch's, then train on 2,000 pictures and test on 400 others."""
+    """Compare batches with PyTorch's, then train on 2,000 pictures and test on 400 others."""
     keras.utils.set_random_seed(1)
-    pictures = Bars(2400)
-    train, held_out = Subset(pictures, range(2000)), Subset(pictures, range(2000, 2400))
-    with (
-        stoker.Loader(train, batch_size=32, shuffle=True, workers=2) as shuffled,
-        stoker.Loader(held_out, batch_size=32, workers=2) as in_order,
-    ):
-        for (x, y), (their_x, their_y) in zip(in_order, DataLoader(held_out, batch_size=32), strict=True):
+    model = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 1)),
+            keras.layers.Conv2D(8, 5, activation="relu"),
+            keras.layers.GlobalMaxPooling2D(),
+            keras.layers.Dense(1, "sigmoid"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
+
+    pictures, others = Subset(Bars(2400), range(2000)), Subset(Bars(2400), range(2000, 2400))
+    with stoker.Loader(pictures, batch_size=32, shuffle=True, workers=2) as train:
+        model.fit(train.to_tf(), epochs=3, verbose=2)
+    with stoker.Loader(others, batch_size=32, workers=2) as held_out:
+        for (x, y), (their_x, their_y) in zip(held_out, DataLoader(others, batch_size=32), strict=True):
             assert np.array_equal(x, their_x.numpy())
             assert np.array_equal(y, their_y.numpy())
-        print("the 13 batches in order equal those of a DataLoader")
-
-        model = keras.Sequential(
-            [
-                keras.Input((SIDE, SIDE, 1)),
-                keras.layers.Conv2D(8, 5, activation="relu"),
-                keras.layers.GlobalMaxPooling2D(),
-                keras.layers.Dense(1, "sigmoid"),
-            ]
-        )
-        model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
-        model.fit(shuffled.to_tf(), epochs=3, verbose=2)
-        _, accuracy = model.evaluate(in_order.to_tf(), verbose=0)
+        print("the 13 batches of other pictures equal those of a DataLoader")
+        _, accuracy = model.evaluate(held_out.to_tf(), verbose=0)
 
     print(f"accuracy on pictures never trained on: {accuracy:.1%}")
     assert accuracy > 0.9, "the model did not learn"

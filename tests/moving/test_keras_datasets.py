@@ -114,7 +114,7 @@ def test_num_batches_counts_and_none_of_it_never_ends() -> None:
             loader.load_state_dict(state)
             assert labels(itertools.islice(loader, 2)) == [[40, -40], [41, -41]]
             assert int(loader.to_tf().cardinality()) == -1
-    with pytest.raises(stoker.OptionError, match="the source, a Numbered, never ends. Shuffle within the source"):
+    with pytest.raises(stoker.OptionError, match=r"the source, a Numbered, never ends\. Shuffle within the source"):
         stoker.Loader(Numbered(None), shuffle=True)
 
 

@@ -47,7 +47,7 @@ class GrainSource(MapSource):
         self.step = _present
         super().__init__(GrainElements(dataset), math.inf if _is_endless(dataset) else len(dataset))
         kinds = {type(node).__name__ for node in _nodes(dataset)}
-        self.noun = "a Grain MapDataset"
+        self.noun, self.names = "a Grain MapDataset", frozenset()
         self.may_skip = "FilterMapDataset" in kinds
         self.batched = "BatchMapDataset" in kinds if batched is None else flag("batched", batched)
         self.ready = ReadyBatches(

@@ -45,7 +45,7 @@ class HuggingFaceSource(MapSource):
                 chosen.check(has)
                 dataset = dataset.select_columns(chosen.names())
         super().__init__(dataset)
-        self.noun = "a Hugging Face Dataset"
+        self.noun, self.names = "a Hugging Face Dataset", frozenset()
 
 
 class HuggingFaceStreamSource(ShardedSource):

@@ -85,7 +85,7 @@ class MapSource(Source):
 
 def count_of(source: Any) -> int:
     """Elements of an object that is read by index: its `len()`, or the `num_batches` of a Keras dataset."""
-    has_number = is_keras(source) and hasattr(type(source), "num_batches")
+    has_number = hasattr(type(source), "num_batches") and is_keras(source)  # in this order: each task asks
     return operator.index(source.num_batches if has_number else len(source))
 
 

@@ -20,7 +20,7 @@ class TfdsSource(MapSource):
                 f"{type(source).__name__}."
             )
         super().__init__(source)
-        self.noun = "a data source of TensorFlow Datasets"
+        self.noun, self.names = "a data source of TensorFlow Datasets", frozenset()
         if columns is not None:
             self.step = Chosen(columns)
             self.step.check(source.dataset_info.features)
