@@ -42,7 +42,8 @@ class Loader:
 
     Args:
         source: any object with `__len__` and `__getitem__(index)`, where index is an int from 0; an array in an HDF5
-            or zarr file; a dataset of Keras, Hugging Face, Grain, TensorFlow Datasets or tf.data (see docs/moving.md);
+            or zarr file; a dataset of Keras, PyTorch, Hugging Face, Grain, TensorFlow Datasets or tf.data, or a
+            PyTorch DataLoader (see docs/moving.md);
             or the result of `stoker.from_generator`, `from_iterable` or `from_arrays`. If the source has
             `__getitems__(indices)`, Stoker calls that for runs of up to 64 examples instead. The source is pickled
             once (with cloudpickle); workers keep it as it was then, and share its arrays, read-only. If it has
