@@ -36,12 +36,13 @@ class WeightedOrder(DrawnOrder):
         assert self.count is not None
         if self._replacement:
             drawn = rng.random(self.count) * self._sums[-1]
-            found = np.searchsorted(self._sums[:-1], drawn, side="right")  # the last one takes what is left
-            return self._chosen.take(found)
-        with np.errstate(over="ignore"):
-            times = rng.standard_exponential(len(self._weights)) / self._weights  # the first to arrive are drawn
-        first = np.argpartition(times, self.count - 1)[: self.count]
-        found: npt.NDArray[np.int64] = self._chosen.take(first[np.argsort(times[first], kind="stable")])
+            places = np.searchsorted(self._sums[:-1], drawn, side="right")  # the last one takes what is left
+        else:
+            with np.errstate(over="ignore"):
+                times = rng.standard_exponential(len(self._weights)) / self._weights  # the first to arrive are drawn
+            first = np.argpartition(times, self.count - 1)[: self.count]
+            places = first[np.argsort(times[first], kind="stable")]
+        found: npt.NDArray[np.int64] = self._chosen[places]
         return found
 
     def digest(self) -> str:
