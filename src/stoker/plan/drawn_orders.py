@@ -35,8 +35,9 @@ class WeightedOrder(DrawnOrder):
         """The examples, with repetitions where they are drawn with replacement."""
         assert self.count is not None
         if self._replacement:
-            drawn = rng.random(self.count) * self._sums[-1]
+            drawn = np.sort(rng.random(self.count)) * self._sums[-1]  # sorted: searching is several times faster then
             places = np.searchsorted(self._sums[:-1], drawn, side="right")  # the last one takes what is left
+            rng.shuffle(places)
         else:
             with np.errstate(over="ignore"):
                 times = rng.standard_exponential(len(self._weights)) / self._weights  # the first to arrive are drawn
