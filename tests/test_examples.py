@@ -71,3 +71,13 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     ).execute()
     (printed,) = notebook.cells[-1].outputs
     assert printed.text.startswith("accuracy in the last epoch: ")
+
+
+def test_the_page_about_orders_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    page = (FOLDER.parent / "docs" / "orders.md").read_text()
+    blocks = [part.partition("```")[0] for part in page.split("```python\n")[1:]]
+    assert len(blocks) == 6
+    script = tmp_path / "orders.py"
+    script.write_text("\n".join(blocks))
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=LIMIT)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

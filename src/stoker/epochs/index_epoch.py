@@ -133,12 +133,12 @@ class IndexEpoch(NumberedEpoch):
 
     def _taken(self, rows: IndexWork | TrialWork, take: Take) -> npt.NDArray[np.int64]:
         """What `take` returns for the positions of these rows."""
-        (start, _), filled = self._span(rows.batch), self._filled(rows)
-        first, stop = rows.first, rows.first + rows.count
-        if filled.rows == filled.examples:
-            start += filled.first
-            return take(start + first, start + stop)
-        return take(start, start + filled.examples)[filled.places(first, stop)]
+        start, stop = self._span(rows.batch)
+        if not self.host_shard.pads:
+            start += self.host_shard.span(stop - start, self._batching.size)[0] + rows.first
+            return take(start, start + rows.count)
+        places = self._filled(rows).places(rows.first, rows.first + rows.count)
+        return take(start, stop)[places]
 
     def _filled(self, rows: IndexWork | TrialWork) -> PaddedBatch:
         whole, size = self._whole(rows.batch), self._batching.size

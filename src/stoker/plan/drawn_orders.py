@@ -35,13 +35,15 @@ class WeightedOrder(DrawnOrder):
         """The examples, with repetitions where they are drawn with replacement."""
         assert self.count is not None
         if self._replacement:
-            drawn = rng.random(self.count) * self._sums[-1]
-            found = np.searchsorted(self._sums[:-1], drawn, side="right")  # the last one takes what is left
-            return self._chosen.take(found)
-        with np.errstate(over="ignore"):
-            times = rng.standard_exponential(len(self._weights)) / self._weights  # the first to arrive are drawn
-        first = np.argpartition(times, self.count - 1)[: self.count]
-        found: npt.NDArray[np.int64] = self._chosen.take(first[np.argsort(times[first], kind="stable")])
+            drawn = np.sort(rng.random(self.count)) * self._sums[-1]  # sorted: searching is several times faster then
+            places = np.searchsorted(self._sums[:-1], drawn, side="right")  # the last one takes what is left
+            rng.shuffle(places)
+        else:
+            with np.errstate(over="ignore"):
+                times = rng.standard_exponential(len(self._weights)) / self._weights  # the first to arrive are drawn
+            first = np.argpartition(times, self.count - 1)[: self.count]
+            places = first[np.argsort(times[first], kind="stable")]
+        found: npt.NDArray[np.int64] = self._chosen[places]
         return found
 
     def digest(self) -> str:

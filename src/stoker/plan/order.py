@@ -123,7 +123,7 @@ class Order:
         number of examples in the source, so that each repetition has random numbers of its own.
         """
         found = self.indices(start, stop)
-        return found + self._places(start, stop) * self._examples if self._examples else found
+        return found if not self._examples else found + self._places(start, stop) * self._examples
 
     def _places(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """The places at positions start … stop-1, in the source or in the user's list."""
