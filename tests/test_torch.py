@@ -497,6 +497,13 @@ def test_a_killed_worker_and_a_resumed_run_change_no_batch(kind: Any, tmp_path: 
         other.load_state_dict(state)
 
 
+def test_set_epoch_is_called_on_each_copy() -> None:
+    source = its.Epochs()
+    with stoker.Loader(stoker.from_torch(source, shards=2), workers=0) as loader:
+        assert [numbers(loader) for _ in range(3)] == [[[0, 0]], [[1, 1]], [[2, 2]]]
+    assert source.epochs == []
+
+
 def test_large_parts_are_not_copied_for_each_shard() -> None:
     class Big(its.Striped):
         def __init__(self) -> None:

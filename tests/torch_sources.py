@@ -198,6 +198,20 @@ class Told(IterableDataset[Any]):
             yield info.id, info.num_workers, info.seed, info.dataset is self
 
 
+class Epochs(IterableDataset[Any]):
+    """The numbers that its `set_epoch` was given."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        assert get_worker_info().id >= 0  # type: ignore[union-attr]
+        yield from self.epochs
+
+
 class Locked(Striped):
     """Cannot be pickled."""
 
