@@ -21,8 +21,11 @@ from stoker.sources.torch_loader import from_torch
 _KINDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Source]], ...] = (
     ("PyDataset", KERAS, KerasSource),
     ("Sequence", KERAS, KerasSource),
-    ("Dataset", ("datasets",), from_hugging_face),
     ("IterableDataset", ("datasets",), from_hugging_face),
+    ("DataLoader", TORCH, from_torch),
+    ("IterableDataset", TORCH, from_torch),
+    ("Dataset", TORCH, from_torch),  # before Hugging Face's: people have packages of their own called `datasets`
+    ("Dataset", ("datasets",), from_hugging_face),
     ("DatasetDict", ("datasets",), from_hugging_face),
     ("IterableDatasetDict", ("datasets",), from_hugging_face),
     ("MapDataset", ("grain",), from_grain),
@@ -30,9 +33,6 @@ _KINDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Source]], ...] = (
     ("DataLoader", ("grain",), from_grain),
     ("BaseDataSource", ("tensorflow_datasets",), from_tfds),
     ("DatasetV2", ("tensorflow",), from_tf),
-    ("DataLoader", TORCH, from_torch),
-    ("IterableDataset", TORCH, from_torch),
-    ("Dataset", TORCH, from_torch),
 )
 
 

@@ -58,8 +58,8 @@ def from_torch(dataset: Any, *, shards: int | None = None) -> TorchSource | Torc
     An `IterableDataset` is read in shards. Each is what PyTorch calls a worker: it has a copy of the dataset, and
     `torch.utils.data.get_worker_info()` gives the shard's number as `id` and the number of shards as `num_workers`,
     regardless of how many processes read them. The dataset must read only its part. Its `set_epoch(epoch)`, if it has
-    that, is called for each epoch. One batch is taken from each shard
-    in turn, and the rows left at their ends are joined.
+    that, is called for each epoch. One batch is taken from each shard in turn, and the rows left at their ends are
+    joined.
 
     Args:
         dataset: a `Dataset`, an `IterableDataset`, a `DataLoader`, or any object with `__len__` and `__getitem__`.
