@@ -293,6 +293,15 @@ def test_worker_init_fn_is_called_with_the_workers_number_and_the_dataset_that_i
     assert torch.utils.data.get_worker_info() is None
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_worker_init_fn_is_called_for_each_copy_where_epochs_overlap(workers: int) -> None:
+    loader = DataLoader(its.Turning(int, 2), num_workers=1, worker_init_fn=its.set_factor)
+    with stoker.Loader(loader, workers=workers) as batches:
+        first, second = iter(batches), iter(batches)
+        came = [next(each).item() for each in (first, second, first, second)]
+    assert came == [100, 101, 100, 101]
+
+
 def test_a_worker_init_fn_that_raises_is_named() -> None:
     def set_up(worker: int) -> None:
         raise LookupError("no such file")

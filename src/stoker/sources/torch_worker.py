@@ -60,7 +60,12 @@ class DatasetInit:
         function: called with the worker's number.
         dataset: the dataset.
         count: the DataLoader's `num_workers`.
+
+    Attributes:
+        is_of_source: it is called for each copy of the source that a worker makes, for epochs that overlap.
     """
+
+    is_of_source = True
 
     def __init__(self, function: Callable[[int], Any], dataset: Any, count: int) -> None:
         self._function, self._dataset, self._count = function, dataset, count
