@@ -1,17 +1,11 @@
-"""PyTorch's datasets and DataLoaders: the batches are those that PyTorch makes."""
+"""PyTorch's DataLoaders, as they are: their options become the Loader's, and their batches are its own."""
 
 from __future__ import annotations
 
 import collections
 import logging
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from itertools import chain, islice
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,123 +14,23 @@ import torch
 from torch.utils.data import (
     BatchSampler,
     ChainDataset,
-    ConcatDataset,
     DataLoader,
     RandomSampler,
     Sampler,
     SequentialSampler,
-    StackDataset,
-    Subset,
     SubsetRandomSampler,
-    TensorDataset,
     WeightedRandomSampler,
-    random_split,
 )
 from torch.utils.data.distributed import DistributedSampler
 
 import stoker
-from stoker.structure.values import canonical
 from tests import torch_sources as its
+from tests.moving.torch_compare import assert_all_same, batches_of, numbers, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes:UserWarning")
 NUMBERS = its.Made(int, 10)
 
 
-def assert_same(ours: Any, theirs: Any) -> None:
-    """Compare a batch with PyTorch's. A tuple may be a list there, and strings are a list."""
-    if isinstance(theirs, Mapping):
-        assert list(ours) == list(theirs)
-        for key in theirs:
-            assert_same(ours[key], theirs[key])
-    elif isinstance(theirs, list | tuple | collections.UserList) and not isinstance(ours, np.ndarray):
-        assert type(ours) is type(theirs) or type(ours) in (tuple, list)
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-    else:
-        expected = canonical(list(theirs) if isinstance(theirs, tuple) else theirs)
-        assert isinstance(expected, np.ndarray)
-        assert (ours.dtype, ours.shape) == (expected.dtype, expected.shape)
-        np.testing.assert_array_equal(ours, expected)
-
-
-def batches_of(source: Any, **options: Any) -> list[Any]:
-    with stoker.Loader(source, **options) as loader:
-        return list(loader)
-
-
-def assert_all_same(source: Any, loader: Any, **options: Any) -> None:
-    ours, theirs = batches_of(source, **options), list(loader)
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        assert_same(one, other)
-
-
-def numbers(batches: Any) -> list[list[int]]:
-    return [np.asarray(batch).tolist() for batch in batches]  # arrays, tensors or ints
-
-
-def rows_of(batches: list[list[int]]) -> list[int]:
-    return sorted(chain.from_iterable(batches))
-
-
-# ── map-style datasets ───────────────────────────────────────────────────────────────────────
-@pytest.mark.parametrize("workers", [0, 2])
-def test_whatever_default_collate_takes_comes_with_the_same_values_dtypes_and_structure(workers: int) -> None:
-    dataset = its.Made(its.leaves, 7)
-    assert_all_same(dataset, DataLoader(dataset, batch_size=3), batch_size=3, workers=workers)
-
-
-def stacked() -> StackDataset[Any]:
-    """Every kind of map-style dataset of PyTorch, side by side."""
-    first, second = random_split(its.Made(its.features, 20), [10, 10], torch.Generator().manual_seed(4))
-    return StackDataset(
-        subset=Subset(its.Made(its.features, 30), torch.arange(25, 5, -2).tolist()),
-        concatenated=ConcatDataset([its.tensors(4), its.tensors(6)]),
-        sum=its.tensors(3) + its.tensors(7),
-        tensors=its.tensors(10),
-        first=first,
-        second=second,
-        of_two=StackDataset(its.tensors(10), its.InRuns(its.features, 10)),
-        in_runs=its.InRuns(int, 10),
-        subset_of_runs=Subset(its.InRuns(int, 30), range(20, 30)),
-    )
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_each_kind_of_map_style_dataset_gives_the_batches_of_a_dataloader(workers: int) -> None:
-    assert_all_same(stacked(), DataLoader(stacked(), batch_size=4), batch_size=4, workers=workers)
-
-
-@pytest.mark.parametrize("dataset", [*stacked().datasets.values(), its.NotInRuns(int, 3)])
-def test_a_dataset_is_taken_as_it_is(dataset: Any) -> None:
-    for source in (dataset, stoker.from_torch(dataset)):
-        assert_all_same(source, DataLoader(dataset, batch_size=4), batch_size=4, workers=0)
-
-
-def test_lists_may_be_padded_and_dtypes_declared() -> None:
-    dataset = its.Made(lambda n: {"ids": [n] * (n + 1), "box": [n, n + 1]}, 3)
-    (batch,) = batches_of(dataset, batch_size=3, workers=0, collate={"ids": "pad"})
-    assert batch["ids"].tolist() == [[0, 0, 0], [1, 1, 0], [2, 2, 2]]
-    assert [column.tolist() for column in batch["box"]] == [[0, 1, 2], [1, 2, 3]]
-    tf = pytest.importorskip("tensorflow")
-    pairs = its.Made(lambda n: [n, n / 2], 3)
-    signature = [tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)]
-    (batch,) = batches_of(pairs, batch_size=3, workers=0, output_signature=signature)
-    assert [column.dtype.name for column in batch] == ["int32", "float32"]
-
-
-def test_a_dataset_that_holds_tensors_of_unsigned_integers_is_sent_to_workers() -> None:
-    dataset = TensorDataset(torch.arange(6).reshape(3, 2).to(torch.uint16), torch.arange(3).to(torch.uint64))
-    for workers in (0, 1):
-        assert_all_same(dataset, DataLoader(dataset, batch_size=2), batch_size=2, workers=workers)
-
-
-def test_lists_of_other_sources_stay_arrays() -> None:
-    assert batches_of([[1, 2], [3, 4]], workers=0)[0].tolist() == [[1, 2], [3, 4]]
-
-
-# ── DataLoaders ──────────────────────────────────────────────────────────────────────────────
 LOADERS: dict[str, Callable[[], DataLoader[Any]]] = {
     "batch_size": lambda: DataLoader(its.Made(its.features, 10), batch_size=4),
     "its default": lambda: DataLoader(NUMBERS),
@@ -384,154 +278,6 @@ def test_what_cannot_be_carried_over_is_named_with_what_to_use_instead(
 ) -> None:
     with pytest.raises(stoker.OptionError, match=message):
         stoker.Loader(given(), **options)
-
-
-# ── iterable datasets ────────────────────────────────────────────────────────────────────────
-@pytest.mark.parametrize("workers", [0, 2])
-def test_each_shard_is_a_worker_to_an_iterable_dataset(workers: int) -> None:
-    theirs = DataLoader(its.Striped(24), batch_size=4, num_workers=2)
-    assert numbers(batches_of(theirs, workers=workers)) == numbers(theirs)
-    uneven = DataLoader(its.Striped(23), batch_size=4, num_workers=2)
-    ours = numbers(batches_of(uneven, workers=workers))
-    assert rows_of(ours) == rows_of(numbers(uneven)) == list(range(23))
-    assert list(map(len, ours)) == [4, 4, 4, 4, 4, 3]  # what is left at the shards' ends is joined
-
-
-def test_the_number_of_shards_is_the_users_and_does_not_follow_the_workers() -> None:
-    every = [numbers(batches_of(its.Striped(100), batch_size=8, workers=workers)) for workers in (0, 1, 3)]
-    assert every[0] == every[1] == every[2]
-    assert rows_of(every[0]) == list(range(100))
-    assert every[0][0][:6] == [0, 16, 32, 48, 64, 80]
-    by_three = numbers(batches_of(stoker.from_torch(its.Striped(100), shards=3), batch_size=8, workers=0))
-    assert by_three[:3] == [list(range(first, first + 24, 3)) for first in range(3)]
-    in_loader = DataLoader(its.Striped(100), batch_size=8, num_workers=2)
-    assert numbers(batches_of(stoker.from_torch(in_loader, shards=3), workers=0)) == by_three
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_get_worker_info_is_as_in_pytorch_although_one_process_reads_several_shards(workers: int) -> None:
-    source = stoker.from_torch(its.Told(), shards=4)
-    told = []
-    with stoker.Loader(source, batch_size=1, workers=workers) as loader:
-        for _ in range(2):
-            rows = sorted((index.item(), *map(np.ndarray.item, rest)) for index, *rest in loader)
-            assert [(index, count, own) for index, count, _, own in rows] == [
-                (index, 4, True) for index in range(4) for _ in range(2)
-            ]
-            told.append([seed for _, _, seed, _ in rows[::2]])
-            assert np.diff(told[-1]).tolist() == [1, 1, 1]
-    assert told[0] != told[1]
-    assert torch.utils.data.get_worker_info() is None
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: DataLoader(its.Undivided(40), batch_size=4, num_workers=4, worker_init_fn=its.set_range),
-        lambda: DataLoader(its.OwnIterator(40), batch_size=4, num_workers=4),
-        lambda: DataLoader(its.ShuffledAlike(40, "held"), batch_size=4, num_workers=4),
-        lambda: DataLoader(its.ShuffledAlike(40, "seeded"), batch_size=4, num_workers=4),
-    ],
-    ids=["worker_init_fn", "its own iterator", "a generator that it holds", "a seed that all share"],
-)
-def test_each_shard_reads_a_copy_of_the_dataset_in_its_first_state(make: Callable[[], Any], workers: int) -> None:
-    with stoker.Loader(make(), workers=workers) as loader:
-        for _ in range(2):
-            assert rows_of(numbers(loader)) == list(range(40))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(
-    "source",
-    [
-        its.Undivided(10),
-        stoker.from_torch(its.Undivided(10), shards=2),
-        DataLoader(its.Undivided(10), num_workers=2),
-        DataLoader(its.Undivided(10), num_workers=2, worker_init_fn=its.set_nothing),
-    ],
-    ids=["dataset", "shards", "num_workers", "worker_init_fn"],
-)
-def test_a_dataset_that_does_not_divide_itself_is_refused(source: Any, workers: int) -> None:
-    message = r"this Undivided does not read .*get_worker_info\(\).id.*would come (2|16) times.*shards=1.*info.id ::"
-    with pytest.raises(stoker.SourceError, match=message):
-        batches_of(source, workers=workers)
-
-
-def test_it_is_read_whole_in_one_shard() -> None:
-    assert numbers(batches_of(stoker.from_torch(its.Undivided(10), shards=1), workers=0)) == [list(range(10))]
-
-
-def test_a_dataset_that_cannot_be_copied_has_one_shard() -> None:
-    with pytest.raises(stoker.SourceError, match=r"this Locked cannot be copied.*shards=1"):
-        batches_of(its.Locked(4), workers=0)
-    assert numbers(batches_of(stoker.from_torch(its.Locked(4), shards=1), workers=0)) == [[0, 1, 2, 3]]
-
-
-def test_a_length_is_kept_to() -> None:
-    with stoker.Loader(its.Sized(20, 20), batch_size=8, workers=0) as loader:
-        assert len(loader) == len(list(loader)) == 3
-    with stoker.Loader(its.Striped(20), batch_size=8, workers=0) as loader, pytest.raises(TypeError, match="unknown"):
-        len(loader)
-    for length, came in ((19, r"more \("), (21, "20 examples")):
-        with pytest.raises(stoker.SourceError, match=rf"len\(\) of this Sized is {length}, but its shards gave {came}"):
-            batches_of(its.Sized(20, length), batch_size=8, workers=0)
-
-
-def dying_once(example: Any, flag: Path) -> Any:
-    if example == 20 and not flag.exists():
-        flag.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return example
-
-
-@pytest.mark.parametrize("kind", [its.Striped, its.Stateful])
-def test_a_killed_worker_and_a_resumed_run_change_no_batch(kind: Any, tmp_path: Path) -> None:
-    def source() -> Any:
-        return stoker.from_torch(kind(50), shards=3)
-
-    whole = numbers(batches_of(source(), batch_size=4, workers=0))
-    die = partial(dying_once, flag=tmp_path / "died")
-    assert numbers(batches_of(source(), batch_size=4, workers=2, transform=die)) == whole
-    with stoker.Loader(source(), batch_size=4, workers=1) as loader:
-        assert numbers(islice(loader, 5)) == whole[:5]
-        state = loader.state_dict()
-    with stoker.Loader(source(), batch_size=4, workers=0) as loader:
-        loader.load_state_dict(state)
-        assert numbers(loader) == whole[5:]
-    with (
-        stoker.Loader(stoker.from_torch(kind(50), shards=4), batch_size=4, workers=0) as other,
-        pytest.raises(stoker.StateError, match="shards"),
-    ):
-        other.load_state_dict(state)
-
-
-def test_set_epoch_is_called_on_each_copy() -> None:
-    source = its.Epochs()
-    with stoker.Loader(stoker.from_torch(source, shards=2), workers=0) as loader:
-        assert [numbers(loader) for _ in range(3)] == [[[0, 0]], [[1, 1]], [[2, 2]]]
-    assert source.epochs == []
-
-
-def test_large_parts_are_not_copied_for_each_shard() -> None:
-    class Big(its.Striped):
-        def __init__(self) -> None:
-            super().__init__(4)
-            self.tensor, self.array, self.small = torch.zeros(100_000), np.zeros(100_000), np.zeros(3)
-
-        def __iter__(self) -> Iterator[Any]:
-            for number in super().__iter__():
-                yield number, self.tensor.data_ptr(), self.array.ctypes.data, self.small.ctypes.data
-
-    ((_, *addresses),) = batches_of(stoker.from_torch(Big(), shards=4), batch_size=4, workers=0)
-    assert [len(set(address.tolist())) for address in addresses] == [1, 1, 4]
-
-
-def test_nothing_of_pytorch_is_imported_for_other_sources() -> None:
-    script = (
-        "import sys, stoker; list(stoker.Loader([1, 2], transform=abs, workers=1)); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_fit_takes_a_dataloader_as_pairs() -> None:
