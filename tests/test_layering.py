@@ -50,6 +50,8 @@ MAY = {
     "keras": {"coordinator", "errors", "feed", "loader", "validation"},
     "cli": {"runtime"},
 }
+#: Libraries that only those need whose data or models are of them; imported within functions.
+OPTIONAL = {"tensorflow", "keras", "torch", "jax", "datasets", "grain", "tensorflow_datasets"}
 #: Those of `engines` that run the user's code in the trainer: the only code of the trainer's that needs the worker's.
 RUN_USER_CODE = {"inline", "program_copy", "snapshot"}
 
@@ -128,7 +130,7 @@ def test_dangerous_abilities_live_in_one_place_each() -> None:
             assert room in ("feed", "keras", "cli") or not names & {"tensorflow", "keras"} - for_types(path), path
             top = {name.split(".")[0] for name in imports(path, top=True)}
             if room != "keras":  # a subclass of Keras' own, loaded when it is asked for
-                assert not top & {"tensorflow", "keras"}, path
+                assert not top & OPTIONAL, path
     for room in PURE:
         for path in files(room):
             assert not imports(path) & {"os", "time", "socket", "threading", "subprocess"}, path

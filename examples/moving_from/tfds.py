@@ -8,6 +8,8 @@ not import TensorFlow.
 
 # What changes:
 #
+# - builder = Halves(data_dir=folder)
+# + builder = Halves(data_dir=folder, file_format="array_record")
 # - train = builder.as_dataset("train", as_supervised=True, shuffle_files=True).map(tensor_augmented)
 # - model.fit(train.shuffle(1000).batch(32), epochs=3, verbose=2)
 # + pairs = stoker.from_tfds(builder.as_data_source("train"), columns=("image", "label"))

@@ -15,6 +15,7 @@ import psutil
 import pyarrow
 import pytest
 import tqdm
+from datasets.distributed import split_dataset_by_node
 from PIL import Image
 
 import stoker
@@ -193,7 +194,7 @@ STREAMS: dict[str, Any] = {
     "taken": lambda: stream().skip(3).take(13),
     "numbered": lambda: stream().map(lambda row, index: {"index": index}, with_indices=True),
     "interleaved": lambda: datasets.interleave_datasets([stream(2), stream(3)]),
-    "a node's": lambda: datasets.distributed.split_dataset_by_node(stream(), rank=1, world_size=2),
+    "a node's": lambda: split_dataset_by_node(stream(), rank=1, world_size=2),
 }
 #: Those whose steps need all examples in one row.
 WHOLE = {"one shard", "taken", "numbered", "interleaved", "a node's"}
@@ -237,7 +238,7 @@ def test_a_stream_is_the_same_for_any_number_of_workers_and_goes_on_where_it_was
         assert_same(list(loader), whole[4:])
 
 
-@pytest.mark.parametrize("kind", ["generator", "table", "mapped", "in batches", "joined", "taken"])
+@pytest.mark.parametrize("kind", sorted({*STREAMS} - {"one shard"}))
 def test_a_state_of_the_librarys_own_goes_on_with_the_next_example(kind: str) -> None:
     data = stoker.from_hugging_face(STREAMS[kind](), in_order=True)
     rng = np.random.default_rng()
@@ -247,7 +248,7 @@ def test_a_state_of_the_librarys_own_goes_on_with_the_next_example(kind: str) ->
         list(itertools.islice(iter(part), taken))
         again = data.read_at(0, 0, rng)  # type: ignore[attr-defined]
         again.load_state_dict(part.state_dict())
-        assert list(again) == expected[taken:]
+        assert repr(list(again)) == repr(expected[taken:])
 
 
 def test_resuming_reads_no_example_again(tmp_path: Path) -> None:

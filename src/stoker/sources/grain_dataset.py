@@ -14,6 +14,9 @@ from stoker.sources.markers import SKIP
 from stoker.sources.source import ReadyBatches
 from stoker.validation import flag
 
+#: Steps that leave None in place of some elements.
+_SPARSE = "FilterMapDataset", "FlatMapMapDataset"
+
 
 class GrainElements:
     """The elements of a `MapDataset` in one epoch.
@@ -48,7 +51,7 @@ class GrainSource(MapSource):
         super().__init__(GrainElements(dataset), math.inf if _is_endless(dataset) else len(dataset))
         kinds = {type(node).__name__ for node in _nodes(dataset)}
         self.noun, self.names = "a Grain MapDataset", frozenset()
-        self.may_skip = "FilterMapDataset" in kinds
+        self.may_skip = not kinds.isdisjoint(_SPARSE)
         self.batched = "BatchMapDataset" in kinds if batched is None else flag("batched", batched)
         self.ready = ReadyBatches(
             "the MapDataset makes batches, with `.batch(...)`",
