@@ -297,6 +297,21 @@ def test_a_batch_that_is_too_small_for_the_hosts_is_refused() -> None:
             list(its)
 
 
+def test_whole_batches_are_not_cut_up_for_replicas() -> None:
+    import tensorflow as tf
+
+    two = tf.distribute.InputContext(num_input_pipelines=1, input_pipeline_id=0, num_replicas_in_sync=2)
+    with loader("batches", 0) as its, pytest.raises(stoker.OptionError, match="cannot be cut up for 2 replicas of 1"):
+        its.to_tf_shard(two)
+    both = [
+        tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=n, num_replicas_in_sync=2) for n in (0, 1)
+    ]
+    with loader("a function of batches", 0) as its:
+        shares = [[batch.numpy().tolist() for batch in its.to_tf_shard(context)] for context in both]
+    for share, epoch in zip(shares, (0, 1), strict=True):
+        assert share == [batch[3 * epoch : 3 * epoch + 3] for batch in named("a function of batches", epoch)]
+
+
 # ── the number of batches ────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("name", ORDERS)
 def test_the_number_of_batches_is_known_where_it_cannot_change(name: str) -> None:
