@@ -340,6 +340,9 @@ def test_the_length_is_that_of_the_epoch_that_is_read_and_else_of_the_next() -> 
         assert len(its) == 3
         assert len(list(its)) == 3
         assert called == [0, 1, 2], "once for each epoch"
+        for _ in its:
+            break
+        assert len(its) == 5, "that iteration is abandoned"
     assert [batch.shape for batch in stoker.Loader(Numbers(), order=[[1, 2]], workers=0).to_tf()] == [(2,)]
 
 
