@@ -32,8 +32,8 @@ class Loader:
     """Runs a source in worker processes and hands over its batches in shared memory.
 
     Every iteration, of the Loader or of a dataset made by `to_tf`, is the next epoch, counted from
-    its first pull. Within an epoch each example comes once. The order depends only on `source`,
-    `seed`, `shuffle`, `batch_size` and the epoch, not on `workers`, timing or worker deaths.
+    its first pull. Within an epoch each example comes once, or as often as `order` says. The sequence depends only on
+    `source`, `seed`, `shuffle`, `order`, `batch_size` and the epoch, not on `workers`, timing or worker deaths.
 
     An example is a nested dict, list, tuple, namedtuple or dataclass (which becomes a dict) of arrays, numbers,
     strings and bytes. Tensors of TensorFlow (ragged and sparse ones too), PyTorch and JAX, PIL images and

@@ -137,7 +137,7 @@ def test_a_shuffled_list_is_permuted_anew_in_each_epoch(items: list[int], epoch:
 def test_a_mask_names_the_examples_where_it_is_true() -> None:
     mask = np.arange(LENGTH) % 7 == 3
     for written in (mask, mask.tolist(), lambda epoch, rng: mask, lambda epoch, rng: iter(mask.tolist())):
-        assert order_of(written).first.indices.tolist() == [3, 10, 17, 24]
+        assert order_of(written).take(0).indices.tolist() == [3, 10, 17, 24]
 
 
 def test_a_range_takes_no_memory_before_it_is_checked() -> None:

@@ -158,7 +158,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         if cardinality is not None or not self.counts.varies or self.uneven:
             return cardinality
         with self._changed:
-            read = [epoch.total() for epoch in self._epochs.values()]
+            read = [epoch.total() for stream, epoch in self._epochs.items() if stream not in self._dropped]
             epoch = self._inspected()
         if read:
             return read[-1]

@@ -54,7 +54,7 @@ class Plan:
     @property
     def takes(self) -> int:
         """Examples that an epoch takes; if epochs may differ, that the first one takes."""
-        return self.length if self.given is None else len(self.given.first.indices)
+        return self.length if self.given is None else self.given.takes
 
     @property
     def batches(self) -> int:

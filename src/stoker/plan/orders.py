@@ -83,7 +83,8 @@ class UserOrder:
         noun: what it is, as messages call it.
         length: examples in the source.
         seed: the Loader's seed.
-        first: the list of epoch 0.
+        first: the list of epoch 0; if others are drawn, only the bounds of its batches are kept.
+        takes: indices in epoch 0.
         draw: gives the order of an epoch; None if each epoch takes the same list.
         count: indices (or batches) of each epoch; None if epochs may differ.
         most: the most rows that a batch may have; 0 if `batch_size` cuts the batches.
@@ -94,6 +95,7 @@ class UserOrder:
     length: int
     seed: int
     first: IndexList
+    takes: int
     draw: DrawnOrder | None = None
     count: int | None = None
     most: int = 0
@@ -200,7 +202,8 @@ def user_order(given: Any, *, length: int, seed: int, shuffle: bool) -> UserOrde
         raise OptionError(f"order={drawn.name} was made for {drawn.length:,} examples, but the source has {length:,}.")
     try:
         first = _called(drawn, seed, 0, length)
-        order = UserOrder(drawn.name, length, seed, first, draw=drawn, count=drawn.count, digest=drawn.digest())
+        order = UserOrder(drawn.name, length, seed, IndexList(np.empty(0, np.int64), first.bounds), len(first.indices))
+        order.draw, order.count, order.digest = drawn, drawn.count, drawn.digest()
         order.most = drawn.most or first.most_rows()
         order.check(first)
     except UnfitOrder as unfit:
@@ -225,7 +228,7 @@ def _fixed(given: Any, length: int, seed: int, shuffle: bool) -> UserOrder:
             "order= gives whole batches, so shuffle=True does not apply. Pass a function that shuffles them for each "
             "epoch: `lambda epoch, rng: [batches[i] for i in rng.permutation(len(batches))]`."
         )
-    return UserOrder("a list", length, seed, first, count=first.elements, digest=first.digest)
+    return UserOrder("a list", length, seed, first, len(first.indices), count=first.elements, digest=first.digest)
 
 
 def _called(draw: DrawnOrder, seed: int, epoch: int, length: int) -> IndexList:
