@@ -20,13 +20,29 @@ LINES = {
     "serialized_structures.py": "all three gave the same 400 pictures",
     "text.py": "accuracy with ragged tokens, on new reviews: ",
     "database.py": "1,200 rows came, in the order of the query",
+    "moving_from/grain_dataset.py": "accuracy on other pictures of Grain's: ",
+    "moving_from/hugging_face.py": "accuracy on other rows of the dataset: ",
+    "moving_from/keras_pydataset.py": "accuracy of a PyDataset's model: ",
+    "moving_from/tf_data.py": "accuracy on other elements: ",
+    "moving_from/tfds.py": "accuracy on the other split: ",
+    "moving_from/torch_dataset.py": "accuracy on pictures never trained on: ",
+    "moving_from/torch_dataloader.py": "accuracy on walks never trained on: ",
 }
 
 
 def test_every_example_is_run_and_has_a_line_in_the_readme() -> None:
-    assert {path.name for path in FOLDER.glob("*.py")} == set(LINES)
+    assert {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.py")} == set(LINES)
     readme = (FOLDER / "README.md").read_text()
     assert all(f"[{name}]({name})" in readme for name in [*LINES, "notebook.ipynb"])
+
+
+def test_moving_changes_at_most_ten_lines_and_the_new_ones_are_those_of_the_script() -> None:
+    for path in (FOLDER / "moving_from").glob("*.py"):
+        lines = path.read_text().splitlines()
+        changed = [line for line in lines if line.startswith(("# - ", "# + "))]
+        assert 3 <= len(changed) <= 10, path
+        code = {line.strip() for line in lines}
+        assert {line[4:].strip() for line in changed if line.startswith("# + ")} <= code, path
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -55,3 +71,13 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     ).execute()
     (printed,) = notebook.cells[-1].outputs
     assert printed.text.startswith("accuracy in the last epoch: ")
+
+
+def test_the_page_about_orders_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    page = (FOLDER.parent / "docs" / "orders.md").read_text()
+    blocks = [part.partition("```")[0] for part in page.split("```python\n")[1:]]
+    assert len(blocks) == 6
+    script = tmp_path / "orders.py"
+    script.write_text("\n".join(blocks))
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=LIMIT)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

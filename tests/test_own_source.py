@@ -100,3 +100,37 @@ def test_what_it_lacks_is_said_in_its_own_words(paths: list[Path]) -> None:
         pytest.raises(stoker.OptionError, match="a set of CSV files has none"),
     ):
         loader.update(paths=[])
+
+
+class TunedCsvSource(CsvSource):
+    """Determines how it is read, in words of its own."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        super().__init__(paths)
+        self.implied = {"batch_size": 7, "drop_remainder": True, "seed": 5}
+        self.own_names = {"drop_remainder": "drop_last"}
+
+
+def test_a_source_may_determine_arguments_of_the_loader(paths: list[Path]) -> None:
+    rows = sum(rows for rows, _ in ROWS)
+    for given in ({}, {"batch_size": 7, "seed": 5}, {"batch_size": np.int64(7), "drop_remainder": True}):
+        with stoker.Loader(TunedCsvSource(paths), workers=0, **given) as loader:
+            assert [len(labels) for labels in labels(iter(loader))] == [7] * (rows // 7)
+            assert loader.state_dict()["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch_size": 32}, "batch_size=32 was given, but the source, a set of CSV files, has batch_size=7"),
+        ({"batch_size": None}, "batch_size=None was given, but .* Omit batch_size, or change batch_size there"),
+        (
+            {"drop_remainder": 2},
+            "drop_remainder=2 was given, but .* has drop_last=True. Omit drop_remainder, or change",
+        ),
+        ({"seed": np.zeros(2)}, r"seed=array\(\[0., 0.\]\) was given, but .* has seed=5"),
+    ],
+)
+def test_an_argument_that_contradicts_the_source_is_refused(paths: list[Path], given: Any, message: str) -> None:
+    with pytest.raises(stoker.OptionError, match=message):
+        stoker.Loader(TunedCsvSource(paths), workers=0, **given)

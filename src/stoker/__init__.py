@@ -49,10 +49,16 @@ from stoker.errors import WorkerError as WorkerError
 
 if TYPE_CHECKING:
     from stoker.loader import Loader
+    from stoker.plan.drawn_orders import balanced, bucketed, weighted
     from stoker.sources.arrays import from_arrays
     from stoker.sources.generator import Shard, from_generator
+    from stoker.sources.grain_dataset import from_grain
+    from stoker.sources.hugging_face import from_hugging_face
     from stoker.sources.iterable import from_iterable
     from stoker.sources.markers import SKIP, Many
+    from stoker.sources.tf_dataset import from_tf
+    from stoker.sources.tfds_source import from_tfds
+    from stoker.sources.torch_loader import from_torch
     from stoker.structure.collation import pad
     from stoker.worker.user_code.current import current
 
@@ -63,11 +69,19 @@ __all__ = [
     "Shard",
     "StokerError",
     "WorkerError",
+    "balanced",
+    "bucketed",
     "current",
     "from_arrays",
     "from_generator",
+    "from_grain",
+    "from_hugging_face",
     "from_iterable",
+    "from_tf",
+    "from_tfds",
+    "from_torch",
     "pad",
+    "weighted",
 ]
 
 #: The home module of each lazily loaded public name. Workers import this package too and need few of these names, so
@@ -78,10 +92,18 @@ _HOMES = {
     "from_arrays": "stoker.sources.arrays",
     "from_iterable": "stoker.sources.iterable",
     "from_generator": "stoker.sources.generator",
+    "from_hugging_face": "stoker.sources.hugging_face",
+    "from_grain": "stoker.sources.grain_dataset",
+    "from_tfds": "stoker.sources.tfds_source",
+    "from_tf": "stoker.sources.tf_dataset",
+    "from_torch": "stoker.sources.torch_loader",
     "Shard": "stoker.sources.generator",
     "SKIP": "stoker.sources.markers",
     "current": "stoker.worker.user_code.current",
     "Many": "stoker.sources.markers",
+    "weighted": "stoker.plan.drawn_orders",
+    "balanced": "stoker.plan.drawn_orders",
+    "bucketed": "stoker.plan.drawn_orders",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -28,11 +29,15 @@ from stoker.protocol.transform import called
 from stoker.runtime.descriptors import require_descriptors
 from stoker.runtime.free_memory import fair_share
 from stoker.scheduler.slot_ledger import SPARE
+from stoker.sources.first_step import after
 from stoker.sources.hooks import has_turns
 from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import mentions_marks
 from stoker.structure.collation import Collation, Form
 from stoker.structure.signature import signed_form
+
+#: Examples in the plan for a source with an index that never ends.
+_ENDLESS = 2**62
 
 
 def build(options: LoaderOptions) -> InMemoryProducer | Coordinator:
@@ -69,11 +74,13 @@ def _plan(options: LoaderOptions) -> Plan | None:
     """Which examples form which batch, for a source that is read by index."""
     if not options.source.has_index:
         return None
-    length = int(options.source.length or 0)
-    plan = Plan(length, options.size, bool(options.shuffle), options.seed, options.drop_remainder)
+    endless = options.source.length == math.inf
+    length = _ENDLESS // options.size * options.size if endless else int(options.source.length or 0)
+    order = options.given_order
+    plan = Plan(length, options.size, bool(options.shuffle), options.seed, options.drop_remainder, given=order)
     if not plan.batches:
         raise OptionError(
-            f"drop_remainder=True with batch_size={options.size} leaves no batch of {plan.length} examples. Use a "
+            f"drop_remainder=True with batch_size={options.size} leaves no batch of {plan.takes} examples. Use a "
             "smaller batch_size or drop_remainder=False."
         )
     return plan
@@ -94,17 +101,21 @@ def _batching(options: LoaderOptions, plan: Plan | None) -> Batching:
         bounded=bounded,
         sums=options.sums,
         is_batched=options.is_batched,
+        is_ordered=options.given_order is not None and options.given_order.in_batches,
     )
 
 
 def _counts(options: LoaderOptions, plan: Plan | None, batching: Batching) -> EpochCounts:
+    length = options.source.length
+    if plan is not None:
+        length = plan.takes if plan.is_fixed else None
     return EpochCounts(
         batching,
         plan,
-        length=options.source.length,
+        length=length,
         has_function=options.collation.function is not None,
         skips=options.skips,
-        has_marks=options.transform is not None and mentions_marks(options.transform),
+        has_marks=options.source.may_skip or (options.transform is not None and mentions_marks(options.transform)),
     )
 
 
@@ -112,10 +123,10 @@ def _program(options: LoaderOptions, plan: Plan | None, batching: Batching, memo
     payload = options.source.payload
     return Program(
         source=payload,
-        transform=called(options.transform),
+        transform=after(options.source.step, called(options.transform)),
         wants_rng=takes_rng(options.transform),
         seed=options.seed,
-        length=plan.length if plan is not None else None,
+        length=plan.length if plan is not None and options.source.length != math.inf else None,
         batch_size=batching.rows,
         collation=options.collation,
         shuffle=options.buffer if options.source.is_sharded else 0,
@@ -126,6 +137,7 @@ def _program(options: LoaderOptions, plan: Plan | None, batching: Batching, memo
         weighs=batching.weighs,
         shares=options.share and not has_turns(payload),  # a hook shuffles its arrays in place
         worker_init=options.worker_init,
+        repeats=options.given_order is not None,
     )
 
 
@@ -141,7 +153,10 @@ def _fingerprint(options: LoaderOptions) -> dict[str, Any]:
     """Everything that the batches depend on, apart from the user's code, the seed and the epoch."""
     batched = {"batched": True} if options.is_batched else {}
     size = None if options.single or options.is_batched else options.size
-    rest = {"drop_remainder": options.drop_remainder, "pad_remainder": bool(options.pad_remainder)}
+    rest: dict[str, Any] = {"drop_remainder": options.drop_remainder, "pad_remainder": bool(options.pad_remainder)}
+    if options.given_order is not None:
+        rest["order"] = options.given_order.kind
+        size = None if options.given_order.in_batches else size
     return {**options.source.fingerprint(), **batched, "batch_size": size, "shuffle": options.shuffle, **rest}
 
 
@@ -175,6 +190,9 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
     store, store_inbox = Slot.create("store"), Inbox.create("inbox")  # for examples made before the first batch
     run = RUN if reads_in_runs(program.source) else 1
     look = _look(options, program, run)
+    rows = counts.batching.rows
+    if options.given_order is not None and options.given_order.in_batches:  # others may be smaller
+        rows = max(1, options.given_order.first.least_rows() // options.shard_count)
     slot_table = SlotTable(
         slots,
         inboxes,
@@ -188,9 +206,7 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
         options,
         slot_table,
         _engine(options, program, [*slots, store], [*inboxes, store_inbox]),
-        finder=FormFinder(
-            look, max(1, workers), store=ExampleStore(store), inbox=store_inbox, size=counts.batching.rows
-        ),
+        finder=FormFinder(look, max(1, workers), store=ExampleStore(store), inbox=store_inbox, size=rows),
         form=form,
         run=run,
         turns=has_turns(program.source),

@@ -32,8 +32,8 @@ class Loader:
     """Runs a source in worker processes and hands over its batches in shared memory.
 
     Every iteration, of the Loader or of a dataset made by `to_tf`, is the next epoch, counted from
-    its first pull. Within an epoch each example comes once. The order depends only on `source`,
-    `seed`, `shuffle`, `batch_size` and the epoch, not on `workers`, timing or worker deaths.
+    its first pull. Within an epoch each example comes once, or as often as `order` says. The sequence depends only on
+    `source`, `seed`, `shuffle`, `order`, `batch_size` and the epoch, not on `workers`, timing or worker deaths.
 
     An example is a nested dict, list, tuple, namedtuple or dataclass (which becomes a dict) of arrays, numbers,
     strings and bytes. Tensors of TensorFlow (ragged and sparse ones too), PyTorch and JAX, PIL images and
@@ -42,7 +42,9 @@ class Loader:
 
     Args:
         source: any object with `__len__` and `__getitem__(index)`, where index is an int from 0; an array in an HDF5
-            or zarr file; or the result of `stoker.from_generator`, `from_iterable` or `from_arrays`. If the source has
+            or zarr file; a dataset of Keras, PyTorch, Hugging Face, Grain, TensorFlow Datasets or tf.data, or a
+            PyTorch DataLoader (see docs/moving.md);
+            or the result of `stoker.from_generator`, `from_iterable` or `from_arrays`. If the source has
             `__getitems__(indices)`, Stoker calls that for runs of up to 64 examples instead. The source is pickled
             once (with cloudpickle); workers keep it as it was then, and share its arrays, read-only. If it has
             `on_epoch_end()`, that is called before each epoch except the first, with the same effect in all
@@ -52,6 +54,13 @@ class Loader:
         shuffle: True takes the examples in a new permutation of the whole source each epoch, in
             O(1) memory: a Feistel network with cycle walking (Black and Rogaway, 2002; see
             `stoker.plan.permutation`). For generators and iterables, the size of a shuffle buffer.
+        order: which examples each epoch takes, in which sequence, for a source with an index. An array or sequence of
+            indices, with repetitions if you like, or a mask (`shuffle=True` shuffles it anew in each epoch). A function
+            `(epoch, rng)` that returns one; `rng`, a `numpy.random.Generator`, depends on `seed` and the epoch.
+            `stoker.weighted`, `stoker.balanced`, `stoker.bucketed`. A PyTorch `Sampler` or batch sampler. Or batches:
+            sequences of indices, or a function that returns them. These are delivered as they are; leave out
+            `batch_size`, or give the most rows that any of them has. Functions and samplers are called in the trainer,
+            once for each epoch (for epoch 0 when the Loader is created), and epochs may differ in length.
         seed: the seed of the permutations and of all random numbers in the workers. `random`,
             `numpy.random` and the transform's `rng` are reseeded before each example from (seed, epoch, example). So
             are the states of PyTorch and TensorFlow, if the user's code has imported them, and the generators
@@ -142,6 +151,7 @@ class Loader:
         *,
         batch_size: int | None = BATCH_SIZE,
         shuffle: bool | int = False,
+        order: Any = None,
         seed: int = 0,
         transform: Callable[..., Any] | None = None,
         collate: str | Pad | Mapping[Any, str | Pad] | Callable[[list[Any]], Any] = "stack",
@@ -169,8 +179,12 @@ class Loader:
         self._let_go.atexit = False  # the exit hook of `interpreter_exit` does more: it waits
 
     def __len__(self) -> int:
-        """Batches per epoch (examples, for `batch_size=None`). Raises TypeError if that is unknown or infinite."""
-        cardinality = self._outline.cardinality
+        """Batches per epoch (examples, for `batch_size=None`). Raises TypeError if that is unknown or infinite.
+
+        If an `order` function decides it for each epoch: those of the epoch that is being read or, between epochs, of
+        the next one, for which it is called then.
+        """
+        cardinality = self._producer.elements()
         if cardinality is None or cardinality == math.inf:
             raise TypeError(
                 "this Loader has no len(): " + ("it never ends" if cardinality else "its length is unknown")

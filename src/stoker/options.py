@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from stoker.errors import OptionError
+from stoker.plan.orders import UserOrder, user_order
 from stoker.protocol.program import takes_nothing
 from stoker.runtime.cpus import usable_cpus
 from stoker.scheduler.machine import RETRIES
-from stoker.sources.keras_dataset import is_keras
-from stoker.sources.map_style import source_of
+from stoker.sources.recognise import source_of
+from stoker.sources.samplers import SamplerOrder, is_sampler
 from stoker.sources.source import Source
 from stoker.structure.collation import Collation, Pad
+from stoker.structure.values import short
 from stoker.validation import flag, is_flag, real, whole
 
 log = logging.getLogger("stoker")
@@ -45,6 +47,7 @@ class LoaderOptions:
         collation: how examples are joined.
         is_batched: True if the source makes the batches itself.
         single: True if examples are handed out one by one.
+        given_order: the user's order, or None.
         buffer: size of the shuffle buffer of a source without an index, or 0.
         sums: True if the model's losses are sums over a batch (`pad_remainder="sum"`).
     """
@@ -52,6 +55,7 @@ class LoaderOptions:
     source: Any
     batch_size: int | None = BATCH_SIZE
     shuffle: bool | int = False
+    order: Any = None
     seed: int = 0
     transform: Callable[..., Any] | None = None
     collate: str | Pad | Mapping[Any, str | Pad] | Callable[[list[Any]], Any] = "stack"
@@ -77,10 +81,13 @@ class LoaderOptions:
     collation: Collation = field(init=False)
     is_batched: bool = field(init=False)
     single: bool = field(init=False)
+    given_order: UserOrder | None = field(init=False)
     buffer: int = field(init=False)
     sums: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self._set(source=source_of(self.source))
+        self._set(**self._implied())
         self._set(**self._numbers())
         self._set(**self._functions())
         self._set(**self._batches())
@@ -100,6 +107,21 @@ class LoaderOptions:
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def _implied(self) -> dict[str, Any]:
+        """The arguments that the source determines. Raises `OptionError` if the user gave another value."""
+        source: Source = self.source
+        defaults = {one.name: one.default for one in fields(self)}
+        for name, value in source.implied.items():
+            given, default = getattr(self, name), defaults[name]
+            left = given is default or (type(given) is type(default) and _is_same(given, default))
+            if not left and not _is_same(given, value):
+                own = source.own_names.get(name, name)
+                raise OptionError(
+                    f"{name}={short(given)} was given, but the source, {source.noun}, has {own}={short(value)}. Omit "
+                    f"{name}, or change {own} there."
+                )
+        return dict(source.implied)
 
     def _numbers(self) -> dict[str, Any]:
         verify = real(self.verify)
@@ -132,9 +154,12 @@ class LoaderOptions:
         return {"worker_env": _checked_environment(self.worker_env)}
 
     def _batches(self) -> dict[str, Any]:
-        source = source_of(self.source)
+        source = self.source
         is_batched = flag("batched", self.batched) or source.batched
-        if is_batched:
+        order = None if self.order is None else _given(self.order, source, self.shuffle, self.seed)
+        if order is not None and order.in_batches:
+            size, collation = self._ordered_batches(order, is_batched)
+        elif is_batched:
             size, collation = _ready(source, self.batch_size, self.collate, self.drop_remainder)
         else:
             size, collation = _batching(self.batch_size, self.collate, self.drop_remainder)
@@ -142,14 +167,27 @@ class LoaderOptions:
         if isinstance(self.pad_remainder, str) and not sums:
             raise OptionError(f'pad_remainder must be True, False or "sum", got {self.pad_remainder!r}')
         return {
-            "source": source,
             "is_batched": is_batched,
             "size": size,
-            "collation": collation,
+            "collation": replace(collation, as_torch=source.as_torch),
             "single": self.batch_size is None and not is_batched,
+            "given_order": order,
             "sums": sums,
             "pad_remainder": sums or flag("pad_remainder", self.pad_remainder),
         }
+
+    def _ordered_batches(self, order: UserOrder, is_batched: bool) -> tuple[int, Collation]:
+        """The rows of the largest batch, and how they are joined, if the user's order gives whole batches."""
+        what = "order= gives whole batches"
+        if is_batched:
+            raise OptionError(f"{what}, but so does the source: give single indices, one for each batch of the source.")
+        if self.batch_size is None:
+            raise OptionError(f"{what}, so batch_size=None does not apply. Omit it, or give single indices.")
+        for name in ("drop_remainder", "pad_remainder"):
+            if getattr(self, name):
+                raise OptionError(f"{what}, so {name} does not apply: the order decides what each batch holds.")
+        given = None if self.batch_size is BATCH_SIZE else whole("batch_size", self.batch_size, least=1)
+        return order.bound(given), Collation.of(self.collate)
 
     def _order(self) -> dict[str, Any]:
         shuffle = bool(self.shuffle) if is_flag(self.shuffle) else self.shuffle
@@ -160,7 +198,33 @@ class LoaderOptions:
             raise OptionError(
                 f"shuffle must be True or False, got {shuffle!r}: a map-style source is shuffled as a whole."
             )
+        if shuffle and self.source.length == math.inf:
+            raise OptionError(
+                f"shuffle=True permutes the elements of an epoch, but the source, {self.source.noun}, never ends. "
+                "Shuffle within the source, or make it finite."
+            )
         return {"shuffle": shuffle, "buffer": 0}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """True if two values of an argument are equal. Arrays and the like, which give no plain answer, are not."""
+    try:
+        return one is other or (is_flag(one) == is_flag(other) and bool(one == other))
+    except Exception:  # the user's own `__eq__`
+        return False
+
+
+def _given(order: Any, source: Source, shuffle: Any, seed: int) -> UserOrder:
+    """The user's order. Raises `OptionError`."""
+    if not source.has_index:
+        raise OptionError(
+            f"order= needs a source with an index, but {source.noun} gives its examples one after the other. Pass an "
+            "object with `__len__` and `__getitem__`, or `stoker.from_arrays(...)`."
+        )
+    drawn = SamplerOrder(order) if is_sampler(order) else order
+    return user_order(
+        drawn, length=int(min(source.length or 0, 1 << 62)), seed=seed, shuffle=is_flag(shuffle) and bool(shuffle)
+    )
 
 
 def _warn_of_many(workers: int) -> None:
@@ -179,11 +243,7 @@ def _warn_of_many(workers: int) -> None:
 
 def _ready(source: Source, batch_size: Any, collate: Any, drop_remainder: bool) -> tuple[int, Collation]:
     """Like `_batching`, for a source whose elements are batches: each is transferred alone, as it is."""
-    why, repair = "batched=True: each element of the source is a batch", "Omit batched for a source of examples"
-    if is_keras(source.payload):
-        kind = type(source.payload).__name__
-        why = f"{kind} is a Keras dataset: each item is a batch, and len() counts batches"
-        repair = "To batch by example, pass an object that is not a PyDataset and returns one example"
+    why, repair = source.ready.why, source.ready.repair
     if batch_size is not None and batch_size is not BATCH_SIZE:
         raise OptionError(f"{why}. batch_size must be omitted or None, got {batch_size!r}. {repair}.")
     if collate != "stack":

@@ -186,6 +186,7 @@ def test_modules_that_a_fresh_interpreter_cannot_import_travel_by_value(tmp_path
     assert "1 passed" in run("-m", "pytest", *options, inner / "test_it.py", cwd=tmp_path)[-1]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_functions_of_torchscript_are_sent() -> None:
     torch = pytest.importorskip("torch")
     scripted = torch.jit.script(plus_one)

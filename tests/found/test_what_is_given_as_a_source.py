@@ -228,17 +228,3 @@ def test_what_is_named_takes_it() -> None:
     assert first(stoker.from_iterable(IterableDataset())).tolist() == [0, 1]
     assert first(stoker.from_iterable(generate)).tolist() == [1]
     assert first(list({0: 1, 1: 2}.values())).tolist() == [1, 2]
-
-
-def test_a_torch_dataset_that_is_iterated_is_told_too() -> None:
-    data = pytest.importorskip("torch").utils.data
-
-    class Numbers(data.IterableDataset):  # type: ignore[misc,name-defined]
-        def __iter__(self) -> Iterator[int]:
-            return iter(range(3))
-
-        def __len__(self) -> int:
-            return 3
-
-    with pytest.raises(stoker.SourceError, match=r"is iterable but has no `__getitem__`.*from_iterable"):
-        stoker.Loader(Numbers())

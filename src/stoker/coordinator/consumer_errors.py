@@ -34,7 +34,8 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool, number: int
     batch = epoch.batch_number(fail.batch) if epoch is not None else fail.batch
     match fail.reason:
         case WrongLengthReason(declared, came, ended):
-            return _wrong_length(declared, came, ended)
+            assert epoch is not None  # its stream has counted
+            return _wrong_length(epoch.length_claim, declared, came, ended)
         case ShrunkShardReason(shard):
             return SourceError(
                 f"in epoch {number} shard {shard} has fewer examples than when the state was saved: its data has "
@@ -60,16 +61,16 @@ def error_of(fail: FailCommand, epoch: Epoch | None, *, skips: bool, number: int
     return died_at_work(death, examples, example, number, batch, skips=skips)
 
 
-def _wrong_length(declared: float, came: int, ended: bool) -> SourceError:
-    """The error for a generator source that does not yield the declared number of examples."""
+def _wrong_length(claim: str, declared: float, came: int, ended: bool) -> SourceError:
+    """The error for a source of shards that does not yield the declared number of examples."""
     if math.isinf(declared):
         return SourceError(
             f"the generator ended after {came:,} examples, but length=math.inf declares it endless. Omit `length`."
         )
     gave = f"{came:,} examples" if ended else f"more ({came:,} examples so far)"
+    its = "`length`, or omit it" if "length=" in claim else "its `__len__`, or remove it"
     return SourceError(
-        f"length={int(declared):,} was declared, but the generator gave {gave}. Correct `length`, or omit it: the "
-        "cardinality is then unknown."
+        f"{claim.format(f'{int(declared):,}')} gave {gave}. Correct {its}: the cardinality is then unknown."
     )
 
 

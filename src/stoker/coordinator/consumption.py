@@ -21,6 +21,10 @@ class ConsumptionTracker:
         self._begun: deque[Epoch] = deque()  # the current one and, while a model is followed, those after it
         self._follows = False
 
+    def upcoming(self) -> Position:
+        """The position at which the next iteration will begin."""
+        return self._next
+
     def begin(self) -> Position:
         """The position at which a new iteration begins. The one after it begins with the next epoch."""
         begin, self._next = self._next, Position(self._next.epoch + 1)
@@ -78,7 +82,7 @@ class ConsumptionTracker:
 
         Args:
             consumed: number of batches taken from the current iteration; None to use the tracked number.
-            cardinality: number of batches of an epoch, if known.
+            cardinality: number of batches of every epoch, if known.
             rolls: whether the end of an epoch is reported as the start of the next one.
         """
         if not self._begun:
@@ -87,6 +91,8 @@ class ConsumptionTracker:
             return self._next
         epoch = self._begun[0]
         iteration = epoch.iteration
+        if (total := epoch.total()) is not None:
+            cardinality = total
         if consumed is None and iteration.taken is None and iteration.handed:
             raise StateError(
                 f"TensorFlow prefetches, so it is unknown how many of these {iteration.handed:,} batches the model has "

@@ -121,6 +121,8 @@ class Coordinator(EpochProducer[Epoch]):
     # ── called by consumers, from any thread ─────────────────────────────────────────────────
     def form(self, *, apart: bool = False) -> Form:
         """The form of the batches, which the first call determines. `apart`: as for `open_stream`."""
+        if self._form is None and self._given_form is None:
+            self._prepare()
         with self._changed:
             self._check()
             if not self._started:
@@ -135,7 +137,11 @@ class Coordinator(EpochProducer[Epoch]):
                 self._check()
                 if self._finder.attempt is None:
                     attempt = self._finder.attempt = FormAttempt()
-                    self._ask_for_form(apart)
+                    try:
+                        self._ask_for_form(apart)
+                    except StokerError:  # of the user's order, if another thread has begun the prepared epoch
+                        self._finder.attempt = None
+                        raise
                 (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
 
@@ -287,6 +293,9 @@ class Coordinator(EpochProducer[Epoch]):
         if self._inline and self._finder.abandon(self._bound(number)):
             self._engine.leave(LeaveEpochRequest(epoch.number))
         return epoch.stream(number)
+
+    def _inspected(self) -> Epoch | None:
+        return self._finder.epoch
 
     def _drop_inspected_epoch(self) -> None:
         """Discard the inspected epoch, if there is one, as the next stream begins elsewhere."""

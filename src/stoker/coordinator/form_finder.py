@@ -249,6 +249,11 @@ class FormFinder:
         self.is_superseded = self._epoch is not None and self.attempt is not None and self.form is None
         return self.is_superseded
 
+    @property
+    def epoch(self) -> Epoch | None:
+        """The inspected epoch, if it will be read next."""
+        return None if self.is_superseded else self._epoch
+
     def take_epoch(self) -> Epoch | None:
         """Hand over the inspected epoch, which is read now; None if there is none."""
         epoch, self._epoch = self._epoch, None

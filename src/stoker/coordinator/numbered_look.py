@@ -90,7 +90,7 @@ class NumberedLook:
         assert self.examples is not None
         places = self._places(first, count)
         numbers = tuple(self.examples.numbers[place] for place in places)
-        without = tuple(number for number in self.examples.numbers if (None, number) in self._without)
+        without = tuple(self.examples.example(place) for place in range(self._count()) if self._is_left_out(place))
         most = self._options.memory // max(1, self._count())
         return MakeExamplesRequest(task, epoch, numbers=numbers, places=places, most=most, without=without)
 
@@ -125,7 +125,9 @@ class NumberedLook:
             rows=self.examples.rows or (len(places),),
             one=self.one,
             further=further,
-            without=tuple((None, number) for number in self.examples.numbers if (None, number) in self._without),
+            without=tuple(
+                (None, self.examples.example(place)) for place in range(self._count()) if self._is_left_out(place)
+            ),
         )
 
     # ── replies ──────────────────────────────────────────────────────────────────────────────
@@ -179,7 +181,7 @@ class NumberedLook:
 
     def _is_left_out(self, place: int) -> bool:
         assert self.examples is not None
-        return (None, self.examples.numbers[place]) in self._without
+        return (None, self.examples.example(place)) in self._without
 
     def _is_done(self, place: int) -> bool:
         """True if the example at a place was made, raised, or is left out."""

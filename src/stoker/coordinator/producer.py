@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from stoker.coordinator.consumption import ConsumptionTracker
 from stoker.coordinator.source_guard import SourceGuard
 from stoker.epochs.epoch import Epoch
 from stoker.epochs.shard_progress import SavedShards
-from stoker.errors import ClosedError, StateError, StokerError
+from stoker.errors import ClosedError, SourceError, StateError, StokerError
 from stoker.plan.batching import Batching, EpochCounts, Outline
 from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Position, position_of, state_of
@@ -62,7 +63,10 @@ class BatchProducer(Protocol):
         """The next batches of equal length, stacked along a new first axis. Raises StopIteration at the end."""
 
     def check_source(self) -> None:
-        """Raise `SourceError` if the source's length has changed; warn if another change is detected."""
+        """Raise `SourceError` if the source's length has changed; warn if another change is detected.
+
+        Draws the order of the epoch that begins next.
+        """
 
     def epoch(self, stream: int) -> Epoch | None:
         """The epoch of an iteration that has begun."""
@@ -114,6 +118,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     def __init__(self, setup: EpochSetup[KindOfEpoch]) -> None:
         self._setup, self.counts, self.batching = setup, setup.counts, setup.counts.batching
         self._changed = Lock()
+        self._ordering = threading.RLock()  # held while the user's function draws an order
         self._epochs: dict[int, KindOfEpoch] = {}
         self._serialized: set[int] = set()
         self._host_shards: dict[int, HostShard] = {}
@@ -131,8 +136,52 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         return self.counts.outline(host_shard or self.batching.host_shard, uneven=self.uneven)
 
     def check_source(self) -> None:
-        """Raise `SourceError` if the source's length has changed; warn if another change is detected."""
+        """Raise `SourceError` if the source's length has changed; warn if another change is detected.
+
+        Draws the order of the epoch that begins next. If that fails, the iteration after it goes on with the epoch
+        after that one.
+        """
         self._setup.guard.check()
+        try:
+            self._prepare()
+        except SourceError:
+            with self._changed:
+                self._consumption.begin()
+            raise
+
+    def elements(self) -> float | None:
+        """Batches (or examples) of the epoch that is being read or, between epochs, of the next one; None if unknown.
+
+        The user's function may be called for it.
+        """
+        cardinality = self.outline().cardinality
+        if cardinality is not None or not self.counts.varies or self.uneven:
+            return cardinality
+        with self._changed:
+            read = [epoch.total() for stream, epoch in self._epochs.items() if stream not in self._dropped]
+            epoch = self._inspected()
+        if read:
+            return read[-1]
+        if epoch is not None:
+            return epoch.total()
+        return self.counts.upcoming_elements(self._prepare())
+
+    def _prepare(self) -> Position:
+        """Draw the order of the epoch that begins next, if that is the user's. Returns where it begins.
+
+        The user's function is called here, as it must not be called under the lock.
+        """
+        with self._ordering:
+            with self._changed:
+                position = self._consumption.upcoming()
+                is_drawn = self._inspected() is not None
+            if not is_drawn:
+                self.counts.prepare(position)
+            return position
+
+    def _inspected(self) -> KindOfEpoch | None:
+        """The epoch that begins next, if it exists already because its first examples are inspected."""
+        return None
 
     def open_stream(self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False) -> int:
         """Open a stream and return its number. Its epoch begins at its first pull.
@@ -247,9 +296,11 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     def _begin(self, stream: int) -> KindOfEpoch:
         """The stream's epoch. It begins now if this is the first pull."""
         if stream not in self._epochs:
-            epoch = self._epochs[stream] = self._next_epoch()
+            epoch = self._next_epoch()
             epoch.serialized = stream in self._serialized
             epoch.host_shard = self._host_shards.get(stream, epoch.host_shard)
+            epoch.check_shares()
+            self._epochs[stream] = epoch
             self._consumption.began(epoch)
         return self._epochs[stream]
 

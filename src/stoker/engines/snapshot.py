@@ -19,6 +19,7 @@ import numpy as np
 
 from stoker.memory.bundle import open_bundle, write_bundle
 from stoker.memory.memfd import Memfd
+from stoker.pickling.tensors import dispatch_table
 from stoker.protocol.program import Program, held_by, mapped_file
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def _pickled(program: Program, buffers: list[pickle.PickleBuffer], kept: list[An
         return _same, (len(kept) - 1,)
 
     class SnapshotPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        dispatch_table = dispatch_table(cloudpickle.Pickler.dispatch_table)
+
         def reducer_override(self, value: Any) -> Any:
             if value is _same:
                 return NotImplemented

@@ -39,14 +39,20 @@ class ExamplesLookedAt:
     """Examples of an epoch that are inspected to determine the form of the batches.
 
     Attributes:
-        numbers: their numbers in the source.
+        numbers: their numbers in the epoch; no two examples have the same.
         rows: rows of each batch that they make.
         items: the items of an iterable, one after the other.
+        examples: their numbers in the source; empty if these are the same.
     """
 
     numbers: tuple[int, ...]
     rows: tuple[int, ...]
     items: bytes = b""
+    examples: tuple[int, ...] = ()
+
+    def example(self, place: int) -> int:
+        """The number in the source of the example at a place."""
+        return self.examples[place] if self.examples else self.numbers[place]
 
 
 @dataclass(eq=False)
@@ -103,7 +109,12 @@ class Epoch(ABC):
     Args:
         counts: how examples are made into batches.
         begin: position at which it begins.
+
+    Attributes:
+        length_claim: who says how many examples a source of shards has, for messages; `{}` stands for the length.
     """
+
+    length_claim = ""
 
     def __init__(self, counts: EpochCounts, begin: Position) -> None:
         batching = counts.batching
@@ -151,6 +162,13 @@ class Epoch(ABC):
     def look(self, batches: int, most: int) -> ExamplesLookedAt | None:
         """The examples of its first `batches` batches, at most `most` of them; None if they are not known by number."""
         return None
+
+    def total(self) -> int | None:
+        """Batches (or examples) of the whole epoch, if only it knows how many these are; else None."""
+        return None
+
+    def check_shares(self) -> None:  # noqa: B027
+        """Raise `SourceError` if a batch cannot be divided among the trainers."""
 
     def opened(self, owners: dict[int, int]) -> None:  # noqa: B027
         """Note the workers that already have shards open, by shard."""

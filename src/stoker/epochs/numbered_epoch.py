@@ -63,20 +63,36 @@ class NumberedEpoch(Epoch):
         """How the batch of these rows is padded, if it can be."""
         return None
 
+    def _span(self, batch: int) -> tuple[int, int]:
+        """The first example of a batch or part, counted in the epoch, and the one after its last."""
+        start = self._base + batch * self._batching.size
+        return start, start + self._batching.size
+
     def description(self, work: IndexWork | TrialWork | ShardWork | JoinWork) -> str:
         match work:
             case JoinWork():
                 return "examples that are joined"
             case ShardWork(part):
-                size = self._batching.size
-                return f"the {size} examples starting at number {self._base + part * size}"
+                start, stop = self._span(part)
+                return f"the {stop - start} examples starting at number {start}"
         numbers = self.numbers_of(work)
         shown = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")
         return f"example{'s' * (len(numbers) > 1)} {shown}"
 
-    def _parts(self, order: Sequence[int] | None, number: int) -> ShardStream:
-        """A stream of parts of the source from its base on. The sizes of the parts are not known in advance."""
-        size, keep, window = self._batching.size, self._batching.keep_rest, self._batching.window
-        stream = ShardStream(number, order, size, open_shards=window, keep_rest=keep, in_turn=False, since=self._since)
+    def _parts(self, order: Sequence[int] | None, number: int, *, apart: bool = False) -> ShardStream:
+        """A stream of parts of the source from its base on. The sizes of the parts are not known in advance.
+
+        `apart`: each part makes batches of its own.
+        """
+        stream = ShardStream(
+            number,
+            order,
+            self._batching.size,
+            open_shards=self._batching.window,
+            keep_rest=self._batching.keep_rest,
+            in_turn=False,
+            apart=apart,
+            since=self._since,
+        )
         self._resume_points = stream.resume_points
         return stream

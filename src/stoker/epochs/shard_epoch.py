@@ -25,11 +25,13 @@ class Shards:
         count: number of shards.
         open_shards: number of shards that are read in turn.
         length: examples in all shards together; None if unknown, `math.inf` if they never end.
+        length_claim: who says so, for messages; `{}` stands for the length.
     """
 
     count: int
     open_shards: int
     length: float | None
+    length_claim: str
 
 
 class ShardEpoch(Epoch):
@@ -38,6 +40,7 @@ class ShardEpoch(Epoch):
     def __init__(self, shards: Shards, counts: EpochCounts, begin: Position) -> None:
         super().__init__(counts, begin)
         self._shards = shards
+        self.length_claim = shards.length_claim
         self._owners: dict[int, int] = {}
 
     def _order(self) -> Sequence[int]:

@@ -138,9 +138,14 @@ class BatchIterator(Iterator[Any]):
                 self._ready.clear()
 
     def _check(self) -> None:
-        """Before the first pull, raise an error if something is wrong with the source."""
-        if not self._begun:
+        """Before the first pull, raise an error if something is wrong with the source. That ends this iteration."""
+        if self._begun:
+            return
+        try:
             self._producer.check_source()
+        except StokerError:
+            self.close()
+            raise
 
     def _ask(self, pull: Callable[[int], _Made]) -> _Made:
         """The result of `pull` for this stream. Closes this iteration if it has ended or failed."""

@@ -71,6 +71,31 @@ def _refusing(kind: Hashable) -> Any:
     return NeverEnding
 
 
+def varying(made: Any) -> Any:
+    """`made`, whose epochs differ in length. Keras would end each after as many steps as the first one had."""
+    made.__class__ = _uncounted(made.__class__)
+    return made
+
+
+@cache
+def _uncounted(kind: Hashable) -> Any:
+    """A class of datasets that Keras' loops read to their end in each epoch."""
+
+    class Uncounted(kind):  # type: ignore[valid-type, misc]  # as above
+        def __iter__(self) -> Any:
+            frame: Any = sys._getframe(1)
+            for _ in range(12):
+                its: Any = frame.f_locals.get("self")
+                if type(its).__name__ == "TFEpochIterator" and its._num_batches is None:
+                    its._num_batches = 0  # unknown, as None is, but Keras replaces None when the epoch ends
+                if frame.f_back is None:
+                    break
+                frame = frame.f_back
+            return super().__iter__()
+
+    return Uncounted
+
+
 def counted(made: Any, producer: BatchProducer) -> Any:
     """`made`, with iterators that report to the producer how many elements an eager loop takes."""
     made.__class__ = _with_counting(made.__class__)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stoker.coordinator.producer import AT_ONCE, BatchProducer
 from stoker.errors import OptionError
 from stoker.feed import padded
-from stoker.feed.dataset_classes import counted, for_keras, never_ending
+from stoker.feed.dataset_classes import counted, for_keras, never_ending, varying
 from stoker.feed.generator_op import batches, native
 from stoker.feed.iterators import Iterators, NoIterators, StackedIterators
 from stoker.feed.lazy_tensorflow import tensorflow
@@ -48,7 +48,12 @@ def shard(producer: BatchProducer, owner: object, context: tf.distribute.InputCo
         )
     size, replicas = batching.size, context.num_replicas_in_sync
     host_shard = HostShard(context.input_pipeline_id, pipelines, batching.host_shard.pads)
-    if not batching.is_batched and size % replicas:
+    if batching.is_ordered and replicas != pipelines:
+        raise OptionError(
+            f"order= gives whole batches, which cannot be cut up for {replicas} replicas of {pipelines} input "
+            "pipelines. Give single indices and a batch_size."
+        )
+    if not (batching.is_batched or batching.is_ordered) and size % replicas:
         raise OptionError(f"batch_size={size} covers all {replicas} replicas together. Make it a multiple of that.")
     producer.counts.check(host_shard)
     made = _of_host_shard(producer, owner, producer.form(apart=True), host_shard)
@@ -91,6 +96,8 @@ def dataset(
         )
     made = _with_cardinality(_elements(form, iterators, outline, ahead), form, outline, ahead)
     made = made.with_options(_options())
+    if producer.counts.plan is not None and not producer.counts.plan.is_fixed:
+        made = varying(made)
     made = counted(never_ending(made) if outline.cardinality == math.inf else made, producer)
     if host_shard is not None or serialized or not producer.batching.host_shard.pads:
         return made

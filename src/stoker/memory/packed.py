@@ -7,14 +7,17 @@ lie in a slot as arrays.
 
 from __future__ import annotations
 
+import copyreg
+import io
 import pickle
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from stoker.memory.layout import align
 from stoker.pickling.importable import unimportable
+from stoker.pickling.tensors import dispatch_table
 
 _HEAD = struct.Struct("<qq")  # bytes of the pickle, number of buffers; then the size of each
 
@@ -25,7 +28,7 @@ def pack(value: Any) -> bytes:
     by_value = type(value).__module__ not in sys.modules  # `pickle` would import the module, and so run a script again
     try:
         if not by_value:
-            pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+            pickled = _pickled(value, buffers.append)
             for name in unimportable():
                 if name in pickled:  # a class of the user's script, perhaps
                     by_value = True
@@ -44,6 +47,16 @@ def pack(value: Any) -> bytes:
     for part in (memoryview(head + pickled), *views):
         parts += (part, bytes(align(part.nbytes) - part.nbytes))
     return b"".join(parts)
+
+
+def _pickled(value: Any, callback: Callable[[pickle.PickleBuffer], Any]) -> bytes:
+    if "torch" not in sys.modules:
+        return pickle.dumps(value, protocol=5, buffer_callback=callback)
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=callback)
+    pickler.dispatch_table = dispatch_table(copyreg.dispatch_table)
+    pickler.dump(value)
+    return file.getvalue()
 
 
 def unpack(segments: memoryview, count: int, skip: int = 0) -> Iterator[Any]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from stoker.pickling import stand_ins as arrival
 from stoker.pickling.importable import MAIN, ImportableModules
+from stoker.pickling.tensors import dispatch_table
 
 _CACHED = type(functools.lru_cache(len))
 _LOCKS = type(threading.Lock()), type(threading.RLock())
@@ -47,6 +48,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
     def __init__(
         self, file: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None, *, keeps: bool = False
     ) -> None:
+        self.dispatch_table = dispatch_table(cloudpickle.Pickler.dispatch_table)
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.sent: dict[int, Any] = {}
         self.modules: dict[str, bool] = {}

@@ -12,6 +12,7 @@ from stoker.errors import StateError
 #: Version of the dict. Any other version is refused.
 VERSION = 1
 _KEYS = {"version", "epoch", "batches", "seed", "fingerprint", "stream"}
+_OPTIONAL = {"order"}
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Position:
         epoch: number of the epoch, from 0.
         taken: batches taken from it, or examples if they are handed out one by one.
         stream: progress of the shards, as JSON, if batches cannot be numbered in advance.
+        order: digest of the order that was drawn for the epoch, if it was: see `stoker.plan.orders`.
     """
 
     epoch: int = 0
     taken: int = 0
     stream: Mapping[str, Any] | None = None
+    order: str | None = None
 
 
 class Iteration:
@@ -58,6 +61,7 @@ def state_of(position: Position, seed: int, fingerprint: Mapping[str, Any]) -> d
         "seed": seed,
         "fingerprint": dict(fingerprint),
         "stream": position.stream,
+        **({} if position.order is None else {"order": position.order}),
     }
 
 
@@ -73,21 +77,25 @@ def position_of(state: Any, seed: int, fingerprint: Mapping[str, Any], strict: b
             f"the state has version {state['version']!r}, but this stoker reads version {VERSION}: it was written by "
             f"{'a newer' if _is_newer(state['version']) else 'another'} stoker. Use that one, or restart the epoch."
         )
-    if set(state) != _KEYS or not isinstance(state["fingerprint"], Mapping):
-        odd = sorted(map(str, set(state) ^ _KEYS)) or ["fingerprint"]
+    if set(state) - _OPTIONAL != _KEYS or not isinstance(state["fingerprint"], Mapping):
+        odd = sorted(map(str, (set(state) - _OPTIONAL) ^ _KEYS)) or ["fingerprint"]
         raise StateError(f"the state is damaged at {', '.join(odd)}: {_shown(state)}")
     for key in ("epoch", "batches"):
         if type(state[key]) is not int or state[key] < 0:
             raise StateError(f"the state is damaged: {key} must be an int of at least 0, got {state[key]!r}")
     if not isinstance(state["stream"], Mapping | None):
         raise StateError(f"the state is damaged: stream must be a dict or None, got {state['stream']!r}")
+    if not isinstance(state.get("order"), str | None):
+        raise StateError(f"the state is damaged: order must be a str or None, got {state['order']!r}")
     foreign = _differing({"seed": state["seed"], **state["fingerprint"]}, {"seed": seed, **fingerprint})
     if foreign and strict:
         raise StateError(
             f"the state is from another Loader, with other batches: {'; '.join(foreign)}. Create the Loader as it was, "
             "or restart the epoch (strict=False). workers, prefetch and memory_limit may differ."
         )
-    return Position(state["epoch"]) if foreign else Position(state["epoch"], state["batches"], state["stream"])
+    if foreign:
+        return Position(state["epoch"])
+    return Position(state["epoch"], state["batches"], state["stream"], state.get("order"))
 
 
 def _differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

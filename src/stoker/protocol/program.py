@@ -41,7 +41,7 @@ class Program:
         transform: called with each example, or None.
         wants_rng: `transform` takes an argument `rng`.
         seed: the Loader's seed.
-        length: examples in a map-style source, which the plan relies on; else None.
+        length: examples in a map-style source, which the plan relies on; None for other and for endless sources.
         batch_size: rows of a full batch.
         collation: how examples are joined into a batch.
         shuffle: size of each shard's shuffle buffer, or 0.
@@ -52,6 +52,7 @@ class Program:
         weighs: each example gets a `sample_weight`.
         shares: all workers share one copy of the arrays, which none of them may write to.
         worker_init: called once in each worker, before any other user code is loaded, or None.
+        repeats: an epoch may take an example more than once; see `stoker.plan.order.Order.numbers`.
     """
 
     source: Any
@@ -69,6 +70,7 @@ class Program:
     weighs: bool = False
     shares: bool = True
     worker_init: Callable[[], Any] | None = None
+    repeats: bool = False
 
 
 def dump(program: Program) -> Memfd:

@@ -47,6 +47,7 @@ class ShardStream:
         open_shards: maximum number of shards open at a time.
         keep_rest: whether the last batch may be smaller.
         in_turn: whether the shards take turns (True) or are read one after the other (False).
+        apart: whether the leftovers of each shard make a batch of their own, instead of being joined with others.
         length: total number of raw examples, if the user gave it.
         since: the point at which another run left the stream.
         owners: workers that already have shards open, by shard. The caller removes workers that die.
@@ -61,6 +62,7 @@ class ShardStream:
         open_shards: int,
         keep_rest: bool = True,
         in_turn: bool = True,
+        apart: bool = False,
         length: float | None = None,
         since: ResumePoint | None = None,
         owners: dict[int, int] | None = None,
@@ -68,6 +70,7 @@ class ShardStream:
         self._owners = {} if owners is None else owners
         self.number, self.pulls = number, 0
         self._order, self._size, self._keep_rest, self._in_turn = order, size, keep_rest, in_turn
+        self._apart = apart
         self._most_open, self._length = open_shards, length
         self._available = len(order) if order is not None else 0
         self._all = order is not None  # no more shards will become available
@@ -189,6 +192,8 @@ class ShardStream:
                 free.append(batch)
             if batch.ended:
                 free += self._replace(shard)
+                if self._apart and self._left:
+                    self._put_in_line(self._joint(self._rows_left()))
             elif self._in_turn and not batch.packed:
                 self._turn = (self._turn + 1) % len(self._open)
             if not batch.packed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from stoker.sources.keras_dataset import KERAS
+from stoker.sources.classes import KERAS
 
 
 def has_turns(source: Any) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stoker.errors import SourceError, cause, summary
-from stoker.sources.keras_dataset import is_keras
+from stoker.sources.classes import is_keras
 from stoker.sources.source import Source
 from stoker.validation import length_of
 

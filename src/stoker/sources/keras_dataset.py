@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Iterator
 from typing import Any
 
-#: Top-level packages that define Keras' sources of batches.
-KERAS = "keras", "tf_keras", "tensorflow"
+from stoker.errors import SourceError
+from stoker.sources.map_style import MapSource, count_of
+from stoker.sources.mistaken import is_stub
+from stoker.sources.source import ReadyBatches
+
+log = logging.getLogger("stoker")
+
+#: How Keras itself would run a dataset: its attributes, their defaults, and the Loader's own arguments instead.
+_OF_KERAS = {"_workers": 1, "_use_multiprocessing": False, "_max_queue_size": 10}
 
 
-def is_keras(source: Any) -> bool:
-    """True for a `keras.utils.PyDataset`, or a `Sequence` of older Keras. Does not import Keras."""
-    return any(
-        kind.__name__ in ("PyDataset", "Sequence") and str(kind.__module__).partition(".")[0] in KERAS
-        for kind in type(source).__mro__
-    )
+class KerasSource(MapSource):
+    """A `keras.utils.PyDataset`, or a `Sequence` of older Keras: batches by index.
+
+    It is endless if `num_batches` is None, or if it has neither `num_batches` nor `__len__`, as for Keras.
+    """
+
+    batched = True
+
+    def __init__(self, dataset: Any) -> None:
+        kind = type(dataset).__name__
+        if is_stub(type(dataset).__getitem__):
+            raise SourceError(
+                f"the source, a {kind}, has no `__getitem__`. Add `__getitem__(self, index)`, which returns one batch."
+            )
+        super().__init__(dataset, _batches(dataset))
+        self.noun = f"a {kind}"
+        self.ready = ReadyBatches(
+            f"{kind} is a Keras dataset: each item is a batch, and len() counts batches",
+            "To batch by example, pass an object that is not a PyDataset and returns one example",
+        )
+        if unused := list(_unused(dataset)):
+            log.warning(
+                "%s of this %s is not used: a Loader has workers, processes all of them, and `prefetch`.",
+                " and ".join(unused),
+                kind,
+            )
+
+
+def _batches(dataset: Any) -> float:
+    """Number of batches in an epoch; `math.inf` if the dataset never ends."""
+    try:
+        return math.inf if getattr(dataset, "num_batches", 0) is None else count_of(dataset)
+    except NotImplementedError:  # Keras' own property, where there is no `__len__`
+        return math.inf
+
+
+def _unused(dataset: Any) -> Iterator[str]:
+    """The attributes that were set to something else than their default. Those of older Keras have none."""
+    values = getattr(dataset, "__dict__", {})
+    for name, default in _OF_KERAS.items():
+        if values.get(name, default) != default:
+            yield f"{name.removeprefix('_')}={values[name]!r}"

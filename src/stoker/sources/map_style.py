@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import weakref
 from collections.abc import Callable, Iterable
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from stoker.errors import SourceError, cause, summary
 from stoker.sources.arrays import ArraySource, rows_of
-from stoker.sources.keras_dataset import is_keras
+from stoker.sources.classes import is_keras
 from stoker.sources.mistaken import mistaken
 from stoker.sources.source import Source
-from stoker.sources.stored_arrays import StoredRows, is_stored
+from stoker.sources.stored_arrays import StoredRows
 
 if TYPE_CHECKING:
     from stoker.epochs.epoch import MakeEpoch
@@ -24,6 +25,7 @@ class MapSource(Source):
 
     Args:
         source: the user's object.
+        length: its elements, if they are not counted by `len()`; `math.inf` if it can be read at any index.
 
     Raises:
         SourceError: the source is not map-style, or empty.
@@ -32,21 +34,20 @@ class MapSource(Source):
     noun = "a list or array"
     has_index = True
 
-    def __init__(self, source: Any) -> None:
-        if (message := mistaken(source)) is not None:
+    def __init__(self, source: Any, length: float | None = None) -> None:
+        if length is None and (message := mistaken(source)) is not None:
             raise SourceError(message)
-        self._source, self._length = source, _length(source)
+        self._source, self._length = source, _length(source) if length is None else length
         if self._length < 1:
             raise SourceError(
                 f"the source is empty: len() of this {type(source).__name__} is 0. Check its paths or filters."
             )
-        self.batched = is_keras(source)
         self.arrays: ArraySource | None = rows_of(source)
         if self.arrays is None and not isinstance(source, StoredRows):
             self.names = frozenset(_names(source))
 
     @property
-    def length(self) -> int:
+    def length(self) -> float:
         return self._length
 
     @property
@@ -54,14 +55,12 @@ class MapSource(Source):
         return self._source
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"source": "map-style", "length": self._length}
+        return {"source": "map-style", "length": "endless" if self._length == math.inf else self._length}
 
     def epochs(self, counts: EpochCounts) -> MakeEpoch:
         from stoker.epochs.index_epoch import IndexEpoch
 
-        plan = counts.plan
-        assert plan is not None
-        return lambda begin, fed: IndexEpoch(plan, counts, begin)
+        return lambda begin, fed: IndexEpoch(counts, begin)
 
     def check_workers(self) -> None:
         for rows in [self._source] if self.arrays is None else self.arrays.arrays:
@@ -78,22 +77,21 @@ class MapSource(Source):
 
         def check() -> None:
             source = get()
-            if source is not None and (now := _length(source)) != length:
-                raise SourceError(changed_length(length, now))
+            if source is not None and length != math.inf and (now := _length(source)) != length:
+                raise SourceError(changed_length(int(length), now))
 
         return check
 
 
-def source_of(given: Any) -> Source:
-    """The source that was given to a Loader: one of Stoker's, or an object that is read by index."""
-    if isinstance(given, Source):
-        return given
-    return MapSource(StoredRows(given) if is_stored(given) else given)
+def count_of(source: Any) -> int:
+    """Elements of an object that is read by index: its `len()`, or the `num_batches` of a Keras dataset."""
+    has_number = hasattr(type(source), "num_batches") and is_keras(source)  # in this order: each task asks
+    return operator.index(source.num_batches if has_number else len(source))
 
 
 def reads_in_runs(payload: Any) -> bool:
     """True if an object that is read by index can return several examples per call."""
-    return hasattr(type(payload), "__getitems__")
+    return getattr(type(payload), "__getitems__", None) is not None
 
 
 def changed_length(was: int, now: int) -> str:
@@ -123,6 +121,6 @@ def _names(source: Any) -> Iterable[str]:
 
 def _length(source: Any) -> int:
     try:
-        return operator.index(len(source))
+        return count_of(source)
     except Exception as error:
         raise SourceError(f"len() of the source, a {type(source).__name__}, raised {summary(error)}") from cause(error)

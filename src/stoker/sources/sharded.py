@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from stoker.plan.batching import EpochCounts
 
 
+class CannotRead(Exception):
+    """Raised by `ShardedSource.read` for a source that cannot be read this way. The text says what to do."""
+
+
 class ShardedSource(Source):
     """A source of shards. It is pickled once and sent to all workers, each of which reads some shards.
 
@@ -23,9 +27,11 @@ class ShardedSource(Source):
     Attributes:
         count: number of shards.
         open_shards: number of shards that are read in turn. It affects the order of examples.
+        length_claim: who says how many examples there are, for messages; `{}` stands for the length.
     """
 
     is_sharded = True
+    length_claim = "length={} was declared, but the generator"
     count: int
     open_shards: int
 
@@ -40,6 +46,10 @@ class ShardedSource(Source):
             rng: a random generator of the shard's own, new in each epoch and the same in every run.
         """
 
+    def read_at(self, epoch: int, index: int, rng: np.random.Generator) -> Iterable[Any]:
+        """Like `read`, for shards that differ from epoch to epoch. Called in a worker in place of it."""
+        return self.read(index, rng)
+
     @property
     def payload(self) -> ShardedSource:
         return self
@@ -52,5 +62,5 @@ class ShardedSource(Source):
     def epochs(self, counts: EpochCounts) -> MakeEpoch:
         from stoker.epochs.shard_epoch import ShardEpoch, Shards
 
-        shards = Shards(self.count, self.open_shards, self.length)
+        shards = Shards(self.count, self.open_shards, self.length, self.length_claim)
         return lambda begin, fed: ShardEpoch(shards, counts, begin)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from stoker.sources.first_step import Step
 
 if TYPE_CHECKING:  # workers import sources, and need no epochs
     import numpy as np
@@ -12,6 +16,22 @@ if TYPE_CHECKING:  # workers import sources, and need no epochs
 
     from stoker.epochs.epoch import MakeEpoch
     from stoker.plan.batching import EpochCounts
+
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class ReadyBatches:
+    """The words for a source whose elements are batches, where an argument of the Loader does not go with that.
+
+    Attributes:
+        why: how it is known.
+        repair: how to batch examples instead.
+    """
+
+    why: str = "batched=True: each element of the source is a batch"
+    repair: str = "Omit batched for a source of examples"
 
 
 class ArraysInMemory(Protocol):
@@ -36,19 +56,32 @@ class Source(ABC):
     Attributes:
         noun: the kind, as messages call it.
         batched: True if each element is already a batch.
+        ready: the words for that.
         has_index: True if examples are read by index. The whole source can then be shuffled, and batches divided
             among trainers.
         is_sharded: True if workers open shards of `payload`, which is then a `ShardedSource`.
         names: attributes that `Loader.update` may set.
+        as_torch: True if examples are joined as by PyTorch's `default_collate`: see `Collation`.
         arrays: the arrays that the source consists of, if it needs no user code to read; otherwise None.
+        step: called with each element in a worker, before the user's transform; returns the example, or SKIP.
+        may_skip: True if it returns SKIP for some, so that the number of examples is unknown.
+        implied: arguments of the Loader that the source determines, such as the batch size of a PyTorch DataLoader.
+            They hold where the user leaves the default. Another value given by the user is an error.
+        own_names: what the source itself calls the arguments in `implied`, where that differs: `drop_last`.
     """
 
     noun = "a generator or iterable"
     batched = False
+    ready = ReadyBatches()
     has_index = False
     is_sharded = False
+    as_torch = False
     names: frozenset[str] = frozenset()
     arrays: ArraysInMemory | None = None
+    step: Step | None = None
+    may_skip = False
+    implied: Mapping[str, Any] = _NOTHING
+    own_names: Mapping[str, str] = _NOTHING
 
     @property
     @abstractmethod

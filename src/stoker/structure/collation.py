@@ -98,11 +98,14 @@ class Collation:
         default: the rule for leaves that `paths` does not name.
         paths: rules by path; a path is a tuple of keys, indices and field names, or a string such as `['x'][0]`.
         function: makes a batch from a list of examples, instead of the rules.
+        as_torch: a list in an example is a container under the rule "stack", and a number in a ready batch is passed
+            on, as by PyTorch's `default_collate` and `default_convert`.
     """
 
     default: Rule = "stack"
     paths: tuple[tuple[tuple[Any, ...] | str, Rule], ...] = ()
     function: Callable[[list[Any]], Any] | None = None
+    as_torch: bool = False
 
     @classmethod
     def of(cls, collate: Any) -> Collation:
@@ -116,7 +119,7 @@ class Collation:
     def spec(self, example: Any) -> Spec:
         """Describe an example. Under rules that allow differing sizes, more lists count as arrays."""
         if self.function or (self.default in ("stack", "asis") and not self.paths):
-            return Spec.of(example)
+            return Spec.of(made_plain(example), lambda part: False) if self.as_torch else Spec.of(example)
         example = made_plain(example)
         leaves, tree = flattened(example, lambda part: is_row(part) or is_of_tokens(part), is_plain=True)
         keep = {
@@ -124,7 +127,7 @@ class Collation:
             for leaf, accessor in zip(leaves, tree.accessors(), strict=True)
             if type(leaf) is list and self._joins(leaf, self.rule_at(accessor))
         }
-        return Spec.of(example, lambda part: id(part) in keep or is_array(part))
+        return Spec.of(example, lambda part: id(part) in keep or (is_array(part) and not self.as_torch))
 
     def rules(self, spec: Spec) -> list[Rule]:
         """The rule of each leaf. Raises `OptionError` for a missing path, or for missing dimensions in `pad(to=…)`."""

@@ -26,8 +26,22 @@ def is_torch(value: Any) -> bool:
     return hasattr(value, "detach") and hasattr(value, "layout") and hasattr(value, "is_nested")
 
 
+def plain_torch(value: Any) -> Any:
+    """The array over the memory of a PyTorch tensor that needs no conversion, as most; any other value as it is."""
+    kind = type(value)
+    if kind.__name__ != "Tensor" or kind.__module__ != "torch":
+        return value
+    try:
+        return value.numpy()
+    except Exception:  # it has a gradient or a conjugate bit, is sparse, lies on a GPU, or is of another dtype
+        return value
+
+
 def of_torch(value: Any) -> Array | list[Any] | Coordinates:
     """The values of a tensor, without its gradient and with its negative or conjugate bit resolved."""
+    array: Array
+    if type(array := plain_torch(value)) is np.ndarray:
+        return array
     tensor = value.detach()
     if tensor.is_nested:
         return list(tensor.unbind())
@@ -37,7 +51,7 @@ def of_torch(value: Any) -> Array | list[Any] | Coordinates:
     tensor = tensor.resolve_conj().resolve_neg()
     if str(tensor.dtype) == "torch.bfloat16":
         return _brief(tensor.float().numpy())
-    array: Array = tensor.numpy()
+    array = tensor.numpy()
     return array
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-from stoker.structure.collation import Rule
+from stoker.structure.collation import Collation, Rule
 from stoker.structure.forms import Misfit
 from stoker.structure.leaf import Kind, Leaf
 from stoker.structure.spec import Spec
+
+#: How the spec of a collate function's batches is known.
+FROM_FUNCTION = "as in collate's results for the first examples"
 
 
 def leaves_open(spec: Spec, rules: Sequence[Rule]) -> bool:
@@ -24,12 +28,16 @@ def merged(specs: list[Spec]) -> Spec:
     return spec
 
 
-def loose(spec: Spec, *, scalars: bool) -> Spec:
+def ready(collation: Collation, batch: Any) -> Spec:
+    """The spec of a batch that the source made. Its first dimension is left open."""
+    return loose(collation.spec(batch), scalars=collation.as_torch)
+
+
+def loose(spec: Spec, *, scalars: bool, origin: str = "as in the first batches") -> Spec:
     """The spec of a batch with its first dimension left open, because later batches may have any size.
 
-    `scalars`: a user function made the batch, so leaves may be scalars.
+    `scalars`: leaves may be scalars.
     """
-    origin = "as in collate's results for the first examples" if scalars else "as in the first batches"
 
     def loosened(leaf: Leaf) -> Leaf:
         leaf = dataclasses.replace(leaf, origin=origin)

@@ -74,8 +74,12 @@ class TaskContext:
         """The copy of the program in use."""
         return self.used.program
 
+    def examples(self, numbers: Indices) -> Indices:
+        """The examples in the source that have these numbers in the epoch."""
+        return numbers % self.program.length if self.program.repeats and self.program.length else numbers
+
     def numbers(self, request: IndexTaskRequest | ShardTaskRequest) -> Indices:
-        """The numbers of a request's examples."""
+        """The numbers of a request's examples in the epoch, from which their seeds derive."""
         if isinstance(request, IndexTaskRequest) and request.from_inbox:
             return np.arange(request.indices[0], request.indices[0] + request.count)
         if len(request.indices) == request.count:

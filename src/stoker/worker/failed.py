@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from stoker.protocol.failures import bounded, failure
 from stoker.protocol.replies import FailureKind, FailureReply
+from stoker.sources.sharded import CannotRead
 from stoker.structure.forms import Misfit
 from stoker.worker.batching.fitting import MisfitAt, Uneven
 from stoker.worker.current_task import CurrentTask
@@ -42,7 +43,7 @@ def failed(task: int, error: BaseException, at: CurrentTask) -> FailureReply:
         error = error.reason
     if isinstance(error, Misfit):
         return FailureReply(task, FailureKind.SPEC, bounded(str(error)), example=at.example, shard=at.shard)
-    if isinstance(error, SourceChanged):
+    if isinstance(error, SourceChanged | CannotRead):
         return FailureReply(task, FailureKind.SOURCE, str(error))
     if isinstance(error, UnsuitedExample):
         return FailureReply(task, FailureKind.OPTION, bounded(str(error)))

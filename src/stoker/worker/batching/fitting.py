@@ -9,6 +9,7 @@ import numpy as np
 
 from stoker.structure.casting import CannotCast, cast, is_castable, is_within
 from stoker.structure.collation import Pad
+from stoker.structure.foreign import plain_torch
 from stoker.structure.forms import STRING, Array, Misfit, Ragged, Sparse
 from stoker.structure.leaf import Kind, Leaf, dtype_repair, empty_as, leaf_of, undetermined_by
 from stoker.structure.values import PYTHON_NUMBERS, builtin, canonical
@@ -28,6 +29,7 @@ class Uneven(Exception):
 
 def fitting(leaf: Leaf, value: Any, position: int) -> Any:
     """Convert `value` to canonical form; raises `MisfitAt` if it does not match the leaf."""
+    value = plain_torch(value)
     if _is_as_expected(leaf, value):
         form: Any = value
     elif leaf.signed and is_within(value, leaf.dtype):  # fast path for a number
@@ -130,6 +132,8 @@ def _is_as_expected(leaf: Leaf, value: Any) -> bool:
 def _has_sizes(leaf: Leaf, shape: Any) -> bool:
     """True if the leaf accepts a value of this shape."""
     expected = leaf.shape
+    if shape == expected:
+        return True
     if leaf.kind is Kind.RAGGED:  # the number of rows of a ragged value may vary
         expected = (None, *expected[1:])
     return len(shape) == len(expected) and all(size in (None, its) for size, its in zip(expected, shape, strict=True))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from numpy import ndarray
 
 from stoker.sources.markers import SKIP, Many
+from stoker.structure.foreign import plain_torch
 from stoker.structure.forms import Misfit
 from stoker.structure.leaf import Leaf, fixed_shape
 from stoker.structure.spec import Spec
@@ -95,8 +96,8 @@ class FixedRows:
 
     def _values(self, example: Any, position: int) -> Any:
         """The values at the leaves of an example."""
-        if self._is_alone and type(example) is ndarray:
-            return [example]
+        if self._is_alone and type(array := plain_torch(example)) is ndarray:
+            return [array]
         if type(example) is dict and len(example) == self._keys:
             try:
                 return self._get(example) if self._keys > 1 else [self._get(example)]

@@ -76,7 +76,9 @@ class FirstExamples:
 
     def read(self, numbers: list[int], places: list[int], seeds: list[int]) -> Iterator[Any]:
         """The outputs of user code for the examples with these numbers."""
-        return self._items(numbers, places, seeds) if self._has_items else self._reader.indexed(numbers, seeds)
+        if self._has_items:
+            return self._items(numbers, places, seeds)
+        return self._reader.indexed(self._context.examples(np.array(numbers, np.int64)).tolist(), seeds)
 
     def put(self, place: int, value: Any, most: int) -> int:
         """Put a value into the store; returns its size there in bytes, or 0 if it cannot be sent.

@@ -6,7 +6,7 @@ from typing import Any
 
 from stoker.protocol.requests import OpenShardRequest
 from stoker.structure.collation import is_stacked_in_place
-from stoker.structure.merging import loose
+from stoker.structure.merging import FROM_FUNCTION, loose, ready
 from stoker.structure.spec import Spec
 from stoker.worker.batching.writer import Writer
 from stoker.worker.context import TaskContext
@@ -99,14 +99,14 @@ class FirstShards:
         batch = self._writer.collate(ahead.examples)
         self._task.go_on_reading()
         ahead.collated.append(batch)
-        return [(loose(Spec.of(batch), scalars=True), 1)]
+        return [(loose(Spec.of(batch), scalars=True, origin=FROM_FUNCTION), 1)]
 
     def _spec(self, ahead: RowsAhead) -> tuple[Spec, int]:
         """The spec of a step's examples. If examples have fixed places in a batch, the first one determines it."""
         collation = self._collation
         self._task.at(ahead.numbers[0])
         if collation.default == "asis":
-            return loose(Spec.of(ahead.examples[0]), scalars=False), 1
+            return ready(collation, ahead.examples[0]), 1
         spec = collation.spec(ahead.examples[0])
         if collation.default == "single" or not is_stacked_in_place(spec, collation.rules(spec)):
             for example, number in zip(ahead.examples[1:], ahead.numbers[1:], strict=False):

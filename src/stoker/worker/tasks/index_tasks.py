@@ -9,7 +9,7 @@ from typing import Any
 
 from stoker.protocol.requests import COLLATED, IndexTaskRequest
 from stoker.sources.arrays import ArraySource
-from stoker.sources.map_style import changed_length
+from stoker.sources.map_style import changed_length, count_of
 from stoker.sources.markers import SKIP, Many
 from stoker.structure.casting import CannotCast
 from stoker.worker.batching.writer import Writer
@@ -43,7 +43,7 @@ class IndexTasks:
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
             with contextlib.suppress(CannotCast):  # reported below, with its example
-                arrays.take(task.indices, [column[rows] for column in columns])
+                arrays.take(self._context.examples(self._context.numbers(task)), [column[rows] for column in columns])
                 return ()
         self._seeder.begin_task()
         dims = self._made(task)
@@ -79,12 +79,13 @@ class IndexTasks:
             self._writer.digest_batch(examples)
         if task.trial and (task.digest or self._writer.has_function):  # collate must not get part of a batch
             return ()
-        return self._writer.whole(task, examples, numbers)
+        return self._writer.whole(task, examples, self._context.examples(numbers))
 
     def _examples(self, task: IndexTaskRequest) -> Iterator[Any]:
         """The transform's output for each example."""
         numbers = self._context.numbers(task)
         seeds = self._seeder.seeds(task.epoch, numbers)
+        numbers = self._context.examples(numbers)
         if len(task.made):
             made = self._partly(task, numbers.tolist(), seeds)
         elif task.from_inbox:
@@ -119,5 +120,5 @@ class IndexTasks:
 
     def _check_length(self) -> None:
         program = self._used.program
-        if program.length is not None and (now := len(program.source)) != program.length:
+        if program.length is not None and (now := count_of(program.source)) != program.length:
             raise SourceChanged(changed_length(program.length, now))

@@ -88,9 +88,9 @@ class ShardOpener:
         """The result of the user's function for a shard, called with random states set for that."""
         program = self._used.program
         source: ShardedSource = program.source
-        seed = mix(program.seed, epoch, 3, shard)
+        seed = (mix(program.seed, epoch, 3) >> 2) + shard  # 63 bits and in turn, as PyTorch seeds its workers
         self._seeder.begin(seed)
-        return source.read(shard, np.random.default_rng(seed))
+        return source.read_at(epoch, shard, np.random.default_rng(seed))
 
     def _transform(self, keep: Callable[[Any], Any]) -> Callable[[Any, int], Any] | None:
         """The function that makes the output from a raw example and its seed; None if the output is the example."""

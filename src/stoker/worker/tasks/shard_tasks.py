@@ -238,6 +238,7 @@ class ShardTasks:
         else:
             numbers, items = self._context.numbers(task).tolist(), []
         seeds = self._seeder.seeds(task.epoch, np.array(numbers, np.int64))
+        numbers = self._context.examples(np.array(numbers, np.int64)).tolist()
 
         def read(rows: list[int]) -> Iterator[Any]:
             if items:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice, repeat
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from stoker.sources.markers import SKIP, Many
 from stoker.sources.sharded import ShardedSource
 from stoker.structure.collation import Form, is_stacked_in_place
 from stoker.structure.forms import Misfit
-from stoker.structure.merging import leaves_open, loose, merged
+from stoker.structure.merging import FROM_FUNCTION, leaves_open, loose, merged, ready
 from stoker.structure.nesting import plain
 from stoker.structure.spec import Spec
 from stoker.worker.batching.likeness import Kinds
@@ -74,8 +75,8 @@ class SpecInference:
             raise SourceChanged(self._nothing())
         first, collation = some[0], self._used.program.collation
         if collation.default == "asis":
-            specs = [Spec.of(batch) for batch in (first, *examples)]
-            return Form.of(loose(merged(specs), scalars=False), ["asis"] * len(specs[0].leaves))
+            specs = [collation.spec(batch) for batch in (first, *examples)]
+            return Form.of(loose(merged(specs), scalars=collation.as_torch), ["asis"] * len(specs[0].leaves))
         spec = collation.spec(first)
         rules = _suited(collation.rules, spec)
         if not is_stacked_in_place(spec, rules) or collation.default == "single":
@@ -97,7 +98,7 @@ class SpecInference:
         """
         collation = self._used.program.collation
         whole = collation.default == "asis"
-        kinds = Kinds(collation, (lambda batch: loose(Spec.of(batch), scalars=False)) if whole else collation.spec)
+        kinds = Kinds(collation, partial(ready, collation) if whole else collation.spec)
         misfits: list[tuple[Misfit, int | None, int | None]] = []
         is_known = False
         for number, example in enumerate(examples, 1):
@@ -148,7 +149,7 @@ class SpecInference:
             self._task.begin_batch(seed)
             batch = self._writer.collate(some)
             self._seeder.made(seed)
-            specs.append(loose(Spec.of(batch), scalars=True))
+            specs.append(loose(Spec.of(batch), scalars=True, origin=FROM_FUNCTION))
             is_whole = is_even and task.places[first:start] == tuple(range(first, start))  # no example is left out
             place, most = BATCHES + len(kept), self._used.program.memory_limit // 8
             kept.append(self._maker.put(place, plain(batch), most) if is_whole else 0)
@@ -163,9 +164,12 @@ class SpecInference:
         return weighed(made, repeat(True)) if self._used.program.weighs else made
 
     def _numbered(self, task: DescribeRequest) -> Iterator[Any]:
-        seeds = self._seeder.seeds(task.epoch, np.array(task.numbers, np.int64))
-        for number, place, size, seed in zip(task.numbers, task.places, task.sizes, seeds, strict=True):
-            self._task.at(number)
+        numbers = np.array(task.numbers, np.int64)
+        seeds, examples = self._seeder.seeds(task.epoch, numbers), self._context.examples(numbers).tolist()
+        for number, example, place, size, seed in zip(
+            task.numbers, examples, task.places, task.sizes, seeds, strict=True
+        ):
+            self._task.at(example)
             if size:
                 yield self._context.early(place, size)
             else:

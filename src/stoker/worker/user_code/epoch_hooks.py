@@ -132,6 +132,9 @@ class EpochHooks:
                 "only forwards, one iteration at a time. End the other iteration first, or make the source picklable."
             )
         copy = SourceCopy(*self._again())
+        init: Any = copy.program.worker_init
+        if getattr(init, "is_of_source", False):
+            self._call(init, copy, mix(copy.program.seed, 11))
         self._copies.append(copy)
         return copy
 
