@@ -30,7 +30,9 @@ def require_numbers(form: Form, backend: str) -> None:
                 "numbers in the transform (a vocabulary, a hash), drop it, or set KERAS_BACKEND=tensorflow."
             )
         if backend == "torch" and leaf.dtype in REFUSED:
-            raise OptionError(f"{name} has dtype {leaf.dtype}, which PyTorch lacks. Convert it to int64 in the transform.")
+            raise OptionError(
+                f"{name} has dtype {leaf.dtype}, which PyTorch lacks. Convert it to int64 in the transform."
+            )
 
 
 def batch_maker(form: Form, of_leaf: OfLeaf, finish: OfLeaf, weights: ClassWeights | None) -> Callable[[Leaves], Any]:

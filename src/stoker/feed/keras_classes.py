@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from stoker.errors import OptionError
 from stoker.feed.batch_iterator import cannot_be_copied
-from stoker.feed.keras_frames import refuse_arguments
+from stoker.feed.keras_frames import check_arguments
 from stoker.feed.keras_iterations import KerasIterations, KerasIterator, Leaves
 
 #: The first version of Keras whose `fit` takes a DataAdapter as it is.
@@ -49,7 +49,7 @@ def _adapter_class() -> Any:
 
         @property
         def num_batches(self) -> int | None:
-            refuse_arguments(sys._getframe(1))
+            check_arguments(sys._getframe(1), is_endless=self._iterations.is_endless)
             return self._iterations.num_batches
 
         @property
@@ -102,6 +102,7 @@ def _dataset_class() -> Any:
 
         @property
         def num_batches(self) -> int | None:
+            check_arguments(sys._getframe(1), is_endless=self._iterations.is_endless)
             return self._iterations.num_batches
 
         def __getitem__(self, index: int) -> Any:

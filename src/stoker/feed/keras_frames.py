@@ -9,7 +9,15 @@ from stoker.errors import OptionError
 
 #: The most frames between one of Keras' loops and the call that asks for a batch.
 _FRAMES = 16
+#: The most frames between the making of an epoch iterator and its question for the number of batches.
+_NEAR = 3
 _LOOPS = "fit", "evaluate", "predict"
+#: The arguments that Keras drops beside a DataAdapter, and what to do instead.
+_DROPPED = {
+    "class_weight": "Pass it to to_keras() instead: to_keras(class_weight=…).",
+    "sample_weight": "Let the Loader's examples have three parts instead: (x, y, sample_weight).",
+    "y": "Let the Loader's examples have two parts instead: (x, y).",
+}
 
 
 def only_looks(frame: FrameType) -> bool:
@@ -26,31 +34,42 @@ def only_looks(frame: FrameType) -> bool:
     )
 
 
-def require_an_end(frame: FrameType) -> None:
-    """Raise `OptionError` if `evaluate` or `predict` asks for a batch of an endless source without number of steps."""
-    loop = _loop(frame)
-    while loop is not None and loop.f_code.co_name not in _LOOPS:
-        loop = _loop(loop.f_back)
-    if loop is None or loop.f_code.co_name == "fit":
+def check_arguments(frame: FrameType, *, is_endless: bool) -> None:
+    """Check what a loop of Keras was given beside the data, if its epoch iterator asks in this frame for its length.
+
+    Raises:
+        OptionError: there are arguments that Keras would drop, or `evaluate` or `predict` would run forever. On JAX, an
+            error in mid-epoch would leave the model without weights.
+    """
+    made = _epoch_iterator(frame)
+    if made is None:
         return
-    if getattr(loop.f_locals.get("epoch_iterator"), "steps_per_epoch", 1) is None:
+    for name, repair in _DROPPED.items():
+        if made.f_locals.get(name) is not None:
+            raise OptionError(f"Keras ignores {name}= beside to_keras(), which holds all of the data. {repair}")
+    if is_endless and made.f_locals["steps_per_epoch"] is None and _is_evaluating(made.f_back):
         raise OptionError(
-            "this source never ends. Pass `validation_steps` to fit(), or `steps` to evaluate() and predict(); otherwise "
-            "they would run forever."
+            "this source never ends. Pass `validation_steps` to fit(), or `steps` to evaluate() and predict(); "
+            "otherwise they would run forever."
         )
 
 
-def refuse_arguments(frame: FrameType) -> None:
-    """Raise `OptionError` if this frame is that of Keras' epoch iterator, with arguments that Keras would drop."""
-    if not _is_keras(frame) or frame.f_code.co_name != "__init__":
-        return
-    for name, repair in (
-        ("class_weight", "Pass it to to_keras() instead: to_keras(class_weight=…)."),
-        ("sample_weight", "Let the Loader's examples have three parts instead: (x, y, sample_weight)."),
-        ("y", "Let the Loader's examples have two parts instead: (x, y)."),
-    ):
-        if frame.f_locals.get(name) is not None:
-            raise OptionError(f"Keras ignores {name}= beside to_keras(), which holds all of the data. {repair}")
+def _epoch_iterator(frame: Any) -> FrameType | None:
+    """The frame in which Keras makes the iterator of a loop, among the nearest ones."""
+    for _ in range(_NEAR):
+        if frame is None:
+            return None
+        if frame.f_code.co_name == "__init__" and "steps_per_epoch" in frame.f_locals and _is_keras(frame):
+            found: FrameType = frame
+            return found
+        frame = frame.f_back
+    return None
+
+
+def _is_evaluating(frame: Any) -> bool:
+    """True if the loop that makes an iterator is not that over the training data, which `fit` makes first."""
+    loop = _loop(frame)
+    return loop is not None and (loop.f_code.co_name != "fit" or "epoch_iterator" in loop.f_locals)
 
 
 def _loop(frame: Any) -> FrameType | None:

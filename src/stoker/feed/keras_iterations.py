@@ -20,7 +20,7 @@ from stoker.coordinator.producer import BatchProducer
 from stoker.errors import SpecError
 from stoker.feed import padded
 from stoker.feed.batch_iterator import BatchIterator
-from stoker.feed.keras_frames import only_looks, require_an_end
+from stoker.feed.keras_frames import only_looks
 from stoker.plan.host_shard import HostShard
 
 Leaves = list[npt.NDArray[Any]]
@@ -150,8 +150,6 @@ class KerasIterator(Iterator[Any]):
     def take(self, frame: FrameType) -> Any:
         """The next batch, pulled in this frame."""
         if self._epoch is None:
-            if self._iterations.is_endless:
-                require_an_end(frame)
             if only_looks(frame):
                 self._looks += 1
                 return self._make(self._iterations.look(self._looks - 1, frame))
