@@ -34,14 +34,15 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     Run the same script again after any kind of exit: `fit` continues with the batch after the last one that was
     saved, in the same epoch. It ends with the weights and the history of a run that never stopped (as
-    far as TensorFlow's ops are deterministic). The number of workers may differ. When `fit` completes, the
+    far as the ops of Keras' backend are deterministic). The number of workers may differ. When `fit` completes, the
     file is removed, as `keras.callbacks.BackupAndRestore` does.
 
     Not saved: the state of other callbacks, such as the patience of `EarlyStopping`, and random states internal to
     TensorFlow (`tf.random.uniform` without a `tf.random.Generator` that the model holds).
 
     Args:
-        loader: the Loader whose `to_tf()` is given to `fit`, as it is or behind other transformations.
+        loader: the Loader whose `to_keras()` or `to_tf()` is given to `fit`; the latter as it is or behind other
+            transformations.
         path: a file, written atomically; missing parent folders are created. Or an existing folder: the file
             is then `resume.stoker` in it.
         save_every: train steps between two saves (with `steps_per_execution`, at the end of the execution). The end
@@ -164,7 +165,8 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             return None
 
     def _restore(self, saved: dict[str, Any], arrays: dict[str, Any]) -> None:
-        _build(self.model, self._loader.element_spec)
+        if keras.backend.backend() == "tensorflow":  # the others have looked at a batch by now, and built everything
+            _build(self.model, self._loader.element_spec)
         values = _matched(self._file.path, _variables(self.model), arrays)
         step, seen = saved["step"], saved["seen"]
         try:

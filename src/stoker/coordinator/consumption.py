@@ -111,9 +111,9 @@ class ConsumptionTracker:
         iteration = epoch.iteration
         if consumed is None and iteration.taken is None and iteration.handed:
             raise StateError(
-                f"Batches are pulled ahead of the model, so it is unknown how many of these {iteration.handed:,} it has "
-                "taken. Pass `state_dict(consumed=…)`, counted in this iteration, or let `stoker.keras.ResumableData` "
-                "count the steps of fit()."
+                f"Batches are pulled ahead of the model, so it is unknown how many of these {iteration.handed:,} it "
+                "has taken. Pass `state_dict(consumed=…)`, counted in this iteration, or let "
+                "`stoker.keras.ResumableData` count the steps of fit()."
             )
         some = iteration.taken or 0 if consumed is None else consumed
         if not 0 <= some <= iteration.handed:

@@ -93,6 +93,6 @@ def _require_target(form: Form) -> None:
     target = leaves[-1]
     if target.kind is not Kind.DENSE or target.dtype == STRING or target.dtype.kind == "c" or len(target.shape) > 2:
         raise OptionError(
-            f"class_weight= needs one class for each example, as a number or one-hot, but the targets are {target}. Let "
-            "the transform return (x, y, sample_weight) instead."
+            f"class_weight= needs one class for each example, as a number or one-hot, but the targets are {target}. "
+            "Let the transform return (x, y, sample_weight) instead."
         )

@@ -22,4 +22,5 @@ def sparse_array(values: Array, indices: Array, shape: Array) -> Any:
     filled[: len(values)] = values
     places = np.broadcast_to(shape.astype(np.int32), (size, len(shape))).copy()
     places[: len(values)] = indices
-    return BCOO((filled, places), shape=tuple(shape.tolist()), indices_sorted=True)
+    parts: Any = filled, places  # NumPy arrays, which JAX's own types do not name
+    return BCOO(parts, shape=tuple(shape.tolist()), indices_sorted=True)

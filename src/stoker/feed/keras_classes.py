@@ -66,7 +66,8 @@ def _adapter_class() -> Any:
 
         def get_tf_dataset(self) -> NoReturn:
             raise OptionError(
-                "to_keras() was called for another backend of Keras than TensorFlow. Call to_tf() for a tf.data.Dataset."
+                "to_keras() was called for another backend of Keras than TensorFlow. Call to_tf() for a "
+                "tf.data.Dataset."
             )
 
         def repeat(self) -> Any:

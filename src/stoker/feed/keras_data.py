@@ -47,7 +47,7 @@ def _keras() -> tuple[str, str]:
     backend = str(keras.backend.backend())
     if backend not in _BACKENDS:
         raise OptionError(
-            f"Keras runs on the backend {backend!r}, which to_keras() does not know. Set KERAS_BACKEND to tensorflow, jax "
-            "or torch before Keras is imported, or iterate over the Loader itself for NumPy batches."
+            f"Keras runs on the backend {backend!r}, which to_keras() does not know. Set KERAS_BACKEND to tensorflow, "
+            "jax or torch before Keras is imported, or iterate over the Loader itself for NumPy batches."
         )
     return backend, str(keras.backend.floatx())

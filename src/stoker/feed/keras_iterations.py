@@ -77,8 +77,8 @@ class KerasEpoch:
             return leaves
         if self._producer.outline().cardinality is None:
             raise SpecError(
-                "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown, but Keras already "
-                "counts on it. Call to_keras() again, or name SKIP and Many in the transform itself."
+                "a transform returned stoker.SKIP or stoker.Many, so the number of batches is unknown, but Keras "
+                "already counts on it. Call to_keras() again, or name SKIP and Many in the transform itself."
             )
         if self._its.is_last(self._cardinality):
             self._its.end()
