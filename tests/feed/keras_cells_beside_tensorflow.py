@@ -43,7 +43,10 @@ def backend() -> str:
 
 def batches(data: Any) -> Any:
     """What Keras gets on this backend, as its loops get it."""
-    return iter(data.get_torch_dataloader() if backend() == "torch" else data.get_jax_iterator())
+    from keras.src.trainers.data_adapters import get_data_adapter
+
+    adapter = get_data_adapter(data)
+    return iter(adapter.get_torch_dataloader() if backend() == "torch" else adapter.get_jax_iterator())
 
 
 def address(value: Any) -> int:

@@ -11,7 +11,7 @@ from stoker.feed.class_weights import ClassWeights
 from stoker.feed.densify import dense_sparse, padded_ragged
 from stoker.feed.jax_arrays import sparse_array
 from stoker.feed.keras_iterations import Leaves
-from stoker.feed.torch_tensors import REFUSED, tensor
+from stoker.feed.torch_tensors import REFUSED, tensor_maker
 from stoker.structure.collation import Form
 from stoker.structure.forms import STRING, Array
 from stoker.structure.leaf import Kind, Leaf
@@ -59,7 +59,7 @@ def batch_maker(form: Form, of_leaf: OfLeaf, finish: OfLeaf, weights: ClassWeigh
 def maker(form: Form, backend: str, weights: ClassWeights | None) -> Callable[[Leaves], Any]:
     """The function that makes the batch for this backend of Keras from the arrays of a batch."""
     if backend == "torch":
-        return batch_maker(form, _dense, tensor, weights)
+        return batch_maker(form, _dense, tensor_maker(), weights)
     return batch_maker(form, _dense_or_sparse, lambda array: array, weights)
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from types import FrameType
 from typing import Any, NoReturn
 
-from stoker.errors import OptionError
+from stoker.errors import OptionError, StateError
 from stoker.feed.batch_iterator import cannot_be_copied
 from stoker.feed.keras_frames import check_arguments
 from stoker.feed.keras_iterations import KerasIterations, KerasIterator, Leaves
@@ -110,7 +110,13 @@ def _dataset_class() -> Any:
             frame = sys._getframe(1)  # of the generator that is one iteration of Keras
             if self._iterator is None or frame is not self._frame:
                 self._frame, self._iterator = frame, KerasIterator(self._iterations, self._make)
-            batch = self._iterator.take(frame)
+            try:
+                batch = self._iterator.take(frame)
+            except StopIteration:
+                raise StateError(
+                    f"Keras {keras.__version__} expects all {self.num_batches} batches of an epoch, but this one was "
+                    "resumed after its start and has fewer. Upgrade Keras to 3.7 or later."
+                ) from None
             return batch if isinstance(batch, tuple | list | dict) else (batch,)
 
         def repeat(self) -> Any:

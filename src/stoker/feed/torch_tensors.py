@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ _WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64}
 REFUSED = frozenset({np.dtype(np.uint64)})
 
 
-def tensor(array: Array) -> Any:
-    """The array as a tensor on the device that Keras uses now. On the CPU it is not copied.
+def tensor_maker() -> Callable[[Array], Any]:
+    """The function that makes a tensor of an array, on the device that Keras uses then. On the CPU it copies nothing.
 
     The tensor keeps the array, and so the lease on its slot. PyTorch has no read-only tensors and warns of read-only
     arrays, so it gets a writable view: what a model writes into its own batch is seen by no other.
@@ -23,13 +24,16 @@ def tensor(array: Array) -> Any:
     import torch
     from keras.src.backend.torch.core import get_device
 
-    array = array.astype(_WIDER[array.dtype]) if array.dtype in _WIDER else array.view()
-    array.flags.writeable = True
-    if array.dtype.name == "bfloat16":
-        made = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    else:
-        made = torch.from_numpy(array)
-    return _placed(made, get_device())
+    def tensor(array: Array) -> Any:
+        array = array.astype(_WIDER[array.dtype]) if array.dtype in _WIDER else array.view()
+        array.flags.writeable = True
+        if array.dtype.kind == "V":  # bfloat16, which NumPy knows from ml_dtypes
+            made = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        else:
+            made = torch.from_numpy(array)
+        return _placed(made, get_device())
+
+    return tensor
 
 
 def _placed(made: Any, device: Any) -> Any:
@@ -39,4 +43,4 @@ def _placed(made: Any, device: Any) -> Any:
     Slots registered with `cudaHostRegister` could be copied asynchronously: this is the place for it, and for the event
     until which their leases must last.
     """
-    return made if str(device) == "cpu" else made.to(device)
+    return made if device == "cpu" or str(device) == "cpu" else made.to(device)
