@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := $(VENV)/keras-oldest
 
 # Where this is set, each of the thousands of interpreters that the tests start would compile Stoker anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,6 +18,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
+# The oldest Keras that TensorFlow 2.18 takes, beside the newest: tests/feed/test_keras.py runs with both.
+$(OLDEST): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OLDEST) keras==3.5.0
+	touch $(OLDEST)
+
 demo: $(STAMP)
 	$(BIN)/stoker demo
 
@@ -26,7 +32,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m "alone and not stress"
 
 # These take longer than the time after which a test counts as hanging, and its stacks are shown.
-stress: $(STAMP)
+stress: $(STAMP) $(OLDEST)
 	$(BIN)/python -m pytest -m stress --override-ini faulthandler_timeout=1800
 
 # Every cell of the table of faults, with its seconds (docs/faults.md).

@@ -7,11 +7,13 @@ Importing this module imports Keras.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -34,14 +36,15 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     Run the same script again after any kind of exit: `fit` continues with the batch after the last one that was
     saved, in the same epoch. It ends with the weights and the history of a run that never stopped (as
-    far as TensorFlow's ops are deterministic). The number of workers may differ. When `fit` completes, the
+    far as the ops of Keras' backend are deterministic). The number of workers may differ. When `fit` completes, the
     file is removed, as `keras.callbacks.BackupAndRestore` does.
 
     Not saved: the state of other callbacks, such as the patience of `EarlyStopping`, and random states internal to
     TensorFlow (`tf.random.uniform` without a `tf.random.Generator` that the model holds).
 
     Args:
-        loader: the Loader whose `to_tf()` is given to `fit`, as it is or behind other transformations.
+        loader: the Loader whose `to_keras()` or `to_tf()` is given to `fit`; the latter as it is or behind other
+            transformations.
         path: a file, written atomically; missing parent folders are created. Or an existing folder: the file
             is then `resume.stoker` in it.
         save_every: train steps between two saves (with `steps_per_execution`, at the end of the execution). The end
@@ -107,6 +110,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             self._assign(values)  # again: BackupAndRestore may have loaded weights of its own meanwhile
             if self._step:
                 _keep_logs(self.model, saved["logs"])
+                _define_logs(saved["logs"])
             history = self.model.history
             history.epoch, history.history = list(saved["epochs"]), {k: list(v) for k, v in saved["history"].items()}
 
@@ -164,7 +168,8 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             return None
 
     def _restore(self, saved: dict[str, Any], arrays: dict[str, Any]) -> None:
-        _build(self.model, self._loader.element_spec)
+        if keras.backend.backend() == "tensorflow":  # the others have looked at a batch by now, and built everything
+            _build(self.model, self._loader.element_spec)
         values = _matched(self._file.path, _variables(self.model), arrays)
         step, seen = saved["step"], saved["seen"]
         try:
@@ -179,7 +184,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         restore_randomness(saved["random"])
         self._resumed, self._values = {**saved, "step": step}, values
         self._initial_epoch, self.model._initial_epoch = self.model._initial_epoch, saved["epoch"]
-        _skip(_step_iterator(), step, seen)
+        _skip(_frame_of_fit().f_locals["epoch_iterator"], step, seen)
 
     def _assign(self, values: dict[str, list[Any]]) -> None:
         variables = _variables(self.model)
@@ -237,13 +242,23 @@ def _keep_logs(model: Any, last: dict[str, Any]) -> None:
         setattr(model, _LOGS, lambda logs: of_class(logs or last))
 
 
-def _step_iterator() -> Any:
-    """The epoch iterator with which `fit` enumerates its steps, found further up the stack."""
-    frame: Any = sys._getframe()
+def _define_logs(last: dict[str, Any]) -> None:
+    """Define the variable `logs` of `fit`, which reads it after the epoch; on JAX only a step would set it."""
+    frame = _frame_of_fit()
+    if "logs" in frame.f_locals:
+        return
+    frame.f_locals["logs"] = last
+    if sys.version_info < (3, 13):  # later versions write through
+        ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
+
+
+def _frame_of_fit() -> FrameType:
+    """The frame of `fit`, further up the stack, with the epoch iterator with which it enumerates its steps."""
+    frame = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "fit" and "epoch_iterator" in frame.f_locals:
-            return frame.f_locals["epoch_iterator"]
-        frame = frame.f_back
+            return frame
+        frame = frame.f_back  # type: ignore[assignment]  # None at the end
     raise StateError(f"fit() of Keras {keras.__version__} cannot be resumed in mid-epoch. Use another version.")
 
 

@@ -236,6 +236,39 @@ class Loader:
         outline = self._outline
         return dataset(self._producer, self, form.serialized() if serialized else form, outline, serialized=serialized)
 
+    def to_keras(self, class_weight: Mapping[int, float] | None = None) -> Any:
+        """The batches for `fit`, `evaluate` and `predict` of Keras, on its backend: TensorFlow, JAX or PyTorch.
+
+        On TensorFlow this is `to_tf()`. On JAX and PyTorch, TensorFlow is not needed; the arrays of a batch are not
+        copied on the CPU. Each epoch of `fit` is the next epoch of the Loader. Ragged values are padded with zeros
+        there; strings exist only on TensorFlow. The result's `repeat()` never ends, for `steps_per_epoch`.
+
+        Args:
+            class_weight: weights by class for examples (x, y), where y is a class number or one-hot. Pass it here
+                instead of to `fit`, which would ignore it. Classes that are not named weigh 1.
+
+        Raises:
+            ImportError: Keras is missing; the message gives the `pip install` line.
+            OptionError: Keras runs on another backend, the backend has no such values as a leaf holds, `class_weight`
+                is invalid or the examples have weights of their own, or there is no `batch_size`.
+
+        Example:
+            >>> import keras
+            >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+            >>> model.compile("sgd", "mse")
+            >>> with Loader([([float(i)], 2.0 * i) for i in range(4)], batch_size=2, workers=0) as loader:
+            ...     history = model.fit(loader.to_keras(), epochs=3, verbose=0)
+            >>> len(history.history["loss"])
+            3
+        """
+        from stoker.feed.keras_data import keras_data
+
+        try:
+            return keras_data(self._producer, self, class_weight)
+        except StokerError as error:
+            self._producer.last_error = copied(error)
+            raise
+
     @_as_it_is
     def to_tf_shard(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """The part of `to_tf()` that one of several trainers reads, in batches for one replica each.

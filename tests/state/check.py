@@ -26,8 +26,9 @@ import numpy as np
 from tests.state.training import LENGTH
 
 EPOCHS = 3
-#: Kills of each kind of source.
+#: Kills of each kind of source, and of a map-style one on Keras' other backends.
 KILLS = {"map-style": 20, "generator": 4, "resumable generator": 3, "iterable": 3}
+KILLS_BESIDE = {"jax": 6, "torch": 6}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def start(folder: Path, **options: Any) -> int:
         command, cwd=root, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
     )
     try:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -84,11 +85,11 @@ def killed_again_and_again(folder: Path, kills: list[int], **options: Any) -> Ru
     return Run.of(folder)
 
 
-def check(kind: str, kills: int, seed: int, folder: Path) -> str:
-    """Compare both runs of one kind of source; returns what is to be said of it."""
+def check(kind: str, kills: int, seed: int, folder: Path, **options: Any) -> str:
+    """Compare both runs of one kind of source, with these options; returns what is to be said of it."""
     (quiet := folder / "quiet").mkdir(parents=True)
     (killed := folder / "killed").mkdir()
-    options = {"SOURCE": kind}
+    options |= {"SOURCE": kind}
     assert start(quiet, **options) == 0
     expected = Run.of(quiet)
     steps = sorted(random.Random(seed).sample(range(1, len(expected.seen)), kills))
@@ -97,7 +98,8 @@ def check(kind: str, kills: int, seed: int, folder: Path) -> str:
     assert not difference, f"{kind}: other {difference} after kills at {steps}"
     counts = Counter(example for examples in run.seen.values() for example in examples)
     assert counts == dict.fromkeys(range(LENGTH), EPOCHS), f"{kind}: {counts}"
-    return f"{kind}: killed at steps {steps}; weights, history and examples are those of the quiet run"
+    backend = options.get("KERAS_BACKEND", "tensorflow")
+    return f"{kind}, {backend}: killed at steps {steps}; weights, history and examples are those of the quiet run"
 
 
 def main() -> None:
@@ -108,9 +110,13 @@ def main() -> None:
         jobs = [
             pool.submit(check, kind, kills, seed, Path(folder, kind.replace(" ", "_"))) for kind, kills in KILLS.items()
         ]
+        jobs += [
+            pool.submit(check, "map-style", kills, seed, Path(folder, backend), KERAS_BACKEND=backend)
+            for backend, kills in KILLS_BESIDE.items()
+        ]
         for job in jobs:
             print(job.result(), flush=True)
-    print(f"{sum(KILLS.values())} kills in {time.monotonic() - begun:.0f} s")
+    print(f"{sum([*KILLS.values(), *KILLS_BESIDE.values()])} kills in {time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":

@@ -142,6 +142,33 @@ def test_killed_training_goes_on(tmp_path: Path) -> None:
     print(check.check("resumable generator", 1, 7, tmp_path))
 
 
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_killed_training_goes_on_with_another_backend(backend: str, tmp_path: Path) -> None:
+    print(check.check("map-style", 1, 7, tmp_path, KERAS_BACKEND=backend, UNBUILT="1"))
+
+
+#: What `fit` is given in these runs, and other options of `tests.state.training`.
+BESIDE: dict[str, dict[str, Any]] = {
+    "steps_per_epoch, smaller than an epoch": {"FIT": json.dumps({"steps_per_epoch": 5, "epochs": 4})},
+    "steps_per_epoch, larger than an epoch": {"FIT": json.dumps({"steps_per_epoch": 18, "epochs": 2, "repeat": True})},
+    "validation_data in between": {"FIT": json.dumps({"validation": True})},
+    "saved every four steps": {"EVERY": 4},
+    "nobody knows the length": {"SOURCE": "generator"},
+}
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("case", BESIDE)
+def test_on_other_backends_too_a_killed_run_ends_like_one_that_is_not(case: str, backend: str, tmp_path: Path) -> None:
+    options = {"KERAS_BACKEND": backend, **BESIDE[case]}
+    for name in ("quiet", "killed"):
+        (tmp_path / name).mkdir()
+    assert check.start(tmp_path / "quiet", **options) == 0
+    killed = check.killed_again_and_again(tmp_path / "killed", [3, 14, 17], **options)
+    assert not killed.differs(check.Run.of(tmp_path / "quiet"))
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     assert train(tmp_path / "state", {}, 6) is None

@@ -1,13 +1,15 @@
 """A training run that can be killed at any step, and run again: `python -m tests.state.training FOLDER`.
 
 What it leaves in the folder: which examples each step saw (a line each, by the optimizer's count of steps) and,
-at its end, weights and history. Options by environment: SOURCE, WORKERS, KILL_AT (a step), and others below.
+at its end, weights and history. Options by environment: KERAS_BACKEND, SOURCE, WORKERS, KILL_AT (a step), and others
+below.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator
@@ -76,51 +78,82 @@ def loader(kind: str, workers: int) -> stoker.Loader:
     return stoker.Loader(**how[kind], batch_size=4, seed=3, workers=workers)
 
 
+def noting(seen: Any) -> Any:
+    """A class of models that write down which examples each step sees, on Keras' backend."""
+    import keras
+
+    def note(step: Any, targets: Any) -> None:
+        seen.write(json.dumps([int(step), [int(target) for target in targets]]) + "\n")
+        seen.flush()
+
+    class Model(keras.Sequential):  # type: ignore[misc]
+        def train_step(self, *arguments: Any) -> Any:
+            *_, data = arguments
+            match keras.backend.backend():
+                case "tensorflow":
+                    import tensorflow as tf
+
+                    tf.numpy_function(note, [self.optimizer.iterations.value, data[1]], [])
+                case "jax":
+                    import jax
+
+                    jax.debug.callback(note, arguments[0][2][0], data[1], ordered=True)
+                case "torch":
+                    note(self.optimizer.iterations, data[1])
+            return super().train_step(*arguments)
+
+    return Model
+
+
 def main(folder: Path) -> None:
     import keras
-    import tensorflow as tf
 
     from stoker.keras import ResumableData
 
-    keras.utils.set_random_seed(1)
-    tf.config.experimental.enable_op_determinism()
-    seen = (folder / "seen").open("a")
+    backend = keras.backend.backend()
+    random.seed(1)  # where nothing else is set, Keras takes its seeds from here
+    np.random.seed(1)
+    match backend:
+        case "tensorflow":
+            import tensorflow as tf
+
+            keras.utils.set_random_seed(1)  # on other backends it would import TensorFlow too
+            tf.config.experimental.enable_op_determinism()
+        case "torch":
+            import torch
+
+            torch.manual_seed(1)
     kill_at = int(os.environ.get("KILL_AT", "-1"))
-
-    class Model(keras.Sequential):  # type: ignore[misc]
-        def train_step(self, data: Any) -> Any:
-            tf.numpy_function(self.note, [self.optimizer.iterations.value, data[1]], [])
-            return super().train_step(data)
-
-        @staticmethod
-        def note(step: Any, targets: Any) -> None:
-            seen.write(json.dumps([int(step), [int(target) for target in targets]]) + "\n")
-            seen.flush()
 
     class Killer(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if int(self.model.optimizer.iterations) == kill_at:
+            if kill_at >= 0 and int(self.model.optimizer.iterations) == kill_at:
+                if backend == "jax":
+                    import jax
+
+                    jax.effects_barrier()  # what the steps saw is written down
                 os.killpg(0, signal.SIGKILL)
 
     layers = [keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
     inputs = [] if os.environ.get("UNBUILT") else [keras.Input((4,))]
-    model = Model([*inputs, *layers])
+    model = noting((folder / "seen").open("a"))([*inputs, *layers])
     model.compile("adam", "mse", metrics=["mae"], steps_per_execution=int(os.environ.get("PER_EXECUTION", "1")))
     options = json.loads(os.environ.get("FIT", "{}"))
     with (
         loader(os.environ.get("SOURCE", "map-style"), int(os.environ.get("WORKERS", "1"))) as train,
         loader("plain", 0) as validation,
     ):
-        data = train.to_tf()
+        data = train.to_keras()
         if options.pop("repeat", False):
             data = data.repeat()
         if options.pop("validation", False):
-            options["validation_data"] = validation.to_tf()
+            options["validation_data"] = validation.to_keras()
         resumable = ResumableData(train, folder / "run" / "state", save_every=int(os.environ.get("EVERY", "1")))
         history = model.fit(
             data, epochs=options.pop("epochs", 3), callbacks=[resumable, Killer()], verbose=0, **options
         )
         (folder / "history").write_text(json.dumps([history.epoch, history.history, train.state_dict()]))
+    assert backend == "tensorflow" or "tensorflow" not in sys.modules
     np.savez(folder / "weights.npz", *model.get_weights())
 
 

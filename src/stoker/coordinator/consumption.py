@@ -6,7 +6,7 @@ from collections import deque
 
 from stoker.epochs.epoch import Epoch
 from stoker.errors import OptionError, StateError
-from stoker.plan.position import Position
+from stoker.plan.position import Iteration, Position
 
 
 class ConsumptionTracker:
@@ -20,6 +20,7 @@ class ConsumptionTracker:
         self._next = Position()  # where the next iteration will begin
         self._begun: deque[Epoch] = deque()  # the current one and, while a model is followed, those after it
         self._follows = False
+        self._put_back: Epoch | None = None  # an iteration at which a consumer only looked; it may be continued
 
     def upcoming(self) -> Position:
         """The position at which the next iteration will begin."""
@@ -28,6 +29,7 @@ class ConsumptionTracker:
     def begin(self) -> Position:
         """The position at which a new iteration begins. The one after it begins with the next epoch."""
         begin, self._next = self._next, Position(self._next.epoch + 1)
+        self._put_back = None
         return begin
 
     def began(self, epoch: Epoch) -> None:
@@ -38,8 +40,28 @@ class ConsumptionTracker:
 
     def go_to(self, position: Position) -> None:
         """Let the next iteration begin at `position`. Earlier iterations no longer count."""
-        self._next = position
+        self._next, self._put_back = position, None
         self._begun.clear()
+
+    # ── looking ahead ────────────────────────────────────────────────────────────────────────
+    def put_back(self, iteration: Iteration) -> None:
+        """Count an iteration that has just begun as one that has not: its consumer only looked at a batch."""
+        if self._begun and self._begun[-1].iteration is iteration:
+            self._put_back = self._begun.pop()
+            self._next = iteration.begin
+
+    def take_up(self, iteration: Iteration) -> bool:
+        """Count an iteration that was put back as begun. False if it is no longer the next one."""
+        epoch = self._put_back
+        if epoch is None or epoch.iteration is not iteration:
+            return False
+        self.begin()
+        self.began(epoch)
+        return True
+
+    def outdate(self) -> None:
+        """Let the next iteration be a new one, because the batches of one that was put back are outdated."""
+        self._put_back = None
 
     def last(self) -> Epoch | None:
         """The last iteration that began."""
@@ -95,9 +117,9 @@ class ConsumptionTracker:
             cardinality = total
         if consumed is None and iteration.taken is None and iteration.handed:
             raise StateError(
-                f"TensorFlow prefetches, so it is unknown how many of these {iteration.handed:,} batches the model has "
-                "taken. Pass `state_dict(consumed=…)`, counted in this iteration, or let `stoker.keras.ResumableData` "
-                "count the steps of fit()."
+                f"Batches are pulled ahead of the model, so it is unknown how many of these {iteration.handed:,} it "
+                "has taken. Pass `state_dict(consumed=…)`, counted in this iteration, or let "
+                "`stoker.keras.ResumableData` count the steps of fit()."
             )
         some = iteration.taken or 0 if consumed is None else consumed
         if not 0 <= some <= iteration.handed:

@@ -214,6 +214,7 @@ class Coordinator(EpochProducer[Epoch]):
             self._check()
             self._updates.add(values)
             self._finder.outdate()
+            self._consumption.outdate()
             self._turns = True
 
     def stats(self) -> Stats:

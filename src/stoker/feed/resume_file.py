@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,15 @@ class ResumeFile:
 
 
 def randomness() -> dict[str, Any]:
-    """The random states of Python and NumPy in this process."""
+    """The random states of Python and NumPy in this process, and those of PyTorch if it was imported."""
     numpy = np.random.get_state(legacy=False)
     assert isinstance(numpy, dict)
     inner = {**numpy["state"], "key": numpy["state"]["key"].tolist()}
-    return {"python": random.getstate(), "numpy": {**numpy, "state": inner}}
+    found = {"python": random.getstate(), "numpy": {**numpy, "state": inner}}
+    if (torch := sys.modules.get("torch")) is not None:
+        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        found["torch"] = [state.numpy().tobytes().hex() for state in (torch.get_rng_state(), *devices)]
+    return found
 
 
 def restore_randomness(state: dict[str, Any]) -> None:
@@ -107,6 +112,11 @@ def restore_randomness(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(words), gauss))
     inner = state["numpy"]["state"]
     np.random.set_state({**state["numpy"], "state": {**inner, "key": np.array(inner["key"], np.uint32)}})
+    if "torch" in state and (torch := sys.modules.get("torch")) is not None:
+        cpu, *devices = (torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8) for text in state["torch"])
+        torch.set_rng_state(cpu)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
 
 
 def _number(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stoker.coordinator.producer import AT_ONCE, BatchProducer
 from stoker.errors import OptionError
 from stoker.feed import padded
+from stoker.feed.class_weights import ClassWeights
 from stoker.feed.dataset_classes import counted, for_keras, never_ending, varying
 from stoker.feed.generator_op import batches, native
 from stoker.feed.iterators import Iterators, NoIterators, StackedIterators
@@ -69,11 +70,12 @@ def dataset(
     serialized: bool,
     host_shard: HostShard | None = None,
     sums: bool | None = None,
+    class_weights: ClassWeights | None = None,
 ) -> tf.data.Dataset:
     """The batches that `producer` makes; see `Loader.to_tf`.
 
     `owner` stops the producer when it is gone, and is kept alive. `sums` says whether losses are sums; None uses the
-    options.
+    options. `class_weights` are added to the batches, as their third part.
     """
     tensorflow()  # raise now if it is not installed
     close_before_others()
@@ -95,6 +97,8 @@ def dataset(
             scale=_scale(producer, host_shard, sums) if not serialized else {},
         )
     made = _with_cardinality(_elements(form, iterators, outline, ahead), form, outline, ahead)
+    if class_weights is not None:
+        made = made.map(native(class_weights.weighted))
     made = made.with_options(_options())
     if producer.counts.plan is not None and not producer.counts.plan.is_fixed:
         made = varying(made)

@@ -1,0 +1,88 @@
+"""What Keras is doing when it asks for data, read from its frames: Keras passes none of this on."""
+
+from __future__ import annotations
+
+from types import FrameType
+from typing import Any
+
+from stoker.errors import OptionError
+
+#: The most frames between one of Keras' loops and the call that asks for a batch.
+_FRAMES = 16
+#: The most frames between the making of an epoch iterator and its question for the number of batches.
+_NEAR = 3
+_LOOPS = "fit", "evaluate", "predict"
+#: The arguments that Keras drops beside a DataAdapter, and what to do instead.
+_DROPPED = {
+    "class_weight": "Pass it to to_keras() instead: to_keras(class_weight=…).",
+    "sample_weight": "Let the Loader's examples have three parts instead: (x, y, sample_weight).",
+    "y": "Let the Loader's examples have two parts instead: (x, y).",
+}
+
+
+def only_looks(frame: FrameType) -> bool:
+    """True if a batch is pulled in this frame only to find out the shapes of the model, not to compute with it.
+
+    `fit` and `evaluate` look in `_symbolic_build`. On JAX, `predict` builds the model itself; it does so before it
+    defines the function that collects the outputs.
+    """
+    loop = _loop(frame)
+    if loop is None:
+        return False
+    return loop.f_code.co_name == "_symbolic_build" or (
+        loop.f_code.co_name == "predict" and "append_to_outputs" not in loop.f_locals
+    )
+
+
+def check_arguments(frame: FrameType, *, is_endless: bool) -> None:
+    """Check what a loop of Keras was given beside the data, if its epoch iterator asks in this frame for its length.
+
+    Raises:
+        OptionError: there are arguments that Keras would drop, or `evaluate` or `predict` would run forever. On JAX, an
+            error in mid-epoch would leave the model without weights.
+    """
+    made = _epoch_iterator(frame)
+    if made is None:
+        return
+    for name, repair in _DROPPED.items():
+        if made.f_locals.get(name) is not None:
+            raise OptionError(f"Keras ignores {name}= beside to_keras(), which holds all of the data. {repair}")
+    if is_endless and made.f_locals["steps_per_epoch"] is None and _is_evaluating(made.f_back):
+        raise OptionError(
+            "this source never ends. Pass `validation_steps` to fit(), or `steps` to evaluate() and predict(); "
+            "otherwise they would run forever."
+        )
+
+
+def _epoch_iterator(frame: Any) -> FrameType | None:
+    """The frame in which Keras makes the iterator of a loop, among the nearest ones."""
+    for _ in range(_NEAR):
+        if frame is None:
+            return None
+        if frame.f_code.co_name == "__init__" and "steps_per_epoch" in frame.f_locals and _is_keras(frame):
+            found: FrameType = frame
+            return found
+        frame = frame.f_back
+    return None
+
+
+def _is_evaluating(frame: Any) -> bool:
+    """True if the loop that makes an iterator is not that over the training data, which `fit` makes first."""
+    loop = _loop(frame)
+    return loop is not None and (loop.f_code.co_name != "fit" or "epoch_iterator" in loop.f_locals)
+
+
+def _loop(frame: Any) -> FrameType | None:
+    """The innermost frame of Keras' loops, or of the building of a model, from which this frame was called."""
+    for _ in range(_FRAMES):
+        if frame is None:
+            return None
+        if frame.f_code.co_name in (*_LOOPS, "_symbolic_build") and _is_keras(frame):
+            found: FrameType = frame
+            return found
+        frame = frame.f_back
+    return None
+
+
+def _is_keras(frame: Any) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith("keras.")
