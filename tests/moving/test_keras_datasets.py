@@ -133,7 +133,7 @@ def test_settings_of_its_own_that_are_not_used_are_named_once(caplog: pytest.Log
         assert not caplog.messages
         stoker.Loader(Shuffled(workers=4, use_multiprocessing=True), workers=0).close()
     (message,) = caplog.messages
-    assert message.startswith("workers=4 and use_multiprocessing=True of this Shuffled is not used")
+    assert message.startswith("workers=4 and use_multiprocessing=True of this Shuffled: not used. The Loader's own")
 
 
 def test_a_length_that_changes_is_an_error() -> None:

@@ -40,7 +40,7 @@ class KerasSource(MapSource):
         )
         if unused := list(_unused(dataset)):
             log.warning(
-                "%s of this %s is not used: a Loader has workers, processes all of them, and `prefetch`.",
+                "%s of this %s: not used. The Loader's own `workers`, which are processes, and `prefetch` apply.",
                 " and ".join(unused),
                 kind,
             )
