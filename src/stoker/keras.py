@@ -110,7 +110,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             self._assign(values)  # again: BackupAndRestore may have loaded weights of its own meanwhile
             if self._step:
                 _keep_logs(self.model, saved["logs"])
-                _define_logs(saved["logs"])
+                _expect_no_step(self.model, saved["logs"])
             history = self.model.history
             history.epoch, history.history = list(saved["epochs"]), {k: list(v) for k, v in saved["history"].items()}
 
@@ -242,11 +242,16 @@ def _keep_logs(model: Any, last: dict[str, Any]) -> None:
         setattr(model, _LOGS, lambda logs: of_class(logs or last))
 
 
-def _define_logs(last: dict[str, Any]) -> None:
-    """Define the variable `logs` of `fit`, which reads it after the epoch; on JAX only a step would set it."""
+def _expect_no_step(model: Any, last: dict[str, Any]) -> None:
+    """Give `fit` on JAX what it reads after an epoch, and what only a step sets: its variable `logs`, and the weights.
+
+    Keras takes the weights out of the model before the step that finds no batch, and puts back those of the last step.
+    """
     frame = _frame_of_fit()
-    if "logs" in frame.f_locals:
+    if keras.backend.backend() != "jax" or "logs" in frame.f_locals:
         return
+    parts = "trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables"
+    model._jax_state = dict(zip(parts, model._get_jax_state(**dict.fromkeys(parts, True)), strict=True))
     frame.f_locals["logs"] = last
     if sys.version_info < (3, 13):  # later versions write through
         ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))

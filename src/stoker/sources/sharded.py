@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from stoker.plan.permutation import mix
 from stoker.sources.source import Source
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class ShardedSource(Source):
     def read_at(self, epoch: int, index: int, rng: np.random.Generator) -> Iterable[Any]:
         """Like `read`, for shards that differ from epoch to epoch. Called in a worker in place of it."""
         return self.read(index, rng)
+
+    def seed_of(self, seed: int, epoch: int, index: int) -> int:
+        """The seed of a shard's random states in an epoch, from the Loader's seed."""
+        return mix(seed, epoch, 3, index)
 
     @property
     def payload(self) -> ShardedSource:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from stoker.plan.permutation import mix
 from stoker.sources.copies import Copies
 from stoker.sources.sharded import CannotRead, ShardedSource
 from stoker.sources.torch_worker import WorkerPlace
@@ -50,6 +51,9 @@ class TorchIterableSource(ShardedSource):
 
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "source": "torch"}
+
+    def seed_of(self, seed: int, epoch: int, index: int) -> int:
+        return (mix(seed, epoch, 3) >> 2) + index  # 63 bits and in turn, as PyTorch seeds its workers
 
     def read(self, index: int, rng: np.random.Generator) -> Iterator[Any]:
         return self.read_at(0, index, rng)

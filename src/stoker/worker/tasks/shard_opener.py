@@ -88,7 +88,7 @@ class ShardOpener:
         """The result of the user's function for a shard, called with random states set for that."""
         program = self._used.program
         source: ShardedSource = program.source
-        seed = (mix(program.seed, epoch, 3) >> 2) + shard  # 63 bits and in turn, as PyTorch seeds its workers
+        seed = source.seed_of(program.seed, epoch, shard)
         self._seeder.begin(seed)
         return source.read_at(epoch, shard, np.random.default_rng(seed))
 
