@@ -86,12 +86,12 @@ def _line(record: dict[str, Any]) -> str:
 
 def _write(asked: argparse.Namespace, records: list[dict[str, Any]]) -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
-    data = {"question": asked.question, "machine": _machine(asked), "records": records}
+    data = {"question": asked.question, "machine": machine_of(asked), "records": records}
     (asked.out / f"{asked.question}.json").write_text(json.dumps(data, indent=1) + "\n")
     write_report(asked.out / f"{asked.question}.json")
 
 
-def _machine(asked: argparse.Namespace) -> dict[str, Any]:
+def machine_of(asked: argparse.Namespace) -> dict[str, Any]:
     """What a reader needs to judge the figures by."""
     cpu = next((line for line in _cpu_info() if line.startswith("model name")), "unknown").partition(":")[2].strip()
     packages = {}
