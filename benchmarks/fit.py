@@ -107,7 +107,9 @@ def torch_alone(source: Any, case: Case, steps: Steps, workers: int) -> Abstract
 
 def grain_workers(source: Any, case: Case, steps: Steps, workers: int) -> AbstractContextManager[Any]:
     import grain
+    from absl import flags
 
+    flags.FLAGS.mark_as_parsed()  # Grain's workers ask for one
     dataset = grain.MapDataset.source(source).batch(case.batch_size)
     read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     return nullcontext(read.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)))
@@ -255,10 +257,10 @@ def table(data: dict[str, Any]) -> str:
     parts = [
         "# A step of `fit()` through each door into Keras",
         f"{its['workers']} workers, {its['cores']} cores of {its['cpu']}, Linux {its['kernel']}, "
-        f"Python {its['python']}; {packages}; {its['date']}.\n\nMedians of {rounds} alternating rounds of {its['epochs']} epochs of "
-        f"{its['steps']} steps, the first of which does not count; least–most beside them. Ratios are taken within a "
-        "round. The backend computes in one thread. *light* does next to nothing with a batch, *heavy* computes for "
-        "about as long as the workers need for one.",
+        f"Python {its['python']}; {packages}; {its['date']}.\n\n"
+        f"Medians of {rounds} alternating rounds of {its['epochs']} epochs of {its['steps']} steps, the first of which "
+        "does not count; least–most beside them. Ratios are taken within a round. The backend computes in one thread. "
+        "*light* does next to nothing with a batch, *heavy* computes for about as long as the workers need for one.",
     ]
     for group in groups(records):
         backend, model, case = group

@@ -292,6 +292,18 @@ def fit_unknown(made: Any, x: Any, y: Any) -> Result:
 
 
 @cell
+def epochs_of_differing_length() -> Iterator[None]:
+    import keras
+
+    steps: list[int] = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
+    with loader("x, y", order=lambda epoch, rng: np.arange(BATCH * (epoch + 1))) as train:
+        fit(model(), train.to_keras(), callbacks=[count])
+    yield
+    assert steps == [0, 0, 1, 0, 1, 2], steps
+
+
+@cell
 def validation() -> Iterator[None]:
     options: list[dict[str, Any]] = [{}, {"validation_freq": 2}, {"validation_steps": 3}, {"validation_steps": 1}]
     results = []

@@ -10,6 +10,7 @@ from typing import Any
 from stoker.coordinator.producer import BatchProducer
 from stoker.errors import OptionError
 from stoker.feed import padded
+from stoker.feed.keras_frames import read_to_the_end
 from stoker.feed.lazy_tensorflow import tensorflow
 from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Iteration, Position
@@ -72,7 +73,7 @@ def _refusing(kind: Hashable) -> Any:
 
 
 def varying(made: Any) -> Any:
-    """`made`, whose epochs differ in length. Keras would end each after as many steps as the first one had."""
+    """`made`, whose epochs may differ in length, with iterators that Keras' loops read to their end."""
     made.__class__ = _uncounted(made.__class__)
     return made
 
@@ -83,14 +84,7 @@ def _uncounted(kind: Hashable) -> Any:
 
     class Uncounted(kind):  # type: ignore[valid-type, misc]  # as above
         def __iter__(self) -> Any:
-            frame: Any = sys._getframe(1)
-            for _ in range(12):
-                its: Any = frame.f_locals.get("self")
-                if type(its).__name__ == "TFEpochIterator" and its._num_batches is None:
-                    its._num_batches = 0  # unknown, as None is, but Keras replaces None when the epoch ends
-                if frame.f_back is None:
-                    break
-                frame = frame.f_back
+            read_to_the_end(sys._getframe(1))
             return super().__iter__()
 
     return Uncounted

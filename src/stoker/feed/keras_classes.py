@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from stoker.errors import OptionError, StateError
 from stoker.feed.batch_iterator import cannot_be_copied
-from stoker.feed.keras_frames import check_arguments
+from stoker.feed.keras_frames import check_arguments, read_to_the_end
 from stoker.feed.keras_iterations import KerasIterations, KerasIterator, Leaves
 
 #: The first version of Keras whose `fit` takes a DataAdapter as it is.
@@ -57,6 +57,8 @@ def _adapter_class() -> Any:
             return self._iterations.producer.outline().static_rows
 
         def get_jax_iterator(self) -> KerasIterator:
+            if self._iterations.num_batches is None:
+                read_to_the_end(sys._getframe(1))
             return KerasIterator(self._iterations, self._make)
 
         get_torch_dataloader = get_jax_iterator

@@ -54,6 +54,22 @@ def check_arguments(frame: FrameType, *, is_endless: bool) -> None:
         )
 
 
+def read_to_the_end(frame: Any) -> None:
+    """Make a loop of Keras that asks for an iterator in this frame read every epoch to its end.
+
+    Where the number of batches is unknown, Keras would end each epoch after as many steps as the first one had.
+    """
+    for _ in range(_FRAMES):
+        if frame is None:
+            return
+        its: Any = frame.f_locals.get("self")
+        if type(its).__name__.endswith("EpochIterator") and _is_keras(frame):
+            if its._num_batches is None:
+                its._num_batches = 0  # unknown, as None is, but Keras replaces None when the epoch ends
+            return
+        frame = frame.f_back
+
+
 def _epoch_iterator(frame: Any) -> FrameType | None:
     """The frame in which Keras makes the iterator of a loop, among the nearest ones."""
     for _ in range(_NEAR):

@@ -100,7 +100,7 @@ def dataset(
     if class_weights is not None:
         made = made.map(native(class_weights.weighted))
     made = made.with_options(_options())
-    if producer.counts.plan is not None and not producer.counts.plan.is_fixed:
+    if outline.cardinality is None:
         made = varying(made)
     made = counted(never_ending(made) if outline.cardinality == math.inf else made, producer)
     if host_shard is not None or serialized or not producer.batching.host_shard.pads:
