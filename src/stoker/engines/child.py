@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stoker.engines.engine import StuckWorker
-from stoker.engines.interpreters import OURS
 from stoker.engines.forked_process import Process
+from stoker.engines.interpreters import OURS
 from stoker.memory import long_message
 from stoker.memory.memfd import above_standard
 from stoker.memory.progress_page import STACK_SIGNAL, ProgressPage

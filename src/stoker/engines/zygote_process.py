@@ -15,8 +15,8 @@ import subprocess
 import time
 
 from stoker.engines.child import pair
-from stoker.engines.interpreters import Interpreters, resource_tracker
 from stoker.engines.forked_process import ForkedProcess, Process
+from stoker.engines.interpreters import Interpreters, resource_tracker
 from stoker.memory.progress_page import ProgressPage
 
 log = logging.getLogger("stoker")

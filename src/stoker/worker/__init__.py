@@ -2,6 +2,7 @@
 
 __main__                  a worker process
 zygote                    the interpreter that workers are forked from
+unseeded                  random generators that forked workers must not have in common
 clone                     forks a process beside this one, not beneath it
 runner                    dispatches requests to the kinds of tasks
 context                   what the parts of a worker share

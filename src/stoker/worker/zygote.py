@@ -25,6 +25,8 @@ from pathlib import Path
 from stoker.protocol.program import enter
 from stoker.worker.__main__ import WorkerArguments, die_with, run_worker
 from stoker.worker.clone import CannotClone, Cloner, rename
+from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.unseeded import UnseededGenerators
 from stoker.worker.user_code.seeding import install_lazy_random
 
 #: The messages that workers can be forked, and that one was.
@@ -35,18 +37,18 @@ _DESCRIPTORS = 3
 _HARMLESS = "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(given: Sequence[str]) -> None:
     """Prepare, then fork a worker for each request, until the trainer closes the socket. Returns in each worker too."""
     del sys.argv[1:]  # user modules must not see our arguments
-    parent, channel_fd, program, *memory = map(int, arguments)
+    parent, channel_fd, program, *memory = map(int, given)
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
     for fd in (channel_fd, program, *memory):
         os.set_inheritable(fd, False)  # programs started by user code must not inherit them
     channel = socket.socket(fileno=channel_fd)
-    lazy = install_lazy_random()
-    before = _descriptors()
+    lazy, unseeded, before = install_lazy_random(), UnseededGenerators(), _descriptors()
     _import(enter(program))
+    unseeded.found()
     try:
         cloner = Cloner()
         if (reason := _obstacle(before)) is not None:
@@ -62,6 +64,7 @@ def run(arguments: Sequence[str]) -> None:
         with contextlib.suppress(ValueError):  # user code may have closed or replaced them
             sys.stdout.flush()
             sys.stderr.flush()
+        reach(Failpoint.FORK)
         try:
             process = cloner.clone(fds[1])
         except OSError as error:
@@ -70,14 +73,18 @@ def run(arguments: Sequence[str]) -> None:
         if not process:
             channel.close()
             os.setsid()
+            unseeded.seed()
             rename(b"stoker.zygote", b"stoker.worker")
             tracker = fds[2] if len(fds) > 2 else None
             slots, inboxes = (*memory[::2],), (*memory[1::2],)
-            places = {"socket": fds[0], "page": fds[1], "program": program, "tracker": tracker}
-            run_worker(WorkerArguments(number, parent, **places, slots=slots, inboxes=inboxes), lazy)
+            arguments = WorkerArguments(
+                number, parent, fds[0], page=fds[1], program=program, tracker=tracker, slots=slots, inboxes=inboxes
+            )
+            run_worker(arguments, lazy)
             return
         for fd in fds:
             os.close(fd)
+        reach(Failpoint.FORKED)
         channel.send(FORKED)
 
 
@@ -101,9 +108,9 @@ def _import(names: Sequence[str]) -> None:
 def _descriptors() -> dict[int, str]:
     """This process's open descriptors, and what they are."""
     found = {}
-    for entry in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # that of the listing itself
-            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+            found[int(entry.name)] = str(entry.readlink())
     return found
 
 
