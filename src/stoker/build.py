@@ -219,7 +219,13 @@ def _engine(options: LoaderOptions, program: Program, slots: list[Slot], inboxes
 
         environment = dict(options.worker_env or {})
         return ProcessEngine(
-            dump(program), slots, inboxes, options.worker_count, timeout=options.timeout, environment=environment
+            dump(program),
+            slots,
+            inboxes,
+            options.worker_count,
+            timeout=options.timeout,
+            environment=environment,
+            forks=options.start == "warm",
         )
     from stoker.engines.inline import InlineEngine
 

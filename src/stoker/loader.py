@@ -129,6 +129,9 @@ class Loader:
         worker_env: environment variables of the workers, in addition to the trainer's; None removes one. Workers see
             no GPU (CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu" and the like) unless it names one of these variables:
             `{"CUDA_VISIBLE_DEVICES": "0"}`. It has no effect with `workers=0`.
+        start: how workers are started. "warm" forks them from one fresh interpreter that has imported the modules of
+            your source and transform; each worker unpickles both itself. If importing these modules starts a thread or
+            opens a file or socket, and with "fresh", each worker is an interpreter of its own, which imports them anew.
 
     Raises:
         OptionError: an argument is invalid.
@@ -172,6 +175,7 @@ class Loader:
         share: bool = True,
         worker_init: Callable[[], Any] | None = None,
         worker_env: Mapping[str, str | None] | None = None,
+        start: Literal["warm", "fresh"] = "warm",
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         self._producer = build(LoaderOptions(**arguments))

@@ -76,6 +76,7 @@ class LoaderOptions:
     share: bool = True
     worker_init: Callable[[], Any] | None = None
     worker_env: Mapping[str, str | None] | None = None
+    start: Literal["warm", "fresh"] = "warm"
 
     size: int = field(init=False)
     collation: Collation = field(init=False)
@@ -151,6 +152,8 @@ class LoaderOptions:
             raise OptionError(f"transform must be callable, got {self.transform!r}")
         if self.worker_init is not None and not takes_nothing(self.worker_init):
             raise OptionError(f"worker_init must be a function without parameters, got {self.worker_init!r}")
+        if self.start not in ("warm", "fresh"):
+            raise OptionError(f'start must be "warm" or "fresh", got {self.start!r}')
         return {"worker_env": _checked_environment(self.worker_env)}
 
     def _batches(self) -> dict[str, Any]:

@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import stoker
 from stoker.engines.engine import StuckWorker
+from stoker.engines.forked_process import Process
+from stoker.engines.interpreters import OURS
 from stoker.memory import long_message
 from stoker.memory.memfd import above_standard
 from stoker.memory.progress_page import STACK_SIGNAL, ProgressPage
@@ -23,32 +23,8 @@ from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, Up
 
 log = logging.getLogger("stoker")
 
-#: Starts a worker. While the worker's own modules are imported, nothing may shadow the standard library: no file beside
-#: them, and none in the current directory (the "" that -c prepends). The trainer's `sys.path` comes with the program.
-_START = """\
-import os, sys
-del sys.path[:sys.path[:1] == [""]]
-sys.path[:] = os.environ.pop("STOKER_PATH").split("\\n")
-from stoker.worker.__main__ import run
-run(sys.argv[2:])
-"""
-_LAST = len(_START.splitlines())
-#: The prefixes of frames that are not the user's.
-_OURS = str(Path(stoker.__file__).parent) + os.sep, f'<string>", line {_LAST} in <module>'
-
-#: Native libraries use one thread per worker unless the user says otherwise: the workers are the parallelism.
-_ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
-#: Make glibc keep freed memory instead of returning it to the kernel. User code allocates and frees an image per
-#: example, and faulting its pages in again costs more than decoding it. 32 MiB is the largest threshold of glibc.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
-#: The accelerators belong to the trainer: a worker that saw them would allocate memory there. CUDA, ROCm,
-#: TensorFlow, PyTorch and JAX all read "-1" as no device.
-_NO_GPU = {
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "HIP_VISIBLE_DEVICES": "-1",
-    "ROCR_VISIBLE_DEVICES": "-1",
-    "JAX_PLATFORMS": "cpu",  # otherwise JAX takes a TPU, and complains about the hidden GPU
-}
+#: Starts the process of a worker, given its number, the descriptor of its socket, and its progress page.
+WorkerStart = Callable[[int, int, ProgressPage], Process]
 
 
 class WorkerProcess:
@@ -56,14 +32,12 @@ class WorkerProcess:
 
     Args:
         number: the worker's number.
-        program: the descriptor of the program's bundle.
-        memory: the descriptors of the slots, each followed by the descriptor of its inbox.
-        environment: variables that the user sets in workers; None removes one.
+        start: starts the process.
 
     The calling thread must outlive the worker: the kernel kills the worker when that thread ends.
     """
 
-    def __init__(self, number: int, program: int, memory: Sequence[int], environment: Mapping[str, str | None]) -> None:
+    def __init__(self, number: int, start: WorkerStart) -> None:
         self.number = number
         self.has_form = False  # True once the form of the batches was sent
         self.renewed = False  # True once the values of `Loader.update` were sent
@@ -77,16 +51,8 @@ class WorkerProcess:
         self.page = ProgressPage.fresh()
         self.channel, theirs = pair(socket.SOCK_SEQPACKET)
         with theirs:
-            tracker = resource_tracker()
-            inherited = [theirs.fileno(), self.page.fd, program, tracker, *memory]
             try:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-c", _START, "stoker.worker", *map(str, [number, os.getpid(), *inherited])],
-                    pass_fds=[fd for fd in inherited if fd >= 0],
-                    stdin=subprocess.DEVNULL,
-                    env=_environment(environment),
-                    start_new_session=True,  # only the trainer handles Ctrl-C in its terminal
-                )
+                self.process = start(number, theirs.fileno(), self.page)
             except BaseException:
                 self.channel.close()
                 self.page.close()
@@ -95,7 +61,7 @@ class WorkerProcess:
         try:
             self.pidfd = above_standard(os.pidfd_open(self.process.pid))
         except OSError:  # no descriptor is left
-            self.process.kill()
+            self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.channel.close()
             self.page.close()
@@ -214,7 +180,7 @@ def pair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
 
 def _theirs(stack: str) -> str:
     """The stack without the frames of Stoker and of the interpreter that called it."""
-    return "\n".join(line for line in stack.splitlines() if not any(f'File "{ours}' in line for ours in _OURS))
+    return "\n".join(line for line in stack.splitlines() if not any(f'File "{ours}' in line for ours in OURS))
 
 
 def _state(pid: int) -> str:
@@ -223,25 +189,3 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:  # it is gone
         return ""
-
-
-def resource_tracker() -> int:
-    """The descriptor of this process's multiprocessing resource tracker, or -1 if there is none."""
-    module = sys.modules.get("multiprocessing.resource_tracker")
-    if module is None:
-        return -1
-    if "multiprocessing.shared_memory" in sys.modules:  # workers may create segments, which outlive them
-        fd: int | None = module.getfd()
-    else:
-        fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
-    return -1 if fd is None else fd
-
-
-def _environment(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """The trainer's environment plus the user's variables and the path of the worker's own modules: see `_START`."""
-    home, standard = str(Path(stoker.__file__).parents[1]), str(Path(os.__file__).parent)
-    paths = [standard, str(Path(standard, "lib-dynload")), home, *sys.path]
-    path = "\n".join(path for path in paths if path and isinstance(path, str))
-    no_gpu = {} if variables.keys() & _NO_GPU.keys() else _NO_GPU
-    wanted = {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ, **no_gpu, **variables, "STOKER_PATH": path}
-    return {name: value for name, value in wanted.items() if value is not None}

@@ -12,6 +12,7 @@ No lock is shared with any process. Messages are passed on through the `Listener
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import selectors
 import signal
@@ -23,7 +24,9 @@ from collections.abc import Mapping, Sequence
 
 from stoker.engines.child import WorkerProcess, end, pair
 from stoker.engines.engine import Listener, WorkerDeath
+from stoker.engines.interpreters import Interpreters
 from stoker.engines.watch import ProgressWatch
+from stoker.engines.zygote_process import Zygote, ZygoteGone
 from stoker.memory.memfd import Memfd
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
@@ -31,6 +34,8 @@ from stoker.runtime.free_memory import oom_kills
 from stoker.runtime.locks import Lock
 from stoker.runtime.shortage import wanted
 from stoker.runtime.signals import interruptible
+
+log = logging.getLogger("stoker")
 
 #: The most seconds until a message is read: while no thread waits for a batch, and while a leader reads.
 _TICK, _TICK_LED = 0.002, 0.02
@@ -50,6 +55,7 @@ class ProcessEngine:
         workers: the number of processes, at least 1.
         timeout: seconds without progress after which a worker is killed, or None.
         environment: variables that the user sets in workers; None removes one.
+        forks: True to fork workers from a zygote where that is possible.
     """
 
     def __init__(
@@ -60,10 +66,16 @@ class ProcessEngine:
         workers: int,
         timeout: float | None,
         environment: Mapping[str, str | None],
+        *,
+        forks: bool = True,
     ) -> None:
-        self._program, self._workers, self._environment = program, workers, environment
+        self._program, self._workers = program, workers
         self._watch, self._oom_kills = ProgressWatch(timeout), oom_kills()
-        self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
+        memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
+        self._interpreters = Interpreters(program.fd, memory, environment)
+        self._forks = forks
+        self._zygote: Zygote | None = None
+        self._wanted: list[int] = []  # workers that are started once the zygote is ready
         self._children: dict[int, WorkerProcess] = {}
         self._posted: dict[int, WorkerProcess] = {}
         self._silent: dict[int, float] = {}  # worker: when to kill it if it has not exited
@@ -213,6 +225,8 @@ class ProcessEngine:
     # ── in the supervisor ────────────────────────────────────────────────────────────────────
     def _supervise(self) -> None:
         try:
+            if self._forks:
+                self._start_zygote()
             for worker in range(self._workers):
                 if not self._stopping:
                     self._spawn(worker)
@@ -221,16 +235,65 @@ class ProcessEngine:
         except BaseException as error:
             self._listener.collapsed(error)
         finally:
+            if self._zygote is not None:
+                self._zygote.close()
             end(list(self._children.values()))
             for closing in (self._exits, self._news, self._nudge, self._nudged, self._wakeup, self._woken):
                 closing.close()
             self._program.close()
 
     def _spawn(self, worker: int) -> None:
-        child = WorkerProcess(worker, self._program.fd, self._memory, self._environment)
+        """Start a worker: fork it from the zygote, now or when it is ready, or else start a fresh interpreter."""
+        if self._zygote is not None and not self._zygote.is_ready:
+            self._wanted.append(worker)
+            return
+        try:
+            start = self._interpreters.worker if self._zygote is None else self._zygote.fork
+            child = WorkerProcess(worker, start)
+        except ZygoteGone as gone:
+            self._replace_zygote(gone)
+            self._spawn(worker)
+            return
         self._children[worker] = child
         self._news.register(child.channel, select.EPOLLIN)
         self._exits.register(child.pidfd, selectors.EVENT_READ, child)
+
+    # ── the zygote, in the supervisor ────────────────────────────────────────────────────────
+    def _start_zygote(self) -> None:
+        self._zygote = Zygote(self._interpreters)
+        self._exits.register(self._zygote.channel, selectors.EVENT_READ, self._zygote)
+
+    def _hear_zygote(self, zygote: Zygote) -> None:
+        """The zygote is ready, cannot fork workers, or has ended."""
+        if zygote is not self._zygote:  # it was replaced in the same turn
+            return
+        try:
+            zygote.hear()
+        except ZygoteGone as gone:
+            self._replace_zygote(gone)
+        self._spawn_wanted()
+
+    def _replace_zygote(self, gone: ZygoteGone) -> None:
+        """End the zygote. If it has forked workers, another one may do so too: start it."""
+        assert self._zygote is not None
+        served = self._zygote.forks > 0
+        self._end_zygote(gone)
+        if served and not self._stopping:
+            self._start_zygote()
+
+    def _end_zygote(self, reason: object) -> None:
+        assert self._zygote is not None
+        log.debug("workers are not forked: %s", reason)
+        self._exits.unregister(self._zygote.channel)
+        self._zygote.close()
+        self._zygote = None
+
+    def _spawn_wanted(self) -> None:
+        """Start the workers that waited for the zygote."""
+        wanted, self._wanted = self._wanted, []
+        for worker in wanted:
+            if not self._stopping:
+                self._spawn(worker)
 
     def _turn(self) -> None:
         """Wait for an exit, a wake-up, or the next check for messages."""
@@ -238,12 +301,17 @@ class ProcessEngine:
         timeout = _SILENT if self._silent else None
         if self._due:
             timeout = max(0.0, min(self._due.values()) - time.monotonic())
+        if self._wanted and self._zygote is not None:
+            left = self._zygote.seconds_left()
+            timeout = left if timeout is None else min(left, timeout)
         if self._is_owed():
             tick = _TICK if self._leader is None else _TICK_LED
             self._asleep, timeout = False, tick if timeout is None else min(tick, timeout)
         for key, _ in self._exits.select(timeout):
             if key.data is None:
                 _drain(self._woken)
+            elif isinstance(key.data, Zygote):
+                self._hear_zygote(key.data)
             else:
                 self._bury(key.data)
         if self._leader is None:
@@ -252,6 +320,9 @@ class ProcessEngine:
             if time.monotonic() >= when and not self._stopping:
                 del self._due[worker]
                 self._spawn(worker)
+        if self._wanted and self._zygote is not None and not self._zygote.seconds_left():
+            self._end_zygote("importing the program's modules takes long")
+            self._spawn_wanted()
         for worker, deadline in list(self._silent.items()):
             if time.monotonic() >= deadline:
                 self._children[worker].signal(signal.SIGKILL)

@@ -18,11 +18,11 @@ from stoker.memory.memfd import Memfd
 
 _PAGE = mmap.PAGESIZE
 _STACK_BYTES = 64_000
-_FIELDS = struct.Struct("=4q")
+_FIELDS = struct.Struct("=5q")
 #: On this signal, a worker writes its Python stack after its page. A signal number that is otherwise unused.
 STACK_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 0
 #: Places on the page.
-TASK, SHARD, EXAMPLE, PHASE = range(4)
+TASK, SHARD, EXAMPLE, PHASE, PROCESS = range(5)
 #: Means no example or no shard.
 NOTHING = -1
 
@@ -58,7 +58,7 @@ class ProgressPage(Memfd):
     def fresh(cls) -> ProgressPage:
         """Create the page of a worker that is about to start."""
         page = cls.create("progress-page")
-        os.pwrite(page.fd, _FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
+        os.pwrite(page.fd, _FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING, 0), 0)
         os.ftruncate(page.fd, _PAGE)
         fcntl.fcntl(page.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         os.lseek(page.fd, _PAGE, os.SEEK_SET)  # where the stack will be written
@@ -70,9 +70,13 @@ class ProgressPage(Memfd):
 
     def place(self) -> Activity:
         """The worker's activity, or its last one if it has died."""
-        task, shard, example, phase = _FIELDS.unpack(os.pread(self.fd, _FIELDS.size, 0))
+        task, shard, example, phase, _ = _FIELDS.unpack(os.pread(self.fd, _FIELDS.size, 0))
         shard, example = (None if number == NOTHING else number for number in (shard, example))
         return Activity(task, shard, example, Phase(phase))
+
+    def process(self) -> int:
+        """The process that the zygote forked for this page, or 0 if it has forked none yet."""
+        return int(_FIELDS.unpack(os.pread(self.fd, _FIELDS.size, 0))[PROCESS])
 
     def stack_end(self) -> int:
         """The offset at which the next stack begins."""
@@ -85,4 +89,4 @@ class ProgressPage(Memfd):
 
 def unseen() -> memoryview:
     """A page that is never read, for user code that runs in the trainer."""
-    return memoryview(bytearray(_FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE))).cast("q")
+    return memoryview(bytearray(_FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE, 0))).cast("q")

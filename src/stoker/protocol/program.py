@@ -77,7 +77,7 @@ def dump(program: Program) -> Memfd:
     """Write the program to shared memory. Raises `ProgramError`."""
     buffers: list[pickle.PickleBuffer] = []
     try:
-        pickled, rest, modules = _pickled(program, buffers)
+        pickled, rest, modules, imports = _pickled(program, buffers)
     except Exception as error:
         from stoker.pickling.unpicklable import refusal
 
@@ -93,6 +93,7 @@ def dump(program: Program) -> Memfd:
         "cwd": _cwd(),
         "argv": sys.argv,
         "modules": modules,
+        "imports": imports if program.worker_init is None else [],  # it may set what an import depends on
         "key": _key(),
         "seed": program.seed if program.seeds_globals else None,
     }
@@ -132,8 +133,8 @@ def held_by(program: Program) -> list[Held]:
 
 def _pickled(
     program: Program, buffers: list[pickle.PickleBuffer], held: list[Held] | None = None
-) -> tuple[bytes, bytes, list[str]]:
-    """Three consecutive pickles, the rest of the user's definitions, and the modules that define them.
+) -> tuple[bytes, bytes, list[str], list[str]]:
+    """Three consecutive pickles, the rest of the user's definitions, the modules that define them, and those to import.
 
     The pickles hold `worker_init`, the program, and its named objects from modules that a worker cannot import.
     One pickler writes all three, so they share their objects.
@@ -154,11 +155,12 @@ def _pickled(
         pickler.dump(program.worker_init)
         pickler.dump(program)
         if held is not None:
-            return b"", b"", []
+            return b"", b"", [], []
         pickler.travels("__main__")
         sent = sent_of(pickler)
         pickler.dump(sent)
-    return file.getvalue(), rest_of(sent), list(sent)
+    imports = [name for name, travels in pickler.modules.items() if not travels]
+    return file.getvalue(), rest_of(sent), list(sent), imports
 
 
 def mapped_file(array: np.memmap[Any, Any]) -> Any:
@@ -182,10 +184,7 @@ class LoadedProgram:
 
     def __init__(self, fd: int) -> None:
         place, rest, pickled, *buffers = open_bundle(fd)
-        where = json.loads(bytes(place))
-        sys.path[:], sys.argv[:] = where["path"], where["argv"]
-        if where["cwd"] is not None:
-            os.chdir(where["cwd"])
+        where = _entered(place)
         self.key = None if where["key"] is None else bytes.fromhex(where["key"])
         self.seed: int | None = where["seed"]
         self._pickles = pickle.Unpickler(io.BytesIO(pickled), buffers=buffers)
@@ -203,6 +202,21 @@ class LoadedProgram:
         assert isinstance(program, Program)
         settle(self._pickles.load())
         return program
+
+
+def enter(fd: int) -> list[str]:
+    """Change to the trainer's working directory, `sys.path` and `sys.argv`. Returns the modules that a program uses."""
+    imports: list[str] = _entered(open_bundle(fd)[0])["imports"]
+    return imports
+
+
+def _entered(place: memoryview) -> dict[str, Any]:
+    """Change to the trainer's surroundings. Returns all that is known of them."""
+    where: dict[str, Any] = json.loads(bytes(place))
+    sys.path[:], sys.argv[:] = where["path"], where["argv"]
+    if where["cwd"] is not None:
+        os.chdir(where["cwd"])
+    return where
 
 
 def _key() -> str | None:

@@ -1,6 +1,9 @@
 """Code that runs the user's code: in worker processes, and in the inline engine of `workers=0`.
 
 __main__                  a worker process
+zygote                    the interpreter that workers are forked from
+unseeded                  random generators that forked workers must not have in common
+clone                     forks a process beside this one, not beneath it
 runner                    dispatches requests to the kinds of tasks
 context                   what the parts of a worker share
 failed                    failures of tasks, as replies

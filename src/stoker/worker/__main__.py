@@ -43,10 +43,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run(arguments: list[str]) -> None:
-    """Run a worker until it is dismissed or must be replaced."""
+    """Run a worker in a fresh interpreter."""
     del sys.argv[1:]  # user modules must not see our arguments
+    run_worker(WorkerArguments.of(arguments), install_lazy_random())
+
+
+def run_worker(arguments: WorkerArguments, lazy: LazyRandom) -> None:
+    """Run a worker until it is dismissed or must be replaced."""
     try:
-        is_done_for = _main(_Arguments.of(arguments))
+        is_done_for = _main(arguments, lazy)
     except BaseException:
         try:
             traceback.print_exc()
@@ -57,7 +62,7 @@ def run(arguments: list[str]) -> None:
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class WorkerArguments:
     """The arguments of a worker; see the docstring of this module. Each slot has its inbox."""
 
     number: int
@@ -70,7 +75,7 @@ class _Arguments:
     inboxes: tuple[int, ...]
 
     @classmethod
-    def of(cls, arguments: list[str]) -> _Arguments:
+    def of(cls, arguments: list[str]) -> WorkerArguments:
         """Read the arguments of the command line."""
         number, parent, channel, page, program, tracker, *memory = map(int, arguments)
         its = None if tracker < 0 else tracker
@@ -82,18 +87,18 @@ class _Arguments:
         return self.socket, self.page, self.program, *tracker, *self.slots, *self.inboxes
 
 
-def _main(arguments: _Arguments) -> bool:
+def _main(arguments: WorkerArguments, lazy: LazyRandom) -> bool:
     """Run the worker; returns True if it must be replaced, False if it was dismissed."""
     _bind_to_trainer(arguments)
     _show_progress(arguments.page)
     channel = socket.socket(fileno=arguments.socket)
     _guard_forks(channel)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: exit too
-        return _serve(channel, arguments)
+        return _serve(channel, arguments, lazy)
     return False
 
 
-def _serve(channel: socket.socket, arguments: _Arguments) -> bool:
+def _serve(channel: socket.socket, arguments: WorkerArguments, lazy: LazyRandom) -> bool:
     """Load the program and answer requests until the socket closes; returns True if another worker must take over."""
 
     def send(message: Message) -> None:
@@ -102,7 +107,6 @@ def _serve(channel: socket.socket, arguments: _Arguments) -> bool:
     page = ProgressPage(arguments.page)  # it owns the descriptor, to which the stack is written too
     words = page.words()
     words[PHASE] = Phase.LOADING
-    lazy = install_lazy_random()
     program = _loaded(arguments)
     if isinstance(program, FailureReply):
         send(program)
@@ -124,7 +128,7 @@ def _serve(channel: socket.socket, arguments: _Arguments) -> bool:
     return False
 
 
-def _loaded(arguments: _Arguments) -> Program | FailureReply:
+def _loaded(arguments: WorkerArguments) -> Program | FailureReply:
     """The program, after the call of `worker_init`; the reply if one of them raises."""
     kind = FailureKind.PROGRAM
     try:
@@ -139,7 +143,7 @@ def _loaded(arguments: _Arguments) -> Program | FailureReply:
         return failure(None, kind, error)
 
 
-def _runner(program: Program, arguments: _Arguments, words: memoryview, lazy: LazyRandom) -> Runner:
+def _runner(program: Program, arguments: WorkerArguments, words: memoryview, lazy: LazyRandom) -> Runner:
     """The runner of this process, whose state `stoker.current()` reports."""
     seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
     if program.seeds_globals:
@@ -172,9 +176,9 @@ def _heed(runner: Runner, message: Message) -> None:
             raise AssertionError(f"the trainer sent {message}")
 
 
-def _bind_to_trainer(arguments: _Arguments) -> None:
+def _bind_to_trainer(arguments: WorkerArguments) -> None:
     """Die with the trainer, and keep what comes from it from others."""
-    _die_with(arguments.parent)
+    die_with(arguments.parent)
     for fd in arguments.descriptors():
         os.set_inheritable(fd, False)  # programs started by user code must not inherit them
     reach(Failpoint.SPAWN)
@@ -189,7 +193,7 @@ def _show_progress(page: int) -> None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # sys.stdout is one of open()'s
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Ask the kernel to kill this process when the trainer's supervising thread ends, for whatever reason."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # the parent ended before the call above
@@ -213,7 +217,7 @@ def _guard_forks(channel: socket.socket) -> None:
         _fork.happened = True
         channel.close()
         if by_main:  # else the signal would arrive when the forking thread ends
-            _die_with(ours)
+            die_with(ours)
 
     os.register_at_fork(before=before, after_in_child=in_child)
 

@@ -14,8 +14,10 @@ import signal
 
 
 class Failpoint(enum.Enum):
-    """The failpoints of a worker."""
+    """The failpoints of a worker, and of the zygote."""
 
+    FORK = "fork"  # the zygote is about to fork a worker
+    FORKED = "forked"  # it has forked a worker, and the trainer does not know yet
     SPAWN = "spawn"  # the interpreter is running, nothing is loaded yet
     CLAIM = "claim"  # a task has been taken
     COPY = "copy"  # some rows are written, others are not

@@ -1,0 +1,97 @@
+"""Starts fresh interpreters for workers and the zygote, with the environment that user code gets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import stoker
+from stoker.engines.forked_process import Process
+from stoker.memory.progress_page import ProgressPage
+
+#: Runs an entry point. While the worker's own modules are imported, nothing may shadow the standard library: no file
+#: beside them, and none in the current directory (the "" that -c prepends). The trainer's `sys.path` comes with the
+#: program.
+_START = """\
+import os, sys
+del sys.path[:sys.path[:1] == [""]]
+sys.path[:] = os.environ.pop("STOKER_PATH").split("\\n")
+from stoker.worker.{entry} import run
+run(sys.argv[2:])
+"""
+_LAST = len(_START.splitlines())
+#: The prefixes of frames that are not the user's.
+OURS = str(Path(stoker.__file__).parent) + os.sep, f'<string>", line {_LAST} in <module>'
+
+#: Native libraries use one thread per worker unless the user says otherwise: the workers are the parallelism.
+_ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
+#: Make glibc keep freed memory instead of returning it to the kernel. User code allocates and frees an image per
+#: example, and faulting its pages in again costs more than decoding it. 32 MiB is the largest threshold of glibc.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}
+#: The accelerators belong to the trainer: a worker that saw them would allocate memory there. CUDA, ROCm,
+#: TensorFlow, PyTorch and JAX all read "-1" as no device.
+_NO_GPU = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "HIP_VISIBLE_DEVICES": "-1",
+    "ROCR_VISIBLE_DEVICES": "-1",
+    "JAX_PLATFORMS": "cpu",  # otherwise JAX takes a TPU, and complains about the hidden GPU
+}
+
+
+class Interpreters:
+    """Starts interpreters over the same program and slots.
+
+    Args:
+        program: the descriptor of the program's bundle.
+        memory: the descriptors of the slots, each followed by the descriptor of its inbox.
+        variables: variables that the user sets in workers; None removes one.
+    """
+
+    def __init__(self, program: int, memory: Sequence[int], variables: Mapping[str, str | None]) -> None:
+        self._program, self._memory, self._variables = program, memory, variables
+
+    def worker(self, number: int, channel: int, page: ProgressPage) -> Process:
+        """A worker. It dies when the calling thread ends."""
+        inherited = [channel, page.fd, self._program, resource_tracker(), *self._memory]
+        return self._started("__main__", "stoker.worker", [number, os.getpid(), *inherited], inherited)
+
+    def zygote(self, channel: int) -> subprocess.Popen[bytes]:
+        """The interpreter that workers are forked from. It dies when the calling thread ends."""
+        inherited = [channel, self._program, *self._memory]
+        return self._started("zygote", "stoker.zygote", [os.getpid(), *inherited], inherited)
+
+    def _started(
+        self, entry: str, name: str, arguments: Sequence[int], inherited: Sequence[int]
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", _START.format(entry=entry), name, *map(str, arguments)],
+            pass_fds=[fd for fd in inherited if fd >= 0],
+            stdin=subprocess.DEVNULL,
+            env=_environment(self._variables),
+            start_new_session=True,  # only the trainer handles Ctrl-C in its terminal
+        )
+
+
+def resource_tracker() -> int:
+    """The descriptor of this process's multiprocessing resource tracker, or -1 if there is none."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    if module is None:
+        return -1
+    if "multiprocessing.shared_memory" in sys.modules:  # workers may create segments, which outlive them
+        fd: int | None = module.getfd()
+    else:
+        fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
+    return -1 if fd is None else fd
+
+
+def _environment(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """The trainer's environment plus the user's variables and the path of the worker's own modules: see `_START`."""
+    home, standard = str(Path(stoker.__file__).parents[1]), str(Path(os.__file__).parent)
+    paths = [standard, str(Path(standard, "lib-dynload")), home, *sys.path]
+    path = "\n".join(path for path in paths if path and isinstance(path, str))
+    no_gpu = {} if variables.keys() & _NO_GPU.keys() else _NO_GPU
+    wanted = {**_ONE_THREAD, **_KEEP_MEMORY, **os.environ, **no_gpu, **variables, "STOKER_PATH": path}
+    return {name: value for name, value in wanted.items() if value is not None}

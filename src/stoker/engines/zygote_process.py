@@ -1,0 +1,102 @@
+"""The trainer's side of the zygote: an interpreter that has imported what workers need, and forks them.
+
+A fork takes milliseconds where a fresh interpreter takes a few tenths of a second, and workers share the pages of what
+was imported. See `stoker.worker.zygote` for what the zygote runs, and why the workers are not its children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import signal
+import socket
+import subprocess
+import time
+
+from stoker.engines.child import pair
+from stoker.engines.forked_process import ForkedProcess, Process
+from stoker.engines.interpreters import Interpreters, resource_tracker
+from stoker.memory.progress_page import ProgressPage
+
+log = logging.getLogger("stoker")
+
+#: What the zygote sends when it can fork workers.
+_READY = b"ready"
+#: Seconds that a fork may take, that the zygote has to exit, and that it has to import everything.
+_FORK, _EXIT, _IMPORT = 2.0, 0.5, 10.0
+
+
+class ZygoteGone(Exception):
+    """The zygote has ended, or does not answer."""
+
+
+class Zygote:
+    """The interpreter that workers are forked from. Used only by the supervisor, which must outlive it.
+
+    Attributes:
+        is_ready: True once it can fork workers.
+        forks: how many workers it has forked.
+        channel: its socket, readable when it has something to say or has ended.
+    """
+
+    def __init__(self, interpreters: Interpreters) -> None:
+        self.is_ready, self.forks = False, 0
+        self.channel, theirs = pair(socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                self._process: subprocess.Popen[bytes] = interpreters.zygote(theirs.fileno())
+            except BaseException:
+                self.channel.close()
+                raise
+        self._started = time.monotonic()
+        log.debug("zygote started, pid %d", self._process.pid)
+
+    def hear(self) -> None:
+        """Take in what it sent. Raises `ZygoteGone` if it cannot fork workers."""
+        message = self._receive()
+        if message != _READY:
+            raise ZygoteGone(message.decode("utf-8", "replace") or "it ended")
+        self.is_ready = True
+        log.debug("zygote is ready after %.2f s", time.monotonic() - self._started)
+
+    def seconds_left(self) -> float:
+        """The seconds that it still has to become ready."""
+        return max(0.0, self._started + _IMPORT - time.monotonic())
+
+    def fork(self, number: int, channel: int, page: ProgressPage) -> Process:
+        """A new worker. Raises `ZygoteGone` if there is none."""
+        tracker = resource_tracker()
+        fds = [channel, page.fd, *([tracker] if tracker >= 0 else [])]
+        try:
+            socket.send_fds(self.channel, [str(number).encode()], fds)
+            answer = self._receive() if self._poll(_FORK) else b"it did not answer"
+        except OSError as error:
+            answer = str(error).encode()
+        if not page.process():  # else the worker is there, even if the zygote died right after the fork
+            raise ZygoteGone(answer.decode("utf-8", "replace") or "it ended")
+        self.forks += 1
+        return ForkedProcess(page.process())
+
+    def close(self) -> None:
+        """End the zygote; the workers live on."""
+        with contextlib.suppress(OSError):
+            self.channel.shutdown(socket.SHUT_WR)
+        if self.is_ready:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT)
+        self._process.send_signal(signal.SIGKILL)
+        log.debug("zygote exited with code %d", self._process.wait())
+        self.channel.close()
+
+    def _poll(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _receive(self) -> bytes:
+        """The next message; empty if the zygote has ended."""
+        try:
+            return self.channel.recv(4096)
+        except OSError:
+            return b""

@@ -1,0 +1,125 @@
+"""Entry point of the zygote: the interpreter that workers are forked from. Arguments: PARENT SOCKET PROGRAM [SLOT …].
+
+It imports the worker's modules and those that the program names, once. It runs no other user code: each worker
+unpickles the program itself, so that files, connections and locks that this opens are its own. It forks only while it
+has a single thread and importing has opened nothing that processes must not share.
+
+    trainer → zygote   the number of a worker, with the descriptors of its socket, its progress page and, where there
+                       is one, the trainer's multiprocessing resource tracker
+    zygote → trainer   READY, then FORKED for each worker, whose progress page names its process; or the reason why it
+                       cannot fork, and it ends
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stoker.protocol.program import enter
+from stoker.worker.__main__ import WorkerArguments, die_with, run_worker
+from stoker.worker.clone import CannotClone, Cloner, rename
+from stoker.worker.failpoints import Failpoint, reach
+from stoker.worker.unseeded import UnseededGenerators
+from stoker.worker.user_code.seeding import install_lazy_random
+
+#: The messages that workers can be forked, and that one was.
+READY, FORKED = b"ready", b"forked"
+#: The most descriptors that come with a request.
+_DESCRIPTORS = 3
+#: Devices that importing a library may leave open, and that processes may share.
+_HARMLESS = "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"
+
+
+def run(given: Sequence[str]) -> None:
+    """Prepare, then fork a worker for each request, until the trainer closes the socket. Returns in each worker too."""
+    del sys.argv[1:]  # user modules must not see our arguments
+    parent, channel_fd, program, *memory = map(int, given)
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
+    for fd in (channel_fd, program, *memory):
+        os.set_inheritable(fd, False)  # programs started by user code must not inherit them
+    channel = socket.socket(fileno=channel_fd)
+    lazy, unseeded, before = install_lazy_random(), UnseededGenerators(), _descriptors()
+    _import(enter(program))
+    unseeded.found()
+    try:
+        cloner = Cloner()
+        if (reason := _obstacle(before)) is not None:
+            raise CannotClone(reason)
+    except CannotClone as cannot:
+        channel.send(str(cannot).encode())
+        return
+    gc.collect()
+    gc.freeze()  # a collection in a worker would otherwise copy the pages that all share
+    channel.send(READY)
+    while (request := _received(channel)) is not None:
+        number, fds = request
+        with contextlib.suppress(ValueError):  # user code may have closed or replaced them
+            sys.stdout.flush()
+            sys.stderr.flush()
+        reach(Failpoint.FORK)
+        try:
+            process = cloner.clone(fds[1])
+        except OSError as error:
+            channel.send(str(error).encode())
+            return
+        if not process:
+            channel.close()
+            os.setsid()
+            unseeded.seed()
+            rename(b"stoker.zygote", b"stoker.worker")
+            tracker = fds[2] if len(fds) > 2 else None
+            slots, inboxes = (*memory[::2],), (*memory[1::2],)
+            arguments = WorkerArguments(
+                number, parent, fds[0], page=fds[1], program=program, tracker=tracker, slots=slots, inboxes=inboxes
+            )
+            run_worker(arguments, lazy)
+            return
+        for fd in fds:
+            os.close(fd)
+        reach(Failpoint.FORKED)
+        channel.send(FORKED)
+
+
+def _received(channel: socket.socket) -> tuple[int, list[int]] | None:
+    """The next request: the worker's number and its descriptors. None at the end of the stream."""
+    data, fds, _, _ = socket.recv_fds(channel, 64, _DESCRIPTORS)
+    if not data:
+        return None
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return int(data), fds
+
+
+def _import(names: Sequence[str]) -> None:
+    """Import modules. Where one fails, it is left to the worker to fail, with the user's traceback."""
+    for name in names:
+        with contextlib.suppress(Exception, SystemExit):
+            importlib.import_module(name)
+
+
+def _descriptors() -> dict[int, str]:
+    """This process's open descriptors, and what they are."""
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the listing itself
+            found[int(entry.name)] = str(entry.readlink())
+    return found
+
+
+def _obstacle(before: dict[int, str]) -> str | None:
+    """Why this process must not be forked; None if it may be."""
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads > 1:
+        return f"importing the program's modules started {threads - 1} thread{'s' * (threads > 2)}"
+    for fd, what in _descriptors().items():
+        if before.get(fd) != what and what not in _HARMLESS:
+            return f"importing the program's modules opened {what}"
+    return None
