@@ -87,7 +87,7 @@ from tests.examples import Squares
 loader = stoker.Loader(Squares(100_000), batch_size=4, workers=2, transform=lambda e: (e[0], e[1] % 2))
 def report():
     import psutil
-    print(*[child.pid for child in psutil.Process().children()], flush=True)
+    print(*[child.pid for child in psutil.Process().children() if "stoker.worker" in child.cmdline()], flush=True)
     sys.stdout.flush()
 """
 TF = START + "import tensorflow as tf\n"

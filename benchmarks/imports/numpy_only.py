@@ -1,0 +1,19 @@
+"""Rows that name the process that made them; their code imports: NumPy alone."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+
+class Rows:
+    """A map-style dataset."""
+
+    def __len__(self) -> int:
+        return 1 << 20
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        time.sleep(0.001)
+        return np.full(100, os.getpid(), np.float32)
