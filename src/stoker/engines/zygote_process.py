@@ -21,10 +21,10 @@ from stoker.memory.progress_page import ProgressPage
 
 log = logging.getLogger("stoker")
 
-#: What the zygote sends when it can fork workers.
-_READY = b"ready"
+#: What the zygote sends when it can fork workers, and when it has forked one.
+_READY, _FORKED = b"ready", b"forked"
 #: Seconds that a fork may take, that the zygote has to exit, and that it has to import everything.
-_FORK, _EXIT, _IMPORT = 2.0, 0.5, 10.0
+_FORK, _EXIT, _IMPORT = 2.0, 0.5, 20.0
 
 
 class ZygoteGone(Exception):
@@ -73,6 +73,8 @@ class Zygote:
             answer = self._receive() if self._poll(_FORK) else b"it did not answer"
         except OSError as error:
             answer = str(error).encode()
+        if answer != _FORKED:
+            self._kill()  # now, so that it cannot fork any more
         if not page.process():  # else the worker is there, even if the zygote died right after the fork
             raise ZygoteGone(answer.decode("utf-8", "replace") or "it ended")
         self.forks += 1
@@ -85,9 +87,12 @@ class Zygote:
         if self.is_ready:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_EXIT)
+        self._kill()
+        self.channel.close()
+
+    def _kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
         log.debug("zygote exited with code %d", self._process.wait())
-        self.channel.close()
 
     def _poll(self, seconds: float) -> bool:
         poll = select.poll()

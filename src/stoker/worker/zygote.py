@@ -51,41 +51,49 @@ def run(given: Sequence[str]) -> None:
     unseeded.found()
     try:
         cloner = Cloner()
-        if (reason := _obstacle(before)) is not None:
-            raise CannotClone(reason)
-    except CannotClone as cannot:
-        channel.send(str(cannot).encode())
+        _check_alone(before)
+        gc.collect()
+        gc.freeze()  # a collection in a worker would otherwise copy the pages that all share
+        channel.send(READY)
+        request = _forked(channel, cloner)
+    except (CannotClone, OSError) as error:
+        channel.send(str(error).encode())
         return
-    gc.collect()
-    gc.freeze()  # a collection in a worker would otherwise copy the pages that all share
-    channel.send(READY)
+    if request is None:
+        return
+    channel.close()
+    os.setsid()
+    unseeded.seed()
+    rename(b"stoker.zygote", b"stoker.worker")
+    number, (its_channel, page, *tracker) = request
+    arguments = WorkerArguments(
+        number,
+        parent,
+        its_channel,
+        page,
+        program,
+        tracker=tracker[0] if tracker else None,
+        slots=(*memory[::2],),
+        inboxes=(*memory[1::2],),
+    )
+    run_worker(arguments, lazy)
+
+
+def _forked(channel: socket.socket, cloner: Cloner) -> tuple[int, list[int]] | None:
+    """Fork a worker for each request. Returns the request in the worker, and None here once the trainer is done."""
     while (request := _received(channel)) is not None:
-        number, fds = request
-        with contextlib.suppress(ValueError):  # user code may have closed or replaced them
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):  # user code may have closed or replaced them
+                stream.flush()
         reach(Failpoint.FORK)
-        try:
-            process = cloner.clone(fds[1])
-        except OSError as error:
-            channel.send(str(error).encode())
-            return
-        if not process:
-            channel.close()
-            os.setsid()
-            unseeded.seed()
-            rename(b"stoker.zygote", b"stoker.worker")
-            tracker = fds[2] if len(fds) > 2 else None
-            slots, inboxes = (*memory[::2],), (*memory[1::2],)
-            arguments = WorkerArguments(
-                number, parent, fds[0], page=fds[1], program=program, tracker=tracker, slots=slots, inboxes=inboxes
-            )
-            run_worker(arguments, lazy)
-            return
+        _, fds = request
+        if not cloner.clone(fds[1]):
+            return request
         for fd in fds:
             os.close(fd)
         reach(Failpoint.FORKED)
         channel.send(FORKED)
+    return None
 
 
 def _received(channel: socket.socket) -> tuple[int, list[int]] | None:
@@ -114,12 +122,11 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
-def _obstacle(before: dict[int, str]) -> str | None:
-    """Why this process must not be forked; None if it may be."""
-    threads = len(list(Path("/proc/self/task").iterdir()))
-    if threads > 1:
-        return f"importing the program's modules started {threads - 1} thread{'s' * (threads > 2)}"
+def _check_alone(before: dict[int, str]) -> None:
+    """Raise `CannotClone` if importing has started threads, or opened what processes must not share."""
+    threads = len(list(Path("/proc/self/task").iterdir())) - 1
+    if threads:
+        raise CannotClone(f"importing the program's modules started {threads} thread{'s' * (threads > 1)}")
     for fd, what in _descriptors().items():
         if before.get(fd) != what and what not in _HARMLESS:
-            return f"importing the program's modules opened {what}"
-    return None
+            raise CannotClone(f"importing the program's modules opened {what}")
