@@ -107,7 +107,7 @@ def _batching(options: LoaderOptions, plan: Plan | None) -> Batching:
 
 def _counts(options: LoaderOptions, plan: Plan | None, batching: Batching) -> EpochCounts:
     length = options.source.length
-    if plan is not None:
+    if plan is not None and options.given_order is not None:
         length = plan.takes if plan.is_fixed else None
     return EpochCounts(
         batching,
