@@ -35,6 +35,8 @@ TITLES = {
     "grain_workers": "Keras' Grain adapter, mp_prefetch",
     "grain_alone": "Keras' Grain adapter, its default threads",
 }
+OVER_MEMORY = ("memory", "stoker")
+"""The contenders that run with the heavy model, which asks what Stoker adds to the time from memory."""
 CLASSES, DISTINCT = 10, 6
 """Classes of the labels; batches that the contender *memory* holds and hands out in turn."""
 Steps = int
@@ -211,6 +213,8 @@ def run(asked: argparse.Namespace) -> list[dict[str, Any]]:
             for model in asked.models:
                 for case in asked.cases:
                     for contender in asked.contenders[shift:] + asked.contenders[:shift]:
+                        if model == "heavy" and contender not in OVER_MEMORY:
+                            continue
                         record = run_cell(asked, backend, case, model, contender) | {"round": turn}
                         records.append(record)
                         shown = f"{median(record['ms']):9.2f} ms a step" if "ms" in record else record["fault"]
