@@ -28,7 +28,7 @@ from benchmarks.rounds import RESULTS, machine_of
 from benchmarks.summary import Spread
 
 BATCH = 16
-IMPORTS = {"numpy_only": "NumPy alone", "imaging": "SciPy, Pillow and OpenCV", "pytorch": "PyTorch"}
+IMPORTS = {"numpy_only": "NumPy alone", "imaging": "SciPy and Pillow", "pytorch": "PyTorch"}
 TITLES = {
     "warm": "Stoker",
     "fresh": 'Stoker, start="fresh"',

@@ -1,11 +1,10 @@
-"""Rows that name the process that made them; their code imports: SciPy, Pillow, OpenCV."""
+"""Rows that name the process that made them; their code imports: SciPy and Pillow."""
 
 from __future__ import annotations
 
 import os
 import time
 
-import cv2  # noqa: F401
 import numpy as np
 import PIL.Image  # noqa: F401
 import scipy.ndimage  # noqa: F401
