@@ -143,6 +143,7 @@ _mapped: list[frozenset[str]] = []
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
+    gc.freeze()  # what is there already need not be searched again after each test
     before = Holdings.now(mapped=_mapped[0] if _mapped else None)
     yield
     deadline = time.monotonic() + PATIENCE

@@ -161,3 +161,26 @@ def test_a_part_of_a_batch_that_is_too_large_for_the_memory_is_told_in_rows_of_t
         stoker.Loader(source, batch_size=64, shard_count=8, workers=0, memory_limit=4_000_000) as loader,
     ):
         list(loader)
+
+
+MARKS = {"skip": stoker.SKIP}
+
+
+def unannounced(number: int) -> Any:
+    """Leaves numbers out without naming SKIP, so that the Loader learns of it late."""
+    return MARKS["skip"] if number in (0, 18) else number
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("options", [{"batch_size": 4}, {"order": [[1, 2], [18, 3], [4, 0]]}], ids=["", "order"])
+def test_an_example_that_is_left_out_unannounced_is_an_error_for_several_trainers(
+    options: dict[str, Any], workers: int
+) -> None:
+    for host in range(2):
+        with (
+            stoker.Loader(
+                range(20), transform=unannounced, shard_index=host, shard_count=2, workers=workers, **options
+            ) as loader,
+            pytest.raises(stoker.OptionError, match="other trainers would take another number of steps"),
+        ):
+            list(loader)

@@ -25,6 +25,7 @@ from stoker.feed.resume_file import ResumeFile, randomness, restore_randomness
 from stoker.validation import whole
 
 if TYPE_CHECKING:
+    from stoker.epochs.epoch import Epoch
     from stoker.loader import Loader
 
 #: The method of a Keras model that makes the logs of an epoch from those of its last step.
@@ -79,6 +80,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._file = ResumeFile(path / "resume.stoker" if path.is_dir() else path)
         self._epoch = self._step = self._since_save = 0
         self._resumed: dict[str, Any] | None = None
+        self._before_test: Epoch | None = None
         self._values: dict[str, list[Any]] = {}  # of the variables, until the first epoch begins
 
     # ── Keras' events ────────────────────────────────────────────────────────────────────────
@@ -119,9 +121,30 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         steps, self._step = batch + 1 - self._step, batch + 1
         with self._producer.consumption() as consumption:
             consumption.took(steps)
+            is_read = consumption.last() is not None
+        if not is_read:
+            raise StateError(
+                "fit() does not read the Loader that was given to ResumableData, so the position in its data is "
+                "unknown. Pass the Loader whose to_keras() or to_tf() is given to fit()."
+            )
         self._since_save += steps
         if self._save_every is not None and self._since_save >= self._save_every:
             self._save(self._epoch, self._step, logs or {}, ended=False)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Note which iteration is the current one."""
+        with self._producer.consumption() as consumption:
+            self._before_test = consumption.last()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Raise `StateError` if validation reads the Loader whose position is to be saved."""
+        with self._producer.consumption() as consumption:
+            is_read = consumption.last() is not self._before_test
+        if is_read:
+            raise StateError(
+                "validation reads the Loader that was given to ResumableData, so its epochs are not those of training. "
+                "Create a Loader of its own for validation_data."
+            )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Save a state that resumes with the next epoch."""

@@ -225,9 +225,14 @@ def _given(order: Any, source: Source, shuffle: Any, seed: int) -> UserOrder:
             "object with `__len__` and `__getitem__`, or `stoker.from_arrays(...)`."
         )
     drawn = SamplerOrder(order) if is_sampler(order) else order
-    return user_order(
+    made = user_order(
         drawn, length=int(min(source.length or 0, 1 << 62)), seed=seed, shuffle=is_flag(shuffle) and bool(shuffle)
     )
+    name = source.own_names.get("order")
+    if (name == "sampler" and made.in_batches) or (name == "batch_sampler" and not made.in_batches):
+        gives, due = ("sequences", "single indices") if made.in_batches else ("single indices", "batches of indices")
+        raise OptionError(f"the {name} of the DataLoader gives {gives}. It must give {due}.")
+    return made
 
 
 def _warn_of_many(workers: int) -> None:

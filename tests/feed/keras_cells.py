@@ -6,6 +6,7 @@ compares with the same arrays in memory, for which Keras itself imports TensorFl
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import sys
@@ -301,6 +302,15 @@ def epochs_of_differing_length() -> Iterator[None]:
         fit(model(), train.to_keras(), callbacks=[count])
     yield
     assert steps == [0, 0, 1, 0, 1, 2], steps
+
+
+@cell
+def class_weights_of_named_pairs() -> Iterator[None]:
+    pair = collections.namedtuple("pair", "x y")
+    examples = [pair(np.full(4, number, np.float32), number % 3) for number in range(8)]
+    with stoker.Loader(examples, batch_size=4, workers=0) as train:
+        fit(model("x, label"), train.to_keras(class_weight={0: 2.0}), epochs=1)
+    yield
 
 
 @cell

@@ -148,3 +148,15 @@ def test_a_length_that_changes_is_an_error() -> None:
             assert len(list(loader)) == 3
             with pytest.raises(stoker.SourceError, match="3 examples when the Loader was created and has 4 now"):
                 list(loader)
+
+
+def test_an_image_generator_that_shuffles_itself_is_refused() -> None:
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    def flow(shuffle: bool) -> Any:
+        return ImageDataGenerator().flow(np.zeros((8, 4, 4, 3)), np.arange(8), batch_size=4, shuffle=shuffle)
+
+    with pytest.raises(stoker.SourceError, match="shuffle=True to the Loader"):
+        stoker.Loader(flow(True))
+    with stoker.Loader(flow(False), workers=0) as loader:
+        assert [labels.tolist() for _, labels in loader] == [[0, 1, 2, 3], [4, 5, 6, 7]]

@@ -289,3 +289,21 @@ def test_fit_takes_a_dataloader_as_pairs() -> None:
     with stoker.Loader(DataLoader(its.Made(its.features, 10), batch_size=4, shuffle=True), workers=0) as loader:
         history = model.fit(loader.to_tf(), epochs=2, verbose=0)
     assert len(history.history["loss"]) == 2
+
+
+class Pairs(Sampler[Any]):
+    """Gives a tuple for each example, which a DataLoader passes to `__getitem__`."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return 8
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(number, number + 1) for number in range(8)])
+
+
+def test_a_sampler_that_gives_something_else_than_indices_is_an_error() -> None:
+    with pytest.raises(stoker.OptionError, match=r"the sampler of the DataLoader gives sequences\. It must give"):
+        stoker.Loader(DataLoader(range(10), batch_size=4, sampler=Pairs()))

@@ -137,6 +137,17 @@ def test_two_calls_of_fit_in_a_row_know_where_they_are(tmp_path: Path) -> None:
     assert where == [(2, 0), (2, 5), (4, 0)]
 
 
+def test_a_loader_that_training_does_not_read_or_not_alone_is_an_error(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with loader("map-style", 0) as train, loader("map-style", 0) as other:
+        kept = [ResumableData(train, tmp_path / "file")]
+        with pytest.raises(stoker.errors.StateError, match=r"fit\(\) does not read the Loader"):
+            model.fit(other.to_tf(), callbacks=kept, verbose=0)
+        with pytest.raises(stoker.errors.StateError, match="validation reads the Loader"):
+            model.fit(train.to_tf(), validation_data=train.to_tf(), callbacks=kept, verbose=0)
+
+
 def test_killed_training_goes_on(tmp_path: Path) -> None:
     """The same with a real kill of the whole process group; `make resume-check` does it at length."""
     print(check.check("resumable generator", 1, 7, tmp_path))

@@ -242,3 +242,21 @@ def test_a_damaged_or_foreign_state_is_refused_and_changes_nothing(change: Any, 
         with pytest.raises(stoker.StateError, match=message):
             one.load_state_dict(change(state))
         assert next(iter(one))["n"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+MARKS = {"many": stoker.Many}
+
+
+def test_a_state_counts_the_batches_of_examples_that_became_several_unannounced() -> None:
+    def twice(number: int) -> Any:
+        return MARKS["many"]([number, number])
+
+    with stoker.Loader(range(6), batch_size=3, transform=twice, workers=0) as loader:
+        batches = iter(loader)
+        for _ in range(3):
+            next(batches)
+        state = loader.state_dict()
+        expected = [batch.tolist() for batch in batches]
+    with stoker.Loader(range(6), batch_size=3, transform=twice, workers=0) as again:
+        again.load_state_dict(state)
+        assert [batch.tolist() for batch in again] == expected == [[4, 5, 5]]

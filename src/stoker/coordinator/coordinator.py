@@ -9,6 +9,7 @@ copied. Only leftover rows of shards and items of iterables are copied, since th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
@@ -28,6 +29,7 @@ from stoker.epochs.epoch import Epoch
 from stoker.errors import StokerError
 from stoker.memory.layout import aligned_copy
 from stoker.options import LoaderOptions
+from stoker.plan.host_shard import ALL
 from stoker.plan.position import Position
 from stoker.protocol.replies import FailureKind, FailureReply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest
@@ -54,6 +56,12 @@ from stoker.scheduler.streams import Stream
 from stoker.scheduler.work import Task
 from stoker.stats import Stats
 from stoker.structure.collation import Form
+
+#: What a trainer among several is told, whose transform returns SKIP or Many without naming them.
+_UNEVEN = (
+    "a transform returned stoker.SKIP or stoker.Many, but shard_count or pad_remainder needs to know the rows of each "
+    "batch in advance: other trainers would take another number of steps. Leave examples out of the source instead."
+)
 
 
 class Coordinator(EpochProducer[Epoch]):
@@ -373,6 +381,11 @@ class Coordinator(EpochProducer[Epoch]):
                 self._submit(worker, task, opens)
             case DeliverCommand() | FailCommand() if command.stream == self._form_stream:
                 self._end_round(command)
+            case FailCommand(stream, reason=ReportedFailure(worker, FailureReply(kind=FailureKind.UNEVEN) as its)) if (
+                self._epochs[stream].host_shard != ALL
+            ):
+                refused = replace(its, kind=FailureKind.OPTION, summary=_UNEVEN)
+                self._do(replace(command, reason=ReportedFailure(worker, refused)))
             case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind=FailureKind.UNEVEN))):
                 self.uneven = self.uneven or not self._skips  # errors skipped in this epoch say nothing about the next
                 self._epochs[stream].turn_uneven(batch)

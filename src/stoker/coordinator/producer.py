@@ -248,7 +248,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         position = position_of(state, self.batching.seed, self._setup.fingerprint, strict)
         cardinality = self.outline().cardinality
         count = cardinality if cardinality is not None else position.taken
-        if position.taken > count:
+        if position.stream is None and position.taken > count:
             raise StateError(f"the state counts {position.taken:,} batches taken, but an epoch has only {count:,}.")
         if position.stream is not None:
             SavedShards.of(position.stream)

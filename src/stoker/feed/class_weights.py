@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,9 +43,10 @@ class ClassWeights:
         found = self._weights[places]
         return np.where(self._classes[places] == targets, found, found.dtype.type(1))
 
-    def weighted(self, x: Any, y: Any) -> tuple[Any, Any, Any]:
-        """A batch with the weights of its examples, in TensorFlow's ops."""
+    def weighted(self, *batch: Any) -> tuple[Any, Any, Any]:
+        """A batch with the weights of its examples, in TensorFlow's ops. A named tuple comes as one argument."""
         tf = tensorflow()
+        x, y = batch[0] if len(batch) == 1 else batch
         targets = tf.cast(y, tf.int64) if y.dtype.is_bool else y
         if y.shape.rank > 1:
             targets = tf.argmax(targets, -1) if y.shape[-1] != 1 else tf.squeeze(targets, -1)
@@ -65,10 +65,10 @@ def _checked(given: Any) -> dict[int, float]:
     checked = {}
     for key, value in given.items():
         number, weight = index(key), real(value)
-        if number is None or number < 0:
+        if number is None or not 0 <= number < 1 << 63:
             raise OptionError(f"class_weight has the class {key!r}. Classes are whole numbers from 0.")
-        if weight is None or not math.isfinite(weight) or weight < 0:
-            raise OptionError(f"class_weight has {value!r} for class {number}. A weight is a number of at least 0.")
+        if weight is None or not 0 <= weight <= np.finfo(np.float32).max:
+            raise OptionError(f"class_weight has {value!r} for class {number}. A weight is a float32 of at least 0.")
         checked[number] = weight
     return checked
 

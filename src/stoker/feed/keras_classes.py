@@ -49,8 +49,9 @@ def _adapter_class() -> Any:
 
         @property
         def num_batches(self) -> int | None:
-            check_arguments(sys._getframe(1), is_endless=self._iterations.is_endless)
-            return self._iterations.num_batches
+            its = self._iterations
+            check_arguments(sys._getframe(1), is_endless=its.is_endless, fills=its.fills)
+            return its.num_batches
 
         @property
         def batch_size(self) -> int | None:
@@ -105,8 +106,9 @@ def _dataset_class() -> Any:
 
         @property
         def num_batches(self) -> int | None:
-            check_arguments(sys._getframe(1), is_endless=self._iterations.is_endless)
-            return self._iterations.num_batches
+            its = self._iterations
+            check_arguments(sys._getframe(1), is_endless=its.is_endless, fills=its.fills)
+            return its.num_batches
 
         def __getitem__(self, index: int) -> Any:
             frame = sys._getframe(1)  # of the generator that is one iteration of Keras

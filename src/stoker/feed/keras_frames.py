@@ -34,12 +34,12 @@ def only_looks(frame: FrameType) -> bool:
     )
 
 
-def check_arguments(frame: FrameType, *, is_endless: bool) -> None:
+def check_arguments(frame: FrameType, *, is_endless: bool, fills: bool) -> None:
     """Check what a loop of Keras was given beside the data, if its epoch iterator asks in this frame for its length.
 
     Raises:
-        OptionError: there are arguments that Keras would drop, or `evaluate` or `predict` would run forever. On JAX, an
-            error in mid-epoch would leave the model without weights.
+        OptionError: there are arguments that Keras would drop, `evaluate` or `predict` would run forever, or `predict`
+            would give rows for fillers. On JAX, an error in mid-epoch would leave the model without weights.
     """
     made = _epoch_iterator(frame)
     if made is None:
@@ -47,6 +47,12 @@ def check_arguments(frame: FrameType, *, is_endless: bool) -> None:
     for name, repair in _DROPPED.items():
         if made.f_locals.get(name) is not None:
             raise OptionError(f"Keras ignores {name}= beside to_keras(), which holds all of the data. {repair}")
+    loop = _loop(made.f_back)
+    if fills and loop is not None and loop.f_code.co_name == "predict":
+        raise OptionError(
+            "predict() on several devices would give a row for each filler of pad_remainder=True. Predict with "
+            "pad_remainder=False and a batch_size that divides the number of examples, or on one device."
+        )
     if is_endless and made.f_locals["steps_per_epoch"] is None and _is_evaluating(made.f_back):
         raise OptionError(
             "this source never ends. Pass `validation_steps` to fit(), or `steps` to evaluate() and predict(); "

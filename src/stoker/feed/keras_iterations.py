@@ -115,6 +115,12 @@ class KerasIterations:
         """True if an iteration never ends."""
         return self.repeats or self.producer.outline().cardinality == math.inf
 
+    @property
+    def fills(self) -> bool:
+        """True if the last batch has fillers: Keras distributes it to several devices."""
+        batching, counts = self.producer.batching, self.producer.counts
+        return batching.host_shard.pads and padded.is_distributed() and counts.rest() < batching.size
+
     def look(self, number: int, frame: FrameType) -> Leaves:
         """The batch with this number of the next iteration, which still begins with its first one."""
         if self._looked_at is None:

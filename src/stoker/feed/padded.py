@@ -38,7 +38,7 @@ def of_keras_loop(producer: BatchProducer, frame: Any) -> tuple[HostShard, bool]
 
     None if the frame is not Keras', or if Keras distributes the batches.
     """
-    if not frame.f_globals.get("__name__", "").startswith(("keras.", "tf_keras.")) or _is_distributed():
+    if not frame.f_globals.get("__name__", "").startswith(("keras.", "tf_keras.")) or is_distributed():
         return None
     batching = producer.batching
     host_shard, whole = batching.host_shard, producer.counts.rest()
@@ -50,7 +50,7 @@ def of_keras_loop(producer: BatchProducer, frame: Any) -> tuple[HostShard, bool]
     return host_shard, _sums(_model(frame), batching.sums)
 
 
-def _is_distributed() -> bool:
+def is_distributed() -> bool:
     """True if Keras distributes each batch to several devices."""
     keras: Any = sys.modules.get("keras")
     return keras is not None and keras.distribution.distribution() is not None

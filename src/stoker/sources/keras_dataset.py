@@ -32,6 +32,7 @@ class KerasSource(MapSource):
             raise SourceError(
                 f"the source, a {kind}, has no `__getitem__`. Add `__getitem__(self, index)`, which returns one batch."
             )
+        _refuse_shuffled_iterator(dataset)
         super().__init__(dataset, _batches(dataset))
         self.noun = f"a {kind}"
         self.ready = ReadyBatches(
@@ -44,6 +45,18 @@ class KerasSource(MapSource):
                 " and ".join(unused),
                 kind,
             )
+
+
+def _refuse_shuffled_iterator(dataset: Any) -> None:
+    """Raise `SourceError` for an iterator of Keras' ImageDataGenerator that shuffles."""
+    is_one = any(
+        ".preprocessing.image" in kind.__module__ and kind.__name__ == "Iterator" for kind in type(dataset).__mro__
+    )
+    if is_one and getattr(dataset, "shuffle", False):
+        raise SourceError(
+            f"a {type(dataset).__name__} shuffles while it is read, so each worker would read another order. Make it "
+            "with shuffle=False, and pass shuffle=True to the Loader, which shuffles the order of its batches."
+        )
 
 
 def _batches(dataset: Any) -> float:
