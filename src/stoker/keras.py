@@ -25,7 +25,6 @@ from stoker.feed.resume_file import ResumeFile, randomness, restore_randomness
 from stoker.validation import whole
 
 if TYPE_CHECKING:
-    from stoker.epochs.epoch import Epoch
     from stoker.loader import Loader
 
 #: The method of a Keras model that makes the logs of an epoch from those of its last step.
@@ -80,7 +79,7 @@ class ResumableData(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._file = ResumeFile(path / "resume.stoker" if path.is_dir() else path)
         self._epoch = self._step = self._since_save = 0
         self._resumed: dict[str, Any] | None = None
-        self._before_test: Epoch | None = None
+        self._before_test: object = None  # the iteration that was the current one
         self._values: dict[str, list[Any]] = {}  # of the variables, until the first epoch begins
 
     # ── Keras' events ────────────────────────────────────────────────────────────────────────

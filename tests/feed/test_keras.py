@@ -110,6 +110,8 @@ def test_a_backend_that_stoker_does_not_know_is_an_error() -> None:
         ({0: "much"}, "has 'much' for class 0. A weight is a number of at least 0"),
         ({0: float("nan")}, "has nan for class 0"),
         ({0: -1.0}, "has -1.0 for class 0"),
+        ({0: 1e300}, "has 1e\\+300 for class 0"),
+        ({1 << 70: 1.0}, f"has the class {1 << 70}"),
     ],
 )
 def test_weights_of_classes_are_checked(class_weight: Any, message: str) -> None:

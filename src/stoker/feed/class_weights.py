@@ -67,8 +67,10 @@ def _checked(given: Any) -> dict[int, float]:
         number, weight = index(key), real(value)
         if number is None or not 0 <= number < 1 << 63:
             raise OptionError(f"class_weight has the class {key!r}. Classes are whole numbers from 0.")
-        if weight is None or not 0 <= weight <= np.finfo(np.float32).max:
-            raise OptionError(f"class_weight has {value!r} for class {number}. A weight is a float32 of at least 0.")
+        if weight is None or not 0 <= weight <= float(np.finfo(np.float32).max):
+            raise OptionError(
+                f"class_weight has {value!r} for class {number}. A weight is a number of at least 0, within float32."
+            )
         checked[number] = weight
     return checked
 
