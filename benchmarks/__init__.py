@@ -15,6 +15,8 @@ One file a question::
       user_code.py     limit 1: the user's code alone
       cases/           the data: what is read, in what batches, and how what came is checked
          │
+      fit.py           by itself: a step of fit() through each door into Keras
+      start.py         by itself: the first batch, all workers, memory (imports/: what workers must import)
       arrays.py        by itself: from_arrays beside tf.data
       transport/       by itself: five ways from a worker to the trainer
       summary.py       medians, and ratios within a round                                pure

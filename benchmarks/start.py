@@ -3,7 +3,7 @@
     python -m benchmarks.start [--rounds 5] [--workers 1,2,8,32] [--imports numpy_only,imaging,pytorch]
 
 The data code costs nothing, so what is seen is the start of processes and what they import. A cell is a process of its
-own; a round runs every contender once, in an order that turns. PyTorch and SPDL fork the trainer, which has imported
+own; a round runs every contender once, in an order that turns. PyTorch's default forks the trainer, which has imported
 everything; Stoker and Grain start from fresh interpreters.
 """
 
