@@ -139,10 +139,10 @@ def model_of(kind: str) -> Any:
     from keras import Input, Sequential, layers
 
     if kind == "light":
-        hidden = [layers.AveragePooling2D(32), layers.Flatten()]
+        hidden = [layers.Cropping2D(96), layers.Flatten()]
     else:
         hidden = [
-            layers.Conv2D(16, 3, strides=2, activation="relu"),
+            layers.Conv2D(32, 3, strides=2, activation="relu"),
             layers.Conv2D(32, 3, strides=2, activation="relu"),
             layers.GlobalAveragePooling2D(),
         ]
