@@ -560,9 +560,7 @@ def test_a_sampler_that_gives_a_part_for_each_trainer_is_refused_beside_shard_co
     from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
     sampler, how = DistributedSampler(range(LENGTH), 4, 1), {"shard_count": 2, "workers": 0}
-    message = (
-        r"has a DistributedSampler with num_replicas=4, .*shard_count=2 would divide that part once more\. Use"
-    )
+    message = r"has a DistributedSampler with num_replicas=4, .*shard_count=2 would divide that part once more\. Use"
     for given in (sampler, BatchSampler(sampler, 4, drop_last=True)):
         with pytest.raises(stoker.OptionError, match=f"^order= {message}"):
             stoker.Loader(Numbers(), order=given, **how)
