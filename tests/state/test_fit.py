@@ -258,7 +258,6 @@ def test_a_save_that_is_interrupted_leaves_the_one_before(saved: Path, monkeypat
     assert [path.name for path in saved.parent.iterdir()] == ["state"]
 
 
-@pytest.mark.alone
 def test_a_state_costs_less_than_a_millisecond_beside_the_weights(tmp_path: Path) -> None:
     import time
 
@@ -266,9 +265,9 @@ def test_a_state_costs_less_than_a_millisecond_beside_the_weights(tmp_path: Path
         next(iter(train))
         times = []
         for _ in range(50):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             json.dumps(train.state_dict())
-            times.append(time.perf_counter() - begun)
+            times.append(time.thread_time() - begun)
     assert sorted(times)[25] < 0.001
 
 
