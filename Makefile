@@ -31,7 +31,7 @@ demo: $(STAMP)
 # their files are read, as the others import every library that there is.
 test: $(STAMP) $(OLDEST)
 	$(BIN)/python -m pytest --numprocesses 2 -m "not stress and not alone"
-	$(BIN)/python -m pytest -m "alone and not stress" $$(grep --recursive --files-with-matches mark.alone tests)
+	$(BIN)/python -m pytest -m "alone and not stress" $$(grep --recursive --files-with-matches --include='*.py' mark.alone tests)
 
 # These take longer than the time after which a test counts as hanging, and its stacks are shown.
 stress: $(STAMP) $(OLDEST)
