@@ -451,6 +451,7 @@ def samplers() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", samplers())
 def test_a_sampler_gives_the_same_epochs_in_each_run_and_leaves_the_users_random_states(name: str) -> None:
+    import tensorflow  # noqa: F401  # now: its import draws from `random`
     import torch
 
     came = []
