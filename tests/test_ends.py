@@ -19,8 +19,6 @@ from stoker.engines.interpreters import resource_tracker
 from tests.examples import Squares
 from tests.soak.tools import poll
 
-pytestmark = pytest.mark.alone
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -145,6 +143,7 @@ def seconds_to_exit(where: str, most: float = 2.5) -> float:
     return taken
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "where", [pytest.param(one, marks=[] if one in QUICK else pytest.mark.stress) for one in EXITS]
 )

@@ -1,14 +1,16 @@
-"""The examples, run as a reader runs them."""
+"""The examples, run as a reader runs them, but for the seconds in which TensorFlow is imported (`tests.warm`)."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from tests.warm import Warm
 
 FOLDER = Path(__file__).parent.parent / "examples"
 LIMIT = 120  # seconds
@@ -45,16 +47,15 @@ def test_moving_changes_at_most_ten_lines_and_the_new_ones_are_those_of_the_scri
         assert {line[4:].strip() for line in changed if line.startswith("# + ")} <= code, path
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    with Warm("keras", "tensorflow") as made:
+        yield made
+
+
 @pytest.mark.parametrize("name", LINES)
-def test_a_script_trains_its_model(name: str, tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, str(FOLDER / name)],
-        cwd=tmp_path,  # none of them depends on where it is run
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
+def test_a_script_trains_its_model(name: str, warm: Warm, tmp_path: Path) -> None:
+    result = warm.run(FOLDER / name, cwd=tmp_path, timeout=LIMIT)  # none of them depends on where it is run
     assert result.returncode == 0, result.stdout + result.stderr
     assert LINES[name] in result.stdout
     assert "Traceback" not in result.stderr, result.stderr

@@ -9,8 +9,6 @@ import pytest
 
 from tests.test_ends import run
 
-pytestmark = pytest.mark.alone
-
 SLOW = """
 import sys, time, threading, stoker
 def slow(example):
@@ -39,6 +37,7 @@ def test_ctrl_c_twice_gives_one_traceback(left: str) -> None:
     assert err.count("Traceback") == 1, err
 
 
+@pytest.mark.alone
 def test_many_loaders_end_side_by_side() -> None:
     trainer = run(SLOW + "every = [iter(make()) for _ in range(6)]\nfor one in every: next(one)\nprint(flush=True)")
     assert trainer.stdout is not None

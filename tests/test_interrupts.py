@@ -21,8 +21,6 @@ import tensorflow as tf
 import stoker
 from stoker.runtime.signals import interruptible, shielded
 
-pytestmark = pytest.mark.alone
-
 
 def interrupt(seconds: float = 0) -> threading.Timer:
     """Ctrl-C, so many seconds from now."""
@@ -36,28 +34,30 @@ def test_an_epoch_that_is_interrupted_again_and_again_goes_on_where_it_was(worke
     seed = random.randrange(10**6)
     dice, interrupts, noted = random.Random(seed), 0, []
 
+    reads = False  # a signal before or after that is only noted
+
     def handler(number: int, frame: object) -> None:
         noted.append(number)
-        raise KeyboardInterrupt
+        if reads:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, handler)
     with stoker.Loader(range(4000), batch_size=8, workers=workers) as loader:
         for sent in range(1, 13):
             batches, came = iter(loader), []
             timer = interrupt(dice.uniform(0, 0.05))
-            while not came or came[-1] is not None:
+            while not came or came[-1] is not None or reads:
                 try:
-                    batch = next(batches, None)
+                    reads = True
+                    while not came or came[-1] is not None:
+                        batch = next(batches, None)
+                        came.append(None if batch is None else batch.tolist())
+                    reads = False
                 except KeyboardInterrupt:
                     interrupts += 1
-                else:
-                    came.append(None if batch is None else batch.tolist())
-            try:
-                timer.join()
-                while len(noted) < sent:
-                    time.sleep(0.001)
-            except KeyboardInterrupt:
-                """The epoch was over before it came."""
+            timer.join()
+            while len(noted) < sent:
+                time.sleep(0.001)
             lost = 500 - len(came[:-1])
             assert lost <= 1, f"seed {seed}"  # between two operations of this test itself
             assert lost or came[:-1] == [list(range(n, n + 8)) for n in range(0, 4000, 8)]
@@ -76,7 +76,7 @@ def test_a_loader_that_waits_for_its_workers_can_be_interrupted_and_used_again()
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             next(iter(loader))
-        assert time.monotonic() - begun < 0.4, "it does not wait for the batch"
+        assert time.monotonic() - begun < 0.8, "it does not wait for the batch, which takes a second"
         assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
 
 

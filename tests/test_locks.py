@@ -17,8 +17,6 @@ import pytest
 import stoker
 from stoker.runtime.locks import Lock
 
-pytestmark = pytest.mark.alone
-
 
 def test_no_garbage_is_collected_while_any_lock_is_held() -> None:
     one, other, seen = Lock(), Lock(), list[bool]()

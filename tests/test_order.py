@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import psutil
 import pytest
 
 import stoker
+from stoker.sources.map_style import MapSource
 from tests.worker.augmentation import by_numpy
 
 LENGTH = 60
@@ -36,6 +39,9 @@ class Numbers:
         if index == 13 and self.what == "kills":
             os.kill(os.getpid(), signal.SIGKILL)
         return np.int64(index)
+
+
+ENDLESS = MapSource(Numbers(), length=math.inf)
 
 
 def growing(epoch: int, rng: np.random.Generator) -> Any:
@@ -404,6 +410,13 @@ def test_the_function_may_use_the_loader() -> None:
         ({"order": growing, "pad_remainder": True}, "pad_remainder needs to know the last batch in advance"),
         ({"order": growing, "shuffle": True}, "order= is a function, so shuffle=True does not apply"),
         ({"order": stoker.weighted([1, 2])}, "made for 2 examples, but the source has 60"),
+        ({"order": stoker.weighted}, r"got the function stoker.weighted itself. Call it: `order=stoker.weighted\(weig"),
+        ({"order": stoker.balanced}, r"Call it: `order=stoker.balanced\(labels\)`"),
+        ({"order": stoker.bucketed}, r"Call it: `order=stoker.bucketed\(lengths, boundaries\)`"),
+        ({"source": ENDLESS, "order": [True, False]}, "a mask needs a bool for each .* never ends. Pass indices"),
+        ({"source": ENDLESS, "order": [2, -1]}, "position 1 holds -1, but the source, which never ends, has the"),
+        ({"source": ENDLESS, "order": [2, 2]}, "more than once, which a source that never ends does not allow"),
+        ({"source": ENDLESS, "order": stoker.weighted([1])}, "made for 1 examples, but the source never ends. Pass"),
     ],
 )
 def test_options_that_do_not_go_with_an_order_are_refused(options: dict[str, Any], message: str) -> None:
@@ -438,6 +451,7 @@ def samplers() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", samplers())
 def test_a_sampler_gives_the_same_epochs_in_each_run_and_leaves_the_users_random_states(name: str) -> None:
+    import tensorflow  # noqa: F401  # now: its import draws from `random`
     import torch
 
     came = []
@@ -474,6 +488,90 @@ def test_a_sampler_that_breaks_its_word_is_an_error() -> None:
         assert plain(its) == [[0, 1, 2, 3]]
         with pytest.raises(stoker.SourceError, match=r"for epoch 1: it gave 3 indices, but its len\(\) was 4"):
             list(its)
+
+
+class Counting:
+    """Counts its epochs itself, and shuffles by that number."""
+
+    def __init__(self) -> None:
+        self.data_source, self.epoch = Numbers(), 0
+
+    def __iter__(self) -> Iterator[int]:
+        yield from np.random.default_rng(self.epoch).permutation(LENGTH)[:8].tolist()
+        self.epoch += 1
+
+
+class InPlace:
+    """Shuffles the list that it shuffled for the epoch before, by batches."""
+
+    def __init__(self) -> None:
+        self.numbers = list(range(LENGTH))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random.shuffle(self.numbers)
+        yield from ([*self.numbers[start : start + 4]] for start in (0, 4))
+
+
+class Continuing:
+    """Goes on in one stream of indices, so that it cannot be copied."""
+
+    def __init__(self) -> None:
+        self.stream = ((7 * number) % LENGTH for number in itertools.count())
+
+    def __iter__(self) -> Iterator[int]:
+        yield from itertools.islice(self.stream, 9)
+
+
+@pytest.mark.parametrize("make", [Counting, InPlace, Continuing, Global])
+def test_a_sampler_with_a_state_of_its_own_goes_on_as_in_a_run_that_was_not_stopped(make: Callable[[], Any]) -> None:
+    how: dict[str, Any] = {"workers": 0, "batch_size": 4}
+    with stoker.Loader(Numbers(), order=make(), **how) as its:
+        epochs = [plain(its) for _ in range(4)]
+        assert len({str(epoch) for epoch in epochs}) == 4
+    for epoch, taken in ((0, 1), (1, 0), (3, 0), (3, 1)):
+        with stoker.Loader(Numbers(), order=make(), **how) as its:
+            for _ in range(epoch):
+                list(its)
+            assert plain(itertools.islice(its, taken)) == epochs[epoch][:taken]
+            state = json.loads(json.dumps(its.state_dict()))
+            its.load_state_dict(state)
+            assert plain(its) == epochs[epoch][taken:], "it goes back within the epoch"
+        with stoker.Loader(Numbers(), order=make(), **how) as its:
+            its.to_tf()  # looks at epoch 0
+            its.load_state_dict(state)
+            assert plain(its) == epochs[epoch][taken:]
+
+
+@pytest.mark.parametrize("make", [Counting, InPlace])
+def test_a_sampler_with_a_state_of_its_own_does_not_go_back_to_epochs_that_are_over(make: Callable[[], Any]) -> None:
+    with stoker.Loader(Numbers(), order=make(), workers=0, batch_size=4) as its:
+        first = its.state_dict()
+        for _ in range(4):
+            list(its)
+        its.load_state_dict(first)
+        with pytest.raises(stoker.SourceError, match=f"a {make.__name__} has been iterated for epoch 3 already, and"):
+            list(its)
+    with stoker.Loader(Numbers(), order=Global(), workers=0, batch_size=4) as its:
+        epochs = [plain(its) for _ in range(4)]
+        its.load_state_dict(its.state_dict() | {"epoch": 0})
+        assert plain(its) == epochs[0], "one without a state does"
+
+
+def test_a_sampler_that_gives_a_part_for_each_trainer_is_refused_beside_shard_count() -> None:
+    from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
+
+    sampler, how = DistributedSampler(range(LENGTH), 4, 1), {"shard_count": 2, "workers": 0}
+    message = r"has a DistributedSampler with num_replicas=4, .*shard_count=2 would divide that part once more\. Use"
+    for given in (sampler, BatchSampler(sampler, 4, drop_last=True)):
+        with pytest.raises(stoker.OptionError, match=f"^order= {message}"):
+            stoker.Loader(Numbers(), order=given, **how)
+    with pytest.raises(stoker.OptionError, match=f"^the sampler of the DataLoader {message}"):
+        stoker.Loader(DataLoader(Numbers(), 4, sampler=sampler), **how)
+    alone = DistributedSampler(range(LENGTH), 1, 0)
+    with stoker.Loader(Numbers(), order=alone, batch_size=4, **how) as its:
+        assert len(its) == LENGTH // 4
+    with stoker.Loader(Numbers(), order=sampler, batch_size=4, workers=0) as its:
+        assert sum(map(len, its)) == LENGTH // 4
 
 
 def test_a_sampler_needs_no_torch() -> None:

@@ -94,6 +94,10 @@ def features(n: int) -> tuple[torch.Tensor, int]:
     return torch.full((3,), float(n)), n % 2
 
 
+def noise(n: int) -> float:
+    return random.random() + float(np.random.random()) + float(torch.rand(()))
+
+
 def tensors(count: int) -> TensorDataset:
     return TensorDataset(torch.arange(count * 2.0).reshape(count, 2), torch.arange(count))
 
@@ -203,6 +207,35 @@ class ShuffledAlike(IterableDataset[Any]):
         info: Any = get_worker_info()
         generator = self.generator if self.how == "held" else np.random.default_rng(info.seed - info.id)
         yield from generator.permutation(self.n)[info.id :: info.num_workers].tolist()
+
+
+class Seeding(IterableDataset[Any]):
+    """Reads the worker's number only to seed."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __iter__(self) -> Iterator[int]:
+        random.seed(get_worker_info().id)  # type: ignore[union-attr]
+        yield from range(self.n)
+
+
+class Stepping(Seeding):
+    """Asks how many workers there are only after its first example."""
+
+    def __iter__(self) -> Iterator[int]:
+        number = get_worker_info().id  # type: ignore[union-attr]
+        while number < self.n:
+            yield number
+            number += get_worker_info().num_workers  # type: ignore[union-attr]
+
+
+class OneEach(Seeding):
+    """Has a single example for each of the first workers, and does not ask how many there are."""
+
+    def __iter__(self) -> Iterator[int]:
+        if (number := get_worker_info().id) < self.n:  # type: ignore[union-attr]
+            yield number
 
 
 class Told(IterableDataset[Any]):

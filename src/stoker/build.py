@@ -22,6 +22,7 @@ from stoker.memory.slot import Inbox, Slot
 from stoker.options import LoaderOptions
 from stoker.plan.batching import Batching, EpochCounts
 from stoker.plan.host_shard import HostShard
+from stoker.plan.index_lists import ENDLESS
 from stoker.plan.order import Plan
 from stoker.protocol.program import Program, dump, takes_rng
 from stoker.protocol.requests import LOOK_BATCHES, LOOK_CALLS, RUN
@@ -35,9 +36,6 @@ from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import mentions_marks
 from stoker.structure.collation import Collation, Form
 from stoker.structure.signature import signed_form
-
-#: Examples in the plan for a source with an index that never ends.
-_ENDLESS = 2**62
 
 
 def build(options: LoaderOptions) -> InMemoryProducer | Coordinator:
@@ -75,7 +73,7 @@ def _plan(options: LoaderOptions) -> Plan | None:
     if not options.source.has_index:
         return None
     endless = options.source.length == math.inf
-    length = _ENDLESS // options.size * options.size if endless else int(options.source.length or 0)
+    length = ENDLESS // options.size * options.size if endless else int(options.source.length or 0)
     order = options.given_order
     plan = Plan(length, options.size, bool(options.shuffle), options.seed, options.drop_remainder, given=order)
     if not plan.batches:
@@ -102,6 +100,7 @@ def _batching(options: LoaderOptions, plan: Plan | None) -> Batching:
         sums=options.sums,
         is_batched=options.is_batched,
         is_ordered=options.given_order is not None and options.given_order.in_batches,
+        in_runs=options.source.has_index and reads_in_runs(options.source.payload) and not options.skips,
     )
 
 

@@ -45,7 +45,8 @@ class Loader:
             or zarr file; a dataset of Keras, PyTorch, Hugging Face, Grain, TensorFlow Datasets or tf.data, or a
             PyTorch DataLoader (see docs/moving.md);
             or the result of `stoker.from_generator`, `from_iterable` or `from_arrays`. If the source has
-            `__getitems__(indices)`, Stoker calls that for runs of up to 64 examples instead. The source is pickled
+            `__getitems__(indices)`, Stoker calls that for runs of up to 64 examples instead, and sets random states
+            once for each call. The source is pickled
             once (with cloudpickle); workers keep it as it was then, and share its arrays, read-only. If it has
             `on_epoch_end()`, that is called before each epoch except the first, with the same effect in all
             workers; see also `update`.

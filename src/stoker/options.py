@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from stoker.errors import OptionError
+from stoker.plan.index_lists import ENDLESS
 from stoker.plan.orders import UserOrder, user_order
 from stoker.protocol.program import takes_nothing
 from stoker.runtime.cpus import usable_cpus
 from stoker.scheduler.machine import RETRIES
 from stoker.sources.recognise import source_of
-from stoker.sources.samplers import SamplerOrder, is_sampler
+from stoker.sources.samplers import SamplerOrder, is_sampler, require_whole
 from stoker.sources.source import Source
 from stoker.structure.collation import Collation, Pad
 from stoker.structure.values import short
@@ -159,7 +160,7 @@ class LoaderOptions:
     def _batches(self) -> dict[str, Any]:
         source = self.source
         is_batched = flag("batched", self.batched) or source.batched
-        order = None if self.order is None else _given(self.order, source, self.shuffle, self.seed)
+        order = None if self.order is None else self._given()
         if order is not None and order.in_batches:
             size, collation = self._ordered_batches(order, is_batched)
         elif is_batched:
@@ -178,6 +179,26 @@ class LoaderOptions:
             "sums": sums,
             "pad_remainder": sums or flag("pad_remainder", self.pad_remainder),
         }
+
+    def _given(self) -> UserOrder:
+        """The user's order. Raises `OptionError`."""
+        source, order, name = self.source, self.order, self.source.own_names.get("order")
+        if not source.has_index:
+            raise OptionError(
+                f"order= needs a source with an index, but {source.noun} gives its examples one after the other. Pass "
+                "an object with `__len__` and `__getitem__`, or `stoker.from_arrays(...)`."
+            )
+        if is_sampler(order):
+            require_whole(order, self.shard_count, f"the {name} of the DataLoader" if name else "order=")
+            order = SamplerOrder(order, source.payload)
+        length = ENDLESS if source.length == math.inf else int(source.length or 0)
+        made = user_order(order, length=length, seed=self.seed, shuffle=is_flag(self.shuffle) and bool(self.shuffle))
+        if (name == "sampler" and made.in_batches) or (name == "batch_sampler" and not made.in_batches):
+            gives, due = (
+                ("sequences", "single indices") if made.in_batches else ("single indices", "batches of indices")
+            )
+            raise OptionError(f"the {name} of the DataLoader gives {gives}. It must give {due}.")
+        return made
 
     def _ordered_batches(self, order: UserOrder, is_batched: bool) -> tuple[int, Collation]:
         """The rows of the largest batch, and how they are joined, if the user's order gives whole batches."""
@@ -215,24 +236,6 @@ def _is_same(one: Any, other: Any) -> bool:
         return one is other or (is_flag(one) == is_flag(other) and bool(one == other))
     except Exception:  # the user's own `__eq__`
         return False
-
-
-def _given(order: Any, source: Source, shuffle: Any, seed: int) -> UserOrder:
-    """The user's order. Raises `OptionError`."""
-    if not source.has_index:
-        raise OptionError(
-            f"order= needs a source with an index, but {source.noun} gives its examples one after the other. Pass an "
-            "object with `__len__` and `__getitem__`, or `stoker.from_arrays(...)`."
-        )
-    drawn = SamplerOrder(order) if is_sampler(order) else order
-    made = user_order(
-        drawn, length=int(min(source.length or 0, 1 << 62)), seed=seed, shuffle=is_flag(shuffle) and bool(shuffle)
-    )
-    name = source.own_names.get("order")
-    if (name == "sampler" and made.in_batches) or (name == "batch_sampler" and not made.in_batches):
-        gives, due = ("sequences", "single indices") if made.in_batches else ("single indices", "batches of indices")
-        raise OptionError(f"the {name} of the DataLoader gives {gives}. It must give {due}.")
-    return made
 
 
 def _warn_of_many(workers: int) -> None:

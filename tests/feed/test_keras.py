@@ -15,8 +15,12 @@ import stoker
 from tests.feed import keras_cells, keras_cells_beside_tensorflow
 
 ROOT = Path(__file__).parents[2]
-#: Where `make stress` puts the oldest Keras that TensorFlow 2.18 takes; it runs with this NumPy and PyTorch.
+#: Where `make test` puts the oldest Keras that TensorFlow 2.18 takes; it runs with this NumPy and PyTorch.
 OLDEST = Path(sys.prefix) / "keras-oldest"
+#: With it, these cells run with the other tests: one for each thing that Stoker does otherwise for old versions.
+QUICK = ("finite", "repeated", "validation", "evaluate and predict", "class weights", "a batch lies in its slot")
+#: What that version cannot have, as errors say: an unknown number of batches, and epochs that are resumed.
+LACKS = ("of unknown length", "a look uses up no epoch")
 
 
 def environment(backend: str, **more: str) -> dict[str, str]:
@@ -58,12 +62,11 @@ def test_keras_computes_what_it_computes_from_arrays_in_memory(backend: str) -> 
     assert set(ended) == expected
 
 
-@pytest.mark.stress
-@pytest.mark.skipif(not OLDEST.exists(), reason="`make stress` installs it")
-def test_the_oldest_keras_takes_batches_too() -> None:
-    """But for two things, which are errors that say so: an unknown number of batches, and epochs that are resumed."""
-    names = [*keras_cells.CELLS, *keras_cells_beside_tensorflow.CELLS]
-    names = [name for name in names if name not in ("of unknown length", "a look uses up no epoch")]
+@pytest.mark.skipif(not OLDEST.exists(), reason="`make test` installs it")
+@pytest.mark.parametrize("some", ["quick ones", pytest.param("all", marks=pytest.mark.stress)])
+def test_the_oldest_keras_takes_batches_too(some: str) -> None:
+    names = [name for name in [*keras_cells.CELLS, *keras_cells_beside_tensorflow.CELLS] if name not in LACKS]
+    names = names if some == "all" else [*QUICK]
     lines = run(["-m", "tests.feed.keras_cells", *names], "torch", PYTHONPATH=f"{OLDEST}:{ROOT / 'src'}").splitlines()
     assert dict(map(json.loads, lines)) == dict.fromkeys(names, "ok")
 

@@ -37,7 +37,6 @@ def test_an_example_may_have_ten_thousand_leaves(workers: int, collate: str) -> 
             assert batch["feature_9999"].tolist() == [9999 + 2 * number, 10_000 + 2 * number]
 
 
-@pytest.mark.alone
 def test_what_is_found_out_of_leaves_takes_time_in_proportion_to_their_number() -> None:
     def seconds(leaves: int) -> float:
         first, times = example(leaves), []

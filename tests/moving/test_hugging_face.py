@@ -76,7 +76,7 @@ def doubled(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 def test_rows_are_those_of_the_dataset_in_its_format(kind: str | None) -> None:
     rows = table().with_format(kind)
     expected = batches_of(rows)
-    for workers in (0, 2):
+    for workers in (0, 1):
         with stoker.Loader(rows, batch_size=SIZE, workers=workers) as loader:
             assert len(loader) == len(expected)
             assert_same(list(loader), expected)
@@ -111,7 +111,7 @@ def test_columns_are_chosen_as_a_value_a_dict_or_a_tuple() -> None:
         ):
             assert_same(list(loader), list(plainly))
     pairs = stoker.from_hugging_face(rows.with_transform(doubled), ("twice", "same"))
-    with stoker.Loader(pairs, batch_size=SIZE, transform=lambda x, y: x - y, workers=2) as loader:
+    with stoker.Loader(pairs, batch_size=SIZE, transform=lambda x, y: x - y, workers=1) as loader:
         assert list(itertools.chain(*loader)) == rows["label"][:]
 
 
@@ -162,13 +162,12 @@ def test_workers_map_the_arrow_file_and_share_a_table_in_memory(tmp_path: Path) 
     with pyarrow.OSFile(str(tmp_path / "rows.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as out:
         out.write_table(table, max_chunksize=100)
     on_disk = datasets.Dataset.from_file(str(tmp_path / "rows.arrow"))
-    for rows in (on_disk, in_memory):
-        used = []
-        for some in (rows.select(range(100)), rows):
-            with stoker.Loader(some.with_format("numpy"), batch_size=50, workers=2) as loader:
-                assert sum(len(batch["x"]) for batch in loader) == len(some)
-                used.append(own_memory())
-        assert used[1] - used[0] < size / 4
+    used = []
+    for rows in (on_disk.select(range(100)), on_disk, in_memory):
+        with stoker.Loader(rows.with_format("numpy"), batch_size=50, workers=2) as loader:
+            assert sum(len(batch["x"]) for batch in loader) == len(rows)
+            used.append(own_memory())
+    assert max(used) - used[0] < size / 4
 
 
 # ── IterableDataset ──────────────────────────────────────────────────────────────────────────
@@ -200,6 +199,10 @@ STREAMS: dict[str, Any] = {
 WHOLE = {"one shard", "taken", "numbered", "interleaved", "a node's"}
 
 
+#: Each worker imports the library anew, which takes seconds. A stream that is one shard is read by one worker.
+IN_WORKERS = {"generator": (0, 2), "formatted": (0, 1), "taken": (0, 1)}
+
+
 def flat(batches: Any) -> list[Any]:
     """The examples, as texts that can be sorted."""
     made = []
@@ -214,9 +217,9 @@ def flat(batches: Any) -> list[Any]:
 def test_every_example_of_a_stream_comes_once_or_in_its_own_order(kind: str) -> None:
     data = STREAMS[kind]()
     expected = batches_of(data)
-    for workers in (0, 2) if kind in ("generator", "formatted", "taken") else (0,):
-        with stoker.Loader(stoker.from_hugging_face(data, in_order=True), batch_size=SIZE, workers=workers) as loader:
-            assert_same(list(loader), expected)
+    with stoker.Loader(stoker.from_hugging_face(data, in_order=True), batch_size=SIZE, workers=0) as loader:
+        assert_same(list(loader), expected)
+    for workers in IN_WORKERS.get(kind, (0,)):
         with stoker.Loader(data, batch_size=SIZE, workers=workers) as loader:
             made = [list(loader) for _ in range(2)]
         assert_same(made[1], made[0])
@@ -229,7 +232,7 @@ def test_a_stream_is_the_same_for_any_number_of_workers_and_goes_on_where_it_was
     options: dict[str, Any] = {"batch_size": 3}
     with stoker.Loader(stream(), **options, workers=0) as loader:
         whole = list(loader)
-    with stoker.Loader(stream(), **options, workers=3) as loader:
+    with stoker.Loader(stream(), **options, workers=2) as loader:
         batches = iter(loader)
         assert_same([next(batches) for _ in range(4)], whole[:4])
         state = loader.state_dict()
@@ -310,7 +313,7 @@ def test_an_endless_stream_reads_all_its_shards_and_a_length_is_believed() -> No
 
 def test_a_stream_trains_with_pairs() -> None:
     data = stoker.from_hugging_face(stream(), ("number", "shard"))
-    with stoker.Loader(data, batch_size=SIZE, transform=lambda x, y: (x + y, y), workers=2) as loader:
+    with stoker.Loader(data, batch_size=SIZE, transform=lambda x, y: (x + y, y), workers=1) as loader:
         x, y = map(np.concatenate, zip(*loader, strict=True))
     assert sorted(zip(x.tolist(), y.tolist(), strict=True)) == [
         (row["number"] + row["shard"], row["shard"]) for row in stream()

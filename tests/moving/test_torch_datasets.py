@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, StackDataset, Subset, TensorDataset, random_split
@@ -46,6 +47,18 @@ def test_each_kind_of_map_style_dataset_gives_the_batches_of_a_dataloader(worker
 def test_a_dataset_is_taken_as_it_is(dataset: Any) -> None:
     for source in (dataset, stoker.from_torch(dataset)):
         assert_all_same(source, DataLoader(dataset, batch_size=4), batch_size=4, workers=0)
+
+
+@pytest.mark.parametrize(
+    "dataset", [Subset(its.Made(its.noise, 20), range(8, 20)), StackDataset(Subset(its.Made(its.noise, 12), range(12)))]
+)
+def test_random_numbers_of_a_subset_are_those_of_its_examples_on_any_number_of_trainers(dataset: Any) -> None:
+    def drawn(**options: Any) -> Any:
+        return np.asarray(batches_of(dataset, batch_size=12, workers=0, **options)[0]).reshape(-1).tolist()
+
+    alone = drawn()
+    assert len(set(alone)) == 12
+    assert [*drawn(shard_count=2, shard_index=0), *drawn(shard_count=2, shard_index=1)] == alone
 
 
 def test_lists_may_be_padded_and_dtypes_declared() -> None:

@@ -93,6 +93,22 @@ def test_a_dataset_that_does_not_divide_itself_is_refused(source: Any, workers: 
         batches_of(source, workers=workers)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_dataset_that_reads_its_number_only_to_seed_is_refused_unless_the_user_chose_the_shards(workers: int) -> None:
+    message = r"this Seeding reads .*info\(\).id`, but not `num_workers`.*16 shards.*shards=1.*pass that as `shards="
+    with pytest.raises(stoker.SourceError, match=message):
+        batches_of(its.Seeding(10), workers=workers)
+
+
+@pytest.mark.parametrize(("kind", "length"), [(its.Stepping, 40), (its.OneEach, 9)])
+def test_a_dataset_that_asks_late_how_many_workers_there_are_is_taken(kind: Any, length: int) -> None:
+    assert rows_of(numbers(batches_of(kind(length), batch_size=4, workers=0))) == list(range(length))
+
+
+def test_a_number_of_shards_that_the_user_chose_is_left_to_the_dataset() -> None:
+    assert len(rows_of(numbers(batches_of(stoker.from_torch(its.Seeding(10), shards=2), workers=0)))) == 20
+
+
 def test_it_is_read_whole_in_one_shard() -> None:
     assert numbers(batches_of(stoker.from_torch(its.Undivided(10), shards=1), workers=0)) == [list(range(10))]
 

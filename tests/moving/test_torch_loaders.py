@@ -198,6 +198,19 @@ def test_worker_init_fn_is_called_for_each_copy_where_epochs_overlap(workers: in
     assert came == [100, 101, 100, 101]
 
 
+@pytest.mark.parametrize("dataset", [its.Made(int, 4), its.Striped(4)])
+def test_worker_init_fn_is_not_called_without_workers_as_in_pytorch(
+    dataset: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = DataLoader(dataset, batch_size=4, worker_init_fn=its.set_factor)
+    with caplog.at_level(logging.WARNING, "stoker"):
+        assert numbers(batches_of(loader, workers=0)) == [[0, 1, 2, 3]]
+    (record,) = caplog.records
+    assert "worker_init_fn is not called, as PyTorch does not call it with num_workers=0" in record.getMessage()
+    with_shards = stoker.from_torch(DataLoader(its.Undivided(4), worker_init_fn=its.set_range), shards=2)
+    assert rows_of(numbers(batches_of(with_shards, workers=0))) == [0, 1, 2, 3]
+
+
 def test_a_worker_init_fn_that_raises_is_named() -> None:
     def set_up(worker: int) -> None:
         raise LookupError("no such file")

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from tests.state.training import LENGTH
+from tests.warm import Warm
 
 EPOCHS = 3
 #: Kills of each kind of source, and of a map-style one on Keras' other backends.
@@ -53,8 +54,12 @@ class Run:
         return "" if (self.history, self.seen) == (other.history, other.seen) else "history or examples"
 
 
-def start(folder: Path, **options: Any) -> int:
-    """Run the training in a process group of its own; returns its exit status."""
+def start(folder: Path, warm: Warm | None = None, **options: Any) -> int:
+    """Run the training in a process group of its own; returns its exit status. `warm`: where it is forked from."""
+    if warm is not None:
+        done = warm.run("-m", "tests.state.training", folder, env={name: str(value) for name, value in options.items()})
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode
     root = Path(__file__).parents[2]
     environment = {
         **os.environ,
@@ -76,24 +81,24 @@ def start(folder: Path, **options: Any) -> int:
     return process.returncode
 
 
-def killed_again_and_again(folder: Path, kills: list[int], **options: Any) -> Run:
+def killed_again_and_again(folder: Path, kills: list[int], warm: Warm | None = None, **options: Any) -> Run:
     """A run that is killed at these steps, with another number of workers each time."""
     for number, step in enumerate(kills):
-        status = start(folder, KILL_AT=step, WORKERS=number % 3, **options)
+        status = start(folder, warm, KILL_AT=step, WORKERS=number % 3, **options)
         assert status == -signal.SIGKILL, f"it should have been killed at step {step}"
-    assert start(folder, WORKERS=1, **options) == 0
+    assert start(folder, warm, WORKERS=1, **options) == 0
     return Run.of(folder)
 
 
-def check(kind: str, kills: int, seed: int, folder: Path, **options: Any) -> str:
+def check(kind: str, kills: int, seed: int, folder: Path, warm: Warm | None = None, **options: Any) -> str:
     """Compare both runs of one kind of source, with these options; returns what is to be said of it."""
     (quiet := folder / "quiet").mkdir(parents=True)
     (killed := folder / "killed").mkdir()
     options |= {"SOURCE": kind}
-    assert start(quiet, **options) == 0
+    assert start(quiet, warm, **options) == 0
     expected = Run.of(quiet)
     steps = sorted(random.Random(seed).sample(range(1, len(expected.seen)), kills))
-    run = killed_again_and_again(killed, steps, **options)
+    run = killed_again_and_again(killed, steps, warm, **options)
     difference = run.differs(expected)
     assert not difference, f"{kind}: other {difference} after kills at {steps}"
     counts = Counter(example for examples in run.seen.values() for example in examples)

@@ -24,6 +24,14 @@ class Numbers:
         return {"n": index, "random": random.random(), "numpy": np.random.rand(2)}
 
 
+class InRuns(Numbers):
+    """Makes several at once; one of the random numbers is that of the run."""
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        of_run = random.random()
+        return [{**self[index], "random": of_run} for index in indices]
+
+
 def shard_of(shard: stoker.Shard) -> Iterator[Any]:
     """A plain generator."""
     start = sum(SIZES[: shard.index])

@@ -37,6 +37,7 @@ LOADERS: dict[str, dict[str, Any]] = {
     "an iterable with SKIP and Many": {"source": stoker.from_iterable(code.items), "transform": code.odd_ones},
     "an iterable with SKIP on the way": {"source": stoker.from_iterable(code.items), "transform": code.secretly_odd},
     "one by one": {"source": NUMBERS, "batch_size": None, "transform": code.varying, "shuffle": True},
+    "one by one, in runs": {"source": code.InRuns(), "batch_size": None, "shuffle": True},
     "one by one, of a generator": {"source": SHARDS, "batch_size": None, "transform": code.varying},
     "one by one, of an iterable": {"source": stoker.from_iterable(code.items), "batch_size": None},
 }
@@ -73,6 +74,37 @@ def test_going_on_gives_the_rest_of_the_epoch_and_the_next_one(name: str) -> Non
                 assert [plain(one) for one in again] == epochs[1][place:], place
             if place % 4 == 0 or states[place]["epoch"] == 2:
                 assert [plain(one) for one in again] == epochs[2], place
+
+
+def below_eight(number: int) -> int:
+    if number >= 8:
+        raise ValueError(number)
+    return number
+
+
+def below_eight_or_skip(number: int) -> Any:
+    return number if number < 8 else stoker.SKIP
+
+
+@pytest.mark.parametrize("how", [{"transform": below_eight, "on_error": "skip"}, {"transform": below_eight_or_skip}])
+@pytest.mark.parametrize(
+    "source",
+    [range(14), stoker.from_iterable(range(14)), stoker.from_generator(lambda shard: iter(range(14)), 1)],
+    ids=["by index", "an iterable", "a generator"],
+)
+def test_a_rest_of_which_nothing_can_be_batched_ends_the_epoch_as_without_a_stop(source: Any, how: Any) -> None:
+    for workers, size in ((0, 4), (1, 4), (0, None)):
+        with stoker.Loader(source, batch_size=size, workers=workers, **how) as whole:
+            batches = iter(whole)
+            came = [np.asarray(batch).tolist() for batch in itertools.islice(batches, 2 if size else 8)]
+            state = whole.state_dict()
+            assert state["epoch"] == 0
+            assert list(batches) == []
+        with stoker.Loader(source, batch_size=size, workers=workers, **how) as resumed:
+            resumed.load_state_dict(state)
+            assert list(resumed) == []
+            assert resumed.state_dict()["epoch"] == 1
+            assert [np.asarray(batch).tolist() for batch in resumed] == came
 
 
 def test_a_state_of_a_state_is_as_good() -> None:

@@ -316,10 +316,16 @@ class Coordinator(EpochProducer[Epoch]):
 
     def _ask_for_form(self, apart: bool) -> None:
         """Request the form of the batches. For an iterable, waits for its first items."""
-        if self._finder.is_superseded:
-            self._drop_inspected_epoch()
         (self._apart.add if apart else self._apart.discard)(self._form_stream)
+        rest = self._finder.epoch if self._finder.is_over else None
+        if self._finder.is_superseded or rest is not None:
+            self._drop_inspected_epoch()
+        if rest is not None:
+            self._consumption.go_to(Position(rest.number))
         epoch = self._finder.begin(super()._next_epoch)
+        if rest is not None:  # that is read next, and ends without a batch
+            self._consumption.go_to(rest.iteration.begin)
+            self._finder.supersede()
         if (update := self._updates.early_request(epoch.number)) is not None:
             self._engine.send_update(update)
         while not self._finder.is_ready():

@@ -56,6 +56,8 @@ class FormFinder:
         attempt: the current attempt, or None.
         form: the form, once it is known.
         is_superseded: whether the epoch that is being inspected is not going to be read.
+        is_over: whether the epoch that is being inspected begins in mid-epoch, and no example of its rest can be
+            batched.
         draws: whether the user's code draws from NumPy's global random state.
     """
 
@@ -73,6 +75,7 @@ class FormFinder:
         self.attempt: FormAttempt | None = None
         self.form: Form | None = None
         self.is_superseded = False
+        self.is_over = False
         self.draws = False
 
     def begin(self, new_epoch: Callable[[], Epoch]) -> Epoch:
@@ -197,7 +200,15 @@ class FormFinder:
         if not self._options.skips and not self._raises_first and self._numbered.any_raised():
             self._raises_first, self.attempt = True, None
             return True
-        return self._look_further()
+        return self._look_further() or self._look_from_the_start()
+
+    def _look_from_the_start(self) -> bool:
+        """Inspect the epoch from its start, in a new attempt. Returns False if it begins there."""
+        assert self._epoch is not None
+        if self._epoch.iteration.begin == Position(self._epoch.number):
+            return False
+        self.is_over, self.attempt = True, None
+        return True
 
     def _look_further(self) -> bool:
         """Inspect more examples, in a new attempt. Returns False if there are no more."""
@@ -280,7 +291,7 @@ class FormFinder:
         epoch.close()
         self._sharded.owners.clear()
         self.is_past(epoch)
-        self.is_superseded = False
+        self.is_superseded = self.is_over = False
         if self.form is None:
             self._forget()
 

@@ -130,8 +130,12 @@ class Epoch(ABC):
         self._progress: dict[int, ShardProgress] = {}
         saved = None if begin.stream is None else SavedShards.of(begin.stream)
         self._since = saved.point if saved is not None else None
-        self.drop = saved.drop if saved else 0  # examples of its first batch that were already taken
-        self._base = saved.base if saved else begin.taken * (1 if batching.single else batching.size)
+        self.drop = 0  # examples of its first batch that were already taken
+        if saved is not None:
+            self.drop = saved.drop
+        elif batching.single and batching.in_runs:  # the run is read again as it was cut, for the same random numbers
+            self.drop = begin.taken % batching.size
+        self._base = saved.base if saved else begin.taken * (1 if batching.single else batching.size) - self.drop
         self._before = begin.taken - self.drop  # batches or examples taken before the stream's first batch
         self._resume_points: ResumePoints | None = None
         self.early: ExamplesMade | None = None

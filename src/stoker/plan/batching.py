@@ -29,6 +29,7 @@ class Batching:
         sums: the model's losses are sums over a batch, not means.
         is_batched: the source makes the batches itself.
         is_ordered: the user's order says which examples form which batch.
+        in_runs: one call of the source makes several examples, with the random numbers of the first one.
     """
 
     size: int
@@ -43,6 +44,7 @@ class Batching:
     sums: bool = False
     is_batched: bool = False
     is_ordered: bool = False
+    in_runs: bool = False
 
     @property
     def rows(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.errors import OptionError
-from stoker.plan.orders import DrawnOrder
+from stoker.plan.orders import DrawnOrder, makes_order
 from stoker.validation import flag, whole
+
+#: Types of labels; those of one order are of one of these.
+_KINDS = str, bytes, (numbers.Number, np.bool_, np.datetime64)
 
 
 class WeightedOrder(DrawnOrder):
@@ -102,6 +106,7 @@ class BucketedOrder(DrawnOrder):
         return _digest(*(part for rows, size in self._buckets for part in (rows, size)))
 
 
+@makes_order
 def weighted(weights: Any, n: int | None = None, replacement: bool = True) -> WeightedOrder:
     """An order for `Loader(order=…)` that draws examples at random, those with larger weights more often.
 
@@ -142,6 +147,7 @@ def weighted(weights: Any, n: int | None = None, replacement: bool = True) -> We
     return WeightedOrder(found, n, flag("weighted: replacement", replacement))
 
 
+@makes_order
 def balanced(labels: Any) -> BalancedOrder:
     """An order for `Loader(order=…)` in which every class comes equally often, in random order.
 
@@ -161,19 +167,21 @@ def balanced(labels: Any) -> BalancedOrder:
         [4, 4]
     """
     found = _one_each("balanced", "label", labels)
-    if found.dtype.kind == "f" and np.isnan(found).any():
-        place = int(np.argmax(np.isnan(found)))
-        raise OptionError(f"balanced: label {place} is nan. Leave such examples out with an order of your own.")
-    try:
-        names, classes = np.unique(found, return_inverse=True)
-    except TypeError:
-        kinds = sorted({type(label).__name__ for label in found.tolist()})
+    is_array = hasattr(labels, "__array__")
+    if found.dtype.kind == "O" or (found.dtype.kind in "US" and not is_array):  # of which NumPy makes numbers too
+        found = _of_one_kind(list(labels))
+    missing = found != found if found.dtype.kind in "fc" else np.isnat(found) if found.dtype.kind in "mM" else None
+    if missing is not None and missing.any():
+        place = int(np.argmax(missing))
         raise OptionError(
-            f"balanced: labels must be of one type, such as int or str, got {' and '.join(kinds)}."
-        ) from None
+            f"balanced: label {place} is {found[place]}. Make such examples a class of their own, or leave them out "
+            "with an order of your own."
+        )
+    names, classes = np.unique(found, return_inverse=True)
     return BalancedOrder(classes.reshape(-1), len(names))
 
 
+@makes_order
 def bucketed(lengths: Any, boundaries: Sequence[float], batch_size: int | Sequence[int] = 32) -> BucketedOrder:
     """An order for `Loader(order=…)` of whole batches, each of examples of similar length, to pad little.
 
@@ -225,6 +233,19 @@ def _one_each(what: str, noun: str, values: Any) -> npt.NDArray[Any]:
     if not len(found):
         raise OptionError(f"{what}: there are no {noun}s. Pass one for each example of the source.")
     return found
+
+
+def _of_one_kind(labels: list[Any]) -> npt.NDArray[Any]:
+    """The labels as an array of numbers or strings. Raises `OptionError` if they are neither, or both."""
+    kinds = [next((kind for kind in _KINDS if isinstance(label, kind)), None) for label in labels]
+    other = next((place for place, kind in enumerate(kinds) if kind is None or kind is not kinds[0]), None)
+    if other is not None:
+        beside = f", but label 0 is {labels[0]!r:.80}" if other else ""
+        raise OptionError(
+            "balanced: labels must be of one type, all numbers or all strings. "
+            f"Label {other} is {labels[other]!r:.80}{beside}."
+        )
+    return np.array(labels)
 
 
 def _digest(*parts: Any) -> str:

@@ -9,12 +9,16 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Se
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+
+#: The length that stands for that of a source which never ends.
+ENDLESS: Final = 1 << 62
 
 
 class UnfitOrder(ValueError):
@@ -134,6 +138,8 @@ def _of_array(found: Array, length: int) -> IndexList:
 
 
 def _of_mask(mask: Array, length: int) -> IndexList:
+    if length == ENDLESS:
+        raise UnfitOrder("a mask needs a bool for each example, but the source never ends. Pass indices.")
     if len(mask) != length:
         raise UnfitOrder(f"a mask needs a bool for each of the source's {length:,} examples, got {len(mask):,}.")
     found = np.flatnonzero(mask)
@@ -199,6 +205,11 @@ def _checked(found: Array, length: int, bounds: Array | None = None) -> IndexLis
             place = f"batch {batch}, row {position - int(bounds[batch])}"
         _refuse(place, int(found[position]), length)
     repeats = _repeats(found, length)
+    if repeats and length == ENDLESS:
+        raise UnfitOrder(
+            "it names examples more than once, which a source that never ends does not allow: repetitions are told "
+            "apart by numbers beyond its length. Name each example once, or give the source a length."
+        )
     if repeats and len(found) * length >= 1 << 63:
         raise UnfitOrder(
             f"it names examples more than once, and {len(found):,} indices into {length:,} examples are then too many "
@@ -220,6 +231,10 @@ def _repeats(found: Array, length: int) -> bool:
 
 
 def _refuse(place: str, value: int, length: int) -> NoReturn:
+    if length == ENDLESS:
+        raise UnfitOrder(
+            f"{place} holds {value}, but the source, which never ends, has the examples 0, 1, 2 and so on."
+        )
     repair = ""
     if value < 0:
         repair = " Negative indices do not count from the end."

@@ -9,20 +9,27 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stoker.errors import OptionError, SourceError, bounded, summary, traceback_of
-from stoker.plan.index_lists import IndexList, UnfitOrder, listed
+from stoker.plan.index_lists import ENDLESS, IndexList, UnfitOrder, listed
 from stoker.plan.permutation import mix
 
 #: Lists of epochs that were asked for before their epoch began, at most.
 _KEPT = 2
 #: An iterator is taken to be endless if it gives this many indices more than the source has examples.
 _EXCESS = 10_000_000
+#: Orders of so few examples may be the same by chance, and so are compared several times.
+_TOO_FEW, _TIMES = 100, 20
 #: Lines and characters of a traceback in an error message.
 _LINES, _CHARACTERS = 32, 10_000
+
+
+Maker = TypeVar("Maker", bound=Callable[..., "DrawnOrder"])
+#: Functions that make orders, which users may pass without calling them.
+_MAKERS: list[Any] = []
 
 
 class DrawnOrder:
@@ -33,12 +40,15 @@ class DrawnOrder:
         length: examples that the source must have; None if any number is right.
         count: indices (or batches) of each epoch; None if epochs may differ.
         most: rows of the largest batch that it can give; None if it gives no batches, or if that is not known.
+        due: the epoch that it has to be drawn for next, if what it gives may depend on how often it was drawn; None
+            if epochs may be drawn in any sequence.
     """
 
     name = "order"
     length: int | None = None
     count: int | None = None
     most: int | None = None
+    due: int | None = None
 
     def __call__(self, epoch: int, rng: np.random.Generator) -> Any:
         """The order of an epoch: indices or batches of indices."""
@@ -47,6 +57,10 @@ class DrawnOrder:
     def digest(self) -> str:
         """Distinguishes it from others of its kind."""
         return ""
+
+    def copy(self) -> DrawnOrder | None:
+        """A copy to try out, which shares no state with this one; None if it cannot be copied."""
+        return None
 
 
 class FunctionOrder(DrawnOrder):
@@ -73,6 +87,12 @@ class FunctionOrder(DrawnOrder):
     def __call__(self, epoch: int, rng: np.random.Generator) -> Any:
         """What the function returns."""
         return self._function(epoch, rng)
+
+
+def makes_order(function: Maker) -> Maker:
+    """Decorate a function that makes orders, so that it is recognised where it was not called."""
+    _MAKERS.append(function)
+    return function
 
 
 @dataclass(eq=False)
@@ -147,17 +167,49 @@ class UserOrder:
     def take(self, epoch: int) -> IndexList:
         """The list of an epoch that begins."""
         found = self.prepare(epoch)
-        self._made.pop(epoch, None)
+        if self.draw is None or self.draw.due is None:  # otherwise it is kept, as it could not be drawn again
+            self._made.pop(epoch, None)
         return found
 
     def _drawn(self, epoch: int) -> IndexList:
         assert self.draw is not None
         try:
+            self._catch_up(self.draw, epoch)
             found = _called(self.draw, self.seed, epoch, self.length)
             self.check(found)
         except UnfitOrder as unfit:
             raise SourceError(f"order= for epoch {epoch}: {unfit}") from None
         return found
+
+    def _catch_up(self, draw: DrawnOrder, epoch: int) -> None:
+        """Draw the epochs before this one that were not drawn, as in the run that is resumed, if that matters.
+
+        Raises `UnfitOrder` if it has gone past this epoch.
+        """
+        due = draw.due
+        if due is None or due == epoch:
+            return
+        is_lasting = self._is_changed_by_drawing(draw, epoch)
+        if due > epoch and is_lasting:
+            raise UnfitOrder(
+                f"{draw.name} has been iterated for epoch {due - 1} already, and gives another order each time that it "
+                "is iterated, so it cannot go back. Create it and the Loader anew before you load the state. Or give "
+                "it a `set_epoch(epoch)` on which alone its order depends."
+            )
+        for missed in range(due, epoch) if is_lasting is not False else ():
+            _called(draw, self.seed, missed, self.length)
+
+    def _is_changed_by_drawing(self, draw: DrawnOrder, epoch: int) -> bool | None:
+        """True if drawing an epoch changes what is drawn later, found with a copy; None if that cannot be found."""
+        copy = draw.copy()
+        if copy is None:
+            return None
+        try:
+            first = _called(copy, self.seed, epoch, self.length)
+            times = 1 if len(first.indices) > _TOO_FEW else _TIMES
+            return any(_called(copy, self.seed, epoch, self.length).digest != first.digest for _ in range(times))
+        except (SourceError, UnfitOrder):  # if the order itself does so too, that is reported
+            return None
 
     def check(self, found: IndexList) -> None:
         """Raise `UnfitOrder` unless the list of an epoch is of the kind that the first one was."""
@@ -190,6 +242,12 @@ def user_order(given: Any, *, length: int, seed: int, shuffle: bool) -> UserOrde
     """
     if isinstance(given, type):
         raise OptionError(f"order= got the class {given.__name__} itself. Pass an instance, `{given.__name__}(...)`.")
+    if any(given is maker for maker in _MAKERS):
+        needed = [name for name, one in inspect.signature(given).parameters.items() if one.default is one.empty]
+        raise OptionError(
+            f"order= got the function stoker.{given.__name__} itself. Call it: "
+            f"`order=stoker.{given.__name__}({', '.join(needed)})`."
+        )
     if not callable(given):
         return _fixed(given, length, seed, shuffle)
     if isinstance(given, DrawnOrder):
@@ -198,6 +256,11 @@ def user_order(given: Any, *, length: int, seed: int, shuffle: bool) -> UserOrde
         drawn, repair = FunctionOrder(given), "shuffle with its `rng`"
     if shuffle:
         raise OptionError(f"order= is {drawn.name}, so shuffle=True does not apply: {repair}. Omit shuffle.")
+    if drawn.length is not None and length == ENDLESS:
+        raise OptionError(
+            f"order={drawn.name} was made for {drawn.length:,} examples, but the source never ends. Pass a function "
+            "`(epoch, rng)` that returns the indices of an epoch."
+        )
     if drawn.length not in (None, length):
         raise OptionError(f"order={drawn.name} was made for {drawn.length:,} examples, but the source has {length:,}.")
     try:

@@ -90,8 +90,26 @@ def count_of(source: Any) -> int:
 
 
 def reads_in_runs(payload: Any) -> bool:
-    """True if an object that is read by index can return several examples per call."""
+    """True if an object that is read by index can return several examples per call.
+
+    PyTorch's `Subset` and `StackDataset` have `__getitems__`, but it only calls what they hold. If that reads one
+    example at a time, so do they here: each example then has random numbers of its own.
+    """
+    if (held := _held(payload)) is not None:
+        return any(map(reads_in_runs, held))
     return getattr(type(payload), "__getitems__", None) is not None
+
+
+def _held(payload: Any) -> Iterable[Any] | None:
+    """The datasets that one of PyTorch's wrappers reads; None for anything else."""
+    if type(payload).__module__ != "torch.utils.data.dataset":
+        return None
+    match type(payload).__name__:
+        case "Subset":
+            return (payload.dataset,)
+        case "StackDataset":
+            return payload.datasets.values() if isinstance(payload.datasets, dict) else tuple(payload.datasets)
+    return None
 
 
 def changed_length(was: int, now: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -28,15 +28,22 @@ class TorchIterableSource(ShardedSource):
         count: number of shards, and so `get_worker_info().num_workers`.
         worker_init_fn: called with the number of each shard before it is read, as by a DataLoader in its worker.
         is_alone: the single shard is no worker: `get_worker_info()` returns None, as with `num_workers=0`.
+        is_default: the user has not chosen the number of shards.
     """
 
     noun = "a PyTorch IterableDataset"
     as_torch = True
 
     def __init__(
-        self, dataset: Any, count: int, *, worker_init_fn: Callable[[int], Any] | None = None, is_alone: bool = False
+        self,
+        dataset: Any,
+        count: int,
+        *,
+        worker_init_fn: Callable[[int], Any] | None = None,
+        is_alone: bool = False,
+        is_default: bool = False,
     ) -> None:
-        self._dataset, self._init, self._is_alone = dataset, worker_init_fn, is_alone
+        self._dataset, self._init, self._is_alone, self._is_default = dataset, worker_init_fn, is_alone, is_default
         self.count = self.open_shards = count
         self._length = _length(dataset)
         self.length_claim = f"len() of this {type(dataset).__name__} is {{}}, but its shards"
@@ -68,7 +75,8 @@ class TorchIterableSource(ShardedSource):
             place.call(self._init, index)
         reaches = "dataset" in place.seen  # it may tell the dataset which part to read
         place.seen.clear()
-        return _PlacedIterator(dataset, place, None if reaches or self.count == 1 else self._require_division)
+        checks = () if reaches or self.count == 1 else (self._require_id, self._require_count)
+        return _PlacedIterator(dataset, place, checks)
 
     def _copy(self) -> Any:
         copies = getattr(self, "_copies", None)
@@ -83,7 +91,7 @@ class TorchIterableSource(ShardedSource):
             "`stoker.from_torch(dataset, shards=1)`."
         )
 
-    def _require_division(self, place: WorkerPlace) -> None:
+    def _require_id(self, place: WorkerPlace) -> None:
         """Raise `CannotRead` if the dataset has given an example without asking which part to read."""
         if "id" not in place.seen:
             raise CannotRead(
@@ -93,6 +101,20 @@ class TorchIterableSource(ShardedSource):
                 "torch.utils.data.get_worker_info()`, and then only `self.files[info.id :: info.num_workers]`."
             )
 
+    def _require_count(self, place: WorkerPlace) -> None:
+        """Raise `CannotRead` if the dataset has given two examples and not asked how many shards there are.
+
+        It cannot have divided itself by a number that only Stoker knows. One that the user chose, it may know.
+        """
+        if self._is_default and "num_workers" not in place.seen:
+            raise CannotRead(
+                f"this {type(self._dataset).__name__} reads `torch.utils.data.get_worker_info().id`, but not "
+                f"`num_workers`, so it does not divide itself among the {self.count} shards that Stoker takes by "
+                f"default: examples would come up to {self.count} times, or be missing. Read it in one worker, "
+                "`stoker.from_torch(dataset, shards=1)`, or let it take only `self.files[info.id :: "
+                "info.num_workers]`. If it is made for a certain number of workers, pass that as `shards=`."
+            )
+
 
 class _PlacedIterator:
     """The iterator of a dataset, called at its place. It has a state if the dataset's own has.
@@ -100,11 +122,11 @@ class _PlacedIterator:
     Args:
         dataset: the copy to iterate.
         place: what `get_worker_info()` returns meanwhile.
-        check: called after the first example; None if nothing is to be checked.
+        checks: called one after the other, each after one of the first examples.
     """
 
-    def __init__(self, dataset: Any, place: WorkerPlace, check: Callable[[WorkerPlace], None] | None) -> None:
-        self._place, self._check, self._call = place, check, place.call
+    def __init__(self, dataset: Any, place: WorkerPlace, checks: Iterable[Callable[[WorkerPlace], None]]) -> None:
+        self._place, self._checks, self._call = place, list(checks), place.call
         self._iterator = iterator = place.call(iter, dataset)
         if hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict"):
             self.state_dict: Callable[[], Any] = iterator.state_dict
@@ -115,14 +137,14 @@ class _PlacedIterator:
 
     def __next__(self) -> Any:
         example = self._call(next, self._iterator)
-        if self._check is not None:
-            self._check(self._place)
-            self._check = None
+        if self._checks:
+            self._checks[0](self._place)
+            del self._checks[0]
         return example
 
     def _load(self, state: Any) -> None:
         self._call(self._iterator.load_state_dict, state)
-        self._check = None  # whoever saved the state has passed it
+        self._checks.clear()  # whoever saved the state has passed it
 
     def close(self) -> None:
         """Close the dataset's iterator, if it is a generator or the like."""

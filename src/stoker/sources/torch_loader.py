@@ -81,7 +81,7 @@ def from_torch(dataset: Any, *, shards: int | None = None) -> TorchSource | Torc
     if inherits(dataset, "DataLoader", *TORCH):
         return _of_loader(dataset, count)
     if inherits(dataset, "IterableDataset", *TORCH):
-        return TorchIterableSource(dataset, count or SHARDS)
+        return TorchIterableSource(dataset, count or SHARDS, is_default=count is None)
     return _by_index(dataset, count)
 
 
@@ -109,10 +109,10 @@ def _map(loader: Any, shards: int | None) -> TorchSource:
     """The source for a DataLoader whose dataset is read by index."""
     source = _by_index(loader.dataset, shards)
     source.implied, source.own_names = _order(loader, source.length)
-    if loader.worker_init_fn is not None:
+    if loader.worker_init_fn is not None and loader.num_workers:
         init = DatasetInit(loader.worker_init_fn, source.payload, loader.num_workers)
         source.implied = {**source.implied, "worker_init": init}
-    _tell_unused(loader, _UNUSED)
+    _tell_unused(loader, _UNUSED, calls_init=loader.num_workers > 0)
     return source
 
 
@@ -122,7 +122,7 @@ def _iterable(loader: Any, shards: int | None) -> TorchIterableSource:
     init = loader.worker_init_fn if count else None
     source = TorchIterableSource(loader.dataset, count or 1, worker_init_fn=init, is_alone=not count)
     source.implied = _sizes(loader.batch_size, loader.drop_last)
-    _tell_unused(loader, [name for name in _UNUSED if name != "num_workers"])
+    _tell_unused(loader, [name for name in _UNUSED if name != "num_workers"], calls_init=count > 0)
     return source
 
 
@@ -211,8 +211,13 @@ def _is_torchs(value: Any, name: str) -> bool:
     return type(value).__module__ == _SAMPLERS and type(value).__name__ == name
 
 
-def _tell_unused(loader: Any, names: Any) -> None:
-    """Log which of these options are set, as they are not used."""
+def _tell_unused(loader: Any, names: Any, *, calls_init: bool) -> None:
+    """Log which of these options are set, as they are not used; `calls_init`: whether `worker_init_fn` is called."""
+    if loader.worker_init_fn is not None and not calls_init:
+        log.warning(
+            "the DataLoader's worker_init_fn is not called, as PyTorch does not call it with num_workers=0. To have it "
+            "called in the Loader's workers, give the DataLoader num_workers=1 or more, or pass `worker_init=`."
+        )
     found = [(name, getattr(loader, name, _UNUSED[name][0])) for name in names]
     used = [f"{name}={value!r}" for name, value in found if value not in _UNUSED[name]]
     if used:
