@@ -27,7 +27,7 @@ class FakeEngine:
 
     def __init__(self, slots: list[Any]) -> None:
         self.slots, self.asked = slots, list[tuple[int, Any]]()
-        self.told, self.respawned, self.stopped = list[Any](), list[int](), False
+        self.told, self.restarted, self.stopped = list[Any](), list[int](), False
         self.script: Iterator[Any] = iter(())  # what happens while somebody waits
 
     def start(self, listener: Any) -> None:
@@ -41,8 +41,8 @@ class FakeEngine:
 
     leave = send_update = send_form
 
-    def respawn(self, worker: int) -> None:
-        self.respawned.append(worker)
+    def start_worker(self, worker: int) -> None:
+        self.restarted.append(worker)
 
     def flush(self) -> None:
         """Nothing waits."""
@@ -146,7 +146,7 @@ def test_what_a_dead_worker_was_at_is_given_to_another(engine: Any) -> None:
         engine.join(0)
         yield "one is up"
         engine.die(0)
-        assert engine.respawned == [0]
+        assert engine.restarted == [0]
         engine.join(1)
         yield "one has died, the other is up"
         while True:

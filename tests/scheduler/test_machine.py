@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.scheduler.bisection import TIMES
-from stoker.scheduler.commands import Command, GiveUpCommand, KilledReason, RespawnCommand, SubmitCommand
+from stoker.scheduler.commands import Command, GiveUpCommand, KilledReason, StartWorkerCommand, SubmitCommand
 from stoker.scheduler.events import PullEvent, WorkerDiedEvent, WorkerReadyEvent
 from stoker.scheduler.fault_attribution import ROUNDS
 from stoker.scheduler.machine import RETRIES, Scheduler
@@ -250,19 +250,19 @@ def test_of_rows_that_fail_the_first_is_told_whichever_failed_first() -> None:
 def test_workers_that_never_come_up_are_given_up() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     answers = [machine.on(WorkerDiedEvent(0, "no numpy")) for _ in range(STARTS)]
-    assert answers == [[RespawnCommand(0)]] * (STARTS - 1) + [[GiveUpCommand("no numpy")]]
+    assert answers == [[StartWorkerCommand(0)]] * (STARTS - 1) + [[GiveUpCommand("no numpy")]]
 
 
 def test_starts_that_somebody_may_have_killed_count_half() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     answers = [machine.on(WorkerDiedEvent(0, KILLED, killed=True)) for _ in range(2 * STARTS)]
-    assert answers == [[RespawnCommand(0)]] * (2 * STARTS - 1) + [[GiveUpCommand(KILLED)]]
+    assert answers == [[StartWorkerCommand(0)]] * (2 * STARTS - 1) + [[GiveUpCommand(KILLED)]]
 
 
 def test_it_is_the_starts_of_one_worker_that_count() -> None:
     machine = Scheduler(workers=3, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     assert [machine.on(WorkerDiedEvent(worker, "slow")) for worker in range(3)] == [
-        [RespawnCommand(worker)] for worker in range(3)
+        [StartWorkerCommand(worker)] for worker in range(3)
     ]
     assert machine.on(WorkerDiedEvent(2, "slow")) == [GiveUpCommand("slow")]
 
@@ -270,25 +270,25 @@ def test_it_is_the_starts_of_one_worker_that_count() -> None:
 def test_a_worker_that_comes_up_clears_all_failed_starts() -> None:
     machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     for _ in range(9):
-        assert machine.on(WorkerDiedEvent(0, "slow")) == [RespawnCommand(0)]
+        assert machine.on(WorkerDiedEvent(0, "slow")) == [StartWorkerCommand(0)]
         assert machine.on(WorkerReadyEvent(1)) == []
-        assert machine.on(WorkerDiedEvent(1, KILLED)) == [RespawnCommand(1)], "it had come up"
+        assert machine.on(WorkerDiedEvent(1, KILLED)) == [StartWorkerCommand(1)], "it had come up"
 
 
 def test_once_a_worker_has_come_up_more_starts_are_tried() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     machine.on(WorkerReadyEvent(0))
     answers = [machine.on(WorkerDiedEvent(0, "no memory")) for _ in range(1 + STARTS_PROVEN)]
-    assert answers == [[RespawnCommand(0)]] * STARTS_PROVEN + [[GiveUpCommand("no memory")]]
+    assert answers == [[StartWorkerCommand(0)]] * STARTS_PROVEN + [[GiveUpCommand("no memory")]]
 
 
 def test_once_a_worker_has_come_up_starts_are_tried_while_another_one_is_up() -> None:
     machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     machine.on(WorkerReadyEvent(1))
     assert [machine.on(WorkerDiedEvent(0, "no memory")) for _ in range(9 * STARTS_PROVEN)] == [
-        [RespawnCommand(0)]
+        [StartWorkerCommand(0)]
     ] * 9 * STARTS_PROVEN
-    assert machine.on(WorkerDiedEvent(1, KILLED)) == [RespawnCommand(1)], "its own starts have not failed"
+    assert machine.on(WorkerDiedEvent(1, KILLED)) == [StartWorkerCommand(1)], "its own starts have not failed"
     assert machine.on(WorkerDiedEvent(0, "no memory")) == [GiveUpCommand("no memory")]
 
 

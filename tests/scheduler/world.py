@@ -20,7 +20,8 @@ from stoker.scheduler.commands import (
     LeaveOutCommand,
     LoadItemsCommand,
     ParkCommand,
-    RespawnCommand,
+    RetireWorkerCommand,
+    StartWorkerCommand,
     SubmitCommand,
 )
 from stoker.scheduler.events import (
@@ -33,6 +34,7 @@ from stoker.scheduler.events import (
     TaskFailedEvent,
     WorkerDiedEvent,
     WorkerReadyEvent,
+    WorkersEvent,
 )
 from stoker.scheduler.machine import RETRIES, Scheduler
 from stoker.scheduler.slot_ledger import SPARE
@@ -125,6 +127,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.down = set(range(self.workers))
+        self.wanted, self.leaving = self.workers, set[int]()
         self.expected = [source.expected for source in self.sources]
         self.machine = Scheduler(
             workers=self.workers,
@@ -188,8 +191,15 @@ class World:
                 assert reason == KILLED
                 assert self.died_at.pop(task.id) > RETRIES, "one death, or a few, are no reason"
                 self.left_out.setdefault(task.stream, set()).add(self.deadly[task.id])
-            case RespawnCommand(worker):
+            case StartWorkerCommand(worker):
+                assert worker < self.wanted, "only workers that are wanted are started"
+                assert worker not in {*self.up, *self.down, *self.leaving}, "a worker has one process at a time"
                 self.down.add(worker)
+            case RetireWorkerCommand(worker):
+                assert worker >= self.wanted, "workers that are wanted stay"
+                assert not self.up.pop(worker), "its work is done"
+                del self.shard_readers[worker]
+                self.leaving.add(worker)
             case GiveUpCommand():
                 raise AssertionError("given up, though workers come up")
 
@@ -208,7 +218,7 @@ class World:
             assert not opens
         elif isinstance(task.work, TrialWork | ShardWork) and task.work.of is not None:
             assert not opens
-            assert worker != self.made_by[task.work.of] or self.workers == 1, "another worker does it again"
+            assert worker != self.made_by[task.work.of] or self.wanted == 1, "another worker does it again"
         elif isinstance(task.work, ShardWork):
             self.reads(worker, task, (task.stream, task.work.shard), opens)
         else:
@@ -365,6 +375,16 @@ class World:
         self.failed_starts[worker] += 1
         self.on(WorkerDiedEvent(worker, "no numpy"))
 
+    def want(self, workers: int) -> None:
+        """Another number of workers is wanted."""
+        self.wanted = workers
+        self.on(WorkersEvent(workers))
+
+    def leave(self, worker: int) -> None:
+        """A worker that is no longer wanted ends."""
+        self.leaving.discard(worker)
+        self.on(WorkerDiedEvent(worker, "retired"))
+
     def pull(self, stream: int) -> None:
         self.delivered.setdefault(stream, [])
         self.pulling.add(stream)
@@ -409,6 +429,8 @@ class World:
             + [("die", worker) for worker in self.up if self.is_killable(worker)]
             + [("close", stream) for stream in living if stream in self.delivered]
             + [("release", 0)] * bool(self.held)
+            + [("want", workers) for workers in (1, self.workers, self.workers + 2)]
+            + [("leave", worker) for worker in self.leaving]
         )
         return 6 * often + seldom
 
@@ -432,12 +454,15 @@ class World:
         for group in [[stream] for stream in everybody] if one_by_one else [everybody]:
             self.run(group, luck)
         self.work_off()
+        assert self.up.keys() <= set(range(self.wanted)), "workers that are not wanted end"
         while self.held:
             self.release()
         assert self.machine.slots_in_use() == 0, "every slot comes back"
         assert sorted(self.machine.free_slots()) == list(range(self.slots + self.leases + SPARE))
 
     def join_all(self) -> None:
+        for worker in list(self.leaving):
+            self.leave(worker)
         for worker in list(self.down):
             self.join(worker)
 

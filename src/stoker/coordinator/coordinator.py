@@ -47,7 +47,7 @@ from stoker.scheduler.commands import (
     LeaveOutCommand,
     LoadItemsCommand,
     ParkCommand,
-    RespawnCommand,
+    StartWorkerCommand,
     SubmitCommand,
 )
 from stoker.scheduler.events import CloseEvent, Event, ItemsEvent, PullEvent, SlotReleasedEvent
@@ -412,9 +412,9 @@ class Coordinator(EpochProducer[Epoch]):
                 self._slot_table.put(slot, self._epochs[stream].gather(pieces))
             case ParkCommand(stream, parked, slot, rows):
                 self._epochs[stream].park(parked, self._slot_table.segments(slot, rows))
-            case RespawnCommand(worker):
+            case StartWorkerCommand(worker):
                 if not self._closed:
-                    self._engine.respawn(worker)
+                    self._engine.start_worker(worker)
             case GiveUpCommand(reason):
                 self._give_up(died_at_start(reason))
 

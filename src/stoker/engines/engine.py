@@ -74,8 +74,8 @@ class Listener(Protocol):
 class Engine(Protocol):
     """Runs workers 0 … n-1.
 
-    Call `start` first, once; then `submit`, `respawn` and `idle` in any order; then `stop`, which
-    may be repeated. `submit` and `respawn` are called under the producer's lock.
+    Call `start` first, once; then `submit`, `start_worker` and `idle` in any order; then `stop`, which
+    may be repeated. `submit` and `start_worker` are called under the producer's lock.
     """
 
     def start(self, listener: Listener) -> None:
@@ -96,7 +96,7 @@ class Engine(Protocol):
     def send_update(self, update: UpdateRequest) -> None:
         """Give every worker, including future ones, the values of `Loader.update` before its next task."""
 
-    def respawn(self, worker: int) -> None:
+    def start_worker(self, worker: int) -> None:
         """Start a new process to replace one that died. Called from within `Listener.died`."""
 
     def idle(self, changed: Lock) -> None:

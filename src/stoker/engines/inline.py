@@ -63,7 +63,7 @@ class InlineEngine:
         self._updates[update.epoch] = update
         self._put_to_all(update)
 
-    def respawn(self, worker: int) -> None:
+    def start_worker(self, worker: int) -> None:
         """Does nothing: without worker processes, none can die."""
 
     def idle(self, changed: Lock) -> None:

@@ -139,7 +139,7 @@ class ProcessEngine:
     def send_form(self, form: FormRequest) -> None:
         self._form = form
 
-    def respawn(self, worker: int) -> None:
+    def start_worker(self, worker: int) -> None:
         pause = _PAUSES[min(self._failed_starts[worker], len(_PAUSES) - 1)]
         if pause:
             self._due[worker] = time.monotonic() + pause

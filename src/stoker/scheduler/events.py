@@ -96,6 +96,13 @@ class WorkerDiedEvent:
 
 
 @dataclass(frozen=True)
+class WorkersEvent:
+    """From now on, `workers` workers are wanted. Those beyond that number end once they hold no task and no shard."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
 class SlotReleasedEvent:
     """The batch in this slot is no longer visible to any consumer."""
 
@@ -126,5 +133,6 @@ Event = (
     | TaskDoneEvent
     | TaskFailedEvent
     | WorkerDiedEvent
+    | WorkersEvent
     | SlotReleasedEvent
 )

@@ -29,7 +29,8 @@ from stoker.scheduler.commands import (
     GiveUpCommand,
     KilledReason,
     LeaveOutCommand,
-    RespawnCommand,
+    RetireWorkerCommand,
+    StartWorkerCommand,
 )
 from stoker.scheduler.events import (
     CloseEvent,
@@ -42,6 +43,7 @@ from stoker.scheduler.events import (
     TaskFailedEvent,
     WorkerDiedEvent,
     WorkerReadyEvent,
+    WorkersEvent,
 )
 from stoker.scheduler.fault_attribution import FaultAttribution, Verdict
 from stoker.scheduler.in_flight import TaskInFlight, first_row, repeated
@@ -60,7 +62,7 @@ class Scheduler:
     """Decides what workers do and what consumers get. Call `on(events)` and carry out the commands in order.
 
     Args:
-        workers: number of workers. A worker is up only after its `WorkerReadyEvent`.
+        workers: number of workers at first. A worker is up only after its `WorkerReadyEvent`.
         open_stream: creates the stream with a given number, at its first pull.
         slots: slots in which batches are made, at least 1. All of them are used only after `SlotsSizedEvent`. One
             more slot is reserved for a stream that is pulled while the others hold all slots.
@@ -90,6 +92,8 @@ class Scheduler:
         self._tasks = TaskQueue(workers, bound)
         self._pace = Pace(workers, run)
         self._starts = WorkerStarts()
+        self._running = set(range(workers))  # workers with a process, up or not
+        self._retired: set[int] = set()  # those of them that end because they are not wanted
         self._attribution = FaultAttribution(retries, self._tasks.make)
         self._streams: dict[int, Stream] = {}  # ordered by last pull
 
@@ -102,6 +106,8 @@ class Scheduler:
         self._answer(out)
         self._start_batches(out)
         out += self._tasks.submit(self._streams.values(), self._pace.depth)
+        if len(self._running) > self._tasks.workers:
+            self._retire(out)
         return out
 
     def _take_in(self, event: Event, out: list[Command]) -> None:
@@ -129,12 +135,13 @@ class Scheduler:
                     self._judged(self._attribution.tried(held.search, None), out)
                 else:
                     self._fail(held, reason)
-            case WorkerDiedEvent(worker, reason):
-                if worker not in self._tasks.up:
-                    self._starts.failed(worker, killed=event.killed)
+            case WorkersEvent(workers):
+                self._tasks.workers = self._pace.workers = workers
+                out += [StartWorkerCommand(worker) for worker in range(workers) if worker not in self._running]
+                self._running.update(range(workers))
+            case WorkerDiedEvent(worker):
                 self._died(event, out)
-                hopeless = self._starts.is_hopeless(worker, any_up=bool(self._tasks.up))
-                out.append(GiveUpCommand(reason) if hopeless else RespawnCommand(worker))
+                self._replace(event, out)
 
     def slots_in_use(self) -> int:
         """Number of slots that are not free: leased, lent, or holding a batch that is being made or ready."""
@@ -147,6 +154,10 @@ class Scheduler:
     def free_slots(self) -> list[int]:
         """The slots whose contents are no longer visible to or needed by anyone."""
         return list(self._slots.free)
+
+    def is_retired(self, worker: int) -> bool:
+        """True if a worker ends because it is no longer wanted."""
+        return worker in self._retired
 
     def is_needless(self, worker: int) -> bool:
         """True if a worker's current task is no longer needed.
@@ -255,6 +266,8 @@ class Scheduler:
     def _died(self, died: WorkerDiedEvent, out: list[Command]) -> None:
         """Take back the tasks of a dead worker. Only the task it was working on may have killed it."""
         worker = died.worker
+        if worker not in self._tasks.up and worker not in self._retired:
+            self._starts.failed(worker, killed=died.killed)
         for stream in self._streams.values():
             for shard in stream.shards():
                 shard.owner = None if shard.owner == worker else shard.owner
@@ -269,6 +282,23 @@ class Scheduler:
                 self._judged(self._attribution.tried(held.search, died), out)
             else:
                 self._judged(self._attribution.died(held, died), out)
+
+    def _replace(self, died: WorkerDiedEvent, out: list[Command]) -> None:
+        """Start a dead worker again if it is wanted."""
+        self._retired.discard(died.worker)
+        if died.worker >= self._tasks.workers and died.worker in self._running:
+            self._running.discard(died.worker)
+        elif self._starts.is_hopeless(died.worker, any_up=bool(self._tasks.up)):
+            out.append(GiveUpCommand(died.reason))
+        else:
+            out.append(StartWorkerCommand(died.worker))
+
+    def _retire(self, out: list[Command]) -> None:
+        for worker in self._tasks.unwanted(self._streams.values()):
+            if worker in self._running:
+                del self._tasks.up[worker]
+                self._retired.add(worker)
+                out.append(RetireWorkerCommand(worker))
 
     def _judged(self, found: TaskInFlight | Verdict | None, out: list[Command]) -> None:
         """Act on what the attribution found about a task that workers died at."""
