@@ -12,6 +12,7 @@ sharded_look      the inspected shards
 slot_table        layout of the batches in their slots, and the memory that they take
 task_table        tasks as requests to workers, and replies as events
 faults            identifies the example at fault, and leaves examples out
+worker_tuner      changes the number of workers, with `workers="auto"`
 counters          counts deaths and examples that were left out
 source_guard      detects changes of the source, and checks the values for `Loader.update`
 consumer_errors   errors for consumers, made from the failures that workers report

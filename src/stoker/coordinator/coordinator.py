@@ -8,6 +8,7 @@ copied. Only leftover rows of shards and items of iterables are copied, since th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup
 from stoker.coordinator.slot_table import LEASES, SlotTable
 from stoker.coordinator.task_table import TaskTable
 from stoker.coordinator.updates import AttributeUpdates
+from stoker.coordinator.worker_tuner import WorkerTuner
 from stoker.engines.deaths import died_at_start
 from stoker.engines.engine import APART, HERE, Engine
 from stoker.epochs.epoch import Epoch
@@ -47,6 +49,7 @@ from stoker.scheduler.commands import (
     LeaveOutCommand,
     LoadItemsCommand,
     ParkCommand,
+    RetireWorkerCommand,
     StartWorkerCommand,
     SubmitCommand,
 )
@@ -76,6 +79,7 @@ class Coordinator(EpochProducer[Epoch]):
         form: the form of the batches, or None to let `finder` determine it.
         run: number of rows; tasks begin and end at multiples of it.
         turns: whether the source modifies itself when an epoch begins.
+        tuner: changes the number of workers, with `workers="auto"`.
     """
 
     def __init__(
@@ -89,11 +93,12 @@ class Coordinator(EpochProducer[Epoch]):
         form: Form | None,
         run: int,
         turns: bool,
+        tuner: WorkerTuner | None = None,
     ) -> None:
         super().__init__(setup)
         self._turns, self._updates = turns, AttributeUpdates(folds=not turns)
         self._skips, self._counters = options.skips, Counters()
-        self._slot_table, self._engine = slot_table, engine
+        self._slot_table, self._engine, self._tuner = slot_table, engine, tuner
         self._inline, self._finder = options.worker_count == 0, finder
         self._form_stream = self.open_stream()  # its batches are the rounds in which the form is determined
         self._scheduler = Scheduler(
@@ -158,7 +163,8 @@ class Coordinator(EpochProducer[Epoch]):
             self.form(apart=stream in self._apart)
         error: BaseException | None = None
         with self._changed:
-            if stream not in self._epochs:
+            is_first = stream not in self._epochs
+            if is_first:
                 self._step()  # close dropped iterations before the next one begins
             self._begin(stream)
             outcome = self._wait(stream)
@@ -166,6 +172,8 @@ class Coordinator(EpochProducer[Epoch]):
                 delivered = [outcome, *self._ready(stream, outcome, most - 1)]
                 self._epochs[stream].handed([one.rows for one in delivered])
                 batches = [self._slot_table.view(one) for one in delivered]
+                if self._tuner is not None:
+                    self._tune(stream, len(delivered), is_first=is_first)
             else:
                 epoch = self._epochs.get(stream)
                 if epoch is not None and isinstance(outcome, FinishCommand):
@@ -227,7 +235,8 @@ class Coordinator(EpochProducer[Epoch]):
 
     def stats(self) -> Stats:
         with self._changed:
-            return self._counters.stats()
+            workers = 0 if self._inline else self._scheduler.workers
+            return self._counters.stats(workers, () if self._tuner is None else self._tuner.changes)
 
     def close_stream(self, stream: int) -> None:
         with self._changed:
@@ -274,6 +283,7 @@ class Coordinator(EpochProducer[Epoch]):
             outbox.is_pulled = True
             self._step(PullEvent(stream))
         self._check()
+        since = time.monotonic()
         while not outbox:
             if is_unheeded():
                 raise StokerError("Ctrl-C ended this iteration before its next batch arrived. Iterate again.")
@@ -281,7 +291,15 @@ class Coordinator(EpochProducer[Epoch]):
             self._check()
             if self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
+        if self._tuner is not None:
+            self._tuner.waited(since)
         return outbox.take()
+
+    def _tune(self, stream: int, batches: int, *, is_first: bool) -> None:
+        assert self._tuner is not None
+        events = self._tuner.pulled(stream, batches, self._scheduler, self._changed.later, is_first=is_first)
+        if events:
+            self._step(*events)
 
     def _bound(self, stream: int) -> int:
         """The worker number for a stream's tasks if work is done in the trainer: `APART` or `HERE`."""
@@ -415,6 +433,8 @@ class Coordinator(EpochProducer[Epoch]):
             case StartWorkerCommand(worker):
                 if not self._closed:
                     self._engine.start_worker(worker)
+            case RetireWorkerCommand(worker):
+                self._engine.retire_worker(worker)
             case GiveUpCommand(reason):
                 self._give_up(died_at_start(reason))
 

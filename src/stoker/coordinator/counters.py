@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from stoker.engines.engine import WorkerDeath
-from stoker.stats import Skipped, Stats
+from stoker.stats import Skipped, Stats, WorkerChange
 
 log = logging.getLogger("stoker")
 
@@ -46,6 +46,13 @@ class Counters:
         message = f"epoch {epoch}: {some} left out (on_error='skip'): {which}. `loader.stats().skipped` lists them."
         later(log.warning, "%s", message)
 
-    def stats(self) -> Stats:
-        """The counts so far."""
-        return Stats(self._deaths, self._stuck, self._skips, tuple(self._skipped))
+    def stats(self, workers: int, changes: tuple[WorkerChange, ...]) -> Stats:
+        """The counts so far. `workers`: the number of workers now; `changes`: how it came to be."""
+        return Stats(
+            deaths=self._deaths,
+            stuck=self._stuck,
+            skips=self._skips,
+            skipped=tuple(self._skipped),
+            workers=workers,
+            worker_changes=changes,
+        )

@@ -66,6 +66,9 @@ class InlineEngine:
     def start_worker(self, worker: int) -> None:
         """Does nothing: without worker processes, none can die."""
 
+    def retire_worker(self, worker: int) -> None:
+        """Does nothing: the number of workers never changes."""
+
     def idle(self, changed: Lock) -> None:
         if not self._pending:  # another thread runs the task that this thread waits for
             changed.wait(0.1)

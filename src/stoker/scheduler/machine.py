@@ -155,6 +155,15 @@ class Scheduler:
         """The slots whose contents are no longer visible to or needed by anyone."""
         return list(self._slots.free)
 
+    @property
+    def workers(self) -> int:
+        """The number of workers that are wanted, up or not."""
+        return self._tasks.workers
+
+    def has_all_workers(self) -> bool:
+        """True if exactly the workers that are wanted are up."""
+        return len(self._tasks.up) == len(self._running) == self._tasks.workers
+
     def is_retired(self, worker: int) -> bool:
         """True if a worker ends because it is no longer wanted."""
         return worker in self._retired
