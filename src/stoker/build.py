@@ -210,7 +210,15 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
         form=form,
         run=run,
         turns=has_turns(program.source),
+        goes_ahead=_goes_ahead(options),
     )
+
+
+def _goes_ahead(options: LoaderOptions) -> bool:
+    """True if the first batches of an epoch may be made before it begins: nothing that they depend on can change."""
+    is_fixed = options.source.repeatable and not has_turns(options.source.payload)
+    is_fixed = is_fixed and (options.given_order is None or options.given_order.repeatable)
+    return options.ahead and is_fixed and options.prefetch != 1 and options.worker_count > 0
 
 
 def _engine(options: LoaderOptions, program: Program, slots: list[Slot], inboxes: list[Inbox]) -> Engine:

@@ -8,6 +8,7 @@ copied. Only leftover rows of shards and items of iterables are copied, since th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from stoker.coordinator.consumer_errors import ReportedFailure, cut_short, error_of
 from stoker.coordinator.counters import Counters
 from stoker.coordinator.engine_listener import EngineListener
+from stoker.coordinator.epoch_ahead import EpochAhead
 from stoker.coordinator.form_finder import FormAttempt, FormFinder
 from stoker.coordinator.outboxes import Outbox, Outcome
 from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup
@@ -26,7 +28,7 @@ from stoker.coordinator.updates import AttributeUpdates
 from stoker.engines.deaths import died_at_start
 from stoker.engines.engine import APART, HERE, Engine
 from stoker.epochs.epoch import Epoch
-from stoker.errors import StokerError
+from stoker.errors import SourceError, StokerError
 from stoker.memory.layout import aligned_copy
 from stoker.options import LoaderOptions
 from stoker.plan.host_shard import ALL
@@ -76,6 +78,7 @@ class Coordinator(EpochProducer[Epoch]):
         form: the form of the batches, or None to let `finder` determine it.
         run: number of rows; tasks begin and end at multiples of it.
         turns: whether the source modifies itself when an epoch begins.
+        goes_ahead: whether the next epoch may be made before it begins.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Coordinator(EpochProducer[Epoch]):
         form: Form | None,
         run: int,
         turns: bool,
+        goes_ahead: bool,
     ) -> None:
         super().__init__(setup)
         self._turns, self._updates = turns, AttributeUpdates(folds=not turns)
@@ -107,6 +111,7 @@ class Coordinator(EpochProducer[Epoch]):
             skips=options.skips,
             bound=self._bound if self._inline else None,
         )
+        self._ahead = EpochAhead(self._epochs, self._consumption, self._scheduler, self._counters, allowed=goes_ahead)
         self._events: list[Event] = []  # events that result from commands
         self._outboxes: dict[int, Outbox] = {}
         self._tasks = TaskTable(
@@ -153,12 +158,36 @@ class Coordinator(EpochProducer[Epoch]):
                 (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
 
+    def begin(self, stream: int) -> int:
+        with self._changed:
+            self._step()  # close dropped iterations before the next one begins
+            made = self._ahead.stream
+            if made is None or self._ahead.epoch is None or not self._want_same(stream, made):
+                return stream  # its first pull closes the epoch that was made ahead
+            self._ahead.adopt()
+            (self._apart.add if stream in self._apart else self._apart.discard)(made)
+            self._ended(stream)
+            return made
+
+    def _go_ahead(self, stream: int) -> None:
+        """Let workers begin the next epoch, for a consumer that wants the same as that of `stream`."""
+        with contextlib.suppress(SourceError):  # it is raised when the epoch begins
+            self._prepare()
+            with self._changed:
+                if not self._ahead.is_due() or self._finder.epoch is not None:
+                    return
+                wanted = stream in self._serialized, self._host_shards.get(stream)
+                ahead = self._new_stream(*wanted, apart=stream in self._apart)
+                self._step(self._ahead.open(ahead, self._fitted(ahead, self._new_epoch(self._consumption.upcoming()))))
+
     def pull(self, stream: int, most: int = AT_ONCE) -> list[list[npt.NDArray[Any]]]:
         if self._form is None:
             self.form(apart=stream in self._apart)
         error: BaseException | None = None
+        is_due = False
         with self._changed:
             if stream not in self._epochs:
+                self._events += self._ahead.close()
                 self._step()  # close dropped iterations before the next one begins
             self._begin(stream)
             outcome = self._wait(stream)
@@ -166,6 +195,7 @@ class Coordinator(EpochProducer[Epoch]):
                 delivered = [outcome, *self._ready(stream, outcome, most - 1)]
                 self._epochs[stream].handed([one.rows for one in delivered])
                 batches = [self._slot_table.view(one) for one in delivered]
+                is_due = self._ahead.is_due()
             else:
                 epoch = self._epochs.get(stream)
                 if epoch is not None and isinstance(outcome, FinishCommand):
@@ -180,6 +210,8 @@ class Coordinator(EpochProducer[Epoch]):
             raise error
         if not isinstance(outcome, DeliverCommand):
             raise StopIteration
+        if is_due:
+            self._go_ahead(stream)
         return [
             self._copied(one, arrays) if one.copy else arrays for one, arrays in zip(delivered, batches, strict=True)
         ]
@@ -211,6 +243,8 @@ class Coordinator(EpochProducer[Epoch]):
             if self._finder.begins_at(position):
                 return
             self._consumption.go_to(position)
+            if self._ahead.epoch is None and (events := self._ahead.close()):
+                self._step(*events)
             if not self._finder.supersede():
                 self._drop_inspected_epoch()
 
@@ -224,6 +258,8 @@ class Coordinator(EpochProducer[Epoch]):
             self._finder.outdate()
             self._consumption.outdate()
             self._turns = True
+            if events := self._ahead.forbid():
+                self._step(*events)
 
     def stats(self) -> Stats:
         with self._changed:
@@ -304,7 +340,7 @@ class Coordinator(EpochProducer[Epoch]):
         return epoch.stream(number)
 
     def _inspected(self) -> Epoch | None:
-        return self._finder.epoch
+        return self._finder.epoch or self._ahead.epoch
 
     def _drop_inspected_epoch(self) -> None:
         """Discard the inspected epoch, if there is one, as the next stream begins elsewhere."""
@@ -388,12 +424,10 @@ class Coordinator(EpochProducer[Epoch]):
                 self._do(replace(command, reason=ReportedFailure(worker, refused)))
             case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind=FailureKind.UNEVEN))):
                 self.uneven = self.uneven or not self._skips  # errors skipped in this epoch say nothing about the next
-                self._epochs[stream].turn_uneven(batch)
-                self._events.append(PullEvent(stream))  # reopens the stream, now as an uneven one
+                self._turn_uneven(stream, batch)
             case FailCommand(stream, batch, Task() as task, KilledReason(int() as row, death)) if self._may_leave_out():
                 self._tasks.faults.leave_out(task, row, death)
-                self._epochs[stream].turn_uneven(batch)
-                self._events.append(PullEvent(stream))
+                self._turn_uneven(stream, batch)
             case LeaveOutCommand(task, death):
                 self._tasks.faults.leave_out(task, None, death)
             case DeliverCommand(stream) | FinishCommand(stream) | FailCommand(stream):
@@ -417,6 +451,11 @@ class Coordinator(EpochProducer[Epoch]):
                     self._engine.respawn(worker)
             case GiveUpCommand(reason):
                 self._give_up(died_at_start(reason))
+
+    def _turn_uneven(self, stream: int, batch: int) -> None:
+        """Reopen the stream, from this batch on, as one whose batches are not known by number."""
+        self._epochs[stream].turn_uneven(batch)
+        self._events += [*self._ahead.close(), PullEvent(stream)]  # it needs the slots again
 
     def _end_round(self, command: DeliverCommand | FailCommand) -> None:
         """Process the outcome of a round in which the form is determined."""

@@ -21,6 +21,7 @@ class Counters:
         self._deaths = self._stuck = self._skips = 0
         self._skipped: list[Skipped] = []
         self._of_epoch: dict[int, tuple[int, list[Skipped]]] = {}
+        self._early: dict[int, list[tuple[list[Skipped], int]]] = {}  # of epochs that have not begun
 
     def died(self, death: WorkerDeath) -> None:
         """Count a worker's death."""
@@ -31,10 +32,26 @@ class Counters:
         """Count `count` skipped examples of one epoch, `some` of them by name."""
         if not some:
             return
+        if (early := self._early.get(some[0].epoch)) is not None:
+            early.append((some, count))
+            return
         self._skips += count
         self._skipped += some[: max(0, _KEPT - len(self._skipped))]
         before, named = self._of_epoch.get(some[0].epoch, (0, []))
         self._of_epoch[some[0].epoch] = before + count, [*named, *some][:_NAMED]
+
+    def made_ahead(self, epoch: int) -> None:
+        """Keep what is skipped in an epoch apart, because it has not begun."""
+        self._early[epoch] = []
+
+    def begun(self, epoch: int) -> None:
+        """Count what was skipped in an epoch that was made ahead, as it begins."""
+        for some, count in self._early.pop(epoch, ()):
+            self.skipped(some, count)
+
+    def given_up(self, epoch: int) -> None:
+        """Forget what was skipped in an epoch that was made ahead and is not read."""
+        self._early.pop(epoch, None)
 
     def epoch_ended(self, epoch: int, later: Callable[..., None]) -> None:
         """Finish an epoch that was read to its end or abandoned. Calls `later` with the warning to log, if any."""

@@ -56,6 +56,9 @@ class BatchProducer(Protocol):
     def open_stream(self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False) -> int:
         """Open an iteration. Returns the number of its stream."""
 
+    def begin(self, stream: int) -> int:
+        """Begin an iteration. Returns the number of its stream, another one if its epoch was made ahead."""
+
     def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
         """The next batches of an iteration, at least one. Raises StopIteration at its end."""
 
@@ -192,14 +195,11 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
             apart: whether TensorFlow pulls the stream. Its threads must not run the user's code.
         """
         with self._changed:
-            self._streams += 1
-            if serialized:
-                self._serialized.add(self._streams)
-            if host_shard is not None:
-                self._host_shards[self._streams] = host_shard
-            if apart:
-                self._apart.add(self._streams)
-            return self._streams
+            return self._new_stream(serialized, host_shard, apart=apart)
+
+    def begin(self, stream: int) -> int:
+        """Call it before a stream's first pull. Returns the stream to pull: another one if its epoch was made ahead."""
+        return stream
 
     def require_owner(self) -> None:
         """Raise `ClosedError` in a fork of the process that made the producer, as every method that locks does."""
@@ -293,23 +293,44 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         if self._broken is not None:
             raise self._broken
 
+    def _new_stream(self, serialized: bool, host_shard: HostShard | None, *, apart: bool) -> int:
+        self._streams += 1
+        if serialized:
+            self._serialized.add(self._streams)
+        if host_shard is not None:
+            self._host_shards[self._streams] = host_shard
+        if apart:
+            self._apart.add(self._streams)
+        return self._streams
+
     def _begin(self, stream: int) -> KindOfEpoch:
         """The stream's epoch. It begins now if this is the first pull."""
         if stream not in self._epochs:
-            epoch = self._next_epoch()
-            epoch.serialized = stream in self._serialized
-            epoch.host_shard = self._host_shards.get(stream, epoch.host_shard)
-            epoch.check_shares()
-            self._epochs[stream] = epoch
+            epoch = self._epochs[stream] = self._fitted(stream, self._next_epoch())
             self._consumption.began(epoch)
         return self._epochs[stream]
 
     def _next_epoch(self) -> KindOfEpoch:
+        return self._new_epoch(self._consumption.begin())
+
+    def _new_epoch(self, begin: Position) -> KindOfEpoch:
         self._made_epochs += 1
         key = self._made_epochs
-        epoch = self._setup.make_epoch(self._consumption.begin(), lambda: self.fed(key))
+        epoch = self._setup.make_epoch(begin, lambda: self.fed(key))
         epoch.key = key
         epoch.uneven = epoch.uneven or self.uneven
+        return epoch
+
+    def _want_same(self, stream: int, other: int) -> bool:
+        """True if the consumers of two streams want the same rows of an epoch, in the same form."""
+        shards = self._host_shards.get(stream), self._host_shards.get(other)
+        return (stream in self._serialized) is (other in self._serialized) and shards[0] == shards[1]
+
+    def _fitted(self, stream: int, epoch: KindOfEpoch) -> KindOfEpoch:
+        """The epoch, made to give what the stream's consumer wants."""
+        epoch.serialized = stream in self._serialized
+        epoch.host_shard = self._host_shards.get(stream, epoch.host_shard)
+        epoch.check_shares()
         return epoch
 
     @abstractmethod
