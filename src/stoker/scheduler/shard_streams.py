@@ -114,8 +114,9 @@ class ShardStream:
         return bool(self._open) and not self._made[self._open[self._turn]]
 
     def has_begun_all(self) -> bool:
-        waits = any(batch.failure or batch.state is BatchState.WAITING for batch in self._line)
-        return self._delivered_all and not waits
+        if not self._delivered_all:
+            return False
+        return not any(batch.failure or batch.state is BatchState.WAITING for batch in self._line)
 
     def batches(self) -> list[BatchInMaking]:
         again = self._again.batches() if self._again is not None else []
