@@ -22,9 +22,13 @@ class Counters:
         self._skipped: list[Skipped] = []
         self._of_epoch: dict[int, tuple[int, list[Skipped]]] = {}
         self._early: dict[int, list[tuple[list[Skipped], int]]] = {}  # of epochs that have not begun
+        self._early_deaths: dict[int, list[WorkerDeath]] = {}
 
-    def died(self, death: WorkerDeath) -> None:
-        """Count a worker's death."""
+    def died(self, death: WorkerDeath, epoch: int | None) -> None:
+        """Count a worker's death; `epoch`: the number of the epoch that it was at work for, if it was."""
+        if epoch in self._early_deaths:
+            self._early_deaths[epoch].append(death)
+            return
         self._deaths += 1
         self._stuck += death.stuck is not None
 
@@ -41,17 +45,21 @@ class Counters:
         self._of_epoch[some[0].epoch] = before + count, [*named, *some][:_NAMED]
 
     def made_ahead(self, epoch: int) -> None:
-        """Keep what is skipped in an epoch apart, because it has not begun."""
-        self._early[epoch] = []
+        """Keep what happens in an epoch apart, because it has not begun."""
+        self._early[epoch], self._early_deaths[epoch] = [], []
 
     def begun(self, epoch: int) -> None:
-        """Count what was skipped in an epoch that was made ahead, as it begins."""
-        for some, count in self._early.pop(epoch, ()):
+        """Count what happened in an epoch that was made ahead, as it begins."""
+        early = self._early[epoch]
+        self.given_up(epoch)
+        for some, count in early:
             self.skipped(some, count)
 
     def given_up(self, epoch: int) -> None:
-        """Forget what was skipped in an epoch that was made ahead and is not read."""
-        self._early.pop(epoch, None)
+        """Count the deaths in an epoch that was made ahead. What was skipped is forgotten, as it is not read."""
+        del self._early[epoch]
+        for death in self._early_deaths.pop(epoch):
+            self.died(death, epoch)
 
     def epoch_ended(self, epoch: int, later: Callable[..., None]) -> None:
         """Finish an epoch that was read to its end or abandoned. Calls `later` with the warning to log, if any."""

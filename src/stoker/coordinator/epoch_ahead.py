@@ -11,7 +11,6 @@ from __future__ import annotations
 from stoker.coordinator.consumption import ConsumptionTracker
 from stoker.coordinator.counters import Counters
 from stoker.epochs.epoch import Epoch
-from stoker.plan.position import Position
 from stoker.scheduler.events import CloseEvent, Event, OpenEvent
 from stoker.scheduler.machine import Scheduler
 
