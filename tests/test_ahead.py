@@ -123,6 +123,23 @@ def test_an_example_is_made_once_in_its_epoch_and_after_the_last_one_at_most_pre
     assert {epoch for epoch, _ in made} == set(range(4))
 
 
+def whole_batches(shard: stoker.Shard) -> Iterator[int]:
+    yield from range(2 * SIZE)
+
+
+def test_an_epoch_whose_end_shows_only_after_its_last_batch_is_followed_too(tmp_path: Path) -> None:
+    notes = Numbers(tmp_path / "notes")
+
+    def noting(number: int) -> int:
+        notes[number]
+        return number
+
+    source = stoker.from_generator(whole_batches, shards=1)
+    with stoker.Loader(source, batch_size=SIZE, workers=1, transform=noting) as loader:
+        assert len(list(loader)) == 2
+        until(notes.notes, 1)  # type: ignore[arg-type]
+
+
 class Dying(Numbers):
     """A worker is killed at the first example of epoch 1, once."""
 

@@ -21,7 +21,7 @@ from stoker.coordinator.engine_listener import EngineListener
 from stoker.coordinator.epoch_ahead import EpochAhead
 from stoker.coordinator.form_finder import FormAttempt, FormFinder
 from stoker.coordinator.outboxes import Outbox, Outcome
-from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup
+from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup, Wanted
 from stoker.coordinator.slot_table import LEASES, SlotTable
 from stoker.coordinator.task_table import TaskTable
 from stoker.coordinator.updates import AttributeUpdates
@@ -162,40 +162,39 @@ class Coordinator(EpochProducer[Epoch]):
         with self._changed:
             self._step()  # close dropped iterations before the next one begins
             made = self._ahead.stream
-            if made is None or self._ahead.epoch is None or not self._want_same(stream, made):
+            if made is None or self._ahead.epoch is None or not self._wanted(stream).is_served_by(self._wanted(made)):
                 return stream  # its first pull closes the epoch that was made ahead
             self._ahead.adopt()
             (self._apart.add if stream in self._apart else self._apart.discard)(made)
             self._ended(stream)
             return made
 
-    def _go_ahead(self, stream: int) -> None:
-        """Let workers begin the next epoch, for a consumer that wants the same as that of `stream`."""
+    def _go_ahead(self, like: Wanted) -> None:
+        """Let workers begin the next epoch, for a consumer that wants the same as the last one."""
         with contextlib.suppress(SourceError):  # it is raised when the epoch begins
             self._prepare()
             with self._changed:
                 if not self._ahead.is_due() or self._finder.epoch is not None:
                     return
-                wanted = stream in self._serialized, self._host_shards.get(stream)
-                ahead = self._new_stream(*wanted, apart=stream in self._apart)
-                self._step(self._ahead.open(ahead, self._fitted(ahead, self._new_epoch(self._consumption.upcoming()))))
+                stream = self._new_stream(like)
+                epoch = self._fitted(stream, self._new_epoch(self._consumption.upcoming()))
+                self._step(self._ahead.open(stream, epoch))
 
     def pull(self, stream: int, most: int = AT_ONCE) -> list[list[npt.NDArray[Any]]]:
         if self._form is None:
             self.form(apart=stream in self._apart)
         error: BaseException | None = None
-        is_due = False
         with self._changed:
             if stream not in self._epochs:
                 self._events += self._ahead.close()
                 self._step()  # close dropped iterations before the next one begins
             self._begin(stream)
+            wanted = self._wanted(stream)
             outcome = self._wait(stream)
             if isinstance(outcome, DeliverCommand):
                 delivered = [outcome, *self._ready(stream, outcome, most - 1)]
                 self._epochs[stream].handed([one.rows for one in delivered])
                 batches = [self._slot_table.view(one) for one in delivered]
-                is_due = self._ahead.is_due()
             else:
                 epoch = self._epochs.get(stream)
                 if epoch is not None and isinstance(outcome, FinishCommand):
@@ -206,12 +205,13 @@ class Coordinator(EpochProducer[Epoch]):
                     error_of(outcome, epoch, skips=skips) if isinstance(outcome, FailCommand) else self._raised(stream)
                 )
                 self._forget(stream)
+            is_due = self._ahead.is_due()
         if error is not None:
             raise error
+        if is_due:
+            self._go_ahead(wanted)
         if not isinstance(outcome, DeliverCommand):
             raise StopIteration
-        if is_due:
-            self._go_ahead(stream)
         return [
             self._copied(one, arrays) if one.copy else arrays for one, arrays in zip(delivered, batches, strict=True)
         ]

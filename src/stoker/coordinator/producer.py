@@ -93,6 +93,25 @@ class BatchProducer(Protocol):
         """Raise `ClosedError` in a fork of the process that made the producer."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a stream's consumer wants.
+
+    Attributes:
+        serialized: each component as a serialised tensor.
+        host_shard: its rows of each batch; None for those of this trainer.
+        apart: batches that TensorFlow pulls. Its threads must not run the user's code.
+    """
+
+    serialized: bool = False
+    host_shard: HostShard | None = None
+    apart: bool = False
+
+    def is_served_by(self, other: Wanted) -> bool:
+        """True if batches made for another consumer are right for this one."""
+        return (self.serialized, self.host_shard) == (other.serialized, other.host_shard)
+
+
 KindOfEpoch = TypeVar("KindOfEpoch", bound=Epoch)
 
 
@@ -195,7 +214,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
             apart: whether TensorFlow pulls the stream. Its threads must not run the user's code.
         """
         with self._changed:
-            return self._new_stream(serialized, host_shard, apart=apart)
+            return self._new_stream(Wanted(serialized, host_shard, apart))
 
     def begin(self, stream: int) -> int:
         """Call it before a stream's first pull. Returns the stream to pull: another one if its epoch was made ahead."""
@@ -293,15 +312,18 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         if self._broken is not None:
             raise self._broken
 
-    def _new_stream(self, serialized: bool, host_shard: HostShard | None, *, apart: bool) -> int:
+    def _new_stream(self, wanted: Wanted) -> int:
         self._streams += 1
-        if serialized:
+        if wanted.serialized:
             self._serialized.add(self._streams)
-        if host_shard is not None:
-            self._host_shards[self._streams] = host_shard
-        if apart:
+        if wanted.host_shard is not None:
+            self._host_shards[self._streams] = wanted.host_shard
+        if wanted.apart:
             self._apart.add(self._streams)
         return self._streams
+
+    def _wanted(self, stream: int) -> Wanted:
+        return Wanted(stream in self._serialized, self._host_shards.get(stream), stream in self._apart)
 
     def _begin(self, stream: int) -> KindOfEpoch:
         """The stream's epoch. It begins now if this is the first pull."""
@@ -320,11 +342,6 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         epoch.key = key
         epoch.uneven = epoch.uneven or self.uneven
         return epoch
-
-    def _want_same(self, stream: int, other: int) -> bool:
-        """True if the consumers of two streams want the same rows of an epoch, in the same form."""
-        shards = self._host_shards.get(stream), self._host_shards.get(other)
-        return (stream in self._serialized) is (other in self._serialized) and shards[0] == shards[1]
 
     def _fitted(self, stream: int, epoch: KindOfEpoch) -> KindOfEpoch:
         """The epoch, made to give what the stream's consumer wants."""
