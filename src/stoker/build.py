@@ -212,6 +212,7 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
         form=form,
         run=run,
         turns=has_turns(program.source),
+        goes_ahead=_goes_ahead(options),
         tuner=_tuner(options, slot_table) if options.workers == "auto" else None,
     )
 
@@ -221,6 +222,13 @@ def _tuner(options: LoaderOptions, slot_table: SlotTable) -> WorkerTuner:
         return not is_scarce(promised=promised())
 
     return WorkerTuner(AutoWorkers(options.worker_count, options.most_workers, has_room), slot_table)
+
+
+def _goes_ahead(options: LoaderOptions) -> bool:
+    """True if the first batches of an epoch may be made before it begins: nothing that they depend on can change."""
+    is_fixed = options.source.repeatable and not has_turns(options.source.payload)
+    is_fixed = is_fixed and (options.given_order is None or options.given_order.repeatable)
+    return options.ahead and is_fixed and options.prefetch != 1 and options.worker_count > 0
 
 
 def _engine(options: LoaderOptions, program: Program, slots: list[Slot], inboxes: list[Inbox]) -> Engine:

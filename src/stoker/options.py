@@ -64,6 +64,7 @@ class LoaderOptions:
     output_signature: Any = None
     workers: int | Literal["auto"] | None = None
     prefetch: int | None = None
+    ahead: bool = True
     memory_limit: int | None = None
     on_error: Literal["raise", "skip"] = "raise"
     retries: int = RETRIES
@@ -145,7 +146,7 @@ class LoaderOptions:
             name: None if getattr(self, name) is None else whole(name, getattr(self, name), least=least)
             for name, least in optional.items()
         }
-        flags = {name: flag(name, getattr(self, name)) for name in ("drop_remainder", "seed_globals", "share")}
+        flags = {name: flag(name, getattr(self, name)) for name in ("ahead", "drop_remainder", "seed_globals", "share")}
         shards = {
             "shard_index": whole("shard_index", self.shard_index, least=0),
             "shard_count": whole("shard_count", self.shard_count, least=1),

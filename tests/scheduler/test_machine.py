@@ -306,6 +306,74 @@ def test_a_paused_stream_lends_its_slots_to_one_that_is_pulled() -> None:
     assert [len(batches) for batches in world.delivered.values()] == [1, 1]
 
 
+def opened_early(*batches: int) -> World:
+    """Streams of so many batches, the first of which is open and has made all that it may, though no one pulls it."""
+    world = World([Numbered(count * SIZE) for count in batches], workers=1, slots=4, leases=4)
+    world.open(0)
+    world.work_off()
+    return world
+
+
+def test_a_stream_that_is_opened_early_fills_the_slots_and_then_delivers_at_once() -> None:
+    world = opened_early(9)
+    assert (world.machine.slots_in_use(), world.machine.ready(0, 9), world.delivered) == (4, 4, {})
+    for _ in range(4):
+        world.pull(0)
+    assert len(world.delivered[0]) == 4, "no worker had to work for these"
+    world.run_to_the_end()
+
+
+def test_a_stream_that_is_opened_early_waits_until_the_others_have_begun_their_last_batch() -> None:
+    world = World([Numbered(9 * SIZE), Numbered(7 * SIZE)], workers=1, slots=4, leases=4)
+    world.pull(1)
+    world.open(0)
+    ready = []
+    while 1 not in world.ended:
+        world.work_off()
+        ready.append(world.machine.ready(0, 9))
+        world.release()
+        world.pull(1)
+    assert ready[:3] == [0, 0, 0], "up to seven batches of the other stream are begun after these"
+    assert ready[-1] >= 3, "the slots of short batches are filled up several at a time"
+    world.run_to_the_end()
+
+
+def test_a_stream_that_is_opened_early_gives_all_its_slots_to_one_that_is_pulled() -> None:
+    world = opened_early(9, 9)
+    world.pull(1)
+    assert (world.machine.slots_in_use(), world.machine.ready(0, 9)) == (4, 0)
+    world.work_off()
+    assert (world.machine.ready(1, 9), world.machine.ready(0, 9)) == (3, 0), "one of four is delivered"
+    world.run_to_the_end()
+
+
+def test_a_stream_that_is_opened_early_and_closed_leaves_no_slot_and_no_task() -> None:
+    world = opened_early(9, 1)
+    world.close(0)
+    assert world.machine.slots_in_use() == 0
+    world.run_to_the_end()
+
+
+def test_an_error_in_a_stream_that_is_opened_early_is_told_when_it_is_pulled() -> None:
+    world = World([Numbered(3 * SIZE, bad=frozenset({(0, SIZE + 2)}))], workers=2, slots=4)
+    world.open(0)
+    world.work_off()
+    assert (world.ended, world.delivered) == ({}, {})
+    world.pull(0)
+    assert (world.ended, len(world.delivered[0])) == ({}, 1)
+    world.pull(0)
+    assert world.ended == {0: "failed"}
+
+
+@pytest.mark.parametrize("batches", [0, 1, 4])
+def test_all_is_begun_once_the_last_batch_has_a_slot(batches: int) -> None:
+    world = World([Numbered(batches * SIZE), Numbered(5 * SIZE)], workers=1, slots=4, leases=0)
+    world.open(0)
+    assert world.machine.has_begun_all()
+    world.open(1)
+    assert not world.machine.has_begun_all()
+
+
 def test_a_stream_that_has_delivered_all_takes_no_share() -> None:
     world = World([Numbered(SIZE), Numbered(9 * SIZE)], workers=1, slots=4, leases=4)
     world.join(0)

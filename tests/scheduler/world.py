@@ -28,6 +28,7 @@ from stoker.scheduler.events import (
     CloseEvent,
     Event,
     ItemsEvent,
+    OpenEvent,
     PullEvent,
     SlotReleasedEvent,
     TaskDoneEvent,
@@ -113,6 +114,7 @@ class World:
     made_by: dict[int, int] = field(default_factory=dict)  # by task: the worker that did it, where it is done twice
     failed_starts: Counter[int] = field(default_factory=Counter)  # by worker, since any worker joined
     is_proven: bool = False  # a worker has come up
+    opened: set[int] = field(default_factory=set)  # streams that were opened and not pulled yet
     pulling: set[int] = field(default_factory=set)
     delivered: dict[int, list[list[Row]]] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
@@ -148,6 +150,8 @@ class World:
             for command in self.machine.on(self.events[0]):
                 self.carry_out(command)
             self.events.popleft()
+        early = sum(self.machine.ready(stream, 99) for stream in self.opened)
+        assert early <= self.slots, "streams that are opened early use only the slots that there are anyway"
 
     def open_stream(self, number: int) -> Stream:
         if self.sources[number].items is not None:
@@ -385,12 +389,18 @@ class World:
         self.leaving.discard(worker)
         self.on(WorkerDiedEvent(worker, "retired"))
 
+    def open(self, stream: int) -> None:
+        self.opened.add(stream)
+        self.on(OpenEvent(stream))
+
     def pull(self, stream: int) -> None:
+        self.opened.discard(stream)
         self.delivered.setdefault(stream, [])
         self.pulling.add(stream)
         self.on(PullEvent(stream))
 
     def close(self, stream: int) -> None:
+        self.opened.discard(stream)
         self.pulling.discard(stream)
         self.ended[stream] = "closed"
         self.on(CloseEvent(stream))
@@ -427,7 +437,8 @@ class World:
             [("join", worker) for worker in self.down]
             + [("fail_to_start", worker) for worker in self.down if self.failed_starts[worker] + 1 < starts]
             + [("die", worker) for worker in self.up if self.is_killable(worker)]
-            + [("close", stream) for stream in living if stream in self.delivered]
+            + [("close", stream) for stream in living if stream in self.delivered or stream in self.opened]
+            + [("open", stream) for stream in living if stream not in self.delivered and stream not in self.opened]
             + [("release", 0)] * bool(self.held)
             + [("want", workers) for workers in (1, self.workers, self.workers + 2)]
             + [("leave", worker) for worker in self.leaving]

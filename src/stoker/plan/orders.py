@@ -33,9 +33,12 @@ class DrawnOrder:
         length: examples that the source must have; None if any number is right.
         count: indices (or batches) of each epoch; None if epochs may differ.
         most: rows of the largest batch that it can give; None if it gives no batches, or if that is not known.
+        repeatable: whether the order of an epoch is the same whenever it is drawn. A function of the user's may depend
+            on what happened before.
     """
 
     name = "order"
+    repeatable = True
     length: int | None = None
     count: int | None = None
     most: int | None = None
@@ -57,6 +60,7 @@ class FunctionOrder(DrawnOrder):
     """
 
     name = "a function"
+    repeatable = False
 
     def __init__(self, function: Callable[[int, np.random.Generator], Any]) -> None:
         self._function = function
@@ -111,6 +115,11 @@ class UserOrder:
     def is_drawn(self) -> bool:
         """True if an epoch may differ from the one before it."""
         return self.draw is not None
+
+    @property
+    def repeatable(self) -> bool:
+        """True if the order of an epoch is the same whenever it is asked for."""
+        return self.draw is None or self.draw.repeatable
 
     @property
     def kind(self) -> str:

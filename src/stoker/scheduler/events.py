@@ -16,8 +16,15 @@ class WorkerReadyEvent:
 
 
 @dataclass(frozen=True)
+class OpenEvent:
+    """A stream is opened before a consumer pulls it. It makes batches while others have none to begin."""
+
+    stream: int
+
+
+@dataclass(frozen=True)
 class PullEvent:
-    """A consumer requests the next batch of a stream. The first pull opens the stream."""
+    """A consumer requests the next batch of a stream. The first pull opens the stream, unless it is open."""
 
     stream: int
 
@@ -127,6 +134,7 @@ class SlotsSizedEvent:
 Event = (
     SlotsSizedEvent
     | WorkerReadyEvent
+    | OpenEvent
     | PullEvent
     | CloseEvent
     | ItemsEvent

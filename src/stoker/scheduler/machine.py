@@ -13,6 +13,7 @@ Invariants (tests/scheduler):
     - A slot is free, in use for a batch in the making, or leased; never two of these. At most `leases` slots are
       leased. A batch delivered beyond that says `copy`: its slot is only lent until the copy is done.
     - A stream that is pulled gets a slot, whatever the other streams hold.
+    - A stream that was never pulled gets slots only while the others have begun all their batches.
     - One worker at a time reads a shard, and does its tasks in order.
 """
 
@@ -36,6 +37,7 @@ from stoker.scheduler.events import (
     CloseEvent,
     Event,
     ItemsEvent,
+    OpenEvent,
     PullEvent,
     SlotReleasedEvent,
     SlotsSizedEvent,
@@ -63,7 +65,7 @@ class Scheduler:
 
     Args:
         workers: number of workers at first. A worker is up only after its `WorkerReadyEvent`.
-        open_stream: creates the stream with a given number, at its first pull.
+        open_stream: creates the stream with a given number, at its first pull or before.
         slots: slots in which batches are made, at least 1. All of them are used only after `SlotsSizedEvent`. One
             more slot is reserved for a stream that is pulled while the others hold all slots.
         leases: additional slots that consumers may hold.
@@ -96,6 +98,7 @@ class Scheduler:
         self._retired: set[int] = set()  # those of them that end because they are not wanted
         self._attribution = FaultAttribution(retries, self._tasks.make)
         self._streams: dict[int, Stream] = {}  # ordered by last pull
+        self._unpulled: set[int] = set()  # those of them that no consumer has pulled yet
 
     def on(self, *events: Event) -> list[Command]:
         """Process events in order. Returns the commands to carry out, in order."""
@@ -114,6 +117,9 @@ class Scheduler:
         match event:
             case SlotReleasedEvent(slot):
                 self._slots.released(slot)
+            case OpenEvent(stream):
+                self._streams[stream] = self._open_stream(stream)
+                self._unpulled.add(stream)
             case PullEvent(stream):
                 self._pulled(stream)
             case TaskDoneEvent(worker):
@@ -151,6 +157,10 @@ class Scheduler:
         """Number of batches, up to `most`, that a stream would deliver at once if they were pulled."""
         return self._streams[stream].ready(most) if stream in self._streams else 0
 
+    def has_begun_all(self) -> bool:
+        """True if every stream has begun all its batches, so that workers will soon have nothing to do."""
+        return all(stream.has_begun_all() for stream in self._streams.values())
+
     def free_slots(self) -> list[int]:
         """The slots whose contents are no longer visible to or needed by anyone."""
         return list(self._slots.free)
@@ -180,6 +190,7 @@ class Scheduler:
     def _pulled(self, number: int) -> None:
         stream = self._streams.pop(number, None) or self._open_stream(number)
         self._streams[number] = stream
+        self._unpulled.discard(number)
         stream.pulls += 1
 
     def _advance(self, out: list[Command]) -> None:
@@ -219,6 +230,7 @@ class Scheduler:
 
     def _close(self, number: int) -> None:
         stream = self._streams.pop(number, None)
+        self._unpulled.discard(number)
         if stream is not None:
             for batch in stream.batches():
                 self._drop(batch)
@@ -326,39 +338,46 @@ class Scheduler:
     def _start_batches(self, out: list[Command]) -> None:
         """Give free slots to the streams: waiting streams first, and no stream more than its share.
 
+        A stream that was never pulled comes last, once the others have begun all their batches.
         Short batches are started several at a time, once half of those ahead are delivered. Waking a worker for each
         one would cost more than the batch itself.
         """
-        share = max(1, self._slots.most // max(1, sum(not stream.is_over() for stream in self._streams.values())))
-        for stream in sorted(self._streams.values(), key=lambda stream: not stream.pulls):
+        pulled = [stream for stream in self._streams.values() if stream.number not in self._unpulled]
+        share = max(1, self._slots.most // max(1, sum(not stream.is_over() for stream in pulled)))
+        for stream in sorted(self._streams.values(), key=lambda one: (one.number in self._unpulled, not one.pulls)):
             wanted = share if self._ahead else min(share, stream.pulls)
+            if stream.has_begun_all() or (stream not in pulled and not all(one.has_begun_all() for one in pulled)):
+                continue
             if self._pace.is_short() and stream.holding() > wanted // 2 and not stream.is_starved():
                 continue
             while stream.holding() < wanted or (stream.pulls and stream.is_starved()):
-                if not self._slots.is_at_hand() and not (stream.pulls and self._make_room(stream, share)):
+                if not self._slots.is_at_hand() and not self._make_room(stream, share):
                     break
                 if not self._start(stream, out):
                     break
 
     def _make_room(self, needy: Stream, share: int) -> bool:
-        """Find a slot for a stream that is pulled: another stream's, or the spare one. Returns whether there is one."""
-        return self._take_back(needy, share) or (needy.is_starved() and bool(self._slots.free))
+        """Find a slot: another stream's or, for one that is pulled, the spare one. Returns whether there is one."""
+        return self._take_back(needy, share) or (needy.pulls > 0 and needy.is_starved() and bool(self._slots.free))
 
     def _take_back(self, needy: Stream, share: int) -> bool:
         """Drop the last batch of another stream, which makes it again later. Returns whether a slot is free now.
 
-        A stream gives up what exceeds its share. While it is not pulled, it gives up everything to a stream that has
-        nothing.
+        A stream that was never pulled gives up everything. To a stream that is pulled, others give up what exceeds
+        their share and, while they are not pulled, everything if that stream has nothing.
         """
+        if needy.number in self._unpulled:
+            return False
         coming_free = self._slots.not_leased() - sum(s.holding() for s in self._streams.values())
         if coming_free > 0:
             return False
         holders = [
             stream
             for stream in self._streams.values()
-            if stream.holding() > share or (stream.holding() and not stream.pulls and not needy.holding())
+            if stream.number in self._unpulled
+            or (needy.pulls and (stream.holding() > share or (not stream.pulls and not needy.holding())))
         ]
-        for stream in sorted(holders, key=lambda stream: -stream.holding()):
+        for stream in sorted(holders, key=lambda stream: (stream.number not in self._unpulled, -stream.holding())):
             batch = stream.give_back()
             if batch is not None:
                 self._drop(batch)

@@ -36,6 +36,8 @@ class SamplerOrder(DrawnOrder):
         sampler: the user's object.
     """
 
+    repeatable = False
+
     def __init__(self, sampler: Any) -> None:
         self._sampler = sampler
         self.name, self.count = f"a {type(sampler).__name__}", _length(sampler)
