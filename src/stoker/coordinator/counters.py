@@ -71,7 +71,7 @@ class Counters:
         message = f"epoch {epoch}: {some} left out (on_error='skip'): {which}. `loader.stats().skipped` lists them."
         later(log.warning, "%s", message)
 
-    def stats(self, workers: int, changes: tuple[WorkerChange, ...]) -> Stats:
+    def stats(self, workers: int = 0, changes: tuple[WorkerChange, ...] = ()) -> Stats:
         """The counts so far. `workers`: the number of workers now; `changes`: how it came to be."""
         return Stats(
             deaths=self._deaths,
