@@ -16,6 +16,7 @@ One file a question::
       cases/           the data: what is read, in what batches, and how what came is checked
          │
       fit.py           by itself: a step of fit() through each door into Keras
+      turn.py          by itself: the gap between two epochs of fit(), with and without validation
       start.py         by itself: the first batch, all workers, memory (imports/: what workers must import)
       arrays.py        by itself: from_arrays beside tf.data
       transport/       by itself: five ways from a worker to the trainer

@@ -27,7 +27,7 @@ MAY = {
     "validation": {"errors"},
     "structure": {"errors", "validation"},
     "plan": {"errors", "validation"},
-    "scheduler": {"plan"},
+    "scheduler": {"plan", "stats"},
     "runtime": {"errors"},
     "pickling": {"errors"},
     "memory": {"errors", "pickling", "runtime", "structure"},

@@ -13,6 +13,7 @@ from stoker.coordinator.look_options import LEAST, MOST, LookOptions
 from stoker.coordinator.producer import EpochSetup
 from stoker.coordinator.slot_table import AHEAD_MOST, LEASES, SlotTable, promised
 from stoker.coordinator.source_guard import SourceGuard
+from stoker.coordinator.worker_tuner import WorkerTuner
 from stoker.engines.changes import Changes
 from stoker.engines.engine import Engine
 from stoker.engines.snapshot import Snapshot
@@ -28,7 +29,8 @@ from stoker.protocol.program import Program, dump, takes_rng
 from stoker.protocol.requests import LOOK_BATCHES, LOOK_CALLS, RUN
 from stoker.protocol.transform import called
 from stoker.runtime.descriptors import require_descriptors
-from stoker.runtime.free_memory import fair_share
+from stoker.runtime.free_memory import fair_share, is_scarce
+from stoker.scheduler.auto_workers import AutoWorkers
 from stoker.scheduler.slot_ledger import SPARE
 from stoker.sources.first_step import after
 from stoker.sources.hooks import has_turns
@@ -92,7 +94,7 @@ def _batching(options: LoaderOptions, plan: Plan | None) -> Batching:
         not options.drop_remainder,
         options.seed,
         options.buffer,
-        window=1 if bounded else max(4, min(AHEAD_MOST, 2 * options.worker_count + 2)),
+        window=1 if bounded else max(4, min(AHEAD_MOST, 2 * options.most_workers + 2)),
         single=options.single,
         host_shard=host_shard,
         weighs=host_shard.pads,
@@ -177,11 +179,11 @@ def _in_memory(
 
 def _with_engine(options: LoaderOptions, program: Program, form: Form | None, setup: EpochSetup[Any]) -> Coordinator:
     workers, counts = options.worker_count, setup.counts
-    most = max(AHEAD_MOST, workers + 2)
+    most = max(AHEAD_MOST, options.most_workers + 2)
     ahead = options.prefetch or (min(most, max(2, counts.plan.batches)) if counts.plan is not None else most)
     count = ahead + LEASES + SPARE
     if workers:
-        require_descriptors(workers, 2 * count + 2)
+        require_descriptors(options.most_workers, 2 * count + 2)
     slots = [Slot.create("slot") for _ in range(count)]
     inboxes = [Inbox.create("inbox") for _ in range(count)]
     for slot in slots:
@@ -209,7 +211,23 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
         form=form,
         run=run,
         turns=has_turns(program.source),
+        goes_ahead=_goes_ahead(options),
+        tuner=_tuner(options, slot_table) if options.workers == "auto" else None,
     )
+
+
+def _tuner(options: LoaderOptions, slot_table: SlotTable) -> WorkerTuner:
+    def has_room() -> bool:
+        return not is_scarce(promised=promised())
+
+    return WorkerTuner(AutoWorkers(options.worker_count, options.most_workers, has_room), slot_table)
+
+
+def _goes_ahead(options: LoaderOptions) -> bool:
+    """True if the first batches of an epoch may be made before it begins: nothing that they depend on can change."""
+    is_fixed = options.source.repeatable and not has_turns(options.source.payload)
+    is_fixed = is_fixed and (options.given_order is None or options.given_order.repeatable)
+    return options.ahead and is_fixed and options.prefetch != 1 and options.worker_count > 0
 
 
 def _engine(options: LoaderOptions, program: Program, slots: list[Slot], inboxes: list[Inbox]) -> Engine:

@@ -83,11 +83,20 @@ class Loader:
             8, and sizes that do differ become None. For a collate function, the signature describes a batch; without
             it, the first two batches are inspected, and any batch may have another number of rows.
         workers: number of worker processes; None for one on each CPU that this process may use (affinity and
-            cgroup quota). 0 runs the user's code in the pulling thread, for debugging (behind
-            `to_tf()`, in a single thread of the Loader's own). The source is a copy there too; functions are not.
+            cgroup quota). "auto" begins with that number and changes it while batches are read: more while the
+            trainer waits and more help, fewer as long as it does not wait; at most 4 per CPU (at least 8), and none
+            are added when less than 1 GiB of memory is left. `stats` lists the changes, and each is logged. 0 runs
+            the user's code in the pulling thread, for debugging (behind `to_tf()`, in a single thread of the Loader's
+            own). The source is a copy there too; functions are not.
         prefetch: batches made ahead of their pull; None for 2 to 16, depending on their size (64 MB in all). With 1,
             only one batch in all is made beyond those taken, also behind `to_tf()`, which then prefetches no further.
             Use it for simulations and replay buffers, whose examples should be fresh.
+        ahead: whether workers go on with the first batches of the next epoch, at most `prefetch` of them, once all
+            batches of an epoch are begun. Then training need not wait at the turn of an epoch, nor after validation.
+            After the last epoch these batches are made in vain, and your code runs for their examples. Pass False if
+            that does harm, or if your script changes between epochs what the workers read, such as a file. Where
+            Stoker knows of such changes, nothing is made ahead: for a source with `on_epoch_end`, after an `update`,
+            if `order` is a function or a sampler, for iterables, and with `prefetch=1` or `workers=0`.
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
         on_error: what to do about an example whose code raises or kills its workers. "raise" raises an error that
@@ -161,8 +170,9 @@ class Loader:
         collate: str | Pad | Mapping[Any, str | Pad] | Callable[[list[Any]], Any] = "stack",
         drop_remainder: bool = False,
         output_signature: Any = None,
-        workers: int | None = None,
+        workers: int | Literal["auto"] | None = None,
         prefetch: int | None = None,
+        ahead: bool = True,
         memory_limit: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         retries: int = RETRIES,

@@ -25,7 +25,8 @@ log = logging.getLogger("stoker")
 
 #: Examples per transfer when they are handed out one by one.
 CHUNK = 32
-#: Warn about too many workers if there are more than `_MANY`, and more than `_A_CPU` per CPU.
+#: Warn about too many workers if there are more than `_MANY`, and more than `_A_CPU` per CPU. `workers="auto"` goes no
+#: further.
 _MANY, _A_CPU = 8, 4
 
 
@@ -62,8 +63,9 @@ class LoaderOptions:
     collate: str | Pad | Mapping[Any, str | Pad] | Callable[[list[Any]], Any] = "stack"
     drop_remainder: bool = False
     output_signature: Any = None
-    workers: int | None = None
+    workers: int | Literal["auto"] | None = None
     prefetch: int | None = None
+    ahead: bool = True
     memory_limit: int | None = None
     on_error: Literal["raise", "skip"] = "raise"
     retries: int = RETRIES
@@ -98,8 +100,13 @@ class LoaderOptions:
 
     @property
     def worker_count(self) -> int:
-        """The number of workers; by default, one per usable CPU."""
-        return usable_cpus() if self.workers is None else self.workers
+        """The number of workers at first; by default, one per usable CPU."""
+        return usable_cpus() if self.workers is None or self.workers == "auto" else self.workers
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of workers that `workers="auto"` may choose, or else their number."""
+        return max(_MANY, _A_CPU * usable_cpus()) if self.workers == "auto" else self.worker_count
 
     @property
     def skips(self) -> bool:
@@ -135,17 +142,22 @@ class LoaderOptions:
         timeout = None if self.timeout is None else real(self.timeout)
         if self.timeout is not None and not (timeout is not None and 0 < timeout < math.inf):
             raise OptionError(f"timeout must be a positive number of seconds, or None, got {self.timeout!r}")
-        optional = {"workers": 0, "prefetch": 1, "memory_limit": 1}
+        optional = {"prefetch": 1, "memory_limit": 1}
         numbers = {
             name: None if getattr(self, name) is None else whole(name, getattr(self, name), least=least)
             for name, least in optional.items()
         }
-        flags = {name: flag(name, getattr(self, name)) for name in ("drop_remainder", "seed_globals", "share")}
+        flags = {name: flag(name, getattr(self, name)) for name in ("ahead", "drop_remainder", "seed_globals", "share")}
         shards = {
             "shard_index": whole("shard_index", self.shard_index, least=0),
             "shard_count": whole("shard_count", self.shard_count, least=1),
         }
         seed = whole("seed", self.seed, least=None)
+        workers = self.workers
+        if isinstance(workers, str) and workers != "auto":
+            raise OptionError(f'workers must be an int of at least 0, "auto" or None, got {workers!r}')
+        if workers is not None and workers != "auto":
+            numbers["workers"] = whole("workers", workers, least=0)
         return {"verify": verify, "retries": retries, "timeout": timeout, "seed": seed, **numbers, **flags, **shards}
 
     def _functions(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Counts of worker deaths and skipped examples while a Loader was read."""
+"""What happened while a Loader was read: worker deaths, skipped examples, changes of the number of workers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class WorkerChange:
+    """A change of the number of workers by `workers="auto"`.
+
+    Attributes:
+        seconds: when, counted from the first batch.
+        workers: the new number.
+        reason: why.
+    """
+
+    seconds: float
+    workers: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Stats:
     """The result of `Loader.stats()`, counted since the Loader was created.
 
@@ -36,9 +51,13 @@ class Stats:
         stuck: the deaths among these that were kills for making no progress for `timeout` seconds.
         skips: the number of examples that were left out.
         skipped: the first 1,000 of those examples.
+        workers: the number of worker processes that are wanted now; 0 if the Loader needs none.
+        worker_changes: how `workers="auto"` came to that number.
     """
 
     deaths: int = 0
     stuck: int = 0
     skips: int = 0
     skipped: tuple[Skipped, ...] = ()
+    workers: int = 0
+    worker_changes: tuple[WorkerChange, ...] = ()

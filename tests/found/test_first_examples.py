@@ -97,7 +97,7 @@ def test_no_example_is_made_twice_and_batches_do_not_depend_on_workers(kind: str
     came = []
     for workers in (0, 1, 3):
         file = tmp_path / f"notes {workers}"
-        its = {"batch_size": 8, **dict(sources(file, make))[how], **options}
+        its = {"batch_size": 8, "ahead": False, **dict(sources(file, make))[how], **options}
         with stoker.Loader(workers=workers, **its) as loader:
             came.append([told(batch) for batch in loader])
         assert noted(file) == Counter(range(40))
@@ -116,7 +116,8 @@ def test_a_collate_function_is_called_once_for_a_batch(how: str, tmp_path: Path)
     came = []
     for workers in (0, 2):
         file, calls = tmp_path / f"notes {workers}", tmp_path / f"calls {workers}"
-        its = {"batch_size": 4, "collate": functools.partial(joined, calls), **dict(sources(file, varied))[how]}
+        its = {"batch_size": 4, "ahead": False, "collate": functools.partial(joined, calls)}
+        its |= dict(sources(file, varied))[how]
         with stoker.Loader(workers=workers, **its) as loader:
             came.append([batch.tolist() for batch in loader])
         assert noted(file) == Counter(range(40))
@@ -181,7 +182,7 @@ def test_a_worker_that_dies_while_it_makes_the_first_examples_changes_no_batch(h
 
 @pytest.mark.parametrize("how", ["map", "iterable", "generator"])
 def test_going_on_in_mid_epoch_makes_what_is_left_once(how: str, tmp_path: Path) -> None:
-    its = {"batch_size": 8, "collate": "pad", "workers": 2}
+    its = {"batch_size": 8, "ahead": False, "collate": "pad", "workers": 2}
     with stoker.Loader(**its, **dict(sources(tmp_path / "whole", varied))[how]) as loader:
         batches = iter(loader)
         first = [next(batches).tolist() for _ in range(2)]

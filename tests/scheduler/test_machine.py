@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.scheduler.bisection import TIMES
-from stoker.scheduler.commands import Command, GiveUpCommand, KilledReason, RespawnCommand, SubmitCommand
+from stoker.scheduler.commands import Command, GiveUpCommand, KilledReason, StartWorkerCommand, SubmitCommand
 from stoker.scheduler.events import PullEvent, WorkerDiedEvent, WorkerReadyEvent
 from stoker.scheduler.fault_attribution import ROUNDS
 from stoker.scheduler.machine import RETRIES, Scheduler
@@ -250,19 +250,19 @@ def test_of_rows_that_fail_the_first_is_told_whichever_failed_first() -> None:
 def test_workers_that_never_come_up_are_given_up() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     answers = [machine.on(WorkerDiedEvent(0, "no numpy")) for _ in range(STARTS)]
-    assert answers == [[RespawnCommand(0)]] * (STARTS - 1) + [[GiveUpCommand("no numpy")]]
+    assert answers == [[StartWorkerCommand(0)]] * (STARTS - 1) + [[GiveUpCommand("no numpy")]]
 
 
 def test_starts_that_somebody_may_have_killed_count_half() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     answers = [machine.on(WorkerDiedEvent(0, KILLED, killed=True)) for _ in range(2 * STARTS)]
-    assert answers == [[RespawnCommand(0)]] * (2 * STARTS - 1) + [[GiveUpCommand(KILLED)]]
+    assert answers == [[StartWorkerCommand(0)]] * (2 * STARTS - 1) + [[GiveUpCommand(KILLED)]]
 
 
 def test_it_is_the_starts_of_one_worker_that_count() -> None:
     machine = Scheduler(workers=3, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     assert [machine.on(WorkerDiedEvent(worker, "slow")) for worker in range(3)] == [
-        [RespawnCommand(worker)] for worker in range(3)
+        [StartWorkerCommand(worker)] for worker in range(3)
     ]
     assert machine.on(WorkerDiedEvent(2, "slow")) == [GiveUpCommand("slow")]
 
@@ -270,25 +270,25 @@ def test_it_is_the_starts_of_one_worker_that_count() -> None:
 def test_a_worker_that_comes_up_clears_all_failed_starts() -> None:
     machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     for _ in range(9):
-        assert machine.on(WorkerDiedEvent(0, "slow")) == [RespawnCommand(0)]
+        assert machine.on(WorkerDiedEvent(0, "slow")) == [StartWorkerCommand(0)]
         assert machine.on(WorkerReadyEvent(1)) == []
-        assert machine.on(WorkerDiedEvent(1, KILLED)) == [RespawnCommand(1)], "it had come up"
+        assert machine.on(WorkerDiedEvent(1, KILLED)) == [StartWorkerCommand(1)], "it had come up"
 
 
 def test_once_a_worker_has_come_up_more_starts_are_tried() -> None:
     machine = Scheduler(workers=1, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     machine.on(WorkerReadyEvent(0))
     answers = [machine.on(WorkerDiedEvent(0, "no memory")) for _ in range(1 + STARTS_PROVEN)]
-    assert answers == [[RespawnCommand(0)]] * STARTS_PROVEN + [[GiveUpCommand("no memory")]]
+    assert answers == [[StartWorkerCommand(0)]] * STARTS_PROVEN + [[GiveUpCommand("no memory")]]
 
 
 def test_once_a_worker_has_come_up_starts_are_tried_while_another_one_is_up() -> None:
     machine = Scheduler(workers=2, open_stream=Numbered(SIZE).stream, slots=1, leases=1)
     machine.on(WorkerReadyEvent(1))
     assert [machine.on(WorkerDiedEvent(0, "no memory")) for _ in range(9 * STARTS_PROVEN)] == [
-        [RespawnCommand(0)]
+        [StartWorkerCommand(0)]
     ] * 9 * STARTS_PROVEN
-    assert machine.on(WorkerDiedEvent(1, KILLED)) == [RespawnCommand(1)], "its own starts have not failed"
+    assert machine.on(WorkerDiedEvent(1, KILLED)) == [StartWorkerCommand(1)], "its own starts have not failed"
     assert machine.on(WorkerDiedEvent(0, "no memory")) == [GiveUpCommand("no memory")]
 
 
@@ -304,6 +304,74 @@ def test_a_paused_stream_lends_its_slots_to_one_that_is_pulled() -> None:
     while 1 in world.pulling:
         world.work(0)
     assert [len(batches) for batches in world.delivered.values()] == [1, 1]
+
+
+def opened_early(*batches: int) -> World:
+    """Streams of so many batches, the first of which is open and has made all that it may, though no one pulls it."""
+    world = World([Numbered(count * SIZE) for count in batches], workers=1, slots=4, leases=4)
+    world.open(0)
+    world.work_off()
+    return world
+
+
+def test_a_stream_that_is_opened_early_fills_the_slots_and_then_delivers_at_once() -> None:
+    world = opened_early(9)
+    assert (world.machine.slots_in_use(), world.machine.ready(0, 9), world.delivered) == (4, 4, {})
+    for _ in range(4):
+        world.pull(0)
+    assert len(world.delivered[0]) == 4, "no worker had to work for these"
+    world.run_to_the_end()
+
+
+def test_a_stream_that_is_opened_early_waits_until_the_others_have_begun_their_last_batch() -> None:
+    world = World([Numbered(9 * SIZE), Numbered(7 * SIZE)], workers=1, slots=4, leases=4)
+    world.pull(1)
+    world.open(0)
+    ready = []
+    while 1 not in world.ended:
+        world.work_off()
+        ready.append(world.machine.ready(0, 9))
+        world.release()
+        world.pull(1)
+    assert ready[:3] == [0, 0, 0], "up to seven batches of the other stream are begun after these"
+    assert ready[-1] >= 3, "the slots of short batches are filled up several at a time"
+    world.run_to_the_end()
+
+
+def test_a_stream_that_is_opened_early_gives_all_its_slots_to_one_that_is_pulled() -> None:
+    world = opened_early(9, 9)
+    world.pull(1)
+    assert (world.machine.slots_in_use(), world.machine.ready(0, 9)) == (4, 0)
+    world.work_off()
+    assert (world.machine.ready(1, 9), world.machine.ready(0, 9)) == (3, 0), "one of four is delivered"
+    world.run_to_the_end()
+
+
+def test_a_stream_that_is_opened_early_and_closed_leaves_no_slot_and_no_task() -> None:
+    world = opened_early(9, 1)
+    world.close(0)
+    assert world.machine.slots_in_use() == 0
+    world.run_to_the_end()
+
+
+def test_an_error_in_a_stream_that_is_opened_early_is_told_when_it_is_pulled() -> None:
+    world = World([Numbered(3 * SIZE, bad=frozenset({(0, SIZE + 2)}))], workers=2, slots=4)
+    world.open(0)
+    world.work_off()
+    assert (world.ended, world.delivered) == ({}, {})
+    world.pull(0)
+    assert (world.ended, len(world.delivered[0])) == ({}, 1)
+    world.pull(0)
+    assert world.ended == {0: "failed"}
+
+
+@pytest.mark.parametrize("batches", [0, 1, 4])
+def test_all_is_begun_once_the_last_batch_has_a_slot(batches: int) -> None:
+    world = World([Numbered(batches * SIZE), Numbered(5 * SIZE)], workers=1, slots=4, leases=0)
+    world.open(0)
+    assert world.machine.has_begun_all()
+    world.open(1)
+    assert not world.machine.has_begun_all()
 
 
 def test_a_stream_that_has_delivered_all_takes_no_share() -> None:

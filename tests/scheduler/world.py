@@ -20,19 +20,22 @@ from stoker.scheduler.commands import (
     LeaveOutCommand,
     LoadItemsCommand,
     ParkCommand,
-    RespawnCommand,
+    RetireWorkerCommand,
+    StartWorkerCommand,
     SubmitCommand,
 )
 from stoker.scheduler.events import (
     CloseEvent,
     Event,
     ItemsEvent,
+    OpenEvent,
     PullEvent,
     SlotReleasedEvent,
     TaskDoneEvent,
     TaskFailedEvent,
     WorkerDiedEvent,
     WorkerReadyEvent,
+    WorkersEvent,
 )
 from stoker.scheduler.machine import RETRIES, Scheduler
 from stoker.scheduler.slot_ledger import SPARE
@@ -111,6 +114,7 @@ class World:
     made_by: dict[int, int] = field(default_factory=dict)  # by task: the worker that did it, where it is done twice
     failed_starts: Counter[int] = field(default_factory=Counter)  # by worker, since any worker joined
     is_proven: bool = False  # a worker has come up
+    opened: set[int] = field(default_factory=set)  # streams that were opened and not pulled yet
     pulling: set[int] = field(default_factory=set)
     delivered: dict[int, list[list[Row]]] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
@@ -125,6 +129,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.down = set(range(self.workers))
+        self.wanted, self.leaving = self.workers, set[int]()
         self.expected = [source.expected for source in self.sources]
         self.machine = Scheduler(
             workers=self.workers,
@@ -145,6 +150,8 @@ class World:
             for command in self.machine.on(self.events[0]):
                 self.carry_out(command)
             self.events.popleft()
+        early = sum(self.machine.ready(stream, 99) for stream in self.opened)
+        assert early <= self.slots, "streams that are opened early use only the slots that there are anyway"
 
     def open_stream(self, number: int) -> Stream:
         if self.sources[number].items is not None:
@@ -188,8 +195,15 @@ class World:
                 assert reason == KILLED
                 assert self.died_at.pop(task.id) > RETRIES, "one death, or a few, are no reason"
                 self.left_out.setdefault(task.stream, set()).add(self.deadly[task.id])
-            case RespawnCommand(worker):
+            case StartWorkerCommand(worker):
+                assert worker < self.wanted, "only workers that are wanted are started"
+                assert worker not in {*self.up, *self.down, *self.leaving}, "a worker has one process at a time"
                 self.down.add(worker)
+            case RetireWorkerCommand(worker):
+                assert worker >= self.wanted, "workers that are wanted stay"
+                assert not self.up.pop(worker), "its work is done"
+                del self.shard_readers[worker]
+                self.leaving.add(worker)
             case GiveUpCommand():
                 raise AssertionError("given up, though workers come up")
 
@@ -208,7 +222,7 @@ class World:
             assert not opens
         elif isinstance(task.work, TrialWork | ShardWork) and task.work.of is not None:
             assert not opens
-            assert worker != self.made_by[task.work.of] or self.workers == 1, "another worker does it again"
+            assert worker != self.made_by[task.work.of] or self.wanted == 1, "another worker does it again"
         elif isinstance(task.work, ShardWork):
             self.reads(worker, task, (task.stream, task.work.shard), opens)
         else:
@@ -365,12 +379,28 @@ class World:
         self.failed_starts[worker] += 1
         self.on(WorkerDiedEvent(worker, "no numpy"))
 
+    def want(self, workers: int) -> None:
+        """Another number of workers is wanted."""
+        self.wanted = workers
+        self.on(WorkersEvent(workers))
+
+    def leave(self, worker: int) -> None:
+        """A worker that is no longer wanted ends."""
+        self.leaving.discard(worker)
+        self.on(WorkerDiedEvent(worker, "retired"))
+
+    def open(self, stream: int) -> None:
+        self.opened.add(stream)
+        self.on(OpenEvent(stream))
+
     def pull(self, stream: int) -> None:
+        self.opened.discard(stream)
         self.delivered.setdefault(stream, [])
         self.pulling.add(stream)
         self.on(PullEvent(stream))
 
     def close(self, stream: int) -> None:
+        self.opened.discard(stream)
         self.pulling.discard(stream)
         self.ended[stream] = "closed"
         self.on(CloseEvent(stream))
@@ -407,8 +437,11 @@ class World:
             [("join", worker) for worker in self.down]
             + [("fail_to_start", worker) for worker in self.down if self.failed_starts[worker] + 1 < starts]
             + [("die", worker) for worker in self.up if self.is_killable(worker)]
-            + [("close", stream) for stream in living if stream in self.delivered]
+            + [("close", stream) for stream in living if stream in self.delivered or stream in self.opened]
+            + [("open", stream) for stream in living if stream not in self.delivered and stream not in self.opened]
             + [("release", 0)] * bool(self.held)
+            + [("want", workers) for workers in (1, self.workers, self.workers + 2)]
+            + [("leave", worker) for worker in self.leaving]
         )
         return 6 * often + seldom
 
@@ -432,12 +465,15 @@ class World:
         for group in [[stream] for stream in everybody] if one_by_one else [everybody]:
             self.run(group, luck)
         self.work_off()
+        assert self.up.keys() <= set(range(self.wanted)), "workers that are not wanted end"
         while self.held:
             self.release()
         assert self.machine.slots_in_use() == 0, "every slot comes back"
         assert sorted(self.machine.free_slots()) == list(range(self.slots + self.leases + SPARE))
 
     def join_all(self) -> None:
+        for worker in list(self.leaving):
+            self.leave(worker)
         for worker in list(self.down):
             self.join(worker)
 

@@ -4,6 +4,7 @@ producer          the producer protocol, and the base of both producers
 coordinator       batches made by workers: receives every event, carries out every command
 engine_listener   turns what the engine reports into events
 outboxes          outcomes of streams that wait for their consumers
+epoch_ahead       the epoch whose first batches are made before it begins
 in_memory         batches of arrays in memory, made without workers
 form_finder       determines the form of batches before the first one is made
 look_options      which examples must be inspected for that
@@ -12,6 +13,7 @@ sharded_look      the inspected shards
 slot_table        layout of the batches in their slots, and the memory that they take
 task_table        tasks as requests to workers, and replies as events
 faults            identifies the example at fault, and leaves examples out
+worker_tuner      changes the number of workers, with `workers="auto"`
 counters          counts deaths and examples that were left out
 source_guard      detects changes of the source, and checks the values for `Loader.update`
 consumer_errors   errors for consumers, made from the failures that workers report

@@ -26,6 +26,10 @@ class ConsumptionTracker:
         """The position at which the next iteration will begin."""
         return self._next
 
+    def is_next_certain(self) -> bool:
+        """True if the next iteration is the epoch after the current one, unless a position is loaded before."""
+        return bool(self._begun) and self._put_back is None
+
     def begin(self) -> Position:
         """The position at which a new iteration begins. The one after it begins with the next epoch."""
         begin, self._next = self._next, Position(self._next.epoch + 1)

@@ -8,6 +8,8 @@ copied. Only leftover rows of shards and items of iterables are copied, since th
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,16 +19,18 @@ import numpy.typing as npt
 from stoker.coordinator.consumer_errors import ReportedFailure, cut_short, error_of
 from stoker.coordinator.counters import Counters
 from stoker.coordinator.engine_listener import EngineListener
+from stoker.coordinator.epoch_ahead import EpochAhead
 from stoker.coordinator.form_finder import FormAttempt, FormFinder
 from stoker.coordinator.outboxes import Outbox, Outcome
-from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup
+from stoker.coordinator.producer import AT_ONCE, EpochProducer, EpochSetup, Wanted
 from stoker.coordinator.slot_table import LEASES, SlotTable
 from stoker.coordinator.task_table import TaskTable
 from stoker.coordinator.updates import AttributeUpdates
+from stoker.coordinator.worker_tuner import WorkerTuner
 from stoker.engines.deaths import died_at_start
 from stoker.engines.engine import APART, HERE, Engine
 from stoker.epochs.epoch import Epoch
-from stoker.errors import StokerError
+from stoker.errors import SourceError, StokerError
 from stoker.memory.layout import aligned_copy
 from stoker.options import LoaderOptions
 from stoker.plan.host_shard import ALL
@@ -47,7 +51,8 @@ from stoker.scheduler.commands import (
     LeaveOutCommand,
     LoadItemsCommand,
     ParkCommand,
-    RespawnCommand,
+    RetireWorkerCommand,
+    StartWorkerCommand,
     SubmitCommand,
 )
 from stoker.scheduler.events import CloseEvent, Event, ItemsEvent, PullEvent, SlotReleasedEvent
@@ -76,6 +81,8 @@ class Coordinator(EpochProducer[Epoch]):
         form: the form of the batches, or None to let `finder` determine it.
         run: number of rows; tasks begin and end at multiples of it.
         turns: whether the source modifies itself when an epoch begins.
+        goes_ahead: whether the next epoch may be made before it begins.
+        tuner: changes the number of workers, with `workers="auto"`.
     """
 
     def __init__(
@@ -89,11 +96,13 @@ class Coordinator(EpochProducer[Epoch]):
         form: Form | None,
         run: int,
         turns: bool,
+        goes_ahead: bool,
+        tuner: WorkerTuner | None = None,
     ) -> None:
         super().__init__(setup)
         self._turns, self._updates = turns, AttributeUpdates(folds=not turns)
         self._skips, self._counters = options.skips, Counters()
-        self._slot_table, self._engine = slot_table, engine
+        self._slot_table, self._engine, self._tuner = slot_table, engine, tuner
         self._inline, self._finder = options.worker_count == 0, finder
         self._form_stream = self.open_stream()  # its batches are the rounds in which the form is determined
         self._scheduler = Scheduler(
@@ -107,6 +116,7 @@ class Coordinator(EpochProducer[Epoch]):
             skips=options.skips,
             bound=self._bound if self._inline else None,
         )
+        self._ahead = EpochAhead(self._epochs, self._consumption, self._scheduler, self._counters, allowed=goes_ahead)
         self._events: list[Event] = []  # events that result from commands
         self._outboxes: dict[int, Outbox] = {}
         self._tasks = TaskTable(
@@ -153,19 +163,46 @@ class Coordinator(EpochProducer[Epoch]):
                 (self._engine.stand_by if apart else self._engine.idle)(self._changed)
             return self._form
 
+    def begin(self, stream: int) -> int:
+        with self._changed:
+            self._step()  # close dropped iterations before the next one begins
+            made = self._ahead.stream
+            if made is None or self._ahead.epoch is None or not self._wanted(stream).is_served_by(self._wanted(made)):
+                return stream  # its first pull closes the epoch that was made ahead
+            self._ahead.adopt()
+            (self._apart.add if stream in self._apart else self._apart.discard)(made)
+            self._ended(stream)
+            return made
+
+    def _go_ahead(self, like: Wanted) -> None:
+        """Let workers begin the next epoch, for a consumer that wants the same as the last one."""
+        with contextlib.suppress(SourceError):  # it is raised when the epoch begins
+            self._prepare()
+            with self._changed:
+                if not self._ahead.is_due() or self._finder.epoch is not None:
+                    return
+                stream = self._new_stream(like)
+                epoch = self._fitted(stream, self._new_epoch(self._consumption.upcoming()))
+                self._step(self._ahead.open(stream, epoch))
+
     def pull(self, stream: int, most: int = AT_ONCE) -> list[list[npt.NDArray[Any]]]:
         if self._form is None:
             self.form(apart=stream in self._apart)
         error: BaseException | None = None
         with self._changed:
-            if stream not in self._epochs:
+            is_first = stream not in self._epochs
+            if is_first:
+                self._events += self._ahead.close()
                 self._step()  # close dropped iterations before the next one begins
             self._begin(stream)
+            wanted = self._wanted(stream)
             outcome = self._wait(stream)
             if isinstance(outcome, DeliverCommand):
                 delivered = [outcome, *self._ready(stream, outcome, most - 1)]
                 self._epochs[stream].handed([one.rows for one in delivered])
                 batches = [self._slot_table.view(one) for one in delivered]
+                if self._tuner is not None:
+                    self._tune(stream, len(delivered), is_first=is_first)
             else:
                 epoch = self._epochs.get(stream)
                 if epoch is not None and isinstance(outcome, FinishCommand):
@@ -176,8 +213,11 @@ class Coordinator(EpochProducer[Epoch]):
                     error_of(outcome, epoch, skips=skips) if isinstance(outcome, FailCommand) else self._raised(stream)
                 )
                 self._forget(stream)
+            is_due = self._ahead.is_due()
         if error is not None:
             raise error
+        if is_due:
+            self._go_ahead(wanted)
         if not isinstance(outcome, DeliverCommand):
             raise StopIteration
         return [
@@ -211,6 +251,8 @@ class Coordinator(EpochProducer[Epoch]):
             if self._finder.begins_at(position):
                 return
             self._consumption.go_to(position)
+            if self._ahead.epoch is None and (events := self._ahead.close()):
+                self._step(*events)
             if not self._finder.supersede():
                 self._drop_inspected_epoch()
 
@@ -224,10 +266,13 @@ class Coordinator(EpochProducer[Epoch]):
             self._finder.outdate()
             self._consumption.outdate()
             self._turns = True
+            if events := self._ahead.forbid():
+                self._step(*events)
 
     def stats(self) -> Stats:
         with self._changed:
-            return self._counters.stats()
+            workers = 0 if self._inline else self._scheduler.workers
+            return self._counters.stats(workers, () if self._tuner is None else self._tuner.changes)
 
     def close_stream(self, stream: int) -> None:
         with self._changed:
@@ -274,6 +319,7 @@ class Coordinator(EpochProducer[Epoch]):
             outbox.is_pulled = True
             self._step(PullEvent(stream))
         self._check()
+        since = time.monotonic()
         while not outbox:
             if is_unheeded():
                 raise StokerError("Ctrl-C ended this iteration before its next batch arrived. Iterate again.")
@@ -281,7 +327,15 @@ class Coordinator(EpochProducer[Epoch]):
             self._check()
             if self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
+        if self._tuner is not None:
+            self._tuner.waited(since)
         return outbox.take()
+
+    def _tune(self, stream: int, batches: int, *, is_first: bool) -> None:
+        assert self._tuner is not None
+        events = self._tuner.pulled(stream, batches, self._scheduler, self._changed.later, is_first=is_first)
+        if events:
+            self._step(*events)
 
     def _bound(self, stream: int) -> int:
         """The worker number for a stream's tasks if work is done in the trainer: `APART` or `HERE`."""
@@ -304,7 +358,7 @@ class Coordinator(EpochProducer[Epoch]):
         return epoch.stream(number)
 
     def _inspected(self) -> Epoch | None:
-        return self._finder.epoch
+        return self._finder.epoch or self._ahead.epoch
 
     def _drop_inspected_epoch(self) -> None:
         """Discard the inspected epoch, if there is one, as the next stream begins elsewhere."""
@@ -394,12 +448,10 @@ class Coordinator(EpochProducer[Epoch]):
                 self._do(replace(command, reason=ReportedFailure(worker, refused)))
             case FailCommand(stream, batch, _, ReportedFailure(failure=FailureReply(kind=FailureKind.UNEVEN))):
                 self.uneven = self.uneven or not self._skips  # errors skipped in this epoch say nothing about the next
-                self._epochs[stream].turn_uneven(batch)
-                self._events.append(PullEvent(stream))  # reopens the stream, now as an uneven one
+                self._turn_uneven(stream, batch)
             case FailCommand(stream, batch, Task() as task, KilledReason(int() as row, death)) if self._may_leave_out():
                 self._tasks.faults.leave_out(task, row, death)
-                self._epochs[stream].turn_uneven(batch)
-                self._events.append(PullEvent(stream))
+                self._turn_uneven(stream, batch)
             case LeaveOutCommand(task, death):
                 self._tasks.faults.leave_out(task, None, death)
             case DeliverCommand(stream) | FinishCommand(stream) | FailCommand(stream):
@@ -418,11 +470,18 @@ class Coordinator(EpochProducer[Epoch]):
                 self._slot_table.put(slot, self._epochs[stream].gather(pieces))
             case ParkCommand(stream, parked, slot, rows):
                 self._epochs[stream].park(parked, self._slot_table.segments(slot, rows))
-            case RespawnCommand(worker):
+            case StartWorkerCommand(worker):
                 if not self._closed:
-                    self._engine.respawn(worker)
+                    self._engine.start_worker(worker)
+            case RetireWorkerCommand(worker):
+                self._engine.retire_worker(worker)
             case GiveUpCommand(reason):
                 self._give_up(died_at_start(reason))
+
+    def _turn_uneven(self, stream: int, batch: int) -> None:
+        """Reopen the stream, from this batch on, as one whose batches are not known by number."""
+        self._epochs[stream].turn_uneven(batch)
+        self._events += [*self._ahead.close(), PullEvent(stream)]  # it needs the slots again
 
     def _end_round(self, command: DeliverCommand | FailCommand) -> None:
         """Process the outcome of a round in which the form is determined."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from stoker.engines.engine import WorkerDeath
-from stoker.stats import Skipped, Stats
+from stoker.stats import Skipped, Stats, WorkerChange
 
 log = logging.getLogger("stoker")
 
@@ -21,9 +21,14 @@ class Counters:
         self._deaths = self._stuck = self._skips = 0
         self._skipped: list[Skipped] = []
         self._of_epoch: dict[int, tuple[int, list[Skipped]]] = {}
+        self._early: dict[int, list[tuple[list[Skipped], int]]] = {}  # of epochs that have not begun
+        self._early_deaths: dict[int, list[WorkerDeath]] = {}
 
-    def died(self, death: WorkerDeath) -> None:
-        """Count a worker's death."""
+    def died(self, death: WorkerDeath, epoch: int | None) -> None:
+        """Count a worker's death; `epoch`: the number of the epoch that it was at work for, if it was."""
+        if epoch in self._early_deaths:
+            self._early_deaths[epoch].append(death)
+            return
         self._deaths += 1
         self._stuck += death.stuck is not None
 
@@ -31,10 +36,30 @@ class Counters:
         """Count `count` skipped examples of one epoch, `some` of them by name."""
         if not some:
             return
+        if (early := self._early.get(some[0].epoch)) is not None:
+            early.append((some, count))
+            return
         self._skips += count
         self._skipped += some[: max(0, _KEPT - len(self._skipped))]
         before, named = self._of_epoch.get(some[0].epoch, (0, []))
         self._of_epoch[some[0].epoch] = before + count, [*named, *some][:_NAMED]
+
+    def made_ahead(self, epoch: int) -> None:
+        """Keep what happens in an epoch apart, because it has not begun."""
+        self._early[epoch], self._early_deaths[epoch] = [], []
+
+    def begun(self, epoch: int) -> None:
+        """Count what happened in an epoch that was made ahead, as it begins."""
+        early = self._early[epoch]
+        self.given_up(epoch)
+        for some, count in early:
+            self.skipped(some, count)
+
+    def given_up(self, epoch: int) -> None:
+        """Count the deaths in an epoch that was made ahead. What was skipped is forgotten, as it is not read."""
+        del self._early[epoch]
+        for death in self._early_deaths.pop(epoch):
+            self.died(death, epoch)
 
     def epoch_ended(self, epoch: int, later: Callable[..., None]) -> None:
         """Finish an epoch that was read to its end or abandoned. Calls `later` with the warning to log, if any."""
@@ -46,6 +71,13 @@ class Counters:
         message = f"epoch {epoch}: {some} left out (on_error='skip'): {which}. `loader.stats().skipped` lists them."
         later(log.warning, "%s", message)
 
-    def stats(self) -> Stats:
-        """The counts so far."""
-        return Stats(self._deaths, self._stuck, self._skips, tuple(self._skipped))
+    def stats(self, workers: int = 0, changes: tuple[WorkerChange, ...] = ()) -> Stats:
+        """The counts so far. `workers`: the number of workers now; `changes`: how it came to be."""
+        return Stats(
+            deaths=self._deaths,
+            stuck=self._stuck,
+            skips=self._skips,
+            skipped=tuple(self._skipped),
+            workers=workers,
+            worker_changes=changes,
+        )

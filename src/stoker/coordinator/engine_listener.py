@@ -63,7 +63,8 @@ class EngineListener:
 
     def died(self, death: WorkerDeath) -> None:
         with self._changed:
-            self._counters.died(death)
+            if not self._scheduler.is_retired(death.worker):
+                self._counters.died(death, self._tasks.faults.epoch_at(death.place))
             self._step(self._tasks.died(death))
 
     def stuck(self, stuck: StuckWorker) -> None:

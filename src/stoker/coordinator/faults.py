@@ -66,6 +66,12 @@ class Faults:
             killed=killed,
         )
 
+    def epoch_at(self, place: Activity) -> int | None:
+        """The number of the epoch that a worker is at work for; None if there is none."""
+        task = self._tasks.get(place.task)
+        epoch = self._epochs.get(task.stream) if task is not None else None
+        return None if epoch is None else epoch.number
+
     def described(self, place: Activity) -> str:
         """A description of what a worker is working on."""
         task = self._tasks.get(place.task)

@@ -56,6 +56,9 @@ class BatchProducer(Protocol):
     def open_stream(self, serialized: bool = False, host_shard: HostShard | None = None, *, apart: bool = False) -> int:
         """Open an iteration. Returns the number of its stream."""
 
+    def begin(self, stream: int) -> int:
+        """Begin an iteration. Returns the number of its stream, another one if its epoch was made ahead."""
+
     def pull(self, stream: int) -> list[list[npt.NDArray[Any]]]:
         """The next batches of an iteration, at least one. Raises StopIteration at its end."""
 
@@ -88,6 +91,25 @@ class BatchProducer(Protocol):
 
     def require_owner(self) -> None:
         """Raise `ClosedError` in a fork of the process that made the producer."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a stream's consumer wants.
+
+    Attributes:
+        serialized: each component as a serialised tensor.
+        host_shard: its rows of each batch; None for those of this trainer.
+        apart: batches that TensorFlow pulls. Its threads must not run the user's code.
+    """
+
+    serialized: bool = False
+    host_shard: HostShard | None = None
+    apart: bool = False
+
+    def is_served_by(self, other: Wanted) -> bool:
+        """True if batches made for another consumer are right for this one."""
+        return (self.serialized, self.host_shard) == (other.serialized, other.host_shard)
 
 
 KindOfEpoch = TypeVar("KindOfEpoch", bound=Epoch)
@@ -192,14 +214,11 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
             apart: whether TensorFlow pulls the stream. Its threads must not run the user's code.
         """
         with self._changed:
-            self._streams += 1
-            if serialized:
-                self._serialized.add(self._streams)
-            if host_shard is not None:
-                self._host_shards[self._streams] = host_shard
-            if apart:
-                self._apart.add(self._streams)
-            return self._streams
+            return self._new_stream(Wanted(serialized, host_shard, apart))
+
+    def begin(self, stream: int) -> int:
+        """Call it before a stream's first pull. Returns the stream to pull: another one if its epoch was made ahead."""
+        return stream
 
     def require_owner(self) -> None:
         """Raise `ClosedError` in a fork of the process that made the producer, as every method that locks does."""
@@ -293,23 +312,42 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         if self._broken is not None:
             raise self._broken
 
+    def _new_stream(self, wanted: Wanted) -> int:
+        self._streams += 1
+        if wanted.serialized:
+            self._serialized.add(self._streams)
+        if wanted.host_shard is not None:
+            self._host_shards[self._streams] = wanted.host_shard
+        if wanted.apart:
+            self._apart.add(self._streams)
+        return self._streams
+
+    def _wanted(self, stream: int) -> Wanted:
+        return Wanted(stream in self._serialized, self._host_shards.get(stream), stream in self._apart)
+
     def _begin(self, stream: int) -> KindOfEpoch:
         """The stream's epoch. It begins now if this is the first pull."""
         if stream not in self._epochs:
-            epoch = self._next_epoch()
-            epoch.serialized = stream in self._serialized
-            epoch.host_shard = self._host_shards.get(stream, epoch.host_shard)
-            epoch.check_shares()
-            self._epochs[stream] = epoch
+            epoch = self._epochs[stream] = self._fitted(stream, self._next_epoch())
             self._consumption.began(epoch)
         return self._epochs[stream]
 
     def _next_epoch(self) -> KindOfEpoch:
+        return self._new_epoch(self._consumption.begin())
+
+    def _new_epoch(self, begin: Position) -> KindOfEpoch:
         self._made_epochs += 1
         key = self._made_epochs
-        epoch = self._setup.make_epoch(self._consumption.begin(), lambda: self.fed(key))
+        epoch = self._setup.make_epoch(begin, lambda: self.fed(key))
         epoch.key = key
         epoch.uneven = epoch.uneven or self.uneven
+        return epoch
+
+    def _fitted(self, stream: int, epoch: KindOfEpoch) -> KindOfEpoch:
+        """The epoch, made to give what the stream's consumer wants."""
+        epoch.serialized = stream in self._serialized
+        epoch.host_shard = self._host_shards.get(stream, epoch.host_shard)
+        epoch.check_shares()
         return epoch
 
     @abstractmethod

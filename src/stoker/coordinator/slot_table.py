@@ -138,6 +138,11 @@ class SlotTable:
         self._largest = layout.nbytes
         return [SlotsSizedEvent(self._ahead(layout.nbytes), whole=True)]
 
+    def use_workers(self, workers: int) -> list[SlotsSizedEvent]:
+        """Adopt another number of workers. Returns an event if the number of slots to use depends on it."""
+        self._workers = workers
+        return [] if self._in_place or not self._largest else [SlotsSizedEvent(self._ahead(self._largest), whole=True)]
+
     def view(self, delivered: DeliverCommand) -> list[npt.NDArray[Any]]:
         """The arrays of a batch. They hold a lease on its slot, unless they are to be copied."""
         layout, rows = self._layouts.get(delivered.slot), None

@@ -45,7 +45,7 @@ class SourceGuard:
             raise OptionError(
                 "update() sets attributes of a source that is an instance of your own class, but "
                 f"{self._noun} has none. Create a new Loader, use `stoker.current().epoch` in your code, or read the "
-                "changing values from a file."
+                "changing values from a file (with ahead=False)."
             )
         if unknown := sorted(set(values) - names):
             raise OptionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -111,6 +112,11 @@ class WorkerProcess:
         """Send a signal, unless the process has ended."""
         log.debug("worker %d is sent signal %d", self.number, number)
         self.process.send_signal(number)
+
+    def retire(self) -> None:
+        """Let the worker exit: it reads the end of the stream where its next task would be."""
+        with contextlib.suppress(OSError):  # it is gone
+            self.channel.shutdown(socket.SHUT_WR)
 
     def owes(self) -> bool:
         """True if the worker is busy starting or with a task."""

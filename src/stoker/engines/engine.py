@@ -74,8 +74,8 @@ class Listener(Protocol):
 class Engine(Protocol):
     """Runs workers 0 … n-1.
 
-    Call `start` first, once; then `submit`, `respawn` and `idle` in any order; then `stop`, which
-    may be repeated. `submit` and `respawn` are called under the producer's lock.
+    Call `start` first, once; then `submit`, `start_worker`, `retire_worker` and `idle` in any order; then `stop`, which
+    may be repeated. All but `start`, `request_stop` and `stop` are called under the producer's lock.
     """
 
     def start(self, listener: Listener) -> None:
@@ -96,8 +96,11 @@ class Engine(Protocol):
     def send_update(self, update: UpdateRequest) -> None:
         """Give every worker, including future ones, the values of `Loader.update` before its next task."""
 
-    def respawn(self, worker: int) -> None:
-        """Start a new process to replace one that died. Called from within `Listener.died`."""
+    def start_worker(self, worker: int) -> None:
+        """Start the process of a worker: an additional one, or in place of one that died."""
+
+    def retire_worker(self, worker: int) -> None:
+        """Let a worker that has no task end. Its end is reported as a death."""
 
     def idle(self, changed: Lock) -> None:
         """Use the time while the batch of a pulling thread is not ready, for at most 0.1 s or one task.

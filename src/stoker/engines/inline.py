@@ -63,8 +63,11 @@ class InlineEngine:
         self._updates[update.epoch] = update
         self._put_to_all(update)
 
-    def respawn(self, worker: int) -> None:
+    def start_worker(self, worker: int) -> None:
         """Does nothing: without worker processes, none can die."""
+
+    def retire_worker(self, worker: int) -> None:
+        """Does nothing: the number of workers never changes."""
 
     def idle(self, changed: Lock) -> None:
         if not self._pending:  # another thread runs the task that this thread waits for

@@ -139,12 +139,16 @@ class ProcessEngine:
     def send_form(self, form: FormRequest) -> None:
         self._form = form
 
-    def respawn(self, worker: int) -> None:
+    def start_worker(self, worker: int) -> None:
         pause = _PAUSES[min(self._failed_starts[worker], len(_PAUSES) - 1)]
-        if pause:
+        if pause or threading.current_thread() is not self._thread:
             self._due[worker] = time.monotonic() + pause
+            self._wake()
         elif not self._stopping:
             self._spawn(worker)
+
+    def retire_worker(self, worker: int) -> None:
+        self._children[worker].retire()
 
     def idle(self, changed: Lock) -> None:
         if self._leader is not None or self._stopping:
@@ -300,7 +304,7 @@ class ProcessEngine:
         self._asleep = True  # set before the check: any request from here on wakes the supervisor
         timeout = _SILENT if self._silent else None
         if self._due:
-            timeout = max(0.0, min(self._due.values()) - time.monotonic())
+            timeout = max(0.0, min(list(self._due.values())) - time.monotonic())
         if self._wanted and self._zygote is not None:
             left = self._zygote.seconds_left()
             timeout = left if timeout is None else min(left, timeout)

@@ -134,8 +134,9 @@ class BatchIterator(Iterator[Any]):
             if not begun and (drop := self._drop()):
                 pulled[0] = arrays.behind(self._producer.form(), pulled[0], drop)
             self._ready.extend(pulled)
-            if self._owner is None:  # another thread has closed this iteration
+            if self._owner is None:  # another thread has closed this iteration, perhaps before its stream had begun
                 self._ready.clear()
+                self._producer.close_stream(self._stream)
 
     def _check(self) -> None:
         """Before the first pull, raise an error if something is wrong with the source. That ends this iteration."""
@@ -150,6 +151,8 @@ class BatchIterator(Iterator[Any]):
     def _ask(self, pull: Callable[[int], _Made]) -> _Made:
         """The result of `pull` for this stream. Closes this iteration if it has ended or failed."""
         try:
+            if not self._begun:
+                self._stream = self._producer.begin(self._stream)
             pulled = pull(self._stream)
         except Exception as error:
             is_over = self._begun and self._producer.epoch(self._stream) is None

@@ -42,9 +42,12 @@ class DrawnOrder:
         most: rows of the largest batch that it can give; None if it gives no batches, or if that is not known.
         due: the epoch that it has to be drawn for next, if what it gives may depend on how often it was drawn; None
             if epochs may be drawn in any sequence.
+        repeatable: whether the order of an epoch is the same whenever it is drawn. A function of the user's may depend
+            on what happened before.
     """
 
     name = "order"
+    repeatable = True
     length: int | None = None
     count: int | None = None
     most: int | None = None
@@ -71,6 +74,7 @@ class FunctionOrder(DrawnOrder):
     """
 
     name = "a function"
+    repeatable = False
 
     def __init__(self, function: Callable[[int, np.random.Generator], Any]) -> None:
         self._function = function
@@ -131,6 +135,11 @@ class UserOrder:
     def is_drawn(self) -> bool:
         """True if an epoch may differ from the one before it."""
         return self.draw is not None
+
+    @property
+    def repeatable(self) -> bool:
+        """True if the order of an epoch is the same whenever it is asked for."""
+        return self.draw is None or self.draw.repeatable
 
     @property
     def kind(self) -> str:

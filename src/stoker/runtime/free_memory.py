@@ -11,6 +11,15 @@ SHARE = 0.5
 _LEAST_SHARE = 0.125
 
 
+#: Bytes that stay free: no more worker processes are added when less is left.
+_RESERVE = 1 << 30
+
+
+def is_scarce(root: Path = Path("/"), promised: int = 0) -> bool:
+    """True if too little memory is left for more worker processes. Arguments: as for `fair_share`."""
+    return min(_machine(root), _cgroup(root)) - promised < _RESERVE
+
+
 def fair_share(root: Path = Path("/"), promised: int = 0) -> int:
     """The default memory limit in bytes: half of what the machine or this process's cgroup (v2 or v1) has free.
 

@@ -11,6 +11,7 @@ and any number of streams. A stream is one iteration of the source, that is, one
     slot_ledger         which slots are free, and which consumers hold
     task_queue          tasks that wait or that workers hold, and who gets which
     pace                how much work a worker gets at a time
+    auto_workers        finds the number of workers, with `workers="auto"`
     worker_starts       when to give up because workers fail to start
     in_flight           a task that a worker holds or will get
     fault_attribution   decides whether a task kills its workers or something outside does

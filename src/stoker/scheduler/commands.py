@@ -114,8 +114,15 @@ class ShrunkShardReason(FailureReason):
 
 
 @dataclass(frozen=True)
-class RespawnCommand:
-    """Start a new process to replace a worker that died."""
+class StartWorkerCommand:
+    """Start the process of a worker: an additional one, or in place of one that died."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class RetireWorkerCommand:
+    """End a worker that is no longer wanted. It holds no task and no shard."""
 
     worker: int
 
@@ -136,6 +143,7 @@ Command = (
     | DeliverCommand
     | FinishCommand
     | FailCommand
-    | RespawnCommand
+    | StartWorkerCommand
+    | RetireWorkerCommand
     | GiveUpCommand
 )

@@ -16,8 +16,15 @@ class WorkerReadyEvent:
 
 
 @dataclass(frozen=True)
+class OpenEvent:
+    """A stream is opened before a consumer pulls it. It makes batches while others have none to begin."""
+
+    stream: int
+
+
+@dataclass(frozen=True)
 class PullEvent:
-    """A consumer requests the next batch of a stream. The first pull opens the stream."""
+    """A consumer requests the next batch of a stream. The first pull opens the stream, unless it is open."""
 
     stream: int
 
@@ -96,6 +103,13 @@ class WorkerDiedEvent:
 
 
 @dataclass(frozen=True)
+class WorkersEvent:
+    """From now on, `workers` workers are wanted. Those beyond that number end once they hold no task and no shard."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
 class SlotReleasedEvent:
     """The batch in this slot is no longer visible to any consumer."""
 
@@ -120,11 +134,13 @@ class SlotsSizedEvent:
 Event = (
     SlotsSizedEvent
     | WorkerReadyEvent
+    | OpenEvent
     | PullEvent
     | CloseEvent
     | ItemsEvent
     | TaskDoneEvent
     | TaskFailedEvent
     | WorkerDiedEvent
+    | WorkersEvent
     | SlotReleasedEvent
 )

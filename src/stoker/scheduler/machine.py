@@ -13,6 +13,7 @@ Invariants (tests/scheduler):
     - A slot is free, in use for a batch in the making, or leased; never two of these. At most `leases` slots are
       leased. A batch delivered beyond that says `copy`: its slot is only lent until the copy is done.
     - A stream that is pulled gets a slot, whatever the other streams hold.
+    - A stream that was never pulled gets slots only while the others have begun all their batches.
     - One worker at a time reads a shard, and does its tasks in order.
 """
 
@@ -29,12 +30,14 @@ from stoker.scheduler.commands import (
     GiveUpCommand,
     KilledReason,
     LeaveOutCommand,
-    RespawnCommand,
+    RetireWorkerCommand,
+    StartWorkerCommand,
 )
 from stoker.scheduler.events import (
     CloseEvent,
     Event,
     ItemsEvent,
+    OpenEvent,
     PullEvent,
     SlotReleasedEvent,
     SlotsSizedEvent,
@@ -42,6 +45,7 @@ from stoker.scheduler.events import (
     TaskFailedEvent,
     WorkerDiedEvent,
     WorkerReadyEvent,
+    WorkersEvent,
 )
 from stoker.scheduler.fault_attribution import FaultAttribution, Verdict
 from stoker.scheduler.in_flight import TaskInFlight, first_row, repeated
@@ -60,8 +64,8 @@ class Scheduler:
     """Decides what workers do and what consumers get. Call `on(events)` and carry out the commands in order.
 
     Args:
-        workers: number of workers. A worker is up only after its `WorkerReadyEvent`.
-        open_stream: creates the stream with a given number, at its first pull.
+        workers: number of workers at first. A worker is up only after its `WorkerReadyEvent`.
+        open_stream: creates the stream with a given number, at its first pull or before.
         slots: slots in which batches are made, at least 1. All of them are used only after `SlotsSizedEvent`. One
             more slot is reserved for a stream that is pulled while the others hold all slots.
         leases: additional slots that consumers may hold.
@@ -90,8 +94,11 @@ class Scheduler:
         self._tasks = TaskQueue(workers, bound)
         self._pace = Pace(workers, run)
         self._starts = WorkerStarts()
+        self._running = set(range(workers))  # workers with a process, up or not
+        self._retired: set[int] = set()  # those of them that end because they are not wanted
         self._attribution = FaultAttribution(retries, self._tasks.make)
         self._streams: dict[int, Stream] = {}  # ordered by last pull
+        self._unpulled: set[int] = set()  # those of them that no consumer has pulled yet
 
     def on(self, *events: Event) -> list[Command]:
         """Process events in order. Returns the commands to carry out, in order."""
@@ -102,12 +109,17 @@ class Scheduler:
         self._answer(out)
         self._start_batches(out)
         out += self._tasks.submit(self._streams.values(), self._pace.depth)
+        if len(self._running) > self._tasks.workers:
+            self._retire(out)
         return out
 
     def _take_in(self, event: Event, out: list[Command]) -> None:
         match event:
             case SlotReleasedEvent(slot):
                 self._slots.released(slot)
+            case OpenEvent(stream):
+                self._streams[stream] = self._open_stream(stream)
+                self._unpulled.add(stream)
             case PullEvent(stream):
                 self._pulled(stream)
             case TaskDoneEvent(worker):
@@ -129,12 +141,13 @@ class Scheduler:
                     self._judged(self._attribution.tried(held.search, None), out)
                 else:
                     self._fail(held, reason)
-            case WorkerDiedEvent(worker, reason):
-                if worker not in self._tasks.up:
-                    self._starts.failed(worker, killed=event.killed)
+            case WorkersEvent(workers):
+                self._tasks.workers = self._pace.workers = workers
+                out += [StartWorkerCommand(worker) for worker in range(workers) if worker not in self._running]
+                self._running.update(range(workers))
+            case WorkerDiedEvent(worker):
                 self._died(event, out)
-                hopeless = self._starts.is_hopeless(worker, any_up=bool(self._tasks.up))
-                out.append(GiveUpCommand(reason) if hopeless else RespawnCommand(worker))
+                self._replace(event, out)
 
     def slots_in_use(self) -> int:
         """Number of slots that are not free: leased, lent, or holding a batch that is being made or ready."""
@@ -144,9 +157,26 @@ class Scheduler:
         """Number of batches, up to `most`, that a stream would deliver at once if they were pulled."""
         return self._streams[stream].ready(most) if stream in self._streams else 0
 
+    def has_begun_all(self) -> bool:
+        """True if every stream has begun all its batches, so that workers will soon have nothing to do."""
+        return all(stream.has_begun_all() for stream in self._streams.values())
+
     def free_slots(self) -> list[int]:
         """The slots whose contents are no longer visible to or needed by anyone."""
         return list(self._slots.free)
+
+    @property
+    def workers(self) -> int:
+        """The number of workers that are wanted, up or not."""
+        return self._tasks.workers
+
+    def has_all_workers(self) -> bool:
+        """True if exactly the workers that are wanted are up."""
+        return len(self._tasks.up) == len(self._running) == self._tasks.workers
+
+    def is_retired(self, worker: int) -> bool:
+        """True if a worker ends because it is no longer wanted."""
+        return worker in self._retired
 
     def is_needless(self, worker: int) -> bool:
         """True if a worker's current task is no longer needed.
@@ -160,6 +190,7 @@ class Scheduler:
     def _pulled(self, number: int) -> None:
         stream = self._streams.pop(number, None) or self._open_stream(number)
         self._streams[number] = stream
+        self._unpulled.discard(number)
         stream.pulls += 1
 
     def _advance(self, out: list[Command]) -> None:
@@ -199,6 +230,7 @@ class Scheduler:
 
     def _close(self, number: int) -> None:
         stream = self._streams.pop(number, None)
+        self._unpulled.discard(number)
         if stream is not None:
             for batch in stream.batches():
                 self._drop(batch)
@@ -255,6 +287,8 @@ class Scheduler:
     def _died(self, died: WorkerDiedEvent, out: list[Command]) -> None:
         """Take back the tasks of a dead worker. Only the task it was working on may have killed it."""
         worker = died.worker
+        if worker not in self._tasks.up and worker not in self._retired:
+            self._starts.failed(worker, killed=died.killed)
         for stream in self._streams.values():
             for shard in stream.shards():
                 shard.owner = None if shard.owner == worker else shard.owner
@@ -269,6 +303,23 @@ class Scheduler:
                 self._judged(self._attribution.tried(held.search, died), out)
             else:
                 self._judged(self._attribution.died(held, died), out)
+
+    def _replace(self, died: WorkerDiedEvent, out: list[Command]) -> None:
+        """Start a dead worker again if it is wanted."""
+        self._retired.discard(died.worker)
+        if died.worker >= self._tasks.workers and died.worker in self._running:
+            self._running.discard(died.worker)
+        elif self._starts.is_hopeless(died.worker, any_up=bool(self._tasks.up)):
+            out.append(GiveUpCommand(died.reason))
+        else:
+            out.append(StartWorkerCommand(died.worker))
+
+    def _retire(self, out: list[Command]) -> None:
+        for worker in self._tasks.unwanted(self._streams.values()):
+            if worker in self._running:
+                del self._tasks.up[worker]
+                self._retired.add(worker)
+                out.append(RetireWorkerCommand(worker))
 
     def _judged(self, found: TaskInFlight | Verdict | None, out: list[Command]) -> None:
         """Act on what the attribution found about a task that workers died at."""
@@ -287,39 +338,46 @@ class Scheduler:
     def _start_batches(self, out: list[Command]) -> None:
         """Give free slots to the streams: waiting streams first, and no stream more than its share.
 
+        A stream that was never pulled comes last, once the others have begun all their batches.
         Short batches are started several at a time, once half of those ahead are delivered. Waking a worker for each
         one would cost more than the batch itself.
         """
-        share = max(1, self._slots.most // max(1, sum(not stream.is_over() for stream in self._streams.values())))
-        for stream in sorted(self._streams.values(), key=lambda stream: not stream.pulls):
+        pulled = [stream for stream in self._streams.values() if stream.number not in self._unpulled]
+        share = max(1, self._slots.most // max(1, sum(not stream.is_over() for stream in pulled)))
+        for stream in sorted(self._streams.values(), key=lambda one: (one.number in self._unpulled, not one.pulls)):
             wanted = share if self._ahead else min(share, stream.pulls)
+            if stream.has_begun_all() or (stream not in pulled and not all(one.has_begun_all() for one in pulled)):
+                continue
             if self._pace.is_short() and stream.holding() > wanted // 2 and not stream.is_starved():
                 continue
             while stream.holding() < wanted or (stream.pulls and stream.is_starved()):
-                if not self._slots.is_at_hand() and not (stream.pulls and self._make_room(stream, share)):
+                if not self._slots.is_at_hand() and not self._make_room(stream, share):
                     break
                 if not self._start(stream, out):
                     break
 
     def _make_room(self, needy: Stream, share: int) -> bool:
-        """Find a slot for a stream that is pulled: another stream's, or the spare one. Returns whether there is one."""
-        return self._take_back(needy, share) or (needy.is_starved() and bool(self._slots.free))
+        """Find a slot: another stream's or, for one that is pulled, the spare one. Returns whether there is one."""
+        return self._take_back(needy, share) or (needy.pulls > 0 and needy.is_starved() and bool(self._slots.free))
 
     def _take_back(self, needy: Stream, share: int) -> bool:
         """Drop the last batch of another stream, which makes it again later. Returns whether a slot is free now.
 
-        A stream gives up what exceeds its share. While it is not pulled, it gives up everything to a stream that has
-        nothing.
+        A stream that was never pulled gives up everything. To a stream that is pulled, others give up what exceeds
+        their share and, while they are not pulled, everything if that stream has nothing.
         """
+        if needy.number in self._unpulled:
+            return False
         coming_free = self._slots.not_leased() - sum(s.holding() for s in self._streams.values())
         if coming_free > 0:
             return False
         holders = [
             stream
             for stream in self._streams.values()
-            if stream.holding() > share or (stream.holding() and not stream.pulls and not needy.holding())
+            if stream.number in self._unpulled
+            or (needy.pulls and (stream.holding() > share or (not stream.pulls and not needy.holding())))
         ]
-        for stream in sorted(holders, key=lambda stream: -stream.holding()):
+        for stream in sorted(holders, key=lambda stream: (stream.number not in self._unpulled, -stream.holding())):
             batch = stream.give_back()
             if batch is not None:
                 self._drop(batch)

@@ -22,14 +22,15 @@ class Pace:
         run: tasks begin and end at multiples of this many rows, or at the end of the batch.
 
     Attributes:
+        workers: number of workers.
         whole: whether one worker makes a whole batch.
         depth: number of tasks that a worker holds.
     """
 
     def __init__(self, workers: int, run: int) -> None:
-        self._workers, self._run = workers, run
+        self._run = run
         self._row_seconds: float | None = None
-        self.whole = False
+        self.workers, self.whole = workers, False
         self.depth = DEPTH
 
     def is_short(self) -> bool:
@@ -50,8 +51,8 @@ class Pace:
         """
         if self.whole:
             return rows
-        fair = rows / self._workers
+        fair = rows / self.workers
         if self._row_seconds is not None:
-            fair = min(TASK_SECONDS / self._row_seconds, rows * slots / (self._workers * DEPTH))
+            fair = min(TASK_SECONDS / self._row_seconds, rows * slots / (self.workers * DEPTH))
         parts = math.ceil(rows / max(1, min(fair, TASK_ROWS)))
         return math.ceil(rows / parts / self._run) * self._run

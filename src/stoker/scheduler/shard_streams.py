@@ -113,6 +113,11 @@ class ShardStream:
             return self._again.is_starved()
         return bool(self._open) and not self._made[self._open[self._turn]]
 
+    def has_begun_all(self) -> bool:
+        if not self._delivered_all:
+            return False
+        return not any(batch.failure or batch.state is BatchState.WAITING for batch in self._line)
+
     def batches(self) -> list[BatchInMaking]:
         again = self._again.batches() if self._again is not None else []
         made = [batch for shard in self._open for batch in self._made[shard]]

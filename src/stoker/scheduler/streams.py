@@ -119,6 +119,9 @@ class Stream(Protocol):
     def is_starved(self) -> bool:
         """True if the next batch to be delivered has not even been started."""
 
+    def has_begun_all(self) -> bool:
+        """True if all its batches are known and were started, and none has failed so far."""
+
     def start(self, cut: Cut) -> BatchStart | None:
         """Start the next batch, if one may be started."""
 
@@ -192,6 +195,9 @@ class IndexStream:
 
     def is_starved(self) -> bool:
         return not self._made and self._rows_of_next() > 0
+
+    def has_begun_all(self) -> bool:
+        return self._next == self._total and not any(batch.failure for batch in self._made.values())
 
     def start(self, cut: Cut) -> BatchStart | None:
         rows = self._rows_of_next()

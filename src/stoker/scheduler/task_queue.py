@@ -16,15 +16,16 @@ class TaskQueue:
     """The tasks in flight.
 
     Args:
-        workers: number of workers, up or not.
+        workers: number of workers that are wanted, up or not.
         bound: the worker that makes all of a given stream; None if any worker may.
 
     Attributes:
+        workers: number of workers that are wanted. Others that are still up get no tasks but those of their shards.
         up: the tasks that each live worker holds, the oldest first.
     """
 
     def __init__(self, workers: int, bound: Callable[[int], int] | None) -> None:
-        self._workers, self._bound = workers, bound
+        self.workers, self._bound = workers, bound
         self._waiting: deque[TaskInFlight] = deque()
         self.up: dict[int, deque[TaskInFlight]] = {}
         self._next_task = 0
@@ -101,24 +102,35 @@ class TaskQueue:
         if self._bound is not None:
             worker = self._bound(entry.task.stream)
             return worker if worker in self.up and len(self.up[worker]) < depth else None
-        if shard is None and but is not None and self._workers > 1 and list(self.up) == [but]:
-            return None
-        if shard is None:
-            worker = min(self.up, key=lambda worker: (worker == but, len(self.up[worker])))
-        elif shard.owner is not None:
+        wanted = self._wanted_up()
+        if shard is not None and shard.owner is not None:
             worker = shard.owner
+        elif not wanted or (shard is None and but is not None and self.workers > 1 and wanted == [but]):
+            return None
+        elif shard is None:
+            worker = min(wanted, key=lambda worker: (worker == but, len(self.up[worker])))
         else:
-            worker = self._opener(shard, streams)
+            worker = self._opener(wanted, shard, streams)
         return worker if worker is not None and len(self.up[worker]) < depth else None
 
-    def _opener(self, shard: ShardState, streams: Collection[Stream]) -> int | None:
-        """The worker that opens a shard: the one with the fewest shards.
+    def _wanted_up(self) -> list[int]:
+        """The workers that are up and wanted."""
+        return [worker for worker in self.up if worker < self.workers]
+
+    def unwanted(self, streams: Collection[Stream]) -> list[int]:
+        """The workers that are up but not wanted, and hold no task and no shard."""
+        idle = [worker for worker, tasks in self.up.items() if worker >= self.workers and not tasks]
+        owners = {shard.owner for stream in streams for shard in stream.shards() if not shard.ended} if idle else set()
+        return [worker for worker in idle if worker not in owners]
+
+    def _opener(self, wanted: list[int], shard: ShardState, streams: Collection[Stream]) -> int | None:
+        """The worker that opens a shard: the one of those `wanted` with the fewest shards.
 
         None if that has its share of them. No worker gets more, even while the others are still starting.
         """
         owners = [one.owner for stream in streams for one in stream.shards() if not one.ended]
         owned = Counter(owner for owner in owners if owner is not None)
-        worker = min(self.up, key=lambda worker: (owned[worker], len(self.up[worker])))
-        if not shard.ended and owned[worker] >= math.ceil(len(owners) / self._workers):
+        worker = min(wanted, key=lambda worker: (owned[worker], len(self.up[worker])))
+        if not shard.ended and owned[worker] >= math.ceil(len(owners) / self.workers):
             return None
         return worker

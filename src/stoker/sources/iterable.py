@@ -23,6 +23,7 @@ class IterableSource(Source):
     """See `from_iterable`."""
 
     payload = None  # the trainer sends the items
+    repeatable = False  # an iterable is opened once in each epoch
 
     def __init__(
         self,

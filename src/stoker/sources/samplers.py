@@ -44,6 +44,8 @@ class SamplerOrder(DrawnOrder):
         dataset: the user's dataset, which copies of the sampler share.
     """
 
+    repeatable = False
+
     def __init__(self, sampler: Any, dataset: Any = None) -> None:
         self._sampler, self._dataset = sampler, dataset
         self.name, self.count = f"a {type(sampler).__name__}", _length(sampler)

@@ -63,6 +63,8 @@ class Source(ABC):
         names: attributes that `Loader.update` may set.
         as_torch: True if examples are joined as by PyTorch's `default_collate`: see `Collation`.
         arrays: the arrays that the source consists of, if it needs no user code to read; otherwise None.
+        repeatable: True if it gives the examples of an epoch whenever workers ask for them. False if that may change
+            something for the epoch before: then no epoch is read before it begins.
         step: called with each element in a worker, before the user's transform; returns the example, or SKIP.
         may_skip: True if it returns SKIP for some, so that the number of examples is unknown.
         implied: arguments of the Loader that the source determines, such as the batch size of a PyTorch DataLoader.
@@ -78,6 +80,7 @@ class Source(ABC):
     as_torch = False
     names: frozenset[str] = frozenset()
     arrays: ArraysInMemory | None = None
+    repeatable = True
     step: Step | None = None
     may_skip = False
     implied: Mapping[str, Any] = _NOTHING
