@@ -213,6 +213,15 @@ def test_an_update_closes_it_and_none_is_made_again(make_engine: MakeEngine) -> 
     assert work(engine) == {1}
 
 
+def test_an_iteration_whose_first_pull_was_interrupted_stays_in_its_epoch(engine: FakeEngine) -> None:
+    batches = iterate(engine)
+    first = numbers(batches, 1)
+    assert is_ahead(engine)
+    batches._begun = False  # as if another thread had pulled meanwhile
+    assert first + numbers(batches) == EXPECTED
+    assert batches.iteration.begin.epoch == 0
+
+
 def test_an_iterator_that_is_made_and_never_read_does_not_matter(engine: FakeEngine) -> None:
     for epoch in range(3):
         batches, unread = iterate(engine), iterate(engine)

@@ -166,8 +166,10 @@ class Coordinator(EpochProducer[Epoch]):
     def begin(self, stream: int) -> int:
         with self._changed:
             self._step()  # close dropped iterations before the next one begins
-            made = self._ahead.stream
-            if made is None or self._ahead.epoch is None or not self._wanted(stream).is_served_by(self._wanted(made)):
+            made, was_interrupted = self._ahead.stream, stream in self._epochs
+            if made is None or was_interrupted or self._ahead.epoch is None:
+                return stream
+            if not self._wanted(stream).is_served_by(self._wanted(made)):
                 return stream  # its first pull closes the epoch that was made ahead
             self._ahead.adopt()
             (self._apart.add if stream in self._apart else self._apart.discard)(made)
