@@ -99,7 +99,6 @@ def test_when_the_engine_collapses_whoever_waits_is_told(engine: Any) -> None:
 
 
 def test_close_wakes_a_thread_that_waits(engine: Any) -> None:
-    engine.script = iter(())  # no worker comes up
     raised: list[BaseException] = []
     engine.script = iter(())  # no worker comes up
 

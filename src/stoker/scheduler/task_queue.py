@@ -120,7 +120,7 @@ class TaskQueue:
     def unwanted(self, streams: Collection[Stream]) -> list[int]:
         """The workers that are up but not wanted, and hold no task and no shard."""
         idle = [worker for worker, tasks in self.up.items() if worker >= self.workers and not tasks]
-        owners = {shard.owner for stream in streams for shard in stream.shards() if not shard.ended} if idle else set()
+        owners = {shard.owner for stream in streams for shard in stream.shards()} if idle else set()
         return [worker for worker in idle if worker not in owners]
 
     def _opener(self, wanted: list[int], shard: ShardState, streams: Collection[Stream]) -> int | None:
