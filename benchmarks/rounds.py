@@ -19,7 +19,10 @@ from benchmarks.report import write_report
 from benchmarks.runner import Missing, require, run_cell
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_PACKAGES = ("stoker", "tensorflow_cpu", "tensorflow", "keras", "torch", "grain", "spdl", "numpy", "pillow")
+_PACKAGES = (
+    *("stoker", "tensorflow_cpu", "tensorflow", "keras", "torch", "grain", "spdl", "numpy", "pillow"),
+    "opencv-python-headless",
+)
 
 
 def options(question: str, cases: str, contenders: Sequence[str], rounds: int) -> argparse.Namespace:

@@ -212,6 +212,7 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
         run=run,
         turns=has_turns(program.source),
         goes_ahead=_goes_ahead(options),
+        makes_early=program.source is not None and options.prefetch != 1,
         tuner=_tuner(options, slot_table) if options.workers == "auto" else None,
     )
 

@@ -142,6 +142,16 @@ class Loader:
         start: how workers are started. "warm" forks them from one fresh interpreter that has imported the modules of
             your source and transform; each worker unpickles both itself. If importing these modules starts a thread or
             opens a file or socket, and with "fresh", each worker is an interpreter of its own, which imports them anew.
+        lazy: False to start the workers now, and to let them make the first batches of epoch 0 meanwhile, at most
+            `prefetch` of them. Then the first pull need not wait for them. Errors of your code wait until then, or for
+            `to_tf()`. Pass True to start nothing before the first pull: if the Loader may never be read, if
+            environment variables or files that workers read are set after it, if the script forks itself before it
+            reads, or if `load_state_dict` or `update` follows and examples of epoch 0 must not be made in vain. The
+            first examples decide the form of the batches, so an `update` that changes shapes or dtypes needs
+            `lazy=True` too. No example is made early of an iterable, which the trainer pulls, or with `prefetch=1`;
+            only workers are started there. Nothing is started with `workers=0`, while a module that creates the Loader
+            is being imported, in workers and other child processes of multiprocessing, and while four Loaders that
+            were started wait for their first pull.
 
     Raises:
         OptionError: an argument is invalid.
@@ -187,11 +197,15 @@ class Loader:
         worker_init: Callable[[], Any] | None = None,
         worker_env: Mapping[str, str | None] | None = None,
         start: Literal["warm", "fresh"] = "warm",
+        lazy: bool = False,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
-        self._producer = build(LoaderOptions(**arguments))
+        options = LoaderOptions(**arguments)
+        self._producer = build(options)
         self._let_go = weakref.finalize(self, self._producer.request_stop)
         self._let_go.atexit = False  # the exit hook of `interpreter_exit` does more: it waits
+        if not options.lazy:
+            self._producer.begin_early()
 
     def __len__(self) -> int:
         """Batches per epoch (examples, for `batch_size=None`). Raises TypeError if that is unknown or infinite.

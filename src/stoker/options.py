@@ -80,6 +80,7 @@ class LoaderOptions:
     worker_init: Callable[[], Any] | None = None
     worker_env: Mapping[str, str | None] | None = None
     start: Literal["warm", "fresh"] = "warm"
+    lazy: bool = False
 
     size: int = field(init=False)
     collation: Collation = field(init=False)
@@ -147,7 +148,8 @@ class LoaderOptions:
             name: None if getattr(self, name) is None else whole(name, getattr(self, name), least=least)
             for name, least in optional.items()
         }
-        flags = {name: flag(name, getattr(self, name)) for name in ("ahead", "drop_remainder", "seed_globals", "share")}
+        names = "ahead", "drop_remainder", "lazy", "seed_globals", "share"
+        flags = {name: flag(name, getattr(self, name)) for name in names}
         shards = {
             "shard_index": whole("shard_index", self.shard_index, least=0),
             "shard_count": whole("shard_count", self.shard_count, least=1),

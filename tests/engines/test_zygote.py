@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import psutil
 import pytest
 
 import stoker
+from stoker.engines import zygote_process
 
 SIZE = 64
 
@@ -61,7 +63,7 @@ def epoch(loader: stoker.Loader) -> tuple[list[int], set[int]]:
 
 
 def test_workers_are_children_of_the_trainer_and_live_on_without_the_zygote() -> None:
-    with stoker.Loader(Numbers(), batch_size=8, workers=2) as loader:
+    with stoker.Loader(Numbers(), batch_size=8, workers=2, ahead=False) as loader:
         assert epoch(loader)[0] == list(range(SIZE))
         (zygote,), workers = named("stoker.zygote"), {worker.pid for worker in named("stoker.worker")}
         assert len(workers) == 2
@@ -138,12 +140,19 @@ class Dataset:
         ("import socket\none, other = socket.socketpair()\n", "opened socket:"),
         ("import sqlite3, tempfile\nd = tempfile.mkdtemp()\nc = sqlite3.connect(d + '/a.db')\n", "a.db"),
         ("import threading, time\nthreading.Thread(target=time.sleep, args=(3,), daemon=True).start()\n", "1 thread"),
+        ("import lmdb, tempfile\nc = lmdb.open(tempfile.mkdtemp())\n", ".mdb"),
+        (
+            "import cv2, numpy\ncv2.setNumThreads(2)\ncv2.GaussianBlur(numpy.ones((2000, 2000), 'u1'), (15, 15), 0)\n",
+            "1 thread",
+        ),
     ],
-    ids=["file", "socket", "sqlite", "thread"],
+    ids=["file", "socket", "sqlite", "thread", "lmdb", "cv2"],
 )
 def test_what_importing_opens_is_not_shared(
-    text: str, reason: str, module: Any, caplog: pytest.LogCaptureFixture
+    text: str, reason: str, module: Any, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
+    if (library := request.node.callspec.id) in ("lmdb", "cv2"):
+        pytest.importorskip(library)
     caplog.set_level(logging.DEBUG, "stoker")
     its = module("opens_at_import", text + DATASET.format(value="0"))
     with stoker.Loader(its.Dataset(), batch_size=8, workers=2) as loader:
@@ -154,6 +163,57 @@ def test_what_importing_opens_is_not_shared(
     for name in ("one", "other", "file", "c"):
         if hasattr(its, name):
             getattr(its, name).close()
+
+
+NOTES = """
+import os, {library}
+with open({file!r}, "a") as file:
+    file.write(str(os.getpid()) + "\\n")
+"""
+
+
+def test_a_zygote_that_cannot_fork_becomes_a_worker(module: Any, tmp_path: Path) -> None:
+    file = tmp_path / "imported"
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(3,), daemon=True).start()\n"
+    text = NOTES.format(library="sys", file=str(file)) + thread + DATASET.format(value=0)
+    its = module("starts_a_thread", text)
+    file.unlink()
+    with stoker.Loader(its.Dataset(), batch_size=8, workers=2) as loader:
+        assert [int(index) for batch in loader for index in batch[0]] == list(range(SIZE))
+        wait_for(lambda: len(named("stoker.worker")) == 2 and len(file.read_text().split()) == 2)
+        workers = {worker.pid for worker in named("stoker.worker")}
+    assert set(map(int, file.read_text().split())) == workers  # no interpreter has imported it in vain
+
+
+def test_importing_these_libraries_keeps_a_zygote_able_to_fork(module: Any, tmp_path: Path) -> None:
+    library = ", ".join(name for name in ("pandas", "pyarrow", "lmdb", "cv2", "h5py", "sys") if find_spec(name))
+    file = tmp_path / "imported"
+    value = "('JE_ARROW_MALLOC_CONF' in os.environ, threads())"
+    threads = "def threads():\n    return len(os.listdir('/proc/self/task'))\n"
+    its = module(
+        "imports_a_library", NOTES.format(library=library, file=str(file)) + threads + DATASET.format(value=value)
+    )
+    file.unlink()
+    with stoker.Loader(its.Dataset(), batch_size=8, workers=2) as loader:
+        for _, _, (is_set, count) in loader:
+            assert not is_set.any()  # the user's code sees the trainer's environment
+            assert (count == 1).all()
+        assert [int(pid) for pid in file.read_text().split()] == [one.pid for one in named("stoker.zygote")]
+
+
+@pytest.mark.parametrize(
+    ("does", "stalled", "forks"),
+    [("time.sleep(1)", 0.2, False), ("while time.process_time() < 0.8: pass", 0.5, True)],
+    ids=["hangs", "runs"],
+)
+def test_slow_imports_are_waited_for_and_those_that_hang_are_not(
+    does: str, stalled: float, forks: bool, module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygote_process, "_STALLED", stalled)
+    its = module("imports_slowly", f"import time\n{does}\n" + DATASET.format(value=0))
+    with stoker.Loader(its.Dataset(), batch_size=8, workers=1) as loader:
+        assert [int(index) for batch in loader for index in batch[0]] == list(range(SIZE))
+        assert bool(named("stoker.zygote")) is forks
 
 
 class Database:

@@ -189,7 +189,7 @@ def test_going_on_in_mid_epoch_makes_what_is_left_once(how: str, tmp_path: Path)
         state, rest = loader.state_dict(), [batch.tolist() for batch in batches]
     assert len(first + rest) == 5
     file = tmp_path / "notes"
-    with stoker.Loader(**its, **dict(sources(file, varied))[how]) as loader:
+    with stoker.Loader(lazy=True, **its, **dict(sources(file, varied))[how]) as loader:  # else epoch 0 has begun
         loader.load_state_dict(state)
         assert [batch.tolist() for batch in loader] == rest
     if how != "generator":  # whose shards are read again
@@ -388,7 +388,8 @@ def test_an_example_that_raised_early_is_not_tried_again_and_raises_in_its_turn(
 ) -> None:
     source: Any = RaisesOnce(tmp_path / "notes", bad)
     transform = first_of if collate == "stack" else None
-    with stoker.Loader(source, batch_size=4, collate=collate, workers=workers, transform=transform) as loader:
+    its = {"batch_size": 4, "collate": collate, "transform": transform, "ahead": False}
+    with stoker.Loader(source, workers=workers, **its) as loader:
         came = []
         with pytest.raises(stoker.WorkerError, match=rf"example {bad} \(.*raised ConnectionError: no answer") as raised:
             came.extend(loader)

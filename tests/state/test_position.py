@@ -136,7 +136,7 @@ def test_a_resumable_iterator_goes_on_by_its_own_state(kind: str, again: bool, t
         told = json.loads(json.dumps(first.state_dict()))
         del batches
     asked.write_text("")
-    with loader({"source": source, "ahead": False}, workers=2) as second:
+    with loader({"source": source, "ahead": False, "lazy": True}, workers=2) as second:
         second.load_state_dict(told)
         assert [plain(one) for one in second] == expected[4:]
     described = 1  # each worker that is asked what examples look like reads one

@@ -4,6 +4,7 @@ producer          the producer protocol, and the base of both producers
 coordinator       batches made by workers: receives every event, carries out every command
 engine_listener   turns what the engine reports into events
 outboxes          outcomes of streams that wait for their consumers
+early_start       what is begun before the first pull
 epoch_ahead       the epoch whose first batches are made before it begins
 in_memory         batches of arrays in memory, made without workers
 form_finder       determines the form of batches before the first one is made

@@ -31,7 +31,7 @@ class ConsumptionTracker:
         return bool(self._begun) and self._put_back is None
 
     def begin(self) -> Position:
-        """The position at which a new iteration begins. The one after it begins with the next epoch."""
+        """The position at which a new iteration begins now. The one after it begins with the next epoch."""
         begin, self._next = self._next, Position(self._next.epoch + 1)
         self._put_back = None
         return begin

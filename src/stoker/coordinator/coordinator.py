@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from stoker.coordinator.consumer_errors import ReportedFailure, cut_short, error_of
 from stoker.coordinator.counters import Counters
+from stoker.coordinator.early_start import EarlyStart, may_begin
 from stoker.coordinator.engine_listener import EngineListener
 from stoker.coordinator.epoch_ahead import EpochAhead
 from stoker.coordinator.form_finder import FormAttempt, FormFinder
@@ -76,12 +77,13 @@ class Coordinator(EpochProducer[Epoch]):
         setup: makes the epochs.
         options: the options of the Loader.
         slot_table: the slots.
-        engine: runs the workers; started when the form of the batches is first asked for.
+        engine: runs the workers; started by `begin_early`, or when the form of the batches is first asked for.
         finder: determines the form of the batches.
         form: the form of the batches, or None to let `finder` determine it.
         run: number of rows; tasks begin and end at multiples of it.
         turns: whether the source modifies itself when an epoch begins.
         goes_ahead: whether the next epoch may be made before it begins.
+        makes_early: whether epoch 0 may be made before it begins.
         tuner: changes the number of workers, with `workers="auto"`.
     """
 
@@ -97,6 +99,7 @@ class Coordinator(EpochProducer[Epoch]):
         run: int,
         turns: bool,
         goes_ahead: bool,
+        makes_early: bool,
         tuner: WorkerTuner | None = None,
     ) -> None:
         super().__init__(setup)
@@ -125,6 +128,7 @@ class Coordinator(EpochProducer[Epoch]):
         self._given_form = form
         self._form: Form | None = None
         self._started = False
+        self._makes_early, self._early = makes_early, EarlyStart()
         self._listener = EngineListener(
             self._changed,
             self._tasks,
@@ -136,6 +140,23 @@ class Coordinator(EpochProducer[Epoch]):
         )
         close_at_exit(self)
 
+    # ── before the first pull ────────────────────────────────────────────────────────────────
+    def begin_early(self) -> None:
+        """Start the workers, and let them make the first batches. The engine's thread goes on with it."""
+        if self._inline or not may_begin(self):
+            return
+        with self._changed:
+            self._early.is_wanted = self._makes_early
+            self._start()
+            if self._makes_early and self._form is None:
+                self._early.attempt = self._finder.attempt = FormAttempt()
+                self._ask_for_form(apart=False)
+            else:
+                self._step()
+
+    def is_unread(self) -> bool:
+        return self._early.is_unread and not self._closed
+
     # ── called by consumers, from any thread ─────────────────────────────────────────────────
     def form(self, *, apart: bool = False) -> Form:
         """The form of the batches, which the first call determines. `apart`: as for `open_stream`."""
@@ -143,15 +164,13 @@ class Coordinator(EpochProducer[Epoch]):
             self._prepare()
         with self._changed:
             self._check()
-            if not self._started:
-                self._engine.start(self._listener)
-                self._started = True
-                if self._given_form is not None:
-                    self._learn(self._given_form)
-            attempt = self._finder.attempt
+            self._start()
+            attempt = self._early.take_attempt() or self._finder.attempt
             while self._form is None:
                 if attempt is not None and attempt.error is not None:
-                    raise attempt.error
+                    if not attempt.is_void:
+                        raise attempt.error
+                    attempt = self._finder.attempt
                 self._check()
                 if self._finder.attempt is None:
                     attempt = self._finder.attempt = FormAttempt()
@@ -166,6 +185,7 @@ class Coordinator(EpochProducer[Epoch]):
     def begin(self, stream: int) -> int:
         with self._changed:
             self._step()  # close dropped iterations before the next one begins
+            self._early.is_wanted = self._early.is_unread = False
             made, was_interrupted = self._ahead.stream, stream in self._epochs
             if made is None or was_interrupted or self._ahead.epoch is None:
                 return stream
@@ -250,9 +270,10 @@ class Coordinator(EpochProducer[Epoch]):
         """Let the next stream begin at `position`. Keeps the inspected epoch if that begins there."""
         with self._changed:
             self._check()
-            if self._finder.begins_at(position):
-                return
             self._consumption.go_to(position)
+            if self._finder.epoch is not None and self._finder.epoch.iteration.begin == position:
+                return
+            self._early.forget()
             if self._ahead.epoch is None and (events := self._ahead.close()):
                 self._step(*events)
             if not self._finder.supersede():
@@ -265,6 +286,7 @@ class Coordinator(EpochProducer[Epoch]):
         with self._changed:
             self._check()
             self._updates.add(values)
+            self._early.forget()
             self._finder.outdate()
             self._consumption.outdate()
             self._turns = True
@@ -359,6 +381,23 @@ class Coordinator(EpochProducer[Epoch]):
             self._engine.leave(LeaveEpochRequest(epoch.number))
         return epoch.stream(number)
 
+    def _start(self) -> None:
+        """Start the engine, once."""
+        if not self._started:
+            self._engine.start(self._listener)
+            self._started = True
+            if self._given_form is not None:
+                self._learn(self._given_form)
+
+    def _open_early(self) -> None:
+        """Open epoch 0, whose stream the first iteration adopts."""
+        self._early.is_wanted = False
+        epoch, stream = self._finder.take_epoch() or super()._next_epoch(), self._new_stream(Wanted())
+        try:
+            self._events.append(self._ahead.open(stream, self._fitted(stream, epoch)))
+        except SourceError:  # it is raised when the epoch begins
+            self._finder.drop(epoch)
+
     def _inspected(self) -> Epoch | None:
         return self._finder.epoch or self._ahead.epoch
 
@@ -381,7 +420,7 @@ class Coordinator(EpochProducer[Epoch]):
         epoch = self._finder.begin(super()._next_epoch)
         if rest is not None:  # that is read next, and ends without a batch
             self._consumption.go_to(rest.iteration.begin)
-            self._finder.supersede()
+            self._finder.is_superseded = True
         if (update := self._updates.early_request(epoch.number)) is not None:
             self._engine.send_update(update)
         while not self._finder.is_ready():
@@ -492,6 +531,9 @@ class Coordinator(EpochProducer[Epoch]):
             self._learn(self._finder.form)
             if self._finder.is_superseded:
                 self._drop_inspected_epoch()
+        elif self._form is None and self._finder.attempt is None and self._early.goes_on():
+            self._finder.attempt = self._early.attempt
+            self._events.append(PullEvent(self._form_stream))
         self._tell()
 
     def _may_leave_out(self) -> bool:
@@ -514,6 +556,8 @@ class Coordinator(EpochProducer[Epoch]):
         self._form = form
         self._tasks.learn(form)
         self._engine.send_form(FormRequest(cloudpickle.dumps(form, protocol=5), self._finder.draws))
+        if self._early.is_wanted:
+            self._open_early()
         self._tell()
 
     def _cut_short(self, error: BaseException) -> None:

@@ -37,9 +37,15 @@ from stoker.structure.forms import Misfit
 
 @dataclass(eq=False)
 class FormAttempt:
-    """One attempt to determine the form, with the error if it failed. All who wait for the attempt raise that error."""
+    """One attempt to determine the form. All who wait for it raise its error, if it failed.
+
+    Attributes:
+        error: the error, or None.
+        is_void: whether the epoch that is inspected will not be read as it is. An error then says nothing.
+    """
 
     error: BaseException | None = None
+    is_void: bool = False
 
 
 class FormFinder:
@@ -251,13 +257,11 @@ class FormFinder:
         self._is_open = self._is_stale = self._raises_first = False
 
     # ── the inspected epoch ──────────────────────────────────────────────────────────────────
-    def begins_at(self, position: Position) -> bool:
-        """True if the inspected epoch, which is not read yet, begins at this position."""
-        return self._epoch is not None and self._epoch.iteration.begin == position and not self.is_superseded
-
     def supersede(self) -> bool:
         """Note that the epoch which is being inspected will not be read. Returns whether one is being inspected."""
         self.is_superseded = self._epoch is not None and self.attempt is not None and self.form is None
+        if self.is_superseded and self.attempt is not None:
+            self.attempt.is_void = True
         return self.is_superseded
 
     @property
@@ -275,6 +279,8 @@ class FormFinder:
     def outdate(self) -> None:
         """Note that the epoch will change. If it was already inspected, its examples must be made again."""
         self._is_stale = self._epoch is not None
+        if self.attempt is not None and self.form is None:
+            self.attempt.is_void = True
         if self._epoch is not None and self.form is not None:
             self.is_past(self._epoch)
 

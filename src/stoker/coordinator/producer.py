@@ -216,6 +216,9 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
         with self._changed:
             return self._new_stream(Wanted(serialized, host_shard, apart))
 
+    def begin_early(self) -> None:
+        """Begin what the first iteration needs, as far as there is anything to begin."""
+
     def begin(self, stream: int) -> int:
         """Call it before a stream's first pull. Returns the stream to pull: another one if its epoch was made ahead."""
         return stream
@@ -328,12 +331,17 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     def _begin(self, stream: int) -> KindOfEpoch:
         """The stream's epoch. It begins now if this is the first pull."""
         if stream not in self._epochs:
-            epoch = self._epochs[stream] = self._fitted(stream, self._next_epoch())
+            try:
+                epoch = self._fitted(stream, self._next_epoch())
+            finally:  # if it fails, the iteration after this one goes on with the epoch after that one
+                self._consumption.begin()
+            self._epochs[stream] = epoch
             self._consumption.began(epoch)
         return self._epochs[stream]
 
     def _next_epoch(self) -> KindOfEpoch:
-        return self._new_epoch(self._consumption.begin())
+        """The epoch that begins next. It counts as begun only when a stream reads it."""
+        return self._new_epoch(self._consumption.upcoming())
 
     def _new_epoch(self, begin: Position) -> KindOfEpoch:
         self._made_epochs += 1

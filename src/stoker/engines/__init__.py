@@ -3,6 +3,7 @@
 engine          the `Engine` protocol, and the events that an engine reports to its listener
 processes       worker processes, watched by one thread
 child           one worker process: start, talk, end
+launcher        decides how a worker is started
 interpreters    starts fresh interpreters, for workers and for the zygote
 zygote_process  the zygote: asks it to fork workers
 forked_process  a process that the zygote has forked

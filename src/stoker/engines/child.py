@@ -152,8 +152,10 @@ class WorkerProcess:
 
 def end(children: Sequence[WorkerProcess], grace: float = 0.5) -> None:
     """End all workers: ask, wait, terminate, wait, kill."""
-    for child in children:
-        child.channel.close()  # a worker that waits for a task reads the end of the stream and exits
+    for child in children:  # a worker that waits for a task reads the end of the stream and exits
+        with contextlib.suppress(OSError):  # it is gone
+            child.channel.shutdown(socket.SHUT_RDWR)  # for a fork of this process may hold a copy, which close() leaves
+        child.channel.close()
     left = _wait(children, grace)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for child in left:

@@ -42,7 +42,7 @@ _NO_GPU = {
 
 
 class Interpreters:
-    """Starts interpreters over the same program and slots.
+    """Starts interpreters over the same program and slots, in this process's environment as it is now.
 
     Args:
         program: the descriptor of the program's bundle.
@@ -51,7 +51,8 @@ class Interpreters:
     """
 
     def __init__(self, program: int, memory: Sequence[int], variables: Mapping[str, str | None]) -> None:
-        self._program, self._memory, self._variables = program, memory, variables
+        self._program, self._memory = program, memory
+        self._environment = _environment(variables)  # now: the supervisor must not read what user code may be changing
 
     def worker(self, number: int, channel: int, page: ProgressPage) -> Process:
         """A worker. It dies when the calling thread ends."""
@@ -70,7 +71,7 @@ class Interpreters:
             [sys.executable, "-c", _START.format(entry=entry), name, *map(str, arguments)],
             pass_fds=[fd for fd in inherited if fd >= 0],
             stdin=subprocess.DEVNULL,
-            env=_environment(self._variables),
+            env=self._environment,
             start_new_session=True,  # only the trainer handles Ctrl-C in its terminal
         )
 

@@ -25,8 +25,9 @@ from collections.abc import Mapping, Sequence
 from stoker.engines.child import WorkerProcess, end, pair
 from stoker.engines.engine import Listener, WorkerDeath
 from stoker.engines.interpreters import Interpreters
+from stoker.engines.launcher import Launcher
 from stoker.engines.watch import ProgressWatch
-from stoker.engines.zygote_process import Zygote, ZygoteGone
+from stoker.engines.zygote_process import Zygote
 from stoker.memory.memfd import Memfd
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
@@ -71,11 +72,8 @@ class ProcessEngine:
     ) -> None:
         self._program, self._workers = program, workers
         self._watch, self._oom_kills = ProgressWatch(timeout), oom_kills()
-        memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
-        self._interpreters = Interpreters(program.fd, memory, environment)
-        self._forks = forks
-        self._zygote: Zygote | None = None
-        self._wanted: list[int] = []  # workers that are started once the zygote is ready
+        self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
+        self._environment, self._forks = environment, forks
         self._children: dict[int, WorkerProcess] = {}
         self._posted: dict[int, WorkerProcess] = {}
         self._silent: dict[int, float] = {}  # worker: when to kill it if it has not exited
@@ -98,6 +96,8 @@ class ProcessEngine:
             self._wakeup, self._woken = _pair()
         self._news.register(self._nudged, select.EPOLLIN)
         self._exits.register(self._woken, selectors.EVENT_READ, None)
+        interpreters = Interpreters(self._program.fd, self._memory, self._environment)
+        self._launcher = Launcher(interpreters, self._exits, forks=self._forks)
         thread = threading.Thread(target=self._supervise, name="stoker-supervisor", daemon=True)
         thread.start()
         self._thread = thread
@@ -229,8 +229,7 @@ class ProcessEngine:
     # ── in the supervisor ────────────────────────────────────────────────────────────────────
     def _supervise(self) -> None:
         try:
-            if self._forks:
-                self._start_zygote()
+            self._launcher.begin()
             for worker in range(self._workers):
                 if not self._stopping:
                     self._spawn(worker)
@@ -239,65 +238,19 @@ class ProcessEngine:
         except BaseException as error:
             self._listener.collapsed(error)
         finally:
-            if self._zygote is not None:
-                self._zygote.close()
+            self._launcher.close()
             end(list(self._children.values()))
             for closing in (self._exits, self._news, self._nudge, self._nudged, self._wakeup, self._woken):
                 closing.close()
             self._program.close()
 
     def _spawn(self, worker: int) -> None:
-        """Start a worker: fork it from the zygote, now or when it is ready, or else start a fresh interpreter."""
-        if self._zygote is not None and not self._zygote.is_ready:
-            self._wanted.append(worker)
-            return
-        try:
-            start = self._interpreters.worker if self._zygote is None else self._zygote.fork
-            child = WorkerProcess(worker, start)
-        except ZygoteGone as gone:
-            self._replace_zygote(gone)
-            self._spawn(worker)
-            return
-        self._children[worker] = child
-        self._news.register(child.channel, select.EPOLLIN)
-        self._exits.register(child.pidfd, selectors.EVENT_READ, child)
-
-    # ── the zygote, in the supervisor ────────────────────────────────────────────────────────
-    def _start_zygote(self) -> None:
-        self._zygote = Zygote(self._interpreters)
-        self._exits.register(self._zygote.channel, selectors.EVENT_READ, self._zygote)
-
-    def _hear_zygote(self, zygote: Zygote) -> None:
-        """The zygote is ready, cannot fork workers, or has ended."""
-        if zygote is not self._zygote:  # it was replaced in the same turn
-            return
-        try:
-            zygote.hear()
-        except ZygoteGone as gone:
-            self._replace_zygote(gone)
-        self._spawn_wanted()
-
-    def _replace_zygote(self, gone: ZygoteGone) -> None:
-        """End the zygote. If it has forked workers, another one may do so too: start it."""
-        assert self._zygote is not None
-        served = self._zygote.forks > 0
-        self._end_zygote(gone)
-        if served and not self._stopping:
-            self._start_zygote()
-
-    def _end_zygote(self, reason: object) -> None:
-        assert self._zygote is not None
-        log.debug("workers are not forked: %s", reason)
-        self._exits.unregister(self._zygote.channel)
-        self._zygote.close()
-        self._zygote = None
-
-    def _spawn_wanted(self) -> None:
-        """Start the workers that waited for the zygote."""
-        wanted, self._wanted = self._wanted, []
-        for worker in wanted:
-            if not self._stopping:
-                self._spawn(worker)
+        """Start a worker, now or when the zygote is ready."""
+        child = self._launcher.launch(worker)
+        if child is not None:
+            self._children[worker] = child
+            self._news.register(child.channel, select.EPOLLIN)
+            self._exits.register(child.pidfd, selectors.EVENT_READ, child)
 
     def _turn(self) -> None:
         """Wait for an exit, a wake-up, or the next check for messages."""
@@ -305,8 +258,7 @@ class ProcessEngine:
         timeout = _SILENT if self._silent else None
         if self._due:
             timeout = max(0.0, min(list(self._due.values())) - time.monotonic())
-        if self._wanted and self._zygote is not None:
-            left = self._zygote.seconds_left()
+        if (left := self._launcher.seconds_left()) is not None:
             timeout = left if timeout is None else min(left, timeout)
         if self._is_owed():
             tick = _TICK if self._leader is None else _TICK_LED
@@ -315,7 +267,7 @@ class ProcessEngine:
             if key.data is None:
                 _drain(self._woken)
             elif isinstance(key.data, Zygote):
-                self._hear_zygote(key.data)
+                self._launcher.hear(key.data)
             else:
                 self._bury(key.data)
         if self._leader is None:
@@ -324,9 +276,9 @@ class ProcessEngine:
             if time.monotonic() >= when and not self._stopping:
                 del self._due[worker]
                 self._spawn(worker)
-        if self._wanted and self._zygote is not None and not self._zygote.seconds_left():
-            self._end_zygote("importing the program's modules takes long")
-            self._spawn_wanted()
+        for worker in self._launcher.due():
+            if not self._stopping:
+                self._spawn(worker)
         for worker, deadline in list(self._silent.items()):
             if time.monotonic() >= deadline:
                 self._children[worker].signal(signal.SIGKILL)

@@ -1,7 +1,8 @@
 """The trainer's side of the zygote: an interpreter that has imported what workers need, and forks them.
 
 A fork takes milliseconds where a fresh interpreter takes a few tenths of a second, and workers share the pages of what
-was imported. See `stoker.worker.zygote` for what the zygote runs, and why the workers are not its children.
+was imported. See `stoker.worker.zygote` for what the zygote runs, and why the workers are not its children. A zygote
+that cannot fork becomes a worker itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 from stoker.engines.child import pair
 from stoker.engines.forked_process import ForkedProcess, Process
@@ -23,8 +25,11 @@ log = logging.getLogger("stoker")
 
 #: What the zygote sends when it can fork workers, and when it has forked one.
 _READY, _FORKED = b"ready", b"forked"
-#: Seconds that a fork may take, that the zygote has to exit, and that it has to import everything.
-_FORK, _EXIT, _IMPORT = 2.0, 0.5, 20.0
+#: Seconds that a fork may take, and that the zygote has to exit.
+_FORK, _EXIT = 2.0, 0.5
+#: Seconds for which importing may use no CPU, and that it may take in all. Imports that take long would take as long in
+#: each fresh interpreter; one that hangs is left to these, which are watched (`stoker.engines.watch`).
+_STALLED, _IMPORT = 10.0, 60.0
 
 
 class ZygoteGone(Exception):
@@ -36,12 +41,13 @@ class Zygote:
 
     Attributes:
         is_ready: True once it can fork workers.
+        is_idle: True once it has said that it cannot fork workers.
         forks: how many workers it has forked.
         channel: its socket, readable when it has something to say or has ended.
     """
 
     def __init__(self, interpreters: Interpreters) -> None:
-        self.is_ready, self.forks = False, 0
+        self.is_ready, self.is_idle, self.forks = False, False, 0
         self.channel, theirs = pair(socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -49,27 +55,30 @@ class Zygote:
             except BaseException:
                 self.channel.close()
                 raise
-        self._started = time.monotonic()
+        self._started = self._ran_at = time.monotonic()
+        self._ran = 0
         log.debug("zygote started, pid %d", self._process.pid)
 
     def hear(self) -> None:
         """Take in what it sent. Raises `ZygoteGone` if it cannot fork workers."""
         message = self._receive()
         if message != _READY:
+            self.is_idle = bool(message) and not self.is_ready
             raise ZygoteGone(message.decode("utf-8", "replace") or "it ended")
         self.is_ready = True
         log.debug("zygote is ready after %.2f s", time.monotonic() - self._started)
 
     def seconds_left(self) -> float:
-        """The seconds that it still has to become ready."""
-        return max(0.0, self._started + _IMPORT - time.monotonic())
+        """The seconds that it still has to become ready. They are more after a later call if it has run since."""
+        now, ran = time.monotonic(), _ticks(self._process.pid)
+        if ran != self._ran:
+            self._ran, self._ran_at = ran, now
+        return max(0.0, min(self._ran_at + _STALLED, self._started + _IMPORT) - now)
 
     def fork(self, number: int, channel: int, page: ProgressPage) -> Process:
         """A new worker. Raises `ZygoteGone` if there is none."""
-        tracker = resource_tracker()
-        fds = [channel, page.fd, *([tracker] if tracker >= 0 else [])]
         try:
-            socket.send_fds(self.channel, [str(number).encode()], fds)
+            self._ask_for(number, channel, page)
             answer = self._receive() if self._poll(_FORK) else b"it did not answer"
         except OSError as error:
             answer = str(error).encode()
@@ -79,6 +88,21 @@ class Zygote:
             raise ZygoteGone(answer.decode("utf-8", "replace") or "it ended")
         self.forks += 1
         return ForkedProcess(page.process())
+
+    def become(self, number: int, channel: int, page: ProgressPage) -> Process:
+        """Let the zygote, which cannot fork, be this worker. Raises `ZygoteGone` if it has ended."""
+        try:
+            self._ask_for(number, channel, page)
+        except OSError as error:
+            self.close()
+            raise ZygoteGone(str(error)) from None
+        self.channel.close()
+        return self._process
+
+    def _ask_for(self, number: int, channel: int, page: ProgressPage) -> None:
+        tracker = resource_tracker()
+        fds = [channel, page.fd, *([tracker] if tracker >= 0 else [])]
+        socket.send_fds(self.channel, [str(number).encode()], fds)
 
     def close(self) -> None:
         """End the zygote; the workers live on."""
@@ -105,3 +129,12 @@ class Zygote:
             return self.channel.recv(4096)
         except OSError:
             return b""
+
+
+def _ticks(pid: int) -> int:
+    """The CPU time that a process has used, in ticks of the system's clock; 0 if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])  # utime and stime, proc(5)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from stoker.protocol.random_objects import Held
 
 
+_entered_one = False
+
+
 @dataclass(frozen=True)
 class Program:
     """The user's code, and the options needed to run it.
@@ -210,8 +213,15 @@ def enter(fd: int) -> list[str]:
     return imports
 
 
+def is_in_worker() -> bool:
+    """True in a worker, and in the zygote that workers are forked from."""
+    return _entered_one
+
+
 def _entered(place: memoryview) -> dict[str, Any]:
     """Change to the trainer's surroundings. Returns all that is known of them."""
+    global _entered_one
+    _entered_one = True
     where: dict[str, Any] = json.loads(bytes(place))
     sys.path[:], sys.argv[:] = where["path"], where["argv"]
     if where["cwd"] is not None:

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 from stoker.memory import long_message
 from stoker.memory.progress_page import PHASE, STACK_SIGNAL, Phase, ProgressPage
@@ -56,9 +57,9 @@ def run_worker(arguments: WorkerArguments, lazy: LazyRandom) -> None:
         try:
             traceback.print_exc()
         finally:  # a user exception may itself raise while it is formatted
-            _leave_at_once(1)
+            leave_at_once(1)
     if is_done_for:
-        _leave_at_once(0)
+        leave_at_once(0)
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def _guard_forks(channel: socket.socket) -> None:
     os.register_at_fork(before=before, after_in_child=in_child)
 
 
-def _leave_at_once(code: int) -> None:
+def leave_at_once(code: int) -> NoReturn:
     """Exit without waiting for threads that user code left running."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):

@@ -7,7 +7,8 @@ has a single thread and importing has opened nothing that processes must not sha
     trainer → zygote   the number of a worker, with the descriptors of its socket, its progress page and, where there
                        is one, the trainer's multiprocessing resource tracker
     zygote → trainer   READY, then FORKED for each worker, whose progress page names its process; or the reason why it
-                       cannot fork, and it ends
+                       cannot fork. Then it becomes the first worker that it is asked for, so that what it has imported
+                       is of use.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stoker.protocol.program import enter
-from stoker.worker.__main__ import WorkerArguments, die_with, run_worker
+from stoker.worker.__main__ import WorkerArguments, die_with, leave_at_once, run_worker
 from stoker.worker.clone import CannotClone, Cloner, rename
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.unseeded import UnseededGenerators
@@ -33,6 +34,12 @@ from stoker.worker.user_code.seeding import install_lazy_random
 READY, FORKED = b"ready", b"forked"
 #: The most descriptors that come with a request.
 _DESCRIPTORS = 3
+#: What every worker imports sooner or later, and most of the time that it takes to start.
+_FIRST = "numpy.random", "numpy.ctypeslib", "cloudpickle"
+#: What a variable of the environment is while the program's modules are imported, unless the user has set it. pyarrow's
+#: jemalloc would start a thread, with which this process could not fork; without it, each thread that uses the
+#: allocator returns unused memory itself.
+_WHILE_IMPORTING = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 #: Devices that importing a library may leave open, and that processes may share.
 _HARMLESS = "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"
 
@@ -47,23 +54,12 @@ def run(given: Sequence[str]) -> None:
         os.set_inheritable(fd, False)  # programs started by user code must not inherit them
     channel = socket.socket(fileno=channel_fd)
     lazy, unseeded, before = install_lazy_random(), UnseededGenerators(), _descriptors()
-    _import(enter(program))
+    _import([*_FIRST, *enter(program)])
     unseeded.found()
-    try:
-        cloner = Cloner()
-        _check_alone(before)
-        gc.collect()
-        gc.freeze()  # a collection in a worker would otherwise copy the pages that all share
-        channel.send(READY)
-        request = _forked(channel, cloner)
-    except (CannotClone, OSError) as error:
-        channel.send(str(error).encode())
-        return
+    request = _forked(channel, unseeded) if _may_fork(channel, before) else _received(channel)
     if request is None:
-        return
+        leave_at_once(0)  # what the modules do at exit is for the workers to do
     channel.close()
-    os.setsid()
-    unseeded.seed()
     rename(b"stoker.zygote", b"stoker.worker")
     number, (its_channel, page, *tracker) = request
     arguments = WorkerArguments(
@@ -79,15 +75,37 @@ def run(given: Sequence[str]) -> None:
     run_worker(arguments, lazy)
 
 
-def _forked(channel: socket.socket, cloner: Cloner) -> tuple[int, list[int]] | None:
+def _may_fork(channel: socket.socket, before: dict[int, str]) -> bool:
+    """Tell the trainer whether this process can fork workers."""
+    try:
+        _check_alone(before)
+        Cloner()
+    except CannotClone as reason:
+        channel.send(str(reason).encode())
+        return False
+    gc.collect()
+    gc.freeze()  # a collection in a worker would otherwise copy the pages that all share
+    channel.send(READY)
+    return True
+
+
+def _forked(channel: socket.socket, unseeded: UnseededGenerators) -> tuple[int, list[int]] | None:
     """Fork a worker for each request. Returns the request in the worker, and None here once the trainer is done."""
+    cloner = Cloner()
     while (request := _received(channel)) is not None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, ValueError):  # user code may have closed or replaced them
                 stream.flush()
         reach(Failpoint.FORK)
         _, fds = request
-        if not cloner.clone(fds[1]):
+        try:
+            process = cloner.clone(fds[1])
+        except OSError as error:
+            channel.send(str(error).encode())
+            return None
+        if not process:
+            os.setsid()
+            unseeded.seed()
             return request
         for fd in fds:
             os.close(fd)
@@ -108,9 +126,14 @@ def _received(channel: socket.socket) -> tuple[int, list[int]] | None:
 
 def _import(names: Sequence[str]) -> None:
     """Import modules. Where one fails, it is left to the worker to fail, with the user's traceback."""
+    ours = {name: value for name, value in _WHILE_IMPORTING.items() if name not in os.environ}
+    os.environ.update(ours)
     for name in names:
         with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
+    for name, value in ours.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
 
 
 def _descriptors() -> dict[int, str]:
