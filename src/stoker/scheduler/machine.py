@@ -87,6 +87,7 @@ class Scheduler:
     ) -> None:
         self._open_stream, self._ahead, self._skips = open_stream, ahead, skips
         self._slots = SlotLedger(slots, leases)
+        self._starts_late = False
         self._tasks = TaskQueue(workers, bound)
         self._pace = Pace(workers, run)
         self._starts = WorkerStarts()
@@ -115,9 +116,9 @@ class Scheduler:
             case WorkerReadyEvent(worker):
                 self._starts.came_up()
                 self._tasks.up[worker] = deque()
-            case SlotsSizedEvent(slots, whole, leases):
+            case SlotsSizedEvent(slots, whole, leases, late):
                 self._slots.resize(slots, leases)
-                self._pace.whole = whole
+                self._pace.whole, self._starts_late = whole, late
             case ItemsEvent(stream, items, ended):
                 if stream in self._streams:
                     self._streams[stream].fed(items, ended)
@@ -288,7 +289,8 @@ class Scheduler:
         """Give free slots to the streams: waiting streams first, and no stream more than its share.
 
         Short batches are started several at a time, once half of those ahead are delivered. Waking a worker for each
-        one would cost more than the batch itself.
+        one would cost more than the batch itself. Large ones are started one at a time, once no task waits: until then
+        the consumer may have released a slot, and the batch needs no other.
         """
         share = max(1, self._slots.most // max(1, sum(not stream.is_over() for stream in self._streams.values())))
         for stream in sorted(self._streams.values(), key=lambda stream: not stream.pulls):
@@ -296,6 +298,8 @@ class Scheduler:
             if self._pace.is_short() and stream.holding() > wanted // 2 and not stream.is_starved():
                 continue
             while stream.holding() < wanted or (stream.pulls and stream.is_starved()):
+                if self._starts_late and self._tasks.are_waiting() and not stream.is_starved():
+                    break
                 if not self._slots.is_at_hand() and not (stream.pulls and self._make_room(stream, share)):
                     break
                 if not self._start(stream, out):
