@@ -2,8 +2,8 @@
 
 One file a question::
 
-    throughput.py      a question: examples/s, CPU and memory in the steady state      cases a b c d f g h
-    first_batch.py     a question: how soon is the first batch there, at what memory    cases a c d e
+    throughput.py      a question: examples/s, CPU and memory in the steady state      cases a to i
+    first_batch.py     a question: how soon is the first batch there, at what memory    cases a c d e i
          │
       rounds.py        which cell runs when: alternating rounds, the results as they come
          │

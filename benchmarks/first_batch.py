@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from benchmarks.rounds import options, run
 
-CONTENDERS = ("stoker", "spdl", "torch", "torch_spawn", "grain", "pydataset", "generator")
+CONTENDERS = ("stoker", "spdl", "torch", "torch_spawn", "grain", "pydataset", "threads", "generator")
 _PAUSE_S = 5.0
 
 
 def main() -> None:
-    asked = options("first_batch", cases="a,c,d,e", contenders=CONTENDERS, rounds=5)
+    asked = options("first_batch", cases="a,c,d,e,i", contenders=CONTENDERS, rounds=5)
     run(asked, ["--window", "0", "--after", "0", "--pause", str(_PAUSE_S)])
 
 

@@ -104,6 +104,7 @@ COLUMNS: dict[str, dict[str, Cell]] = {
     "first_batch": {
         "first batch, s": _figure(field("first_batch_s"), ".2f"),
         "÷ Stoker's": _versus,
+        "peak PSS, MB": _figure(peak("reading"), ",.0f", _MB),
         "extra while reading, MB": _figure(extra("reading"), ",.0f", _MB),
         "extra in a long step, MB": _figure(extra("paused"), ",.0f", _MB),
         "right": _right,

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from benchmarks.rounds import options, run
 
-CONTENDERS = ("user_code", "stoker", "spdl", "torch", "grain", "pydataset", "pool", "generator", "ready_batch")
+CONTENDERS = (
+    *("user_code", "stoker", "spdl", "torch", "grain", "pydataset", "pool"),
+    *("threads", "generator", "ready_batch"),
+)
 
 
 def main() -> None:
-    asked = options("throughput", cases="a,b,c,d,f,g,h", contenders=CONTENDERS, rounds=5)
+    asked = options("throughput", cases="a,b,c,d,e,f,g,h,i", contenders=CONTENDERS, rounds=5)
     run(asked, ["--window", str(asked.window)])
 
 

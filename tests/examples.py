@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,3 +229,14 @@ def long_chain() -> BaseException:
         except ValueError as raised:
             error = raised
     return error
+
+
+class Large:
+    """One example of 1 MiB after the other; a batch of 68 is large."""
+
+    def __len__(self) -> int:
+        return 68 * 5
+
+    def __getitem__(self, n: int) -> Any:
+        time.sleep(0.004)  # so that the consumer waits, even on a busy machine
+        return np.full(1 << 20, n % 251, np.uint8)

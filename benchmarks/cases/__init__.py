@@ -7,9 +7,9 @@ One file an idea::
        ├── images.py       sources: arrays that are at hand, photos to decode        a b c d e
        │   stacked.py      batching: each example in its row of one array
        │
-       └── documents.py    source: tokens of differing length, with or without text  f g h
+       └── documents.py    source: tokens of differing length, with or without text  f g h i
            varying.py      what the next two share
-           padded.py       batching: filled up to the longest of the batch           f g
+           padded.py       batching: filled up to the longest of the batch           f g i
            ragged.py       batching: end to end, with row splits                     h
 
 Every example is a function of its number alone, and tells that number, so that what a contender delivers can be
@@ -20,7 +20,7 @@ numbers.
 from __future__ import annotations
 
 from benchmarks.cases.contract import ENDLESS, Batching, Case, Source
-from benchmarks.cases.documents import documents, documents_with_text
+from benchmarks.cases.documents import documents, documents_with_short_text, documents_with_text
 from benchmarks.cases.images import IMAGE_SHAPE, ROW_SHAPE, float_images, float_rows, photos, uint8_images
 from benchmarks.cases.padded import Padded
 from benchmarks.cases.ragged import Ragged
@@ -36,9 +36,10 @@ CASES: dict[str, Case] = {
         Case("c", "500×375 JPEGs decoded with PIL, batch 32", 32, _FLOAT_IMAGE, photos),
         Case("d", "rows of 100 float32, batch 256", 256, Stacked(ROW_SHAPE, "float32"), float_rows),
         Case("e", "500×375 JPEGs decoded with PIL, batch 512", 512, _FLOAT_IMAGE, photos, check_batches=2),
-        Case("f", "10–512 tokens padded, and a text, batch 64", 64, Padded(text=True), documents_with_text),
-        Case("g", "10–512 tokens padded, batch 64", 64, Padded(text=False), documents),
+        Case("f", "10–512 tokens padded, and a text, batch 64", 64, Padded("bytes"), documents_with_text),
+        Case("g", "10–512 tokens padded, batch 64", 64, Padded(), documents),
         Case("h", "10–512 tokens ragged, batch 64", 64, Ragged(), documents),
+        Case("i", "10–512 tokens padded, and a `str`, batch 64", 64, Padded("str"), documents_with_short_text),
     )
 }
 

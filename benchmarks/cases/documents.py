@@ -1,7 +1,7 @@
-"""The source of the cases f to h: documents as a tokeniser gives them, 10 to 512 tokens, and their text.
+"""The source of the cases f to i: documents as a tokeniser gives them, 10 to 512 tokens, and their text.
 
-Example ``i`` is ``{"ids": int64 of (length,), "length": int, "text": str of 20 to 400 characters}``, or that
-without the text. Its first token is ``i``, by which it is known again.
+Example ``i`` is ``{"ids": int64 of (length,), "length": int, "text": str of 20 to 400 characters}``, or of 20
+to 200 characters (i), or without the text. Its first token is ``i``, by which it is known again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 LONGEST = 512
 _SHORTEST = 10
-_TEXT = (20, 400)
+_TEXT, _SHORT_TEXT = (20, 400), (20, 200)
 _VOCABULARY = 50_000
 _TOKENS = 100_003
 _LETTERS = 20_011
@@ -53,14 +53,19 @@ class Documents:
         return {"ids": ids, "length": length, "text": self.prose[start : start + letters]}
 
 
-def documents(length: int, text: bool = False) -> Documents:
+def documents(length: int, text: tuple[int, int] | None = None) -> Documents:
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, _VOCABULARY, _TOKENS)
     prose = " ".join(rng.choice(_WORDS, _LETTERS))[:_LETTERS]
     of_ids = rng.integers(_SHORTEST, LONGEST + 1, _LENGTHS).tolist()
-    of_text = rng.integers(_TEXT[0], _TEXT[1] + 1, _LENGTHS).tolist()
-    return Documents(tokens, prose, list(zip(of_ids, of_text, strict=True)), text, length)
+    shortest, longest = text or _TEXT
+    of_text = rng.integers(shortest, longest + 1, _LENGTHS).tolist()
+    return Documents(tokens, prose, list(zip(of_ids, of_text, strict=True)), text is not None, length)
 
 
 def documents_with_text(length: int) -> Documents:
-    return documents(length, text=True)
+    return documents(length, _TEXT)
+
+
+def documents_with_short_text(length: int) -> Documents:
+    return documents(length, _SHORT_TEXT)

@@ -55,6 +55,7 @@ MODULES = {
     "torch_spawn": "torch_spawned",
     "pydataset": "keras_pydataset",
     "pool": "process_pool",
+    "threads": "threads",
     "generator": "one_process",
     "ready_batch": "ready_batch",
 }
@@ -67,6 +68,7 @@ TITLES = {
     "torch_spawn": "PyTorch DataLoader (spawn)",
     "pydataset": "Keras PyDataset, processes",
     "pool": "multiprocessing.Pool.imap",
+    "threads": "tf.data map of numpy_function, threads",
     "generator": "from_generator, one process",
     "user_code": "limit 1: user's code only",
     "ready_batch": "limit 2: a ready batch",
@@ -78,9 +80,9 @@ LIMIT = "user_code"
 LIMITS = (LIMIT, "ready_batch")
 """The contenders that load nothing."""
 
-ONLY_ON = {"pydataset": "abcde", "pool": "fgh"}
+ONLY_ON = {"pydataset": "abcde", "pool": "fghi", "threads": "ce"}
 """The cases of contenders that do not run on all. Keras takes no strings and no ragged batches; on the other cases a
-pool is what it is."""
+pool is what it is. Threads help where the user's code releases the GIL."""
 
 
 def runs_on(name: str, case: str) -> bool:

@@ -71,6 +71,16 @@ def test_tensors_are_what_plain_python_makes(case: str) -> None:
                 assert told.is_compatible_with(one), (one, told)
 
 
+@pytest.mark.parametrize("collate", ["pad", lambda texts: {"a": np.array([text["a"] for text in texts])}])
+def test_any_text_arrives_as_its_bytes(collate: Any) -> None:
+    texts = ["", "plain", "a\0b", "Straße", "日本語 🙂", "", "x" * 70_000]
+    with stoker.Loader([{"a": text} for text in texts], batch_size=3, collate=collate, workers=0) as loader:
+        wanted = [text.encode() for text in texts]
+        in_numpy = [batch["a"].tolist() for batch in loader]
+        assert in_numpy == [batch["a"].numpy().tolist() for batch in loader.to_tf()]
+        assert [text for batch in in_numpy for text in batch] == wanted
+
+
 @pytest.mark.parametrize("how", SOURCES)
 def test_single_examples_are_tensors_of_their_own_size(how: str) -> None:
     data, transform = source(how, functools.partial(example, "single"))

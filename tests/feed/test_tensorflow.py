@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import stoker
 from stoker.coordinator.slot_table import SlotTable
-from tests.examples import Misbehaving, Nested, Pair, Squares
+from tests.examples import Large, Misbehaving, Nested, Pair, Squares
 from tests.test_ends import run
 
 DTYPES = [
@@ -40,6 +40,22 @@ def test_tensors_lie_where_the_slot_has_the_leaf(monkeypatch: pytest.MonkeyPatch
         for batch in loader.to_tf():
             for tensor in tf.nest.flatten(batch):
                 assert np.asarray(memoryview(tensor)).ctypes.data in places
+
+
+def test_large_batches_take_three_slots_where_the_consumer_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the consumer holds, one that is filled, one that is begun; TensorFlow prefetches none."""
+    tables: list[SlotTable] = []
+    view = SlotTable.view
+
+    def noting(self: SlotTable, delivered: Any) -> Any:
+        tables.append(self)
+        return view(self, delivered)
+
+    monkeypatch.setattr(SlotTable, "view", noting)
+    with stoker.Loader(Large(), batch_size=68, workers=2) as loader:
+        for n, batch in enumerate(loader.to_tf()):
+            assert batch[-1, -1] == (68 * n + 67) % 251
+        assert sum(slot.taken() > 1 << 20 for slot in tables[0]._slots) <= 3
 
 
 def test_tensors_have_the_content_and_the_spec_that_was_announced() -> None:

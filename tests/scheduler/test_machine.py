@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stoker.scheduler.bisection import TIMES
 from stoker.scheduler.commands import Command, GiveUpCommand, KilledReason, StartWorkerCommand, SubmitCommand
-from stoker.scheduler.events import PullEvent, WorkerDiedEvent, WorkerReadyEvent
+from stoker.scheduler.events import PullEvent, SlotsSizedEvent, TaskDoneEvent, WorkerDiedEvent, WorkerReadyEvent
 from stoker.scheduler.fault_attribution import ROUNDS
 from stoker.scheduler.machine import RETRIES, Scheduler
 from stoker.scheduler.streams import IndexStream
@@ -395,6 +395,22 @@ def test_the_first_batch_is_made_by_all_workers() -> None:
     submits = [command for command in machine.on(PullEvent(0)) if isinstance(command, SubmitCommand)]
     works = [(submit.worker, submit.task.work) for submit in submits]
     assert {worker for worker, work in works if isinstance(work, IndexWork) and work.batch == 0} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_large_batch_takes_a_slot_once_the_rows_before_it_are_with_workers(late: bool) -> None:
+    stream = IndexStream(0, 5, lambda batch: 8, 8)
+    machine = Scheduler(workers=1, open_stream=lambda number: stream, slots=2, leases=2)
+    machine.on(WorkerReadyEvent(0), SlotsSizedEvent(2, late=late))
+    held = tasks_of(machine.on(PullEvent(0)))
+    held += tasks_of(machine.on(TaskDoneEvent(0, held.pop(0).id, seconds=8.0)))  # from now on, a row is a task
+    assert machine.slots_in_use() == (2 if late else 3), "one is leased, one is filled"
+    began = 0
+    while not began:
+        assert len(held) == 2, "the worker always has a task and the next one"
+        held += tasks_of(machine.on(TaskDoneEvent(0, held.pop(0).id, seconds=1.0)))
+        began = sum(isinstance(task.work, IndexWork) and task.work.batch > 1 for task in held)
+    assert machine.slots_in_use() == 3
 
 
 def tasks_of(commands: list[Command]) -> list[Task]:

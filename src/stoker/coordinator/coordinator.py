@@ -107,6 +107,7 @@ class Coordinator(EpochProducer[Epoch]):
         self._skips, self._counters = options.skips, Counters()
         self._slot_table, self._engine, self._tuner = slot_table, engine, tuner
         self._inline, self._finder = options.worker_count == 0, finder
+        self.makes_ahead = not self._inline
         self._form_stream = self.open_stream()  # its batches are the rounds in which the form is determined
         self._scheduler = Scheduler(
             workers=max(1, options.worker_count),

@@ -21,7 +21,8 @@ from stoker.runtime.interpreter_exit import close_at_exit
 from stoker.sources.source import ArraysInMemory
 from stoker.stats import Stats
 from stoker.structure.collation import Form
-from stoker.structure.tensorproto import string_tensor, tensor_bytes
+from stoker.structure.forms import join_strings
+from stoker.structure.tensorproto import tensor_bytes
 
 #: Small batches are made several at once: as many as fit into this number of bytes, up to this maximum.
 _BYTES, _MOST = 1 << 20, 16
@@ -109,5 +110,5 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
 
 def _serialized(array: npt.NDArray[Any]) -> Arrays:
     """The parts of a string tensor that holds the serialised array."""
-    proto, bounds = string_tensor([tensor_bytes(array)], ())
-    return [np.frombuffer(proto, np.uint8), bounds.reshape(2)]
+    joined, ends = join_strings([tensor_bytes(array)])
+    return [np.frombuffer(joined, np.uint8), ends.reshape(())]

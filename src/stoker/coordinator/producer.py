@@ -35,6 +35,7 @@ class BatchProducer(Protocol):
         batching: how examples are made into batches.
         counts: counts the batches of an epoch in advance.
         together: maximum number of batches that `pull_stacked` gives; 1 if stacking brings no gain.
+        makes_ahead: whether batches are made before they are pulled.
         last_error: the last error that ended an iteration, or None.
     """
 
@@ -44,6 +45,8 @@ class BatchProducer(Protocol):
     def counts(self) -> EpochCounts: ...
     @property
     def together(self) -> int: ...
+    @property
+    def makes_ahead(self) -> bool: ...
 
     last_error: StokerError | None
 
@@ -136,6 +139,7 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     """Manages the streams of one Loader, their epochs, and how much of them was consumed. Thread-safe."""
 
     together = 1
+    makes_ahead = False
 
     def __init__(self, setup: EpochSetup[KindOfEpoch]) -> None:
         self._setup, self.counts, self.batching = setup, setup.counts, setup.counts.batching

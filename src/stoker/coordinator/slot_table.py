@@ -29,6 +29,8 @@ LEASES = 16
 _HELD = 3
 #: Up to this size, a batch is small: pulling it costs more than copying it.
 _SMALL_BYTES = 1 << 20
+#: Beyond this size, a batch is large: its slot is taken as late as possible.
+_LARGE_BYTES = 64 << 20
 #: Default slots for batches made ahead: as many as fit into this number of bytes, within these bounds.
 _AHEAD_BYTES, _AHEAD_LEAST, AHEAD_MOST = 64 << 20, 2, 16
 
@@ -100,8 +102,9 @@ class SlotTable:
         for slot in self._slots:
             slot.resize(layout.nbytes)
         ahead, fit = self._ahead(layout.nbytes), self._limit // layout.nbytes
+        late = layout.nbytes > _LARGE_BYTES
         if fit >= ahead + SPARE + LEASES:
-            return SlotsSizedEvent(ahead)
+            return SlotsSizedEvent(ahead, late=late)
         fewer = max(1, min(ahead, fit - SPARE - _HELD))
         kept = max(0, fit - SPARE - fewer)
         slower = f"Stoker makes only {fewer} instead of {ahead} batches ahead, so training may wait for data. "
@@ -114,7 +117,7 @@ class SlotTable:
             f"batch_size{' or prefetch' if ahead > 1 else ''}."
         )
         later(log.warning, "%s", message)
-        return SlotsSizedEvent(fewer, leases=kept)
+        return SlotsSizedEvent(fewer, leases=kept, late=late)
 
     def wrote(
         self, slot: int, form: Form, dims: tuple[int, ...], free: Callable[[], list[int]]

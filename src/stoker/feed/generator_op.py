@@ -15,7 +15,6 @@ from stoker.feed.iterators import Iterators, NoIterators, StackedIterators, weak
 from stoker.feed.lazy_tensorflow import tensorflow
 from stoker.feed.tensor_specs import array_dtypes, element_spec, encoded_specs, leaf_order
 from stoker.structure.collation import Form
-from stoker.structure.forms import STRING
 from stoker.structure.leaf import Kind, Leaf
 
 if TYPE_CHECKING:
@@ -112,8 +111,6 @@ def _encode(leaf: Leaf, arrays: list[Any]) -> list[Any]:
     """The arrays of a leaf in the form in which tf.data holds it."""
     tf = tensorflow()
     values, *rest = arrays
-    if leaf.dtype == STRING:
-        values = tf.io.parse_tensor(values, tf.string)
     match leaf.kind:
         case Kind.DENSE:
             return [values]

@@ -17,7 +17,7 @@ from stoker.feed.batch_iterator import BatchIterator
 from stoker.plan.host_shard import HostShard
 from stoker.runtime.interpreter_exit import exiting
 from stoker.structure.collation import Form, Pad
-from stoker.structure.forms import STRING
+from stoker.structure.forms import STRING, cut_strings
 
 _Made = TypeVar("_Made")
 
@@ -109,7 +109,7 @@ class Iterators:
         if not self._strings:
             return [leaves[place] for place in self._order]
         return [
-            np.array(leaves[place].tobytes(), object) if place in self._strings else leaves[place]
+            cut_strings(leaves[place], leaves[place + 1]) if place in self._strings else leaves[place]
             for place in self._order
         ]
 
@@ -161,7 +161,7 @@ def _declared_sizes(form: Form, serialized: bool) -> list[tuple[str, int, int, i
         return []
     starts = itertools.accumulate(form.counts, initial=0)
     return [
-        (leaf.path, start + (leaf.dtype == STRING), axis, size)  # for strings, the bounds have the shape
+        (leaf.path, start + (leaf.dtype == STRING), axis, size)  # for strings, their ends have the shape
         for leaf, rule, start in zip(form.batch.leaves, form.rules, starts, strict=False)
         for axis, size in enumerate(leaf.shape)
         if isinstance(rule, Pad) and size is not None

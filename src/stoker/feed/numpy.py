@@ -15,9 +15,8 @@ import numpy as np
 
 from stoker.memory.layout import aligned_copy
 from stoker.structure.collation import Form
-from stoker.structure.forms import STRING, Array, Ragged, Sparse
+from stoker.structure.forms import STRING, Array, Ragged, Sparse, cut_strings, join_strings
 from stoker.structure.leaf import Kind, Leaf
-from stoker.structure.tensorproto import string_tensor
 
 
 def batch(form: Form, arrays: Sequence[Array]) -> Any:
@@ -48,10 +47,9 @@ def behind(form: Form, arrays: Sequence[Array], rows: int) -> list[Array]:
 
 def _behind(leaf: Leaf, parts: list[Array], rows: int) -> list[Array]:
     if leaf.dtype == STRING:
-        texts = _texts(parts[0], parts[1])
-        texts, *rest = _cut(leaf, [texts, *parts[2:]], rows)
-        proto, bounds = string_tensor(texts.reshape(-1).tolist(), texts.shape)
-        return [np.frombuffer(proto, np.uint8), bounds.reshape(*texts.shape, 2), *rest]
+        texts, *rest = _cut(leaf, [cut_strings(parts[0], parts[1]), *parts[2:]], rows)
+        joined, ends = join_strings(texts.reshape(-1).tolist())
+        return [np.frombuffer(joined, np.uint8), ends.reshape(texts.shape), *rest]
     return _cut(leaf, parts, rows)
 
 
@@ -88,7 +86,7 @@ def _values(form: Form, arrays: Sequence[Array]) -> Iterator[Any]:
 def _value(leaf: Leaf, parts: Sequence[Array]) -> Any:
     values, rest = parts[0], parts[1:]
     if leaf.dtype == STRING:
-        values, rest = _texts(values, parts[1]), parts[2:]
+        values, rest = cut_strings(values, parts[1]), parts[2:]
     match leaf.kind:
         case Kind.DENSE:
             return values
@@ -116,13 +114,3 @@ def _rows(leaf: Leaf, value: Any) -> list[Any]:
             for start, stop in zip(bounds.tolist(), bounds[1:].tolist(), strict=False)
         ]
     return list(value)
-
-
-def _texts(proto: Array, bounds: Array) -> Array:
-    """The strings in a serialised tensor, given the start and end of each."""
-    data = proto.tobytes()
-    texts = np.empty(bounds.shape[:-1], object)
-    flat = texts.reshape(-1)
-    for place, (start, end) in enumerate(bounds.reshape(-1, 2).tolist()):
-        flat[place] = data[start:end]
-    return texts

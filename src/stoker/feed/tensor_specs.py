@@ -49,7 +49,7 @@ def encoded_specs(leaf: Leaf, rows: int | None) -> list[Any]:
 
 
 def array_dtypes(leaf: Leaf) -> list[Any]:
-    """The dtypes of the arrays that represent a leaf in TensorFlow: its parts, without the bounds of strings."""
+    """The dtypes of the arrays that represent a leaf in TensorFlow: its parts, without the ends of strings."""
     tf = tensorflow()
     parts = leaf.parts()
     if leaf.dtype == STRING:
@@ -69,8 +69,8 @@ def array_order(form: Form) -> list[int]:
     places = []
     for place in leaf_order(form.batch):
         leaf = form.batch.leaves[place]
-        bounds = 1 if leaf.dtype == STRING else None
-        places += [starts[place] + part for part in range(len(leaf.parts())) if part != bounds]
+        ends = 1 if leaf.dtype == STRING else None
+        places += [starts[place] + part for part in range(len(leaf.parts())) if part != ends]
     return places
 
 

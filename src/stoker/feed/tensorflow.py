@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 
 #: Batches that tf.data pulls ahead, so that the pull overlaps with the training step: normally 2. For small batches,
-#: which cost less than the pull, as many as fit into 4 MiB, up to 6. For batches beyond 64 MiB, only 1.
+#: which cost less than the pull, as many as fit into 4 MiB, up to 6. Of batches beyond 64 MiB, none that workers make
+#: ahead, as each would take one more slot, and 1 of others.
 _AHEAD, _AHEAD_SMALL, _SMALL_BYTES, _LARGE_BYTES = 2, 6, 4 << 20, 64 << 20
 #: The most arrays of a batch with which one pull may return several batches. TensorFlow is slow with very large graphs.
 _FEW = 64
@@ -121,7 +122,9 @@ def _ahead(producer: BatchProducer, form: Form, outline: Outline) -> int:
     if producer.batching.bounded:
         return 0
     size = Layout.of(form.spec.leaves, outline.size).nbytes if form.in_place else _SMALL_BYTES // _AHEAD_SMALL
-    return 1 if size > _LARGE_BYTES else max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
+    if size > _LARGE_BYTES:
+        return 0 if producer.makes_ahead and not outline.single else 1
+    return max(_AHEAD, min(_AHEAD_SMALL, _SMALL_BYTES // size))
 
 
 def _scale(producer: BatchProducer, host_shard: HostShard | None, sums: bool | None) -> dict[int, float]:

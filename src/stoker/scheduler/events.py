@@ -124,11 +124,13 @@ class SlotsSizedEvent:
         slots: number of slots in which batches are made ahead.
         whole: whether one worker makes a whole batch, because sizes differ.
         leases: additional slots that consumers may hold, if memory allows fewer than planned; otherwise None.
+        late: whether a batch takes a slot only once all rows of the batches before it are with workers.
     """
 
     slots: int
     whole: bool = False
     leases: int | None = None
+    late: bool = False
 
 
 Event = (

@@ -91,6 +91,7 @@ class Scheduler:
     ) -> None:
         self._open_stream, self._ahead, self._skips = open_stream, ahead, skips
         self._slots = SlotLedger(slots, leases)
+        self._starts_late = False
         self._tasks = TaskQueue(workers, bound)
         self._pace = Pace(workers, run)
         self._starts = WorkerStarts()
@@ -127,9 +128,9 @@ class Scheduler:
             case WorkerReadyEvent(worker):
                 self._starts.came_up()
                 self._tasks.up[worker] = deque()
-            case SlotsSizedEvent(slots, whole, leases):
+            case SlotsSizedEvent(slots, whole, leases, late):
                 self._slots.resize(slots, leases)
-                self._pace.whole = whole
+                self._pace.whole, self._starts_late = whole, late
             case ItemsEvent(stream, items, ended):
                 if stream in self._streams:
                     self._streams[stream].fed(items, ended)
@@ -340,7 +341,8 @@ class Scheduler:
 
         A stream that was never pulled comes last, once the others have begun all their batches.
         Short batches are started several at a time, once half of those ahead are delivered. Waking a worker for each
-        one would cost more than the batch itself.
+        one would cost more than the batch itself. Large ones are started one at a time, once no task waits: until then
+        the consumer may have released a slot, and the batch needs no other.
         """
         pulled = [stream for stream in self._streams.values() if stream.number not in self._unpulled]
         share = max(1, self._slots.most // max(1, sum(not stream.is_over() for stream in pulled)))
@@ -351,6 +353,8 @@ class Scheduler:
             if self._pace.is_short() and stream.holding() > wanted // 2 and not stream.is_starved():
                 continue
             while stream.holding() < wanted or (stream.pulls and stream.is_starved()):
+                if self._starts_late and self._tasks.are_waiting() and not stream.is_starved():
+                    break
                 if not self._slots.is_at_hand() and not self._make_room(stream, share):
                     break
                 if not self._start(stream, out):

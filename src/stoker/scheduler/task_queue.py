@@ -46,6 +46,10 @@ class TaskQueue:
         self._next_task += 1
         return Task(self._next_task - 1, held.task.stream, held.task.slot, work)
 
+    def are_waiting(self) -> bool:
+        """True if any task waits."""
+        return bool(self._waiting)
+
     def is_waiting(self, batch: BatchInMaking) -> bool:
         """True if a task of the batch waits."""
         return any(held.batch is batch for held in self._waiting)

@@ -58,6 +58,18 @@ def object_array(items: Sequence[Any]) -> Array:
     return array
 
 
+def join_strings(strings: Sequence[bytes]) -> tuple[bytes, npt.NDArray[np.int64]]:
+    """All strings in one, and the position at which each of them ends in it."""
+    return b"".join(strings), np.array([*itertools.accumulate(map(len, strings))], np.int64)
+
+
+def cut_strings(joined: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> Array:
+    """The strings that `join_strings` joined, as an object array in the shape of `ends`."""
+    data, stops = joined.tobytes(), ends.reshape(-1).tolist()
+    strings = [data[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+    return np.array(strings, STRING).reshape(ends.shape)
+
+
 def require_one_kind(arrays: Sequence[Array]) -> None:
     """Raise `Misfit` if arrays to be joined have dtypes that do not combine into one."""
     dtypes = {array.dtype for array in arrays}

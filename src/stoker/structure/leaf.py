@@ -116,7 +116,7 @@ class Leaf:
     def parts(self) -> tuple[PartSpec, ...]:
         """The arrays that store this leaf of a batch.
 
-        The values come first. For strings they are a `TensorProto`, and the start and end of each string in it.
+        The values come first. Strings are joined to one; the position at which each ends in it follows.
         """
         splits = PartSpec(_INDEX, 1)
         match self.kind:
@@ -131,7 +131,7 @@ class Leaf:
 
     def _value_parts(self, ndim: int) -> tuple[PartSpec, ...]:
         if self.dtype == STRING:
-            return PartSpec(_BYTES, 1), PartSpec(_INDEX, ndim + 1)
+            return PartSpec(_BYTES, 1), PartSpec(_INDEX, ndim)
         return (PartSpec(self.dtype, ndim),)
 
 

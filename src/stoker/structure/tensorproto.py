@@ -72,36 +72,28 @@ def tensor_bytes(array: npt.NDArray[Any]) -> bytes:
     b'\x08\x07\x12\x04\x12\x02\x08\x02B\x01aB\x00'
     """
     if array.dtype.kind in "OSUT":
-        return string_tensor([encoded(text) for text in array.reshape(-1).tolist()], array.shape)[0]
+        return string_tensor([encoded(text) for text in array.reshape(-1).tolist()], array.shape)
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return b"".join((header(array.shape, array.dtype, array.nbytes), little.tobytes()))
 
 
-def string_tensor(values: Sequence[bytes], shape: tuple[int, ...]) -> tuple[bytes, npt.NDArray[np.int64]]:
-    r"""The message of a string tensor, and the position of each string in it.
+def string_tensor(values: Sequence[bytes], shape: tuple[int, ...]) -> bytes:
+    r"""The message of a string tensor.
 
     Args:
         values: the strings, flat in C order; `ValueError` if their number does not match `shape`.
         shape: shape of the tensor.
 
-    Returns:
-        The message, and an int64 array of shape (len(values), 2) with the start and end of each string in it.
-
-    >>> message, bounds = string_tensor([b"cat", b""], (2,))
-    >>> message
+    >>> string_tensor([b"cat", b""], (2,))
     b'\x08\x07\x12\x04\x12\x02\x08\x02B\x03catB\x00'
-    >>> bounds.tolist(), message[10:13]
-    ([[10, 13], [15, 15]], b'cat')
     """
     count = len(values)
     if count != math.prod(shape):  # TensorFlow would repeat the last string
         raise ValueError(f"got {count} strings for shape {shape}, which holds {math.prod(shape)}.")
-    # Each string follows its tag, so the ends of the parts alternate between the start and the end of a string.
     parts = [_head(shape, DTYPE_NUMBERS["string"])] * (1 + 2 * count)
     parts[1::2] = [_SHORT_TAGS[size] if size < 128 else _string_tag(size) for size in map(len, values)]
     parts[2::2] = values
-    ends = np.fromiter(map(len, parts), np.int64, len(parts)).cumsum()
-    return b"".join(parts), ends[1:].reshape(count, 2)
+    return b"".join(parts)
 
 
 def _head(shape: tuple[int, ...], number: int) -> bytes:

@@ -155,14 +155,7 @@ def _objects(array: Array) -> Array | Ragged:
 
 
 def _strings(array: Array) -> Array:
-    strings = np.empty(array.shape, object)
-    if array.dtype.kind == "S":
-        strings[...] = array.astype(object)
-    else:
-        flat = strings.reshape(-1)
-        for place, text in enumerate(array.astype(object).reshape(-1).tolist()):
-            flat[place] = encoded(text)
-    return strings
+    return np.array(list(map(encoded, array.reshape(-1).tolist())), object).reshape(array.shape)
 
 
 def _listed(items: list[Any]) -> Array | Ragged:

@@ -14,6 +14,7 @@ from stoker.protocol.replies import (
     TaskDoneReply,
 )
 from stoker.protocol.requests import (
+    COLLATED,
     DescribeRequest,
     FormRequest,
     IndexTaskRequest,
@@ -132,7 +133,7 @@ class Runner:
         match request:
             case IndexTaskRequest():
                 dims = self._index_tasks.do(request)
-                seconds = 0.0 if len(request.made) else time.perf_counter() - started  # says nothing about speed
+                seconds = _for_all_rows(time.perf_counter() - started, request)
                 return TaskDoneReply(request.task, seconds, dims, **self._task.digests.compared())
             case ShardTaskRequest():
                 return self._shard_tasks.do(request, started)
@@ -161,6 +162,14 @@ class Runner:
         if isinstance(error, self._context.passes):
             raise error
         return failed(task, error, self._task)
+
+
+def _for_all_rows(seconds: float, request: IndexTaskRequest) -> float:
+    """The time that the task would have taken if no rows had been made before; 0 if most were: then it is not known."""
+    if not len(request.made):
+        return seconds
+    rows = 0 if COLLATED in request.made[:, 0] else request.count - len(request.made)
+    return seconds * request.count / rows if 2 * rows > request.count else 0.0
 
 
 def _is_trial(request: Request) -> bool:

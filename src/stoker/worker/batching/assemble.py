@@ -17,10 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from stoker.structure.collation import Pad, Rule, batch_leaf, filler, rounded
-from stoker.structure.forms import STRING, Array, Misfit, Ragged, Sparse, join_ragged, splits_of, with_splits
+from stoker.structure.forms import (
+    STRING,
+    Array,
+    Misfit,
+    Ragged,
+    Sparse,
+    join_ragged,
+    join_strings,
+    splits_of,
+    with_splits,
+)
 from stoker.structure.leaf import Kind, Leaf, leaf_of
 from stoker.structure.spec import Spec
-from stoker.structure.tensorproto import string_tensor
 from stoker.structure.values import PYTHON_NUMBERS, encoded
 from stoker.worker.batching.fitting import MisfitAt, all_dense, all_fitting, at, fitting, too_long, unexpected
 
@@ -102,7 +111,8 @@ def _join(leaf: Leaf, rule: Rule) -> _Join:
 def _stacked(leaf: Leaf, values: list[Any]) -> list[Block]:
     if leaf.dtype == STRING and not leaf.shape:
         try:
-            flat = [value.encode() if type(value) is str else encoded(value) for value in values]
+            are_str = set(map(type, values)) == {str}
+            flat = list(map(str.encode if are_str else encoded, values))
             return string_blocks(flat, (len(flat),))
         except (Misfit, UnicodeEncodeError):
             pass  # reported below, with its position; or it is another kind of string
@@ -268,8 +278,8 @@ def _value_blocks(array: Array) -> list[Block]:
 
 def string_blocks(flat: list[bytes], shape: tuple[int, ...]) -> list[Block]:
     """The blocks of an array of strings of this shape."""
-    proto, bounds = string_tensor(flat, shape)
-    return [_copy(np.frombuffer(proto, np.uint8)), _copy(bounds.reshape(*shape, 2))]
+    joined, ends = join_strings(flat)
+    return [_copy(np.frombuffer(joined, np.uint8)), _copy(ends.reshape(shape))]
 
 
 def _copy(array: Array) -> Block:

@@ -14,7 +14,7 @@ from stoker.memory.layout import Layout
 from stoker.memory.packed import pack
 from stoker.memory.slot import Slot
 from stoker.structure.collation import Form
-from stoker.structure.forms import STRING, Misfit
+from stoker.structure.forms import STRING, Misfit, cut_strings
 from stoker.structure.leaf import Kind
 from stoker.structure.tensorproto import tensor_bytes
 from stoker.worker.batching.assemble import Assembler, Block, string_blocks
@@ -115,12 +115,13 @@ class Output:
             count = len(leaf.parts())
             arrays = [_made(block) for block in blocks[place : place + count]]
             place += count
-            for component in _components(leaf.kind, leaf.dtype == STRING, arrays):
-                if not single:
-                    strings += string_blocks([component], ())
-                    continue
+            if leaf.dtype == STRING:
+                arrays[:2] = [cut_strings(*arrays[:2])]
             if single:
                 strings += string_blocks(_each(leaf, arrays, rows), (rows,))
+            else:
+                for component in _components(leaf.kind, arrays):
+                    strings += string_blocks([component], ())
         return strings
 
 
@@ -130,10 +131,9 @@ def _made(block: Block) -> Any:
     return array
 
 
-def _components(kind: Kind, strings: bool, arrays: list[Any]) -> list[bytes]:
+def _components(kind: Kind, arrays: list[Any]) -> list[bytes]:
     """The serialized components of a leaf, in the order of `Form.serialized`."""
-    values = arrays[0].tobytes() if strings else tensor_bytes(arrays[0])
-    rest = [tensor_bytes(array) for array in arrays[2 if strings else 1 :]]
+    values, *rest = map(tensor_bytes, arrays)
     if kind is Kind.SPARSE:
         indices, shape = rest
         return [shape, indices, values]
@@ -147,29 +147,16 @@ def _each(leaf: Any, arrays: list[Any], rows: int) -> list[bytes]:
             f"{at(leaf)}it is {leaf.kind.name.lower()}: to_tf(serialized=True) with batch_size=None can serialise "
             "only arrays and strings. Set a batch_size, or convert it."
         )
-    strings = leaf.dtype == STRING
-    proto = arrays[0].tobytes() if strings else b""
     if leaf.kind is Kind.DENSE:
-        flat = _texts(proto, arrays[1]) if strings else arrays[0]
-        return [tensor_bytes(np.asarray(flat[row])) if not strings else _one(flat[row]) for row in range(rows)]
-    splits, shapes = arrays[-2], arrays[-1]
-    flat = _texts(proto, arrays[1]) if strings else arrays[0]
+        as_array = _strings if leaf.dtype == STRING else np.asarray
+        return [tensor_bytes(as_array(arrays[0][row])) for row in range(rows)]
+    flat, splits, shapes = arrays
     return [tensor_bytes(flat[splits[row] : splits[row + 1]].reshape(tuple(shapes[row]))) for row in range(rows)]
 
 
-def _one(value: Any) -> bytes:
-    array = np.empty(np.shape(value) if isinstance(value, np.ndarray) else (), object)
-    array[...] = value
-    return tensor_bytes(array)
-
-
-def _texts(proto: bytes, bounds: Any) -> Any:
-    """The strings of a serialized string part, as an object array."""
-    flat = np.empty(bounds.shape[:-1], object)
-    strings = flat.reshape(-1)
-    for place, (start, end) in enumerate(bounds.reshape(-1, 2).tolist()):
-        strings[place] = proto[start:end]
-    return flat
+def _strings(value: Any) -> Any:
+    """An array of strings, or a single one, as an object array."""
+    return np.asarray(value, object)
 
 
 def _size(nbytes: int) -> str:
