@@ -91,12 +91,12 @@ class Loader:
         prefetch: batches made ahead of their pull; None for 2 to 16, depending on their size (64 MB in all). With 1,
             only one batch in all is made beyond those taken, also behind `to_tf()`, which then prefetches no further.
             Use it for simulations and replay buffers, whose examples should be fresh.
-        ahead: whether workers go on with the first batches of the next epoch, at most `prefetch` of them, once all
-            batches of an epoch are begun. Then training need not wait at the turn of an epoch, nor after validation.
-            After the last epoch these batches are made in vain, and your code runs for their examples. Pass False if
-            that does harm, or if your script changes between epochs what the workers read, such as a file. Where
-            Stoker knows of such changes, nothing is made ahead: for a source with `on_epoch_end`, after an `update`,
-            if `order` is a function or a sampler, for iterables, and with `prefetch=1` or `workers=0`.
+        ahead: True lets workers go on with the first batches of the next epoch, at most `prefetch` of them, once all
+            batches of an epoch are begun. They are ready at the turn of an epoch, or when validation ends. After the
+            last epoch they are made in vain, and your code runs for their examples. Pass False if that does harm, or
+            if your script changes between epochs what workers read, such as a file. Nothing is made ahead if the
+            source has `on_epoch_end`, after an `update`, if `order` is a function or a sampler, of iterables, and with
+            `prefetch=1` or `workers=0`.
         memory_limit: bytes that the batches in shared memory may take together; None for half of what the machine
             or the cgroup has free now.
         on_error: what to do about an example whose code raises or kills its workers. "raise" raises an error that
