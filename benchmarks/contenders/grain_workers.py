@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import grain
+from absl import flags
 
 from benchmarks.contenders import Job, into_tf
 
 PACKAGE = "grain"
 _LEAST_SEGMENT = 192 << 10
+flags.FLAGS.mark_as_parsed()  # Grain reads its flags, which a program that is not absl's has not parsed
 
 
 @contextmanager
