@@ -24,7 +24,7 @@ def searched(rows: range, hint: int | None, kills: Callable[[range], bool]) -> t
         assert trial.count > 0
         assert set(tried[-1]) < set(rows), "all of them together have been tried often enough"
         assert bisection.found is None
-        assert len(tried) <= 2 * len(rows), "it ends"
+        assert len(tried) <= 2 * len(rows) + 2, "it ends: a row is tried twice at most, the hinted one twice more"
         bisection.record(kills(tried[-1]))
     return bisection.found, tried
 

@@ -12,6 +12,7 @@ from stoker.errors import SourceError, StokerError
 from stoker.memory.progress_page import Phase
 from stoker.protocol.failures import raisable
 from stoker.protocol.replies import FailureReply
+from stoker.runtime.shortage import refusal
 from stoker.scheduler.commands import FailCommand, KilledReason, ShrunkShardReason, WrongLengthReason
 from stoker.scheduler.work import FailureReason, IndexWork
 
@@ -76,6 +77,8 @@ def _wrong_length(claim: str, declared: float, came: int, ended: bool) -> Source
 
 def cut_short(error: BaseException) -> StokerError:
     """The error for consumers of a Loader that cannot continue, as an event was processed only in part."""
+    if isinstance(error, OSError) and (refused := refusal("descriptors or memory for workers", error)) is not None:
+        return refused
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     broken = StokerError(f"this Loader was interrupted ({what}) and cannot continue. Create a new one.")
     broken.__cause__ = error

@@ -43,6 +43,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
     Attributes:
         sent: named objects pickled by value (functions, classes, sentinels), by id.
         modules: names of the modules seen, and whether each travels by value.
+        imported: the modules that unpickling imports, as keys.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.sent: dict[int, Any] = {}
         self.modules: dict[str, bool] = {}
+        self.imported: dict[str, None] = {}
         self._keeps, self._loaded = keeps, ImportableModules()
         self._fresh: dict[int, Any] = {}
         self._reducers: dict[type, Callable[[Any], Any] | None] = dict.fromkeys(_PLAIN)
@@ -75,6 +77,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
             reduced = super().reducer_override(value)
             if reduced is not NotImplemented:
                 self.sent[id(value)] = value
+            elif isinstance(value.__module__, str):
+                self.imported[value.__module__] = None
             return reduced
         if kind not in self._reducers:
             self._reducers[kind] = self._reducer(kind)
@@ -161,6 +165,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
     def _module(self, value: Any) -> Any:
         if self.travels(value.__name__) and value.__name__ in MAIN:
             return importlib.import_module, (value.__name__,)
+        self.imported[value.__name__] = None
         return NotImplemented
 
     def _lock(self, value: Any) -> Any:

@@ -162,7 +162,7 @@ def _pickled(
         pickler.travels("__main__")
         sent = sent_of(pickler)
         pickler.dump(sent)
-    imports = [name for name, travels in pickler.modules.items() if not travels]
+    imports = [name for name in pickler.imported if not pickler.modules[name]]
     return file.getvalue(), rest_of(sent), list(sent), imports
 
 

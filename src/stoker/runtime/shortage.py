@@ -27,7 +27,20 @@ def wanted(what: str, nbytes: int = 0) -> Iterator[None]:
         if error.errno is None:  # raised by a signal handler, perhaps a TimeoutError
             raise
         size = f" ({nbytes:,} bytes)" if nbytes else ""
-        raise StokerError(f"{what}{size} could not be allocated: {error.strerror}. {_why(error.errno)}") from error
+        raise _refused(f"{what}{size}", error) from error
+
+
+def refusal(what: str, error: OSError) -> StokerError | None:
+    """The error for `what` if the system refused it for a limit, else None."""
+    if error.errno not in _LIMITS:
+        return None
+    refused = _refused(what, error)
+    refused.__cause__ = error
+    return refused
+
+
+def _refused(what: str, error: OSError) -> StokerError:
+    return StokerError(f"{what} could not be allocated: {error.strerror}. {_why(error.errno)}")
 
 
 def _why(number: int | None) -> str:

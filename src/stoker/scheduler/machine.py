@@ -353,7 +353,7 @@ class Scheduler:
             if self._pace.is_short() and stream.holding() > wanted // 2 and not stream.is_starved():
                 continue
             while stream.holding() < wanted or (stream.pulls and stream.is_starved()):
-                if self._starts_late and self._tasks.are_waiting() and not stream.is_starved():
+                if self._starts_late and self._tasks.are_waiting() and not (stream.pulls and stream.is_starved()):
                     break
                 if not self._slots.is_at_hand() and not self._make_room(stream, share):
                     break
