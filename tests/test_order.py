@@ -522,7 +522,18 @@ class Continuing:
         yield from itertools.islice(self.stream, 9)
 
 
-@pytest.mark.parametrize("make", [Counting, InPlace, Continuing, Global])
+class Pool(list[int]):
+    pass
+
+
+class OfItsOwn(InPlace):
+    """Its list is of a class of the user's."""
+
+    def __init__(self) -> None:
+        self.numbers = Pool(range(LENGTH))
+
+
+@pytest.mark.parametrize("make", [Counting, InPlace, OfItsOwn, Continuing, Global])
 def test_a_sampler_with_a_state_of_its_own_goes_on_as_in_a_run_that_was_not_stopped(make: Callable[[], Any]) -> None:
     how: dict[str, Any] = {"workers": 0, "batch_size": 4}
     with stoker.Loader(Numbers(), order=make(), **how) as its:
@@ -542,7 +553,7 @@ def test_a_sampler_with_a_state_of_its_own_goes_on_as_in_a_run_that_was_not_stop
             assert plain(its) == epochs[epoch][taken:]
 
 
-@pytest.mark.parametrize("make", [Counting, InPlace])
+@pytest.mark.parametrize("make", [Counting, InPlace, Continuing])
 def test_a_sampler_with_a_state_of_its_own_does_not_go_back_to_epochs_that_are_over(make: Callable[[], Any]) -> None:
     with stoker.Loader(Numbers(), order=make(), workers=0, batch_size=4) as its:
         first = its.state_dict()

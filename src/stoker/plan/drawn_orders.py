@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,8 +166,9 @@ def balanced(labels: Any) -> BalancedOrder:
         >>> np.bincount(order(epoch=0, rng=np.random.default_rng(5)) // 6).tolist()
         [4, 4]
     """
-    found = _one_each("balanced", "label", labels)
     is_array = hasattr(labels, "__array__")
+    labels = list(labels) if isinstance(labels, Iterator) else labels  # which are read twice
+    found = _one_each("balanced", "label", labels)
     if found.dtype.kind == "O" or (found.dtype.kind in "US" and not is_array):  # of which NumPy makes numbers too
         found = _of_one_kind(list(labels))
     missing = found != found if found.dtype.kind in "fc" else np.isnat(found) if found.dtype.kind in "mM" else None

@@ -199,11 +199,12 @@ class UserOrder:
         if due is None or due == epoch:
             return
         is_lasting = self._is_changed_by_drawing(draw, epoch)
-        if due > epoch and is_lasting:
+        if due > epoch and is_lasting is not False:
+            gives = "gives" if is_lasting else "may give"
             raise UnfitOrder(
-                f"{draw.name} has been iterated for epoch {due - 1} already, and gives another order each time that it "
-                "is iterated, so it cannot go back. Create it and the Loader anew before you load the state. Or give "
-                "it a `set_epoch(epoch)` on which alone its order depends."
+                f"{draw.name} has been iterated for epoch {due - 1} already, and {gives} another order each time that "
+                "it is iterated, so it cannot go back. Create it and the Loader anew before you load the state. Or "
+                "give it a `set_epoch(epoch)` on which alone its order depends."
             )
         for missed in range(due, epoch) if is_lasting is not False else ():
             _called(draw, self.seed, missed, self.length)

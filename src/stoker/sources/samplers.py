@@ -114,7 +114,9 @@ def _is_stateless(part: Any) -> bool:
 
 def _is_dataset(value: Any) -> bool:
     """True for an object that has items and is not a mere container of them."""
-    return hasattr(type(value), "__getitem__") and type(value).__module__ not in _CONTAINERS
+    return hasattr(type(value), "__getitem__") and not any(
+        kind is not object and kind.__module__ in _CONTAINERS for kind in type(value).__mro__
+    )
 
 
 def _values(part: Any) -> list[Any]:
