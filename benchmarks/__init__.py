@@ -17,6 +17,7 @@ One file a question::
          │
       fit.py           by itself: a step of fit() through each door into Keras
       turn.py          by itself: the gap between two epochs of fit(), with and without validation
+      auto.py          by itself: workers="auto" beside fixed numbers of workers
       start.py         by itself: the first batch, all workers, memory (imports/: what workers must import)
       arrays.py        by itself: from_arrays beside tf.data
       transport/       by itself: five ways from a worker to the trainer

@@ -39,9 +39,9 @@ class Warm:
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
+            bufsize=0,
         )
+        self._heard = b""
 
     def __enter__(self) -> Warm:
         return self
@@ -57,7 +57,7 @@ class Warm:
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, name) for name in ("out", "err")]
             told = {"command": [*map(str, command)], "cwd": str(cwd), "env": dict(env or {}), "to": [*map(str, files)]}
-            self._process.stdin.write(json.dumps(told) + "\n")
+            self._process.stdin.write(json.dumps(told).encode() + b"\n")
             pid = self._answer(120)
             try:
                 status = self._answer(timeout)
@@ -68,11 +68,15 @@ class Warm:
             return subprocess.CompletedProcess(command, status, *(file.read_text() for file in files))
 
     def _answer(self, timeout: float) -> int:
+        """The next line that the interpreter writes: two may have come at once."""
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], timeout)[0]:
-            raise TimeoutError(f"no answer within {timeout} s")
-        line = self._process.stdout.readline()
-        assert line, "the interpreter has ended"
+        while b"\n" not in self._heard:
+            if not select.select([self._process.stdout], [], [], timeout)[0]:
+                raise TimeoutError(f"no answer within {timeout} s")
+            data = self._process.stdout.read(4096)
+            assert data, "the interpreter has ended"
+            self._heard += data
+        line, _, self._heard = self._heard.partition(b"\n")
         return int(line)
 
 

@@ -144,14 +144,14 @@ class Loader:
             opens a file or socket, and with "fresh", each worker is an interpreter of its own, which imports them anew.
         lazy: False to start the workers now, and to let them make the first batches of epoch 0 meanwhile, at most
             `prefetch` of them. Then the first pull need not wait for them. Errors of your code wait until then, or for
-            `to_tf()`. Pass True to start nothing before the first pull: if the Loader may never be read, if
-            environment variables or files that workers read are set after it, if the script forks itself before it
-            reads, or if `load_state_dict` or `update` follows and examples of epoch 0 must not be made in vain. The
-            first examples decide the form of the batches, so an `update` that changes shapes or dtypes needs
-            `lazy=True` too. No example is made early of an iterable, which the trainer pulls, or with `prefetch=1`;
-            only workers are started there. Nothing is started with `workers=0`, while a module that creates the Loader
-            is being imported, in workers and other child processes of multiprocessing, and while four Loaders that
-            were started wait for their first pull.
+            `to_tf()`. Pass True to start nothing before the first pull: if the Loader may never be read, if environment
+            variables or files that workers read are set after it, if the script forks itself before it reads, or if
+            `load_state_dict`, `update`, `to_tf(serialized=True)` or `to_tf_shard` follows and examples of epoch 0 must
+            not be made in vain. The first examples decide the form of the batches, so an `update` that changes shapes
+            or dtypes needs `lazy=True` too. No example is made early of an iterable, which the trainer pulls, or with
+            `prefetch=1`; only workers are started there. Nothing is started with `workers=0`, while a module that
+            creates the Loader is being imported, in workers and other child processes of multiprocessing, and while
+            four Loaders that were started wait for their first pull.
 
     Raises:
         OptionError: an argument is invalid.

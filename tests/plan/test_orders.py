@@ -307,7 +307,7 @@ def test_bucketed_batches_are_of_one_bucket_and_hold_each_example_once(
         (lambda: balanced(np.eye(3)), r"shape \(3, 3\). For one-hot labels, pass `labels.argmax\(axis=1\)`"),
         (lambda: balanced([1.0, float("nan")]), "label 1 is nan"),
         (lambda: balanced(np.array([1, "a"], object)), "labels must be of one .*Label 1 is 'a', but label 0 is 1"),
-        (lambda: balanced(["a", "b", 3]), "all numbers or all strings. Label 2 is 3, but label 0 is 'a'"),
+        (lambda: balanced(["a", "b", 3]), "all numbers, all strings or all dates. Label 2 is 3, but label 0 is 'a'"),
         (lambda: balanced(["a", float("nan")]), "Label 1 is nan, but label 0 is 'a'"),
         (lambda: balanced([None, 1]), "Label 0 is None"),
         (lambda: balanced(np.array([1, float("nan")], object)), "label 1 is nan. Make such examples a class of their"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import numbers
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from stoker.plan.orders import DrawnOrder, makes_order
 from stoker.validation import flag, whole
 
 #: Types of labels; those of one order are of one of these.
-_KINDS = str, bytes, (numbers.Number, np.bool_, np.datetime64)
+_KINDS = str, bytes, (numbers.Number, np.bool_, np.datetime64), datetime.datetime, datetime.date
 
 
 class WeightedOrder(DrawnOrder):
@@ -156,7 +157,7 @@ def balanced(labels: Any) -> BalancedOrder:
     one). Repetitions get random numbers of their own, so an augmentation differs.
 
     Args:
-        labels: the class of each example of the source: numbers or strings.
+        labels: the class of each example of the source: numbers, strings or dates.
 
     Raises:
         OptionError: the labels are not one for each example.
@@ -237,13 +238,13 @@ def _one_each(what: str, noun: str, values: Any) -> npt.NDArray[Any]:
 
 
 def _of_one_kind(labels: list[Any]) -> npt.NDArray[Any]:
-    """The labels as an array of numbers or strings. Raises `OptionError` if they are neither, or both."""
+    """The labels as an array. Raises `OptionError` if they are not of one of `_KINDS`."""
     kinds = [next((kind for kind in _KINDS if isinstance(label, kind)), None) for label in labels]
     other = next((place for place, kind in enumerate(kinds) if kind is None or kind is not kinds[0]), None)
     if other is not None:
         beside = f", but label 0 is {labels[0]!r:.80}" if other else ""
         raise OptionError(
-            "balanced: labels must be of one type, all numbers or all strings. "
+            "balanced: labels must be of one type, all numbers, all strings or all dates. "
             f"Label {other} is {labels[other]!r:.80}{beside}."
         )
     return np.array(labels)
