@@ -95,3 +95,22 @@ def test_arrays_in_memory_need_no_workers() -> None:
 def test_no_other_word_is_a_number_of_workers() -> None:
     with pytest.raises(OptionError, match="workers must be an int of at least 0, \"auto\" or None, got 'many'"):
         Loader([1.0], workers="many")  # type: ignore[arg-type]
+
+
+def test_the_first_pull_of_an_epoch_that_was_made_ahead_is_a_first_pull_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, observe = list[auto_workers.Observation](), auto_workers.AutoWorkers.observe
+
+    def note(auto: auto_workers.AutoWorkers, observation: auto_workers.Observation) -> object:
+        seen.append(observation)
+        return observe(auto, observation)
+
+    monkeypatch.setattr(auto_workers.AutoWorkers, "observe", note)
+    with Loader(Slow(40, 0.0), batch_size=8, workers="auto") as loader:
+        for _ in range(2):
+            deadline = time.monotonic() + 20
+            while loader._producer._ahead.stream is None:  # type: ignore[union-attr]
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            before = len(seen)
+            numbers(loader)
+            assert [one.is_first for one in seen[before:]] == [True] + [False] * (len(seen) - before - 1)

@@ -151,6 +151,37 @@ def test_a_state_that_is_loaded_at_once_replaces_what_was_begun(file: Path) -> N
             assert flat(loader) == list(range(12, SIZE))
 
 
+def test_an_order_is_drawn_once_though_what_was_begun_of_its_epoch_is_dropped() -> None:
+    drawn: list[int] = []
+
+    def order(epoch: int, rng: object) -> list[int]:
+        drawn.append(epoch)
+        return [index for index in range(SIZE) if index % 2 == len(drawn) % 2]  # another one each time
+
+    with stoker.Loader(range(SIZE), batch_size=4, workers=1, order=order) as loader:
+        loader._producer.form()
+        loader.load_state_dict(loader.state_dict() | {"batches": 2})
+        assert flat(loader) == list(range(1, SIZE, 2))[8:]
+    assert drawn == [0]
+
+
+def test_shards_that_were_opened_to_find_the_form_are_closed_if_a_state_replaces_them(file: Path) -> None:
+    source = stoker.from_generator(partial(_noting_its_end, file), shards=2)
+    with stoker.Loader(source, batch_size=4, workers=2, ahead=False) as loader:
+        loader.load_state_dict(loader.state_dict() | {"epoch": 3})
+        assert len(flat(loader)) == 2 * SIZE
+        wait_for(lambda: made(file) == {0: 2, 3: 2})
+
+
+def _noting_its_end(file: Path, shard: stoker.Shard) -> Iterator[int]:
+    epoch = stoker.current().epoch
+    try:
+        time.sleep(0.2)
+        yield from range(SIZE)
+    finally:
+        noted(file, epoch)
+
+
 def test_a_state_of_what_is_begun_keeps_it_and_is_the_position(file: Path) -> None:
     transform = partial(noted, file)
     with stoker.Loader(range(SIZE), batch_size=4, workers=1, prefetch=2, transform=transform, ahead=False) as loader:

@@ -111,3 +111,9 @@ def test_each_change_says_why() -> None:
         (1, "the trainer waits 90% of the time: trying fewer"),
         (2, "1 are too few: the trainer waits"),
     ]
+
+
+def test_the_first_pull_of_all_says_nothing_whatever_the_clock_shows() -> None:
+    auto = AutoWorkers(4, 16)
+    for pull in range(20):  # the clock began long before, and the trainer is always busy for 1 ms
+        assert auto.observe(Observation(1e6 + pull / 1000, 0.0, 1, 0)) is None

@@ -107,6 +107,43 @@ def test_a_rest_of_which_nothing_can_be_batched_ends_the_epoch_as_without_a_stop
             assert [np.asarray(batch).tolist() for batch in resumed] == came
 
 
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("name", [name for name in LOADERS if "iterable" not in name])
+def test_two_iterations_of_one_epoch_do_not_disturb_each_other(name: str, workers: int) -> None:
+    with loader(LOADERS[name], workers, prefetch=2) as data:
+        whole = [plain(one) for one in data]
+        data.load_state_dict(data.state_dict() | {"epoch": 0, "batches": 0})
+        first = iter(data)
+        begun = [plain(next(first)) for _ in range(3)]
+        data.load_state_dict(data.state_dict() | {"epoch": 0, "batches": 0, "stream": None})
+        second = iter(data)
+        again = [plain(next(second)) for _ in range(2)]
+        assert begun + [plain(one) for one in first] == whole  # at its end, workers leave its shards alone
+        assert again + [plain(one) for one in second] == whole
+
+
+def three_of_each(number: int) -> Any:
+    return stoker.Many([number] * 3) if number > 6 else number
+
+
+def ten(shard: stoker.Shard) -> Iterator[int]:
+    yield from range(10)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_may_end_with_the_first_many_of_a_shard(workers: int) -> None:
+    how = {"source": stoker.from_generator(ten, shards=1), "transform": three_of_each, "batch_size": 5}
+    with loader(how, workers) as data:
+        whole = [batch.tolist() for batch in data]
+    with loader(how, workers) as data:
+        batches = iter(data)
+        assert [next(batches).tolist(), next(batches).tolist()] == whole[:2] == [[0, 1, 2, 3, 4], [5, 6, 7, 7, 7]]
+        state = data.state_dict()
+    with loader(how, workers) as data:
+        data.load_state_dict(state)
+        assert [batch.tolist() for batch in data] == whole[2:]
+
+
 def test_a_state_of_a_state_is_as_good() -> None:
     for how in (LOADERS["a generator with SKIP and Many"], LOADERS["an iterable with SKIP on the way"]):
         with loader(how, workers=1) as whole:

@@ -213,8 +213,8 @@ class Coordinator(EpochProducer[Epoch]):
             self.form(apart=stream in self._apart)
         error: BaseException | None = None
         with self._changed:
-            is_first = stream not in self._epochs
-            if is_first:
+            is_first = stream not in self._outboxes  # a stream that was made ahead has an epoch already
+            if stream not in self._epochs:
                 self._events += self._ahead.close()
                 self._step()  # close dropped iterations before the next one begins
             self._begin(stream)
@@ -379,7 +379,7 @@ class Coordinator(EpochProducer[Epoch]):
         if epoch.pulled is not None:
             self._events.append(ItemsEvent(number, *epoch.pulled.arrivals()))
         if self._inline and self._finder.abandon(self._bound(number)):
-            self._engine.leave(LeaveEpochRequest(epoch.number))
+            self._engine.leave(self._leave(epoch))
         return epoch.stream(number)
 
     def _start(self) -> None:
@@ -408,7 +408,7 @@ class Coordinator(EpochProducer[Epoch]):
         if epoch is not None:
             self._finder.drop(epoch)
             if epoch.has_shards or self._turns:
-                self._engine.leave(LeaveEpochRequest(epoch.number))
+                self._engine.leave(self._leave(epoch))
 
     def _ask_for_form(self, apart: bool) -> None:
         """Request the form of the batches. For an iterable, waits for its first items."""
@@ -447,7 +447,12 @@ class Coordinator(EpochProducer[Epoch]):
             self._finder.is_past(epoch)
             epoch.close()
             if (epoch.has_shards or self._turns) and not self._closed:
-                self._engine.leave(LeaveEpochRequest(epoch.number))
+                self._engine.leave(self._leave(epoch))
+
+    def _leave(self, epoch: Epoch) -> LeaveEpochRequest:
+        """The request to workers to leave an epoch that one iteration no longer reads; others may still read it."""
+        others = [one for one in (*self._epochs.values(), self._finder.epoch) if one is not None and one is not epoch]
+        return LeaveEpochRequest(epoch.number, epoch.key, all(one.number != epoch.number for one in others))
 
     def _tell(self) -> None:
         """Wake all threads that wait for an outcome."""

@@ -131,7 +131,7 @@ class FormFinder:
         if self._numbered.examples is None:
             if self._sharded.is_describing():
                 return self._sharded.description(task.id, epoch)
-            return self._sharded.request(task.id, epoch, first, self._batches)
+            return self._sharded.request(task.id, self._epoch, first, self._batches)
         if not self._numbered.is_describing():
             return self._numbered.request(task.id, epoch, first, count)
         further = self._wanted() < LOOK_FURTHER and self._may_look_further()

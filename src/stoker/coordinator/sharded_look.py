@@ -59,12 +59,12 @@ class ShardedLook:
         """True if this round describes the examples one by one."""
         return not self._places
 
-    def request(self, task: int, epoch: int, number: int, batches: int) -> OpenShardRequest:
+    def request(self, task: int, epoch: Epoch, number: int, batches: int) -> OpenShardRequest:
         """The request to open shard `number` of this round; `batches`: how many are inspected, of all shards."""
         shard, progress = self._shards[self._places[number]]
         steps = -(-batches // len(self._shards))
         its = tuple(number for of, number in self._without if of == shard)
-        return OpenShardRequest(task, epoch, shard, progress, steps=steps, without=its)
+        return OpenShardRequest(task, epoch.number, shard, progress, steps=steps, without=its, key=epoch.key)
 
     def description(self, task: int, epoch: int) -> DescribeRequest:
         """The request to describe the shards' examples."""

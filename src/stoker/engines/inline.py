@@ -56,7 +56,8 @@ class InlineEngine:
         self._put_to_all(form)
 
     def leave(self, leave: LeaveEpochRequest) -> None:
-        self._updates.pop(leave.epoch, None)
+        if leave.is_last:
+            self._updates.pop(leave.epoch, None)
         self._put_to_all(leave)
 
     def send_update(self, update: UpdateRequest) -> None:

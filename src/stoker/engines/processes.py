@@ -123,9 +123,10 @@ class ProcessEngine:
         self._posted.clear()
 
     def leave(self, leave: LeaveEpochRequest) -> None:
-        self._updates.pop(leave.epoch, None)
+        if leave.is_last:
+            self._updates.pop(leave.epoch, None)
         for child in list(self._children.values()):
-            if child.has_form:
+            if child.requests > 1:  # it was given work, perhaps only to find the form
                 child.post(leave)
                 self._posted[child.number] = child
 

@@ -298,6 +298,7 @@ class Epoch(ABC):
             parted=self.shard_of(work) is None,
             opening=opening,
             without=self._left_out(self.shard_of(work)),
+            key=self.key,
         )
         return request if opening is None else self._opened_part(request, opening)
 

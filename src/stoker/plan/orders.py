@@ -176,7 +176,7 @@ class UserOrder:
     def take(self, epoch: int) -> IndexList:
         """The list of an epoch that begins."""
         found = self.prepare(epoch)
-        if self.draw is None or self.draw.due is None:  # otherwise it is kept, as it could not be drawn again
+        if self.repeatable:  # otherwise it is kept, as it might differ if it was drawn again
             self._made.pop(epoch, None)
         return found
 

@@ -57,6 +57,7 @@ _ANY_TEXT = "surrogatepass"  # a user's message may contain a file name that is 
 _INDEX_TASK = struct.Struct("<cqqiii??i??iiii")
 _TASK_DONE = struct.Struct("<cqd")
 _EPOCH = struct.Struct("<cq")
+_LEAVE = struct.Struct("<cqq?")
 _TEXT = struct.Struct("<cq")  # the length of the text follows the tag
 _LENGTH = struct.Struct("<i")
 
@@ -201,7 +202,7 @@ _ENCODERS: dict[type[Message], Callable[[Any], bytes]] = {
     DescribeRequest: _as_text(b"D"),
     DescribedReply: _encode_described,
     FormRequest: _encode_form,
-    LeaveEpochRequest: lambda message: _EPOCH.pack(b"L", message.epoch),
+    LeaveEpochRequest: lambda message: _LEAVE.pack(b"L", message.epoch, message.key, message.is_last),
     UpdateRequest: _encode_update,
     ReadyReply: lambda message: b"H",
     FailureReply: _encode_failure,
@@ -221,7 +222,7 @@ _DECODERS: dict[bytes, Callable[[bytes], Message]] = {
     b"d": _decode_described,
     b"S": lambda data: FormRequest(data[1:]),
     b"N": lambda data: FormRequest(data[1:], draws=True),
-    b"L": lambda data: LeaveEpochRequest(_EPOCH.unpack(data)[1]),
+    b"L": lambda data: LeaveEpochRequest(*_LEAVE.unpack(data)[1:]),
     b"R": _decode_update,
     b"H": lambda data: ReadyReply(),
     b"X": _decode_failure,

@@ -48,6 +48,7 @@ class OpenShardRequest:
         progress: the position at which to open the shard.
         steps: number of steps.
         without: numbers of examples to leave out. If there are any, the shard is closed again.
+        key: distinguishes iterations that read the same epoch; each has its own shards open.
     """
 
     task: int
@@ -56,6 +57,7 @@ class OpenShardRequest:
     progress: ShardProgress
     steps: int
     without: tuple[int, ...] = ()
+    key: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class ShardTaskRequest:
             progress page shows which one is at fault.
         digest: the reply contains the digest of each example.
         made: rows made before, for a part that is being opened; see `NOTHING_MADE`.
+        key: distinguishes iterations that read the same epoch; each has its own shards open.
     """
 
     task: int
@@ -173,6 +176,7 @@ class ShardTaskRequest:
     until: int | None = None
     careful: bool = False
     made: Indices = field(default_factory=lambda: NOTHING_MADE)
+    key: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,9 +193,11 @@ class JoinTaskRequest:
 
 @dataclass(frozen=True)
 class LeaveEpochRequest:
-    """Close the shards of this epoch, which has no reader left."""
+    """Close the shards of the iteration with this key; `is_last`: its epoch has no reader left."""
 
     epoch: int
+    key: int = 0
+    is_last: bool = True
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,10 @@ class AutoWorkers:
         """Take in a pull. Returns the change that is due, if any."""
         own = max(0.0, seen.time - seen.waited - self._last)
         self._last = seen.time
+        is_first = seen.is_first or self._begun is None  # of an iteration, or of all that are observed
         if self._begun is None:
             self._begun = seen.time
-        if seen.is_first:
+        if is_first:
             return None
         average = own if self._own is None else self._own
         self._own = 0.9 * average + 0.1 * own

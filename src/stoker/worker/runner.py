@@ -97,10 +97,11 @@ class Runner:
             self._seeder.seed_all()
 
     def leave(self, leave: LeaveEpochRequest) -> None:
-        """Close the shards of an epoch."""
-        self._shard_tasks.leave(leave.epoch)
-        self._turned = None
-        self._hooks.leave(leave.epoch)
+        """Close the shards of an iteration."""
+        self._shard_tasks.leave(leave.key)
+        if leave.is_last:
+            self._turned = None
+            self._hooks.leave(leave.epoch)
 
     def leave_all(self) -> None:
         """Close the shards of all epochs."""

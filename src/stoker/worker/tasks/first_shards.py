@@ -34,13 +34,13 @@ class FirstShards:
         try:
             made, is_open = self._taken(task, self._shard_tasks.open_early(task))
         except BaseException as error:
-            self._shard_tasks.close(task.epoch, task.shard)
+            self._shard_tasks.close(task.key, task.shard)
             self._pass_by(error)
         specs = self._specs(task, made)
         if is_open and not task.without:
-            self._shard_tasks.keep(task.epoch, task.shard, made)
+            self._shard_tasks.keep(task.key, task.shard, made)
         else:  # an error is raised again when its turn comes
-            self._shard_tasks.close(task.epoch, task.shard)
+            self._shard_tasks.close(task.key, task.shard)
         return is_open and not task.without, _pickled(specs)
 
     def _taken(self, task: OpenShardRequest, shard_reader: ShardReader) -> tuple[list[RowsAhead], bool]:

@@ -12,41 +12,41 @@ _ENDED = 256
 
 
 class OpenShards:
-    """The readers of this worker's open shards, by epoch and shard."""
+    """The readers of this worker's open shards, by iteration (its key) and shard."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[int, int], ShardReader] = {}
         self._ended: deque[tuple[int, int]] = deque()
 
-    def get(self, epoch: int, shard: int) -> ShardReader:
+    def get(self, key: int, shard: int) -> ShardReader:
         """The reader of an open shard."""
-        return self._open[epoch, shard]
+        return self._open[key, shard]
 
-    def open(self, epoch: int, shard: int, make: Callable[[], ShardReader]) -> ShardReader:
+    def open(self, key: int, shard: int, make: Callable[[], ShardReader]) -> ShardReader:
         """Open a shard with `make`. If it is already open, close it first."""
-        self.close(epoch, shard)
-        shard_reader = self._open[epoch, shard] = make()
+        self.close(key, shard)
+        shard_reader = self._open[key, shard] = make()
         return shard_reader
 
-    def close(self, epoch: int, shard: int) -> None:
+    def close(self, key: int, shard: int) -> None:
         """Close a shard if it is open."""
-        shard_reader = self._open.pop((epoch, shard), None)
+        shard_reader = self._open.pop((key, shard), None)
         if shard_reader is not None:
             shard_reader.close()
 
-    def finish(self, epoch: int, shard: int) -> None:
+    def finish(self, key: int, shard: int) -> None:
         """Release a shard that has ended. Steps requested ahead still find it, without rows."""
-        self._open[epoch, shard].close()
-        self._ended.append((epoch, shard))
+        self._open[key, shard].close()
+        self._ended.append((key, shard))
         if len(self._ended) > _ENDED:
             self._open.pop(self._ended.popleft(), None)
 
-    def leave(self, epoch: int) -> None:
-        """Close all shards of an epoch."""
-        for of, shard in [key for key in self._open if key[0] == epoch]:
+    def leave(self, key: int) -> None:
+        """Close all shards of an iteration."""
+        for of, shard in [its for its in self._open if its[0] == key]:
             self.close(of, shard)
 
     def leave_all(self) -> None:
         """Close all shards."""
-        for epoch, shard in list(self._open):
-            self.close(epoch, shard)
+        for key, shard in list(self._open):
+            self.close(key, shard)

@@ -160,8 +160,8 @@ class ShardReader:
         if self._transform is None:
             self._raw += 1
             return SKIP if is_left_out else raw
-        if may_be_last or self._has_many:
-            self._digest = digest(raw)
+        # 0 if it is not taken: a step may still end with this example, if it is the first that gives a `Many`
+        self._digest = digest(raw) if may_be_last or self._has_many else 0
         output: Any = SKIP
         if not is_left_out:
             try:

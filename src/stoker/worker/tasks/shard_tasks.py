@@ -74,7 +74,7 @@ class ShardTasks:
 
     def _in_line(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Make rows that advance the shard."""
-        key = task.epoch, task.shard
+        key = task.key, task.shard
         interrupted = self._interrupted.pop(key, None)
         if task.opening is not None:
             self._ahead.pop(key, None)
@@ -84,7 +84,7 @@ class ShardTasks:
         else:
             shard_reader = self._open(task, interrupted) if interrupted is not None else self._open_shards.get(*key)
         before = shard_reader.left
-        self.begin_batch(*key, before)
+        self.begin_batch(task.epoch, task.shard, before)
         try:
             written = self._rows_of(task, shard_reader)
         except self._context.passes:  # it interrupted the user's generator: the task is repeated from where it began
@@ -97,9 +97,9 @@ class ShardTasks:
 
     def _made_ahead(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Write rows that were made ahead."""
-        key = task.epoch, task.shard
+        key = task.key, task.shard
         ahead = self._ahead[key][0]
-        self.begin_batch(*key, ahead.before, ahead.collated)
+        self.begin_batch(task.epoch, task.shard, ahead.before, ahead.collated)
         if task.digest:
             for number, example in zip(ahead.numbers, ahead.examples, strict=True):
                 self._task.digests.add(number, example)
@@ -167,27 +167,27 @@ class ShardTasks:
         """Open a shard whose first rows will be kept."""
         self._task.at_shard(task.shard)
         self._seeder.seed_all()
-        self._ahead.pop((task.epoch, task.shard), None)
+        self._ahead.pop((task.key, task.shard), None)
         without = frozenset(task.without)
         return self._open_shards.open(
-            task.epoch,
+            task.key,
             task.shard,
             lambda: self._shard_opener.shard(task.epoch, task.shard, task.progress, without, keeps=True),
         )
 
-    def keep(self, epoch: int, shard: int, made: list[RowsAhead]) -> None:
+    def keep(self, key: int, shard: int, made: list[RowsAhead]) -> None:
         """Keep the rows of a shard's first steps."""
-        self._ahead[epoch, shard] = deque(made)
+        self._ahead[key, shard] = deque(made)
 
-    def close(self, epoch: int, shard: int) -> None:
+    def close(self, key: int, shard: int) -> None:
         """Close a shard that this worker does not continue."""
-        self._ahead.pop((epoch, shard), None)
-        self._open_shards.close(epoch, shard)
+        self._ahead.pop((key, shard), None)
+        self._open_shards.close(key, shard)
 
-    def leave(self, epoch: int) -> None:
-        """Close all shards of an epoch."""
-        self._ahead = {key: ahead for key, ahead in self._ahead.items() if key[0] != epoch}
-        self._open_shards.leave(epoch)
+    def leave(self, key: int) -> None:
+        """Close all shards of an iteration."""
+        self._ahead = {its: ahead for its, ahead in self._ahead.items() if its[0] != key}
+        self._open_shards.leave(key)
 
     def leave_all(self) -> None:
         """Close all shards."""
@@ -224,7 +224,7 @@ class ShardTasks:
 
     # ── what is read ─────────────────────────────────────────────────────────────────────────
     def _open(self, task: ShardTaskRequest, progress: ShardProgress) -> ShardReader:
-        return self._open_shards.open(task.epoch, task.shard, lambda: self._shard_reader(task, progress))
+        return self._open_shards.open(task.key, task.shard, lambda: self._shard_reader(task, progress))
 
     def _shard_reader(self, task: ShardTaskRequest, progress: ShardProgress) -> ShardReader:
         """The shard reader for a step, positioned at `progress`."""
