@@ -51,7 +51,7 @@ def best(speed: Callable[[int], float], step: float, most: int) -> float:
     return max(1 / (step + max(0.0, 1 / speed(n) - step)) for n in range(1, most + 1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     one=st.floats(5.0, 500.0),
     cpus=st.integers(1, 16),

@@ -22,6 +22,8 @@ _GAIN, _LOSS, _BAD = 1.05, 0.97, 0.85
 _CLEAR = 0.90, 1.12
 #: Seconds of a measurement, of one that is not clear, and of one that is to end early; and the batches it must have.
 _WINDOW, _LONG, _EARLY, _BATCHES = 1.2, 3.0, 0.3, 6
+#: Seconds after a change in which workers may start, or end their shards, before the next measurement begins anyway.
+_SETTLE = 10.0
 #: Seconds for which the result of a search holds: after the first search, and at most.
 _HOLD, _HOLD_MOST = 20.0, 300.0
 #: The speed has changed if it differs by this factor.
@@ -116,6 +118,7 @@ class AutoWorkers:
         self._last = 0.0
         self._own: float | None = None  # the trainer's average time between two pulls
         self._window = _Window()
+        self._changed_at = 0.0
         self._stale = 0  # batches that were ready or in the making at the last change
         self._trial: _Trial | None = None
         self._too_few, self._no_better = 0, most + 1
@@ -128,12 +131,12 @@ class AutoWorkers:
         self._last = seen.time
         is_first = seen.is_first or self._begun is None  # of an iteration, or of all that are observed
         if self._begun is None:
-            self._begun = seen.time
+            self._begun = self._changed_at = seen.time
         if is_first:
             return None
         average = own if self._own is None else self._own
         self._own = 0.9 * average + 0.1 * own
-        if self._stale > 0 or not seen.is_complete:
+        if self._stale > 0 or (not seen.is_complete and seen.time - self._changed_at < _SETTLE):
             self._stale -= seen.batches
             return None
         window = self._window
@@ -152,6 +155,7 @@ class AutoWorkers:
         self._stale = seen.ready + max(workers, self.workers)
         self.workers = workers
         assert self._begun is not None
+        self._changed_at = seen.time
         self.changes.append(WorkerChange(seen.time - self._begun, workers, reason))
         return self.changes[-1]
 
