@@ -173,7 +173,7 @@ def test_a_worker_that_must_leave_does_so_whatever_threads_user_code_has_running
 
 
 def test_workers_that_are_killed_as_soon_as_they_start_are_started_again_with_pauses() -> None:
-    with stoker.Loader(range(COUNT), batch_size=8, workers=1) as loader:
+    with stoker.Loader(range(COUNT), batch_size=8, workers=1, start="fresh") as loader:  # a fork is up before the kill
         next(iter(loader))  # the program can be loaded
         killed: set[int] = set()
         until = time.monotonic() + 1.5
