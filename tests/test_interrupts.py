@@ -65,6 +65,7 @@ def test_an_epoch_that_is_interrupted_again_and_again_goes_on_where_it_was(worke
     assert signal.signal(signal.SIGINT, before) is handler
 
 
+@pytest.mark.alone
 def test_a_loader_that_waits_for_its_workers_can_be_interrupted_and_used_again() -> None:
     def slow(example: Any) -> Any:
         time.sleep(0.5)
@@ -76,7 +77,7 @@ def test_a_loader_that_waits_for_its_workers_can_be_interrupted_and_used_again()
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             next(iter(loader))
-        assert time.monotonic() - begun < 0.8, "it does not wait for the batch, which takes a second"
+        assert time.monotonic() - begun < 0.4, "it does not wait for the batch"
         assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
 
 
