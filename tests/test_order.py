@@ -449,7 +449,11 @@ def samplers() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", samplers())
+#: The names of `samplers`, which imports PyTorch: no worker of the other tests needs that.
+SAMPLERS = "random", "with a generator", "weighted", "in batches", "by epoch", "of one's own"
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_gives_the_same_epochs_in_each_run_and_leaves_the_users_random_states(name: str) -> None:
     import tensorflow  # noqa: F401  # now: its import draws from `random`
     import torch

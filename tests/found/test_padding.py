@@ -36,7 +36,14 @@ def trained(reduction: Any, source: Any, **options: Any) -> list[Any]:
     return [*made.get_weights(), *history.history.values(), evaluated]
 
 
-@pytest.mark.parametrize("reduction", [each for each in REDUCTIONS if each != "mean"])  # another name of the first one
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        "sum_over_batch_size",
+        "sum",
+        *(pytest.param(each, marks=pytest.mark.stress) for each in ("mean_with_sample_weight", None)),
+    ],
+)
 def test_fit_and_evaluate_give_the_numbers_of_the_unpadded_run(reduction: Any) -> None:
     source = list(zip(X, Y, OWN, strict=True))
     plain, filled = trained(reduction, source), trained(reduction, source, pad_remainder=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import HealthCheck, Phase, assume, event, given, settings
 from hypothesis import strategies as st
 
 import stoker
@@ -188,6 +188,8 @@ class Machine:
 def test_whatever_happens_each_epoch_is_the_undisturbed_one(
     setting: Setting, delays: dict[int, float], workers: int, prefetch: int | None, program: list[Any]
 ) -> None:
+    (first, _), *_ = undisturbed(setting, 1)
+    assume(first.batches or first.error is None)  # see the test below
     work = Work(delays=delays, bad=setting.bad, pace=0.002)
     with setting.loader(work, workers=workers, prefetch=prefetch) as loader:
         machine = Machine(loader, setting)
@@ -200,6 +202,16 @@ def test_whatever_happens_each_epoch_is_the_undisturbed_one(
         assert not machine.running
         assert loader.stats().deaths <= machine.kills
         event(f"{loader.stats().deaths} deaths")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_whose_very_first_example_raises_begins_again(workers: int) -> None:
+    """No form of a batch is known then, so nothing of that epoch was there."""
+    with stoker.Loader([0, 1, 2], transform=lambda n: 6 // n, batch_size=1, workers=workers) as loader:
+        for _ in range(2):
+            with pytest.raises(stoker.WorkerError, match="ZeroDivisionError") as caught:
+                next(iter(loader))
+            assert (caught.value.example, caught.value.epoch) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

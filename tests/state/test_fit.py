@@ -157,7 +157,7 @@ def test_killed_training_goes_on(tmp_path: Path) -> None:
         print(check.check("resumable generator", 1, 7, tmp_path, warm))
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.stress), "torch"])
 def test_killed_training_goes_on_with_another_backend(backend: str, tmp_path: Path) -> None:
     with Warm(backend, "keras", KERAS_BACKEND=backend, PYTHONPATH=SOURCES) as warm:
         print(check.check("map-style", 1, 7, tmp_path, warm, UNBUILT="1", KERAS_BACKEND=backend))
