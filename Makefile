@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := $(VENV)/keras-oldest
+# Most modules of TensorFlow, PyTorch and JAX are never imported: Python compiles those that are, when they are.
+QUIETLY := --quiet --disable-pip-version-check --no-compile
 
 # Where this is set, each of the thousands of interpreters that the tests start would compile Stoker anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,13 +17,13 @@ venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install $(QUIETLY) --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 # The oldest Keras that TensorFlow 2.18 takes, beside the newest: tests/feed/test_keras.py runs with both, with this
 # one only some of its cells but for `make stress`.
 $(OLDEST): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OLDEST) keras==3.5.0
+	$(BIN)/python -m pip install $(QUIETLY) --no-deps --target $(OLDEST) keras==3.5.0
 	touch $(OLDEST)
 
 demo: $(STAMP)
@@ -56,7 +58,7 @@ format: $(STAMP)
 
 # Some of the peers are needed nowhere else, so they are installed only here.
 bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install $(QUIETLY) --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.first_batch
 

@@ -53,7 +53,13 @@ def warm() -> Iterator[Warm]:
         yield made
 
 
-@pytest.mark.parametrize("name", LINES)
+#: What these move from is read in tests/moving too; `make stress` runs them.
+LONG = ("grain_dataset", "tf_data", "tfds", "torch_dataset")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.stress if Path(name).stem in LONG else ()) for name in LINES]
+)
 def test_a_script_trains_its_model(name: str, warm: Warm, tmp_path: Path) -> None:
     result = warm.run(FOLDER / name, cwd=tmp_path, timeout=LIMIT)  # none of them depends on where it is run
     assert result.returncode == 0, result.stdout + result.stderr

@@ -112,7 +112,7 @@ def some_of(example: Any) -> Any:
     return stoker.SKIP if kind == 3 else stoker.Many([example, -example]) if kind == 5 else example
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.stress), 3])
 @pytest.mark.parametrize("options", [{}, {"shuffle": 5}, {"transform": some_of}, {"collate": "pad"}])
 def test_shards_that_are_made_twice_give_the_same_batches(workers: int, options: Any) -> None:
     source = stoker.from_generator(records, shards=5, open_shards=3)
@@ -143,7 +143,7 @@ def one_to_many(example: Any) -> Any:
     return stoker.SKIP if number % 5 == 1 else stoker.Many([value, value]) if number % 7 == 4 else value
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.stress), 3])
 @pytest.mark.parametrize("kind", ["map", "iterable"])
 def test_parts_of_a_source_are_compared_too(kind: str, workers: int) -> None:
     def source(length: int) -> Any:

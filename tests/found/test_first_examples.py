@@ -91,7 +91,9 @@ def told(batch: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", ["map", "shuffled", "iterable", "generator"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind != "ragged" else pytest.param(kind, marks=pytest.mark.stress) for kind in KINDS]
+)
 def test_no_example_is_made_twice_and_batches_do_not_depend_on_workers(kind: str, how: str, tmp_path: Path) -> None:
     make, options = KINDS[kind]
     came = []
