@@ -16,7 +16,7 @@ def slow(example):
         time.sleep(60)
     return example
 def make():
-    return stoker.Loader(range(64), batch_size=4, workers=1, transform=slow)
+    return stoker.Loader(range(64), batch_size=4, pool=stoker.Pool(workers=1), transform=slow)
 """
 LEFT = {
     "with": "with make() as loader:\n for number, _ in enumerate(loader):\n  if number: print(flush=True)",

@@ -41,12 +41,13 @@ MAY = {
         *("sources", "stats", "structure"),
     },
     "feed": {"coordinator", "errors", "memory", "plan", "runtime", "structure", "validation"},
-    "options": {"errors", "plan", "protocol", "runtime", "scheduler", "sources", "structure", "validation"},
+    "pool": {"engines", "errors", "protocol", "runtime", "validation"},
+    "options": {"errors", "plan", "pool", "runtime", "scheduler", "sources", "structure", "validation"},
     "build": {
         *("coordinator", "engines", "epochs", "errors", "memory", "options", "plan", "protocol", "runtime"),
         *("scheduler", "sources", "structure"),
     },
-    "loader": {"build", "errors", "feed", "options", "plan", "scheduler", "stats", "structure", "validation"},
+    "loader": {"build", "errors", "feed", "options", "plan", "pool", "scheduler", "stats", "structure", "validation"},
     "keras": {"coordinator", "errors", "feed", "loader", "validation"},
     "cli": {"runtime"},
 }

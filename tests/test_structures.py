@@ -15,7 +15,7 @@ import optree
 import pytest
 
 import stoker
-from stoker.engines import child
+from stoker.engines import line
 from tests.sources_of_tests import (
     DTYPES,
     LENGTH,
@@ -403,8 +403,8 @@ def test_data_never_crosses_a_socket(how: str, monkeypatch: pytest.MonkeyPatch) 
 
         return counted
 
-    monkeypatch.setattr(child, "encode", counting(child.encode, False))
-    monkeypatch.setattr(child, "decode", counting(child.decode, True))
+    monkeypatch.setattr(line, "encode", counting(line.encode, False))
+    monkeypatch.setattr(line, "decode", counting(line.decode, True))
     data, transform = source(how, large)
     with stoker.Loader(data, batch_size=2, transform=transform, collate="ragged", workers=2) as loader:
         made = list(loader)

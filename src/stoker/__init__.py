@@ -8,6 +8,7 @@ The path of a batch, and a map of this package:
        feed ◀── lease ◀── done(task) ───────────────────────── slot (shared memory)
 
     loader        Loader, the object a user holds
+    pool          Pool, worker processes that several Loaders share
     keras         `ResumableData`, a callback: training that goes on where it stopped
     cli           the command `stoker`
     options       the arguments of a Loader as one value that validates itself
@@ -50,6 +51,7 @@ from stoker.errors import WorkerError as WorkerError
 if TYPE_CHECKING:
     from stoker.loader import Loader
     from stoker.plan.drawn_orders import balanced, bucketed, weighted
+    from stoker.pool import Pool
     from stoker.sources.arrays import from_arrays
     from stoker.sources.generator import Shard, from_generator
     from stoker.sources.grain_dataset import from_grain
@@ -66,6 +68,7 @@ __all__ = [
     "SKIP",
     "Loader",
     "Many",
+    "Pool",
     "Shard",
     "StokerError",
     "WorkerError",
@@ -88,6 +91,7 @@ __all__ = [
 #: each is loaded on first access. All errors of `stoker.errors` are available here as well.
 _HOMES = {
     "Loader": "stoker.loader",
+    "Pool": "stoker.pool",
     "pad": "stoker.structure.collation",
     "from_arrays": "stoker.sources.arrays",
     "from_iterable": "stoker.sources.iterable",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from stoker.coordinator.coordinator import Coordinator
 from stoker.coordinator.form_finder import FormFinder
@@ -39,6 +41,10 @@ from stoker.sources.markers import mentions_marks
 from stoker.structure.collation import Collation, Form
 from stoker.structure.signature import signed_form
 
+if TYPE_CHECKING:
+    from stoker.engines.member import Member
+    from stoker.engines.worker_pool import WorkerPool
+
 
 def build(options: LoaderOptions) -> InMemoryProducer | Coordinator:
     """Builds the producer of batches.
@@ -46,7 +52,7 @@ def build(options: LoaderOptions) -> InMemoryProducer | Coordinator:
     Arrays in memory without a transform need no workers. Everything else has workers or, with `workers=0`, an engine
     that runs the user's code in the trainer.
     """
-    memory_limit = fair_share(promised=promised()) if options.memory_limit is None else options.memory_limit
+    memory_limit = _memory_limit(options)
     if options.worker_count:
         options.source.check_workers()
     plan = _plan(options)
@@ -61,6 +67,13 @@ def build(options: LoaderOptions) -> InMemoryProducer | Coordinator:
     guard = SourceGuard(options.source, _changes(options))
     setup = EpochSetup[Any](options.source.epochs(counts), counts, _fingerprint(options), guard)
     return _in_memory(options, program, form, setup) or _with_engine(options, program, form, setup)
+
+
+def _memory_limit(options: LoaderOptions) -> int:
+    """The number of bytes that the slots may take."""
+    budget = None if options.pool is None else options.pool.memory_budget
+    limits = [options.memory_limit, None if budget is None else budget.nbytes]
+    return min((limit for limit in limits if limit is not None), default=fair_share(promised=promised()))
 
 
 def _check_paths(options: LoaderOptions, batching: Batching) -> None:
@@ -201,6 +214,7 @@ def _with_engine(options: LoaderOptions, program: Program, form: Form | None, se
         workers=workers,
         prefetch=options.prefetch,
         memory_limit=program.memory_limit,
+        budget=None if options.pool is None else options.pool.memory_budget,
     )
     return Coordinator(
         setup,
@@ -235,19 +249,27 @@ def _engine(options: LoaderOptions, program: Program, slots: list[Slot], inboxes
     if options.worker_count:
         from stoker.engines.processes import ProcessEngine
 
-        environment = dict(options.worker_env or {})
-        return ProcessEngine(
-            dump(program),
-            slots,
-            inboxes,
-            options.worker_count,
-            timeout=options.timeout,
-            environment=environment,
-            forks=options.start == "warm",
-        )
+        return ProcessEngine(dump(program), slots, inboxes, join=_join(options), timeout=options.timeout)
     from stoker.engines.inline import InlineEngine
 
     return InlineEngine(program, slots, inboxes)
+
+
+def _join(options: LoaderOptions) -> Callable[[Member], WorkerPool]:
+    """Finds the workers of a Loader: those of its Pool, or its own."""
+    from stoker.engines.interpreters import Interpreters
+    from stoker.engines.worker_pool import WorkerPool
+
+    if options.pool is not None:
+        return options.pool.join
+    interpreters = partial(Interpreters, dict(options.worker_env or {}))
+    own = WorkerPool(options.worker_count, interpreters, forks=options.start == "warm")
+
+    def join(member: Member) -> WorkerPool:
+        own.join(member)
+        return own
+
+    return join
 
 
 def _look(options: LoaderOptions, program: Program, run: int) -> LookOptions:

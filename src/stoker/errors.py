@@ -131,3 +131,11 @@ def _plainly(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except BaseException:
         return f"{type(error).__name__}: <exception str() failed>"
+
+
+def cannot_be_copied(what: str) -> ProgramError:
+    """The error for copying or pickling an object that holds processes."""
+    return ProgramError(
+        f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source "
+        "and its options instead, and create the Loader there."
+    )

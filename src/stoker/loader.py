@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from stoker.build import build
-from stoker.errors import StokerError, copied
-from stoker.feed.batch_iterator import BatchIterator, cannot_be_copied
+from stoker.errors import StokerError, cannot_be_copied, copied
+from stoker.feed.batch_iterator import BatchIterator
 from stoker.options import BATCH_SIZE, LoaderOptions
 from stoker.plan.batching import Outline
+from stoker.pool import Pool
 from stoker.scheduler.machine import RETRIES
 from stoker.stats import Stats
 from stoker.structure.collation import Pad
@@ -152,6 +153,8 @@ class Loader:
             `prefetch=1`; only workers are started there. Nothing is started with `workers=0`, while a module that
             creates the Loader is being imported, in workers and other child processes of multiprocessing, and while
             four Loaders that were started wait for their first pull.
+        pool: a `stoker.Pool`, whose workers make the examples of several Loaders. It determines `workers`, `timeout`,
+            `worker_init`, `worker_env` and `start`.
 
     Raises:
         OptionError: an argument is invalid.
@@ -198,6 +201,7 @@ class Loader:
         worker_env: Mapping[str, str | None] | None = None,
         start: Literal["warm", "fresh"] = "warm",
         lazy: bool = False,
+        pool: Pool | None = None,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         options = LoaderOptions(**arguments)

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from stoker.errors import OptionError
 from stoker.plan.index_lists import ENDLESS
 from stoker.plan.orders import UserOrder, user_order
-from stoker.protocol.program import takes_nothing
+from stoker.pool import Pool, checked_environment, checked_init, checked_start, checked_timeout
 from stoker.runtime.cpus import usable_cpus
 from stoker.scheduler.machine import RETRIES
 from stoker.sources.recognise import source_of
@@ -28,6 +28,8 @@ CHUNK = 32
 #: Warn about too many workers if there are more than `_MANY`, and more than `_A_CPU` per CPU. `workers="auto"` goes no
 #: further.
 _MANY, _A_CPU = 8, 4
+#: The arguments that a Pool determines.
+_OF_POOL = "workers", "timeout", "worker_init", "worker_env", "start"
 
 
 class _Default(int):
@@ -81,6 +83,7 @@ class LoaderOptions:
     worker_env: Mapping[str, str | None] | None = None
     start: Literal["warm", "fresh"] = "warm"
     lazy: bool = False
+    pool: Pool | None = None
 
     size: int = field(init=False)
     collation: Collation = field(init=False)
@@ -140,9 +143,7 @@ class LoaderOptions:
         retries = whole("retries", self.retries, least=0)
         if self.on_error not in ("raise", "skip"):
             raise OptionError(f'on_error must be "raise" or "skip", got {self.on_error!r}')
-        timeout = None if self.timeout is None else real(self.timeout)
-        if self.timeout is not None and not (timeout is not None and 0 < timeout < math.inf):
-            raise OptionError(f"timeout must be a positive number of seconds, or None, got {self.timeout!r}")
+        timeout = checked_timeout(self.timeout)
         optional = {"prefetch": 1, "memory_limit": 1}
         numbers = {
             name: None if getattr(self, name) is None else whole(name, getattr(self, name), least=least)
@@ -165,11 +166,25 @@ class LoaderOptions:
     def _functions(self) -> dict[str, Any]:
         if self.transform is not None and not callable(self.transform):
             raise OptionError(f"transform must be callable, got {self.transform!r}")
-        if self.worker_init is not None and not takes_nothing(self.worker_init):
-            raise OptionError(f"worker_init must be a function without parameters, got {self.worker_init!r}")
-        if self.start not in ("warm", "fresh"):
-            raise OptionError(f'start must be "warm" or "fresh", got {self.start!r}')
-        return {"worker_env": _checked_environment(self.worker_env)}
+        checked_init(self.worker_init)
+        checked_start(self.start)
+        return {"worker_env": checked_environment(self.worker_env), **self._pooled()}
+
+    def _pooled(self) -> dict[str, Any]:
+        """The arguments that the pool determines. Raises `OptionError` if the user gave one of them too."""
+        pool = self.pool
+        if pool is None:
+            return {}
+        if not isinstance(pool, Pool):
+            raise OptionError(f"pool must be a stoker.Pool, got {short(pool)}")
+        for one in fields(self):
+            if one.name in _OF_POOL and (value := getattr(self, one.name)) not in (one.default, {}):
+                raise OptionError(
+                    f"{one.name}={short(value)} was given, but so was pool=, which determines it for all its Loaders. "
+                    f"Omit {one.name} here, or pass it to stoker.Pool."
+                )
+        pool.agree(seeds_globals=flag("seed_globals", self.seed_globals))
+        return {name: getattr(pool, name) for name in _OF_POOL}
 
     def _batches(self) -> dict[str, Any]:
         source = self.source
@@ -300,20 +315,3 @@ def _buffer(shuffle: Any) -> int:
             "size in examples, for example shuffle=1000."
         )
     return 0 if shuffle is False else whole("shuffle", shuffle, least=0)
-
-
-def _checked_environment(variables: Any) -> dict[str, str | None]:
-    """`worker_env` as a dict. Raises `OptionError` unless it maps names to strings or None."""
-    if variables is None:
-        return {}
-    if not isinstance(variables, Mapping):
-        raise OptionError(
-            f'worker_env must be a dict of environment variables, such as {{"CUDA_VISIBLE_DEVICES": "0"}}, '
-            f"got {variables!r}"
-        )
-    for name, value in variables.items():
-        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise OptionError(f"worker_env keys must be names of environment variables, got {name!r}")
-        if value is not None and (not isinstance(value, str) or "\0" in value):
-            raise OptionError(f"worker_env[{name!r}] must be a str, or None to remove the variable, got {value!r}")
-    return dict(variables)

@@ -233,12 +233,13 @@ def test_what_the_trainer_must_take_or_should_be_fresh_is_not_made_early(file: P
 
 
 def test_of_many_loaders_that_are_not_read_only_some_begin() -> None:
-    loaders = [stoker.Loader(range(SIZE), batch_size=4, workers=1, transform=abs) for _ in range(MOST_UNREAD + 2)]
+    pools = [stoker.Pool(workers=1) for _ in range(MOST_UNREAD + 2)]
+    loaders = [stoker.Loader(range(SIZE), batch_size=4, transform=abs, pool=pool) for pool in pools]
     begun = [one for one in threading.enumerate() if one.name == "stoker-supervisor"]
     assert len(begun) == MOST_UNREAD
     assert flat(loaders[-1]) == flat(loaders[0]) == list(range(SIZE))
-    for loader in loaders:
-        loader.close()
+    for each in [*loaders, *pools]:
+        each.close()
 
 
 def test_a_loader_that_is_never_read_leaves_no_trace() -> None:

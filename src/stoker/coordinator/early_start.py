@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Protocol
 
 from stoker.coordinator.form_finder import FormAttempt
-from stoker.protocol.program import is_in_worker
+from stoker.protocol.surroundings import is_in_worker
 
 #: Loaders that may be begun before they are read: those for training, validation and test, and one more.
 MOST_UNREAD = 4

@@ -63,7 +63,7 @@ class EngineListener:
 
     def died(self, death: WorkerDeath) -> None:
         with self._changed:
-            if not self._scheduler.is_retired(death.worker):
+            if not death.elsewhere and not self._scheduler.is_retired(death.worker):
                 self._counters.died(death, self._tasks.faults.epoch_at(death.place))
             self._step(self._tasks.died(death))
 

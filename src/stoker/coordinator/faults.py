@@ -64,6 +64,7 @@ class Faults:
             example=place.example,
             skippable=skippable,
             killed=killed,
+            elsewhere=death.elsewhere,
         )
 
     def epoch_at(self, place: Activity) -> int | None:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from stoker.coordinator.producer import EpochProducer, EpochSetup
 from stoker.epochs.index_epoch import IndexEpoch
 from stoker.errors import OptionError
+from stoker.memory.batch_memory import BatchMemory
 from stoker.memory.layout import Layout
-from stoker.memory.pool import Pool
 from stoker.runtime.interpreter_exit import close_at_exit
 from stoker.sources.source import ArraysInMemory
 from stoker.stats import Stats
@@ -53,7 +53,7 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
                 "smaller batch_size or a larger memory_limit."
             )
         self.together = max(1, min(_MOST, _BYTES // nbytes))
-        self._pool = Pool(Layout.of(form.spec.leaves, rows * self.together))
+        self._memory = BatchMemory(Layout.of(form.spec.leaves, rows * self.together))
         close_at_exit(self)
 
     def form(self, *, apart: bool = False) -> Form:
@@ -80,7 +80,7 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
                 self._ended(stream)
                 raise StopIteration
             epoch.handed([len(numbers) for numbers in batches])
-            arrays = self._pool.arrays(sum(map(len, batches)))
+            arrays = self._memory.arrays(sum(map(len, batches)))
         self._source.take(np.concatenate(batches), arrays)
         for array in arrays:
             array.flags.writeable = False

@@ -15,6 +15,7 @@ from stoker.errors import OptionError
 from stoker.memory.layout import Layout
 from stoker.memory.lease import Leases
 from stoker.memory.slot import Inbox, Slot
+from stoker.runtime.memory_budget import MemoryBudget
 from stoker.scheduler.commands import DeliverCommand
 from stoker.scheduler.events import SlotsSizedEvent
 from stoker.scheduler.slot_ledger import SPARE
@@ -53,6 +54,7 @@ class SlotTable:
         workers: number of workers that fill the slots.
         prefetch: number of batches made ahead, or None to choose it by their size.
         memory_limit: maximum bytes for all slots together.
+        budget: the bytes that other Loaders share with this one, or None.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SlotTable:
         workers: int,
         prefetch: int | None,
         memory_limit: int,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._slots, self._inboxes, self._batch_size = slots, inboxes, batch_size
         self._workers, self._prefetch, self._limit = workers, prefetch, memory_limit
@@ -74,6 +77,9 @@ class SlotTable:
         self._layouts: dict[int, Layout] = {}  # by slot, of batches that deviate from the planned layout
         self._grown = [0] * len(slots)
         self._largest = 0
+        self._budget = budget
+        if budget is not None:
+            budget.join(self)
         _living.add(self)
 
     def promised(self) -> int:
@@ -92,8 +98,11 @@ class SlotTable:
         """
         self._in_place = form.in_place
         if not form.in_place:
+            self._limit_to(self._limit)
             return SlotsSizedEvent(self._prefetch or min(self.ahead, 2 * self._workers + 2), whole=True)
         layout = self._layout = Layout.of(form.spec.leaves, self._batch_size)
+        ahead = self._ahead(layout.nbytes)
+        self._limit_to(layout.nbytes * (ahead + SPARE + LEASES))
         if layout.nbytes > self._limit:
             raise OptionError(
                 f"a batch of {self._batch_size} examples takes {layout.nbytes:,} bytes, more than memory_limit="
@@ -101,7 +110,7 @@ class SlotTable:
             )
         for slot in self._slots:
             slot.resize(layout.nbytes)
-        ahead, fit = self._ahead(layout.nbytes), self._limit // layout.nbytes
+        fit = self._limit // layout.nbytes
         late = layout.nbytes > _LARGE_BYTES
         if fit >= ahead + SPARE + LEASES:
             return SlotsSizedEvent(ahead, late=late)
@@ -182,8 +191,15 @@ class SlotTable:
     def close(self) -> None:
         """Release the slots. Batches that were handed over stay valid."""
         _living.discard(self)
+        if self._budget is not None:
+            self._budget.leave(self)
         for memory in (*self._slots, *self._inboxes):
             memory.close()
+
+    def _limit_to(self, wanted: int) -> None:
+        """Take this Loader's part of the memory that it shares."""
+        if self._budget is not None:
+            self._limit = min(self._limit, self._budget.take(self, wanted))
 
     def _ahead(self, nbytes: int) -> int:
         """Number of batches to make ahead if each has `nbytes` bytes."""

@@ -25,6 +25,7 @@ class WorkerDeath(FailureReason):
         place: what the worker was doing.
         stuck: the observation if the worker was killed for making no progress, else None.
         oom_kills: out-of-memory kills in this cgroup since the last death.
+        elsewhere: True if the process was busy with another Loader's task, so that this Loader's did not kill it.
     """
 
     worker: int
@@ -32,6 +33,7 @@ class WorkerDeath(FailureReason):
     place: Activity
     stuck: StuckWorker | None = None
     oom_kills: int = 0
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

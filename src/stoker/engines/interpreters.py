@@ -10,7 +10,7 @@ from pathlib import Path
 
 import stoker
 from stoker.engines.forked_process import Process
-from stoker.memory.progress_page import ProgressPage
+from stoker.memory.process_page import ProcessPage
 
 #: Runs an entry point. While the worker's own modules are imported, nothing may shadow the standard library: no file
 #: beside them, and none in the current directory (the "" that -c prepends). The trainer's `sys.path` comes with the
@@ -42,26 +42,23 @@ _NO_GPU = {
 
 
 class Interpreters:
-    """Starts interpreters over the same program and slots, in this process's environment as it is now.
+    """Starts interpreters, in this process's environment as it was when this object was made.
 
     Args:
-        program: the descriptor of the program's bundle.
-        memory: the descriptors of the slots, each followed by the descriptor of its inbox.
         variables: variables that the user sets in workers; None removes one.
     """
 
-    def __init__(self, program: int, memory: Sequence[int], variables: Mapping[str, str | None]) -> None:
-        self._program, self._memory = program, memory
-        self._environment = _environment(variables)  # now: the supervisor must not read what user code may be changing
+    def __init__(self, variables: Mapping[str, str | None]) -> None:
+        self.environment = _environment(variables)  # now: the supervisor must not read what user code may be changing
 
-    def worker(self, number: int, channel: int, page: ProgressPage) -> Process:
+    def worker(self, number: int, control: int, page: ProcessPage) -> Process:
         """A worker. It dies when the calling thread ends."""
-        inherited = [channel, page.fd, self._program, resource_tracker(), *self._memory]
+        inherited = [control, page.fd]
         return self._started("__main__", "stoker.worker", [number, os.getpid(), *inherited], inherited)
 
-    def zygote(self, channel: int) -> subprocess.Popen[bytes]:
+    def zygote(self, channel: int, program: int) -> subprocess.Popen[bytes]:
         """The interpreter that workers are forked from. It dies when the calling thread ends."""
-        inherited = [channel, self._program, *self._memory]
+        inherited = [channel, program]
         return self._started("zygote", "stoker.zygote", [os.getpid(), *inherited], inherited)
 
     def _started(
@@ -69,23 +66,11 @@ class Interpreters:
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-c", _START.format(entry=entry), name, *map(str, arguments)],
-            pass_fds=[fd for fd in inherited if fd >= 0],
+            pass_fds=inherited,
             stdin=subprocess.DEVNULL,
-            env=self._environment,
+            env=self.environment,
             start_new_session=True,  # only the trainer handles Ctrl-C in its terminal
         )
-
-
-def resource_tracker() -> int:
-    """The descriptor of this process's multiprocessing resource tracker, or -1 if there is none."""
-    module = sys.modules.get("multiprocessing.resource_tracker")
-    if module is None:
-        return -1
-    if "multiprocessing.shared_memory" in sys.modules:  # workers may create segments, which outlive them
-        fd: int | None = module.getfd()
-    else:
-        fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
-    return -1 if fd is None else fd
 
 
 def _environment(variables: Mapping[str, str | None]) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import selectors
+from collections.abc import Callable
+from functools import partial
 
 from stoker.engines.child import WorkerProcess, WorkerStart
 from stoker.engines.interpreters import Interpreters
@@ -17,21 +19,29 @@ class Launcher:
 
     Args:
         interpreters: starts interpreters.
-        exits: what the supervisor waits for. Where a zygote is readable there, call `hear`.
-        forks: True to fork workers from a zygote where that is possible.
+        exits: what the supervisor waits for, with what to call then.
+        program: returns the descriptor of a program whose modules a zygote imports; None to have no zygote.
+
+    Attributes:
+        has_begun: True after `begin`.
     """
 
-    def __init__(self, interpreters: Interpreters, exits: selectors.BaseSelector, *, forks: bool) -> None:
-        self._interpreters, self._exits, self._forks = interpreters, exits, forks
+    def __init__(
+        self, interpreters: Interpreters, exits: selectors.BaseSelector, program: Callable[[], int | None] | None
+    ) -> None:
+        self._interpreters, self._exits, self._program = interpreters, exits, program
         self._zygote: Zygote | None = None
         self._idle: Zygote | None = None  # a zygote that cannot fork, but has imported everything
+        self.has_begun = False
         self._waiting: list[int] = []  # workers that are started once the zygote is ready
 
     def begin(self) -> None:
         """Start the zygote, if there is to be one."""
-        if self._forks:
-            self._zygote = Zygote(self._interpreters)
-            self._exits.register(self._zygote.channel, selectors.EVENT_READ, self._zygote)
+        self.has_begun = True
+        program = self._program() if self._program is not None else None
+        if program is not None:
+            self._zygote = Zygote(self._interpreters, program)
+            self._exits.register(self._zygote.channel, selectors.EVENT_READ, partial(self.hear, self._zygote))
 
     def launch(self, worker: int) -> WorkerProcess | None:
         """Start a worker. Returns None if it must wait for the zygote; then `due` names it."""
@@ -43,6 +53,10 @@ class Launcher:
         except ZygoteGone as gone:
             self._lose(gone)
             return self.launch(worker)
+
+    def awaits(self, worker: int) -> bool:
+        """True if a worker waits for the zygote."""
+        return worker in self._waiting
 
     def due(self) -> list[int]:
         """The workers that no longer wait for the zygote: it is ready or has ended, or its imports hang."""

@@ -1,62 +1,50 @@
-"""Worker processes: starts them, reads their messages, ends them.
-
-One thread, the supervisor, starts every worker (the kernel kills a worker when the thread that
-started it ends), waits for the workers to exit, and ends them on request.
+"""Runs one Loader's tasks in the workers of a pool.
 
 Messages are read by the thread that needs them. A thread that waits for a batch reads them itself, so that
 the batch reaches it without a thread switch: it is the leader, and other waiting threads follow. If no thread
-waits, the supervisor checks for messages every `_TICK`, so that workers always have a next task.
+waits, the pool's supervisor checks for messages often, so that workers always have a next task.
 No lock is shared with any process. Messages are passed on through the `Listener`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import select
-import selectors
 import signal
-import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from stoker.engines.child import WorkerProcess, end, pair
+from stoker.engines.child import WorkerProcess
 from stoker.engines.engine import Listener, WorkerDeath
-from stoker.engines.interpreters import Interpreters
-from stoker.engines.launcher import Launcher
+from stoker.engines.line import WorkerLine
+from stoker.engines.member import Member, ProcessEnd
+from stoker.engines.sockets import drain, wakers
+from stoker.engines.trainers_tracker import resource_tracker
 from stoker.engines.watch import ProgressWatch
-from stoker.engines.zygote_process import Zygote
+from stoker.engines.worker_pool import WorkerPool
 from stoker.memory.memfd import Memfd
 from stoker.memory.slot import Inbox, Slot
+from stoker.memory.wait_page import WaitPage
+from stoker.protocol.invitations import Invitation
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
-from stoker.runtime.free_memory import oom_kills
 from stoker.runtime.locks import Lock
 from stoker.runtime.shortage import wanted
 from stoker.runtime.signals import interruptible
 
-log = logging.getLogger("stoker")
-
-#: The most seconds until a message is read: while no thread waits for a batch, and while a leader reads.
-_TICK, _TICK_LED = 0.002, 0.02
 #: Seconds that a worker has to exit by itself after it closed its socket.
 _SILENT = 1.0
-#: Seconds before a worker is restarted, by the number of its failed starts in a row: avoids a storm of restarts.
-_PAUSES = 0.0, 0.05, 0.1, 0.2, 0.4
 
 
 class ProcessEngine:
-    """Runs `workers` processes over the same program and slots.
+    """The workers of a pool, for one Loader.
 
     Args:
         program: the program's bundle; the engine closes it when it ends.
         slots: the slots.
         inboxes: the inboxes of the slots.
-        workers: the number of processes, at least 1.
+        join: finds a pool, which serves this Loader from then on.
         timeout: seconds without progress after which a worker is killed, or None.
-        environment: variables that the user sets in workers; None removes one.
-        forks: True to fork workers from a zygote where that is possible.
     """
 
     def __init__(
@@ -64,106 +52,88 @@ class ProcessEngine:
         program: Memfd,
         slots: Sequence[Slot],
         inboxes: Sequence[Inbox],
-        workers: int,
+        join: Callable[[Member], WorkerPool],
         timeout: float | None,
-        environment: Mapping[str, str | None],
-        *,
-        forks: bool = True,
     ) -> None:
-        self._program, self._workers = program, workers
-        self._watch, self._oom_kills = ProgressWatch(timeout), oom_kills()
-        self._memory = [memory.fd for pair in zip(slots, inboxes, strict=True) for memory in pair]
-        self._environment, self._forks = environment, forks
-        self._children: dict[int, WorkerProcess] = {}
-        self._posted: dict[int, WorkerProcess] = {}
-        self._silent: dict[int, float] = {}  # worker: when to kill it if it has not exited
-        self._failed_starts: Counter[int] = Counter()  # in a row
-        self._due: dict[int, float] = {}  # worker: when to restart it
+        self._program, self._join, self._watch = program, join, ProgressWatch(timeout)
+        self._pool: WorkerPool | None = None
+        self._slots, self._inboxes = [slot.fd for slot in slots], [inbox.fd for inbox in inboxes]
+        self._wait_page = WaitPage.fresh()
+        self._lines: dict[int, WorkerLine] = {}
+        self._invitations: dict[WorkerLine, Invitation] = {}
+        self._posted: dict[int, WorkerLine] = {}
+        self._silent: dict[WorkerLine, float] = {}  # when to kill its process if that has not exited
         self._form: FormRequest | None = None
         self._updates: dict[int, UpdateRequest] = {}  # by epoch
-        self._asleep = False  # the supervisor sleeps without a tick, as no worker owes a reply
         self._reading = Lock()  # makes reading a message and delivering it atomic
         self._leader: int | None = None  # the waiting thread that reads messages
-        self._stopping = False
-        self._thread: threading.Thread | None = None
+        self.is_stopping = False
+        self._left = threading.Event()
 
+    # ── called by the Loader ─────────────────────────────────────────────────────────────────
     def start(self, listener: Listener) -> None:
         self._listener = listener
         with wanted("descriptors for listening to workers"):
             self._news = select.epoll()  # what workers send, and nudges for the leader
-            self._exits = selectors.DefaultSelector()  # exits, and wake-ups for the supervisor
-            self._nudge, self._nudged = _pair()
-            self._wakeup, self._woken = _pair()
+            self._nudge, self._nudged = wakers()
         self._news.register(self._nudged, select.EPOLLIN)
-        self._exits.register(self._woken, selectors.EVENT_READ, None)
-        interpreters = Interpreters(self._program.fd, self._memory, self._environment)
-        self._launcher = Launcher(interpreters, self._exits, forks=self._forks)
-        thread = threading.Thread(target=self._supervise, name="stoker-supervisor", daemon=True)
-        thread.start()
-        self._thread = thread
+        try:
+            self._pool = self._join(self)
+        except BaseException:  # the user's Pool was closed
+            self._close_sockets()
+            raise
 
     def submit(self, worker: int, message: Request) -> None:
-        child = self._children[worker]
-        if not child.renewed:
-            child.renewed = True
+        line = self._lines[worker]
+        if not line.renewed:
+            line.renewed = True
             for update in self._updates.values():
-                child.post(update)
-        if self._form is not None and not child.has_form:
-            child.has_form = True
-            child.post(self._form)
-        child.post(message)
-        child.requests += 1
-        self._posted[worker] = child
+                line.post(update)
+        if self._form is not None and not line.has_form:
+            line.has_form = True
+            line.post(self._form)
+        line.post(message)
+        line.requests += 1
+        self._posted[worker] = line
 
     def flush(self) -> None:
-        for child in self._posted.values():
-            child.flush()
-        if self._posted and self._asleep:
-            self._wake()
+        for line in self._posted.values():
+            line.flush()
+        if self._posted and self._pool is not None:
+            self._pool.rouse()
         self._posted.clear()
 
     def leave(self, leave: LeaveEpochRequest) -> None:
         if leave.is_last:
             self._updates.pop(leave.epoch, None)
-        for child in list(self._children.values()):
-            if child.requests > 1:  # it was given work, perhaps only to find the form
-                child.post(leave)
-                self._posted[child.number] = child
+        for line in list(self._lines.values()):
+            if line.requests > 1:  # it was given work, perhaps only to find the form
+                line.post(leave)
+                self._posted[line.number] = line
 
     def send_update(self, update: UpdateRequest) -> None:
         self._updates[update.epoch] = update
-        for child in list(self._children.values()):
-            if child.renewed:
-                child.post(update)
-                self._posted[child.number] = child
+        for line in list(self._lines.values()):
+            if line.renewed:
+                line.post(update)
+                self._posted[line.number] = line
 
     def send_form(self, form: FormRequest) -> None:
         self._form = form
 
     def start_worker(self, worker: int) -> None:
-        pause = _PAUSES[min(self._failed_starts[worker], len(_PAUSES) - 1)]
-        if pause or threading.current_thread() is not self._thread:
-            self._due[worker] = time.monotonic() + pause
-            self._wake()
-        elif not self._stopping:
-            self._spawn(worker)
+        assert self._pool is not None
+        self._pool.start_worker(worker)
 
     def retire_worker(self, worker: int) -> None:
-        self._children[worker].retire()
+        self._lines[worker].process.dismiss()
 
     def idle(self, changed: Lock) -> None:
-        if self._leader is not None or self._stopping:
-            if not changed.wait(0.1) and not self._stopping:
-                # The leader does not read: it is in one of the user's signal handlers, or the garbage collector makes
-                # it destroy a tf.data iterator, which waits for this very thread.
-                changed.without(self._listen, 0)
-            return
-        self._leader = threading.get_ident()
+        self._wait_page.count(1)
         try:
-            changed.without(self._listen, 0.1)
+            self._idle(changed)
         finally:
-            self._leader = None
-            changed.notify_all()  # a follower may lead now
+            self._wait_page.count(-1)
 
     def stand_by(self, changed: Lock) -> None:
         self.idle(changed)
@@ -174,152 +144,169 @@ class ProcessEngine:
                 self._nudge.send(b"!")
 
     def request_stop(self) -> None:
-        self._stopping = True
+        self.is_stopping = True
         self._wake()
 
     def stop(self) -> None:
         self.request_stop()
-        if self._thread is None:
+        if self._pool is None:
             self._program.close()
-        elif threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._wait_page.close()
+        elif not self._pool.is_supervised_here():
+            self._left.wait()
 
     def _wake(self) -> None:
-        if self._thread is not None:
-            with contextlib.suppress(OSError):  # full or closed: the supervisor is awake, or gone
-                self._wakeup.send(b"!")
+        if self._pool is not None:
+            self._pool.wake()
+
+    def _idle(self, changed: Lock) -> None:
+        if self._leader is not None or self.is_stopping:
+            if not changed.wait(0.1) and not self.is_stopping:
+                # The leader does not read: it is in one of the user's signal handlers, or the garbage collector makes
+                # it destroy a tf.data iterator, which waits for this very thread.
+                changed.without(self.listen, 0)
+            return
+        self._leader = threading.get_ident()
+        try:
+            changed.without(self.listen, 0.1)
+        finally:
+            self._leader = None
+            changed.notify_all()  # a follower may lead now
 
     # ── messages, in the leader or the supervisor ────────────────────────────────────────────
-    def _listen(self, seconds: float) -> None:
+    def listen(self, seconds: float) -> None:
         """Wait up to `seconds` for messages, and deliver them to the listener."""
         try:
             ready = interruptible(self._news.poll, seconds)
         except (ValueError, OSError):
             if not self._news.closed:  # raised by a signal handler of the user's, perhaps a TimeoutError
                 raise
-            return  # closed before or during this call: the supervisor has ended
-        channels = {child.channel.fileno(): child for child in list(self._children.values())}
+            return  # closed before or during this call: the Loader was closed
+        lines = {line.channel.fileno(): line for line in list(self._lines.values())}
         for fd, _ in ready:
             if fd == self._nudged.fileno():
-                _drain(self._nudged)
-            elif (child := channels.get(fd)) is not None:
-                self._hear(child)
+                drain(self._nudged)
+            elif (line := lines.get(fd)) is not None:
+                self._hear(line)
 
-    def _hear(self, child: WorkerProcess) -> None:
+    def _hear(self, line: WorkerLine) -> None:
         with self._reading:
-            if self._stopping or child.ended or child.number in self._silent:
+            if self.is_stopping or line.ended or line in self._silent:
                 return
             try:
-                self._receive(child)
+                self._receive(line)
             except BaseException as error:  # a message that was read but not delivered would be awaited forever
                 self._listener.collapsed(error)
                 if not isinstance(error, Exception):
                     raise
 
-    def _receive(self, child: WorkerProcess) -> None:
-        replies = child.receive()
+    def _receive(self, line: WorkerLine) -> None:
+        replies = line.receive()
         if replies is None:
-            self._news.unregister(child.channel)
-            self._silent[child.number] = time.monotonic() + _SILENT
+            self._news.unregister(line.channel)
+            self._silent[line] = time.monotonic() + _SILENT
             self._wake()
             return
         if replies:
-            child.replies += len(replies)
-            self._listener.heard(child.number, replies)
+            line.replies += len(replies)
+            self._listener.heard(line.number, replies)
 
-    # ── in the supervisor ────────────────────────────────────────────────────────────────────
-    def _supervise(self) -> None:
-        try:
-            self._launcher.begin()
-            for worker in range(self._workers):
-                if not self._stopping:
-                    self._spawn(worker)
-            while not self._stopping:
-                self._turn()
-        except BaseException as error:
-            self._listener.collapsed(error)
-        finally:
-            self._launcher.close()
-            end(list(self._children.values()))
-            for closing in (self._exits, self._news, self._nudge, self._nudged, self._wakeup, self._woken):
-                closing.close()
-            self._program.close()
+    # ── called by the pool, in the supervisor ────────────────────────────────────────────────
+    @property
+    def is_led(self) -> bool:
+        """True while a thread that waits for a batch reads messages."""
+        return self._leader is not None
 
-    def _spawn(self, worker: int) -> None:
-        """Start a worker, now or when the zygote is ready."""
-        child = self._launcher.launch(worker)
-        if child is not None:
-            self._children[worker] = child
-            self._news.register(child.channel, select.EPOLLIN)
-            self._exits.register(child.pidfd, selectors.EVENT_READ, child)
+    @property
+    def is_silent(self) -> bool:
+        """True if a worker has closed its socket, and its process still runs."""
+        return bool(self._silent)
 
-    def _turn(self) -> None:
-        """Wait for an exit, a wake-up, or the next check for messages."""
-        self._asleep = True  # set before the check: any request from here on wakes the supervisor
-        timeout = _SILENT if self._silent else None
-        if self._due:
-            timeout = max(0.0, min(list(self._due.values())) - time.monotonic())
-        if (left := self._launcher.seconds_left()) is not None:
-            timeout = left if timeout is None else min(left, timeout)
-        if self._is_owed():
-            tick = _TICK if self._leader is None else _TICK_LED
-            self._asleep, timeout = False, tick if timeout is None else min(tick, timeout)
-        for key, _ in self._exits.select(timeout):
-            if key.data is None:
-                _drain(self._woken)
-            elif isinstance(key.data, Zygote):
-                self._launcher.hear(key.data)
-            else:
-                self._bury(key.data)
-        if self._leader is None:
-            self._listen(0)
-        for worker, when in list(self._due.items()):
-            if time.monotonic() >= when and not self._stopping:
-                del self._due[worker]
-                self._spawn(worker)
-        for worker in self._launcher.due():
-            if not self._stopping:
-                self._spawn(worker)
-        for worker, deadline in list(self._silent.items()):
+    @property
+    def program(self) -> int:
+        """The descriptor of the program."""
+        return self._program.fd
+
+    def is_owed(self) -> bool:
+        """True if a worker is busy starting or with a task."""
+        return any(line.owes() for line in list(self._lines.values()))
+
+    def connect(self, process: WorkerProcess) -> None:
+        """Have this Loader served by another process too."""
+        line = WorkerLine(process)
+        their_end, page = line.their_end.fileno(), line.page.fd
+        memory = tuple(self._slots), tuple(self._inboxes)
+        program, tracker = self._program.fd, resource_tracker()
+        invitation = Invitation(their_end, page, self._wait_page.fd, program, *memory, tracker=tracker)
+        self._invitations[line] = invitation
+        self._lines[process.number] = line
+        self._news.register(line.channel, select.EPOLLIN)
+        process.invite(invitation, line.their_end.close)
+
+    def line(self, process: WorkerProcess) -> WorkerLine | None:
+        """The line to a process."""
+        line = self._lines.get(process.number)
+        return line if line is not None and line.process is process else None
+
+    def bury(self, line: WorkerLine, end: ProcessEnd, *, elsewhere: bool) -> None:
+        """Handle the end of a process: deliver its remaining messages, then report its death."""
+        self._hear(line)
+        with self._reading:
+            line.ended = True
+            if self._silent.pop(line, None) is None:
+                self._news.unregister(line.channel)
+        place = line.page.place()
+        self._listener.died(WorkerDeath(line.number, end.code, place, line.stuck, end.oom_kills, elsewhere=elsewhere))
+        self._drop(line)  # now that its death is known, it is given no more tasks
+
+    def watch(self, is_behind: Callable[[WorkerLine], bool]) -> None:
+        """Kill processes that make no progress, that hang after they closed their socket, or whose work is needless."""
+        for line, deadline in list(self._silent.items()):
             if time.monotonic() >= deadline:
-                self._children[worker].signal(signal.SIGKILL)
-        for stuck in self._watch.look(list(self._children.values())):
+                line.process.signal(signal.SIGKILL)
+        for stuck in self._watch.look(list(self._lines.values()), is_behind):
             self._listener.stuck(stuck)
             if stuck.killed:
-                self._children[stuck.worker].stuck = stuck
-                self._children[stuck.worker].signal(signal.SIGKILL)
-        for child in self._watch.reported():
-            if self._listener.is_needless(child.number):
-                child.signal(signal.SIGKILL)
+                self._lines[stuck.worker].stuck = stuck
+                self._lines[stuck.worker].process.signal(signal.SIGKILL)
+        for line in self._watch.reported():
+            if self._listener.is_needless(line.number):
+                line.process.signal(signal.SIGKILL)
 
-    def _is_owed(self) -> bool:
-        return any(child.owes() for child in list(self._children.values()))
+    def collapsed(self, error: BaseException) -> None:
+        """End the Loader with an error."""
+        self._listener.collapsed(error)
 
-    def _bury(self, child: WorkerProcess) -> None:
-        """Handle the exit of a process: deliver its remaining messages, then report its death."""
-        self._hear(child)
-        with self._reading:
-            child.ended = True
-            if self._silent.pop(child.number, None) is None:
-                self._news.unregister(child.channel)
-        self._exits.unregister(child.pidfd)
-        kills = oom_kills()
-        more, self._oom_kills = kills - self._oom_kills, kills
-        self._failed_starts[child.number] = 0 if child.replies else self._failed_starts[child.number] + 1
-        death = WorkerDeath(child.number, child.code(), child.page.place(), child.stuck, more)
-        self._listener.died(death)  # until this is reported, the worker may be given tasks
-        if self._children[child.number] is child:
-            del self._children[child.number]
-        child.reap()
+    def hang_up(self) -> None:
+        """Begin to end, now that `is_stopping`: tell all workers. Those that were never invited need not know."""
+        for line in list(self._lines.values()):
+            if line.process.invitations.withdraw(self._invitations[line]):
+                self._drop(line)
+            else:
+                line.hang_up()
 
+    def served(self) -> Iterator[WorkerLine]:
+        """The lines to workers that may still use this Loader's memory, after `hang_up`."""
+        for line in list(self._lines.values()):
+            if line.has_hung_up():
+                line.process.is_given_up |= line.is_busy  # it has died in this Loader's code
+                self._drop(line)
+            else:
+                yield line
 
-def _pair() -> tuple[socket.socket, socket.socket]:
-    one, other = pair(socket.SOCK_STREAM)
-    one.setblocking(False)
-    other.setblocking(False)
-    return one, other
+    def release(self) -> None:
+        """End, as no worker uses this Loader's memory any more."""
+        for line in list(self._lines.values()):
+            self._drop(line)
+        self._close_sockets()
+        self._program.close()
+        self._wait_page.close()
+        self._left.set()
 
+    def _close_sockets(self) -> None:
+        for closing in (self._news, self._nudge, self._nudged):
+            closing.close()
 
-def _drain(calls: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # another thread woken by the same call was quicker, or closed it
-        calls.recv(64)
+    def _drop(self, line: WorkerLine) -> None:
+        del self._lines[line.number], self._invitations[line]
+        line.close()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from stoker.engines.child import WorkerProcess
 from stoker.engines.engine import StuckWorker
+from stoker.engines.line import WorkerLine
 from stoker.memory.progress_page import Activity, Phase
 
 #: Seconds without progress after which a worker is reported if the user gave no `timeout`.
@@ -25,7 +25,7 @@ _STACK = 0.5
 class _Observed:
     """The activity of a worker at a check, and how long it has lasted."""
 
-    child: WorkerProcess
+    line: WorkerLine
     place: Activity
     replies: int
     seconds: float = 0.0
@@ -45,28 +45,34 @@ class ProgressWatch:
         self._looked = time.monotonic()
         self.interval = _LOOK if timeout is None else min(_LOOK, timeout / 4)
 
-    def look(self, children: Iterable[WorkerProcess]) -> list[StuckWorker]:
-        """The workers that are newly found stuck; the caller must kill those with `killed` set."""
+    def look(self, lines: Iterable[WorkerLine], is_behind: Callable[[WorkerLine], bool]) -> list[StuckWorker]:
+        """The workers that are newly found stuck; the caller must kill those with `killed` set.
+
+        Args:
+            lines: all lines of the Loader.
+            is_behind: returns True for a line whose process is busy with another Loader's task.
+        """
         now = time.monotonic()
         passed = now - self._looked
         if passed < self.interval:
             return []
         self._looked = now
         found = []
-        for child in children:
-            stuck = self._look_at(child, min(passed, _MOST)) if child.owes() else self._seen.pop(child.number, None)
+        for line in lines:
+            is_due = line.owes() and not is_behind(line)
+            stuck = self._look_at(line, min(passed, _MOST)) if is_due else self._seen.pop(line.number, None)
             if isinstance(stuck, StuckWorker):
                 found.append(stuck)
         return found
 
-    def reported(self) -> list[WorkerProcess]:
+    def reported(self) -> list[WorkerLine]:
         """The workers that were reported and have made no progress since."""
-        return [seen.child for seen in self._seen.values() if seen.reported and seen.replies == seen.child.replies]
+        return [seen.line for seen in self._seen.values() if seen.reported and seen.replies == seen.line.replies]
 
-    def _look_at(self, child: WorkerProcess, passed: float) -> StuckWorker | None:
-        place, seen = child.page.place(), self._seen.get(child.number)
-        if seen is None or (seen.child, seen.place, seen.replies) != (child, place, child.replies):
-            self._seen[child.number] = _Observed(child, place, child.replies)
+    def _look_at(self, line: WorkerLine, passed: float) -> StuckWorker | None:
+        place, seen = line.page.place(), self._seen.get(line.number)
+        if seen is None or (seen.line, seen.place, seen.replies) != (line, place, line.replies):
+            self._seen[line.number] = _Observed(line, place, line.replies)
             return None
         seen.seconds += passed
         limit = PATIENCE if self._timeout is None else self._timeout
@@ -75,5 +81,5 @@ class ProgressWatch:
         if seen.seconds < limit or seen.reported:
             return None
         seen.reported = True
-        stack = "(no stack: no Python runs yet)" if place.phase is Phase.STARTING else child.stack(_STACK)
-        return StuckWorker(child.number, seen.seconds, place, stack, killed=self._timeout is not None)
+        stack = "(no stack: no Python runs yet)" if place.phase is Phase.STARTING else line.process.stack(_STACK)
+        return StuckWorker(line.number, seen.seconds, place, stack, killed=self._timeout is not None)

@@ -16,10 +16,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from stoker.engines.child import pair
 from stoker.engines.forked_process import ForkedProcess, Process
-from stoker.engines.interpreters import Interpreters, resource_tracker
-from stoker.memory.progress_page import ProgressPage
+from stoker.engines.interpreters import Interpreters
+from stoker.engines.sockets import pair
+from stoker.memory.process_page import ProcessPage
 
 log = logging.getLogger("stoker")
 
@@ -39,6 +39,10 @@ class ZygoteGone(Exception):
 class Zygote:
     """The interpreter that workers are forked from. Used only by the supervisor, which must outlive it.
 
+    Args:
+        interpreters: starts it.
+        program: descriptor of the program whose modules it imports.
+
     Attributes:
         is_ready: True once it can fork workers.
         is_idle: True once it has said that it cannot fork workers.
@@ -46,12 +50,12 @@ class Zygote:
         channel: its socket, readable when it has something to say or has ended.
     """
 
-    def __init__(self, interpreters: Interpreters) -> None:
+    def __init__(self, interpreters: Interpreters, program: int) -> None:
         self.is_ready, self.is_idle, self.forks = False, False, 0
         self.channel, theirs = pair(socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                self._process: subprocess.Popen[bytes] = interpreters.zygote(theirs.fileno())
+                self._process: subprocess.Popen[bytes] = interpreters.zygote(theirs.fileno(), program)
             except BaseException:
                 self.channel.close()
                 raise
@@ -75,10 +79,10 @@ class Zygote:
             self._ran, self._ran_at = ran, now
         return max(0.0, min(self._ran_at + _STALLED, self._started + _IMPORT) - now)
 
-    def fork(self, number: int, channel: int, page: ProgressPage) -> Process:
+    def fork(self, number: int, control: int, page: ProcessPage) -> Process:
         """A new worker. Raises `ZygoteGone` if there is none."""
         try:
-            self._ask_for(number, channel, page)
+            self._ask_for(number, control, page)
             answer = self._receive() if self._poll(_FORK) else b"it did not answer"
         except OSError as error:
             answer = str(error).encode()
@@ -89,20 +93,18 @@ class Zygote:
         self.forks += 1
         return ForkedProcess(page.process())
 
-    def become(self, number: int, channel: int, page: ProgressPage) -> Process:
+    def become(self, number: int, control: int, page: ProcessPage) -> Process:
         """Let the zygote, which cannot fork, be this worker. Raises `ZygoteGone` if it has ended."""
         try:
-            self._ask_for(number, channel, page)
+            self._ask_for(number, control, page)
         except OSError as error:
             self.close()
             raise ZygoteGone(str(error)) from None
         self.channel.close()
         return self._process
 
-    def _ask_for(self, number: int, channel: int, page: ProgressPage) -> None:
-        tracker = resource_tracker()
-        fds = [channel, page.fd, *([tracker] if tracker >= 0 else [])]
-        socket.send_fds(self.channel, [str(number).encode()], fds)
+    def _ask_for(self, number: int, control: int, page: ProcessPage) -> None:
+        socket.send_fds(self.channel, [str(number).encode()], [control, page.fd])
 
     def close(self) -> None:
         """End the zygote; the workers live on."""

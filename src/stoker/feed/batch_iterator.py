@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy.typing as npt
 
 from stoker.coordinator.producer import BatchProducer
-from stoker.errors import ClosedError, ProgramError, StokerError, copied
+from stoker.errors import ClosedError, StokerError, cannot_be_copied, copied
 from stoker.feed import numpy as arrays
 from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Iteration, Position
@@ -19,14 +19,6 @@ from stoker.runtime.interpreter_exit import rest_if_exiting
 from stoker.runtime.signals import shielded
 
 _Made = TypeVar("_Made")
-
-
-def cannot_be_copied(what: str) -> ProgramError:
-    """The error for copying or pickling an object that holds processes."""
-    return ProgramError(
-        f"{what} cannot be pickled or copied: it holds processes and shared memory of this process. Send its source "
-        "and its options instead, and create the Loader there."
-    )
 
 
 class BatchIterator(Iterator[Any]):

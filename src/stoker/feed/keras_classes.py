@@ -8,8 +8,7 @@ from functools import cache
 from types import FrameType
 from typing import Any, NoReturn
 
-from stoker.errors import OptionError, StateError
-from stoker.feed.batch_iterator import cannot_be_copied
+from stoker.errors import OptionError, StateError, cannot_be_copied
 from stoker.feed.keras_frames import check_arguments, read_to_the_end
 from stoker.feed.keras_iterations import KerasIterations, KerasIterator, Leaves
 

@@ -1,7 +1,6 @@
-"""The current activity of a worker, which the trainer can read even if the worker is stuck or dead.
+"""What a worker is doing for a Loader, which the trainer can read even if the worker is stuck or dead.
 
-Each worker has one page of shared memory, which only the worker writes and the trainer only reads. The
-worker's Python stack, if requested, follows that page.
+Each worker has one page of shared memory for each Loader that it serves. Only the worker writes it.
 """
 
 from __future__ import annotations
@@ -10,19 +9,15 @@ import enum
 import fcntl
 import mmap
 import os
-import signal
 import struct
 from dataclasses import dataclass
 
 from stoker.memory.memfd import Memfd
 
 _PAGE = mmap.PAGESIZE
-_STACK_BYTES = 64_000
-_FIELDS = struct.Struct("=5q")
-#: On this signal, a worker writes its Python stack after its page. A signal number that is otherwise unused.
-STACK_SIGNAL = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else 0
+_FIELDS = struct.Struct("=4q")
 #: Places on the page.
-TASK, SHARD, EXAMPLE, PHASE, PROCESS = range(5)
+TASK, SHARD, EXAMPLE, PHASE = range(4)
 #: Means no example or no shard.
 NOTHING = -1
 
@@ -37,6 +32,11 @@ class Phase(enum.IntEnum):
     PULLING = 4  # a user's generator runs to its next example
     JOINING = 5  # examples become a batch
 
+    @property
+    def is_busy(self) -> bool:
+        """True if code of this Loader runs."""
+        return self not in (Phase.STARTING, Phase.IDLE)
+
 
 @dataclass(frozen=True)
 class Activity:
@@ -49,19 +49,18 @@ class Activity:
 
 
 class ProgressPage(Memfd):
-    """The activity of one worker, in shared memory.
+    """The activity of one worker for one Loader, in shared memory.
 
     The trainer calls `fresh` and `place`. The worker opens the page over its descriptor and calls `words`.
     """
 
     @classmethod
     def fresh(cls) -> ProgressPage:
-        """Create the page of a worker that is about to start."""
+        """Create the page of a worker that does not serve the Loader yet."""
         page = cls.create("progress-page")
-        os.pwrite(page.fd, _FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING, 0), 0)
+        os.pwrite(page.fd, _FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.STARTING), 0)
         os.ftruncate(page.fd, _PAGE)
         fcntl.fcntl(page.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        os.lseek(page.fd, _PAGE, os.SEEK_SET)  # where the stack will be written
         return page
 
     def words(self) -> memoryview:
@@ -70,23 +69,11 @@ class ProgressPage(Memfd):
 
     def place(self) -> Activity:
         """The worker's activity, or its last one if it has died."""
-        task, shard, example, phase, _ = _FIELDS.unpack(os.pread(self.fd, _FIELDS.size, 0))
+        task, shard, example, phase = _FIELDS.unpack(os.pread(self.fd, _FIELDS.size, 0))
         shard, example = (None if number == NOTHING else number for number in (shard, example))
         return Activity(task, shard, example, Phase(phase))
-
-    def process(self) -> int:
-        """The process that the zygote forked for this page, or 0 if it has forked none yet."""
-        return int(_FIELDS.unpack(os.pread(self.fd, _FIELDS.size, 0))[PROCESS])
-
-    def stack_end(self) -> int:
-        """The offset at which the next stack begins."""
-        return os.lseek(self.fd, 0, os.SEEK_CUR)
-
-    def stack(self, begin: int) -> str:
-        """The text that was written from offset `begin` on."""
-        return os.pread(self.fd, _STACK_BYTES, begin).decode("utf-8", "replace")
 
 
 def unseen() -> memoryview:
     """A page that is never read, for user code that runs in the trainer."""
-    return memoryview(bytearray(_FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE, 0))).cast("q")
+    return memoryview(bytearray(_FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE))).cast("q")

@@ -14,6 +14,7 @@ import gc
 import io
 import pickle
 import sys
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,24 @@ _kept: list[Any] = []
 #: Objects that are unique within a process, by the mark they were sent with.
 _only: dict[str, Any] = {}
 NOTHING = "nothing"
+
+
+class UniqueObjects:
+    """The objects of one program that are unique within a process, since pickles refer to them by a mark."""
+
+    def __init__(self) -> None:
+        self._only: dict[str, Any] = {}
+        self._ids: Any = weakref.WeakKeyDictionary()
+        self._classes: Any = weakref.WeakValueDictionary()
+
+    def exchange(self) -> None:
+        """Exchange them with those that pickles find in this process. A second call puts both back."""
+        global _only
+        self._only, _only = _only, self._only
+        tables: Any = sys.modules.get("cloudpickle.cloudpickle")
+        if tables is not None:  # a class that is sent by value, twice, is one class
+            self._ids, tables._DYNAMIC_CLASS_TRACKER_BY_CLASS = tables._DYNAMIC_CLASS_TRACKER_BY_CLASS, self._ids
+            self._classes, tables._DYNAMIC_CLASS_TRACKER_BY_ID = tables._DYNAMIC_CLASS_TRACKER_BY_ID, self._classes
 
 
 class StandIn(ModuleType):
@@ -47,8 +66,8 @@ class StandIn(ModuleType):
         return rest[name]
 
 
-def stand_in(names: Collection[str], rest: bytes | memoryview) -> None:
-    """Install stand-ins for modules that cannot be imported in this process.
+def stand_ins(names: Collection[str], rest: bytes | memoryview) -> dict[str, ModuleType]:
+    """Stand-ins for modules that cannot be imported in this process, by the names under which to install them.
 
     Args:
         names: names of the modules.
@@ -60,10 +79,13 @@ def stand_in(names: Collection[str], rest: bytes | memoryview) -> None:
         found: dict[str, dict[str, Any]] = pickle.loads(rest)
         return found
 
-    for name in names:
-        sys.modules[name] = StandIn(name, lambda name=name: others().get(name, {}))  # type: ignore[misc]
+    found: dict[str, ModuleType] = {
+        name: StandIn(name, lambda name=name: others().get(name, {}))  # type: ignore[misc]
+        for name in names
+    }
     if MAIN[1] in names:  # multiprocessing started the trainer, where both names are one module
-        sys.modules[MAIN[0]] = sys.modules[MAIN[1]]
+        found[MAIN[0]] = found[MAIN[1]]
+    return found
 
 
 def settle(sent: Mapping[str, Mapping[str, Any]]) -> None:

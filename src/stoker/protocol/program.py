@@ -11,12 +11,10 @@ import inspect
 import io
 import json
 import mmap
-import os
 import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,15 +22,13 @@ import numpy as np
 from stoker.errors import ProgramError, cause
 from stoker.memory.bundle import open_bundle, write_bundle
 from stoker.memory.memfd import Memfd
-from stoker.pickling.stand_ins import settle, stand_in
+from stoker.pickling.stand_ins import settle, stand_ins
 from stoker.protocol.random_objects import came_with_program, is_held, reduced
+from stoker.protocol.surroundings import Surroundings, described
 from stoker.structure.collation import Collation
 
 if TYPE_CHECKING:
     from stoker.protocol.random_objects import Held
-
-
-_entered_one = False
 
 
 @dataclass(frozen=True)
@@ -92,10 +88,7 @@ def dump(program: Program) -> Memfd:
         }
         raise ProgramError(refusal(parts, error)) from cause(error)
     place = {
-        "path": [path for path in sys.path if isinstance(path, str)],
-        "cwd": _cwd(),
-        "argv": sys.argv,
-        "modules": modules,
+        **described(modules),
         "imports": imports if program.worker_init is None else [],  # it may set what an import depends on
         "key": _key(),
         "seed": program.seed if program.seeds_globals else None,
@@ -178,21 +171,23 @@ def mapped_file(array: np.memmap[Any, Any]) -> Any:
 class LoadedProgram:
     """The program as received by a worker. Load `worker_init` first, then `program`, each once.
 
-    The constructor changes to the trainer's working directory and takes over its `sys.path` and `sys.argv`.
+    The constructor enters the surroundings of the trainer.
 
     Attributes:
+        surroundings: the surroundings that its code needs.
         key: the authentication key of the trainer's multiprocessing, or None.
         seed: the Loader's seed, or None if global random states are left alone.
     """
 
     def __init__(self, fd: int) -> None:
         place, rest, pickled, *buffers = open_bundle(fd)
-        where = _entered(place)
+        where = json.loads(bytes(place))
         self.key = None if where["key"] is None else bytes.fromhex(where["key"])
         self.seed: int | None = where["seed"]
         self._pickles = pickle.Unpickler(io.BytesIO(pickled), buffers=buffers)
         came_with_program.clear()
-        stand_in(where["modules"], rest)
+        self.surroundings = Surroundings(where, stand_ins(where["modules"], rest))
+        self.surroundings.enter()
 
     def worker_init(self) -> Callable[[], Any] | None:
         """The function to call before the program is loaded, or None."""
@@ -209,24 +204,10 @@ class LoadedProgram:
 
 def enter(fd: int) -> list[str]:
     """Change to the trainer's working directory, `sys.path` and `sys.argv`. Returns the modules that a program uses."""
-    imports: list[str] = _entered(open_bundle(fd)[0])["imports"]
+    where = json.loads(bytes(open_bundle(fd)[0]))
+    Surroundings(where, {}).enter()
+    imports: list[str] = where["imports"]
     return imports
-
-
-def is_in_worker() -> bool:
-    """True in a worker, and in the zygote that workers are forked from."""
-    return _entered_one
-
-
-def _entered(place: memoryview) -> dict[str, Any]:
-    """Change to the trainer's surroundings. Returns all that is known of them."""
-    global _entered_one
-    _entered_one = True
-    where: dict[str, Any] = json.loads(bytes(place))
-    sys.path[:], sys.argv[:] = where["path"], where["argv"]
-    if where["cwd"] is not None:
-        os.chdir(where["cwd"])
-    return where
 
 
 def _key() -> str | None:
@@ -245,10 +226,3 @@ def load_again(fd: int) -> tuple[Program, list[Held]]:
     program = pickles.load()
     assert isinstance(program, Program)
     return program, list(came_with_program)
-
-
-def _cwd() -> str | None:
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:  # the trainer's working directory was removed
-        return None

@@ -91,6 +91,7 @@ class WorkerDiedEvent:
         example: the example that it was working on, or None.
         skippable: whether that example can be left out of its shard.
         killed: whether it was killed by a signal of the kind that the kernel or a user sends.
+        elsewhere: whether it was at work for another Loader.
     """
 
     worker: int
@@ -100,6 +101,7 @@ class WorkerDiedEvent:
     example: int | None = None
     skippable: bool = False
     killed: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

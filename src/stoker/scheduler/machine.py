@@ -288,7 +288,7 @@ class Scheduler:
     def _died(self, died: WorkerDiedEvent, out: list[Command]) -> None:
         """Take back the tasks of a dead worker. Only the task it was working on may have killed it."""
         worker = died.worker
-        if worker not in self._tasks.up and worker not in self._retired:
+        if worker not in self._tasks.up and worker not in self._retired and not died.elsewhere:
             self._starts.failed(worker, killed=died.killed)
         for stream in self._streams.values():
             for shard in stream.shards():

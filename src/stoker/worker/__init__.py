@@ -1,6 +1,7 @@
 """Code that runs the user's code: in worker processes, and in the inline engine of `workers=0`.
 
 __main__                  a worker process
+served_loader             one of the Loaders that a worker serves
 zygote                    the interpreter that workers are forked from
 unseeded                  random generators that forked workers must not have in common
 clone                     forks a process beside this one, not beneath it

@@ -1,7 +1,7 @@
-"""Entry point of a worker process. Arguments: NUMBER PARENT SOCKET PAGE PROGRAM TRACKER [SLOT INBOX …].
+"""Entry point of a worker process. Arguments: NUMBER PARENT CONTROL PAGE.
 
-From SOCKET on, the arguments are file descriptors. TRACKER is -1 if the trainer has no multiprocessing resource
-tracker. The worker takes tasks from its socket until the trainer closes it. It dies with its trainer.
+CONTROL and PAGE are file descriptors. Over the control socket, the worker says that it is up, and is asked to serve
+Loaders: see `stoker.protocol.invitations`. It does until the trainer closes that socket. It dies with its trainer.
 """
 
 from __future__ import annotations
@@ -9,36 +9,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NoReturn
 
-from stoker.memory import long_message
-from stoker.memory.progress_page import PHASE, STACK_SIGNAL, Phase, ProgressPage
-from stoker.memory.slot import Inbox, Slot
-from stoker.protocol.failures import failure
-from stoker.protocol.messages import MAX_BYTES, Message, decode, encode, unbundled
-from stoker.protocol.program import LoadedProgram, Program, load_again
-from stoker.protocol.random_objects import came_with_program
-from stoker.protocol.replies import FailureKind, FailureReply, ReadyReply
-from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
-from stoker.worker.batching.fork_guard import ForkGuard
-from stoker.worker.context import TaskContext
+from stoker.memory.process_page import STACK_SIGNAL
+from stoker.protocol.invitations import UP, received
 from stoker.worker.failpoints import Failpoint, reach
 from stoker.worker.multiprocessing_tracker import TrainersMultiprocessing
-from stoker.worker.runner import Runner
-from stoker.worker.user_code.current import tells_in_process
-from stoker.worker.user_code.epoch_hooks import EpochHooks
-from stoker.worker.user_code.libraries import ImportWatch
-from stoker.worker.user_code.seeding import LazyRandom, Seeder, install_lazy_random
-from stoker.worker.user_code.worker_init import initialise
+from stoker.worker.served_loader import ServedLoader, SharedProcess
+from stoker.worker.user_code.seeding import LazyRandom, install_lazy_random
 
 _PR_SET_PDEATHSIG = 1
 
@@ -64,129 +52,134 @@ def run_worker(arguments: WorkerArguments, lazy: LazyRandom) -> None:
 
 @dataclass(frozen=True)
 class WorkerArguments:
-    """The arguments of a worker; see the docstring of this module. Each slot has its inbox."""
+    """The arguments of a worker; see the docstring of this module."""
 
     number: int
     parent: int
-    socket: int
+    control: int
     page: int
-    program: int
-    tracker: int | None
-    slots: tuple[int, ...]
-    inboxes: tuple[int, ...]
 
     @classmethod
     def of(cls, arguments: list[str]) -> WorkerArguments:
         """Read the arguments of the command line."""
-        number, parent, channel, page, program, tracker, *memory = map(int, arguments)
-        its = None if tracker < 0 else tracker
-        return cls(number, parent, channel, page, program, tracker=its, slots=(*memory[::2],), inboxes=(*memory[1::2],))
-
-    def descriptors(self) -> tuple[int, ...]:
-        """All file descriptors."""
-        tracker = () if self.tracker is None else (self.tracker,)
-        return self.socket, self.page, self.program, *tracker, *self.slots, *self.inboxes
+        return cls(*map(int, arguments))
 
 
 def _main(arguments: WorkerArguments, lazy: LazyRandom) -> bool:
     """Run the worker; returns True if it must be replaced, False if it was dismissed."""
     _bind_to_trainer(arguments)
-    _show_progress(arguments.page)
-    channel = socket.socket(fileno=arguments.socket)
-    _guard_forks(channel)
+    _show_stacks(arguments.page)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone: exit too
-        return _serve(channel, arguments, lazy)
+        return Worker(arguments, lazy).serve()
     return False
 
 
-def _serve(channel: socket.socket, arguments: WorkerArguments, lazy: LazyRandom) -> bool:
-    """Load the program and answer requests until the socket closes; returns True if another worker must take over."""
+class Worker:
+    """Serves the Loaders that the trainer names, taking turns.
 
-    def send(message: Message) -> None:
-        long_message.send(channel, encode(message), MAX_BYTES)
+    A Loader for which the trainer waits goes first, then the one whose requests have taken the least time.
+    """
 
-    page = ProgressPage(arguments.page)  # it owns the descriptor, to which the stack is written too
-    words = page.words()
-    words[PHASE] = Phase.LOADING
-    program = _loaded(arguments)
-    if isinstance(program, FailureReply):
-        send(program)
-        return True
-    runner = _runner(program, arguments, words, lazy)
-    words[PHASE] = Phase.IDLE
-    send(ReadyReply())
-    for message in _received(channel):
-        if isinstance(message, Request):
-            reply = runner.reply_to(message)
-            reach(Failpoint.REPORT)
-            send(reply)
-            reach(Failpoint.REPORTED)
-            if runner.exhausted:
+    def __init__(self, arguments: WorkerArguments, lazy: LazyRandom) -> None:
+        self._control = socket.socket(fileno=arguments.control)
+        self._process = SharedProcess(arguments.number, lazy, TrainersMultiprocessing())
+        self._loaders: dict[int, ServedLoader] = {}  # by the descriptor of their sockets
+        self._entered: ServedLoader | None = None
+        self._news = select.poll()
+        self._news.register(self._control, select.POLLIN)
+        _guard_forks(self._process, self._close_sockets)
+
+    def serve(self) -> bool:
+        """Serve until the control socket is closed; returns True if another process must take over."""
+        self._control.send(UP)
+        while (loader := self._next()) is not None:
+            self._enter(loader)
+            loader.serve()
+            if loader.exhausted:
                 return True
-        else:
-            _heed(runner, message)
-    reach(Failpoint.SHUTDOWN)
-    return False
+            del loader  # it may be dismissed next
+        reach(Failpoint.SHUTDOWN)
+        return False
 
+    def _next(self) -> ServedLoader | None:
+        """Wait for the next Loader that has a message; None if this worker is dismissed."""
+        while True:
+            ready = [loader for loader in self._loaders.values() if loader.is_ready]
+            if ready and len(self._loaders) == 1:
+                return ready[0]
+            if not self._listen(0 if ready else None):
+                return None
+            ready = [loader for loader in self._loaders.values() if loader.is_ready]
+            if ready:
+                return min(ready, key=lambda loader: (not loader.is_waited_for, loader.seconds))
 
-def _loaded(arguments: WorkerArguments) -> Program | FailureReply:
-    """The program, after the call of `worker_init`; the reply if one of them raises."""
-    kind = FailureKind.PROGRAM
-    try:
-        arrived = LoadedProgram(arguments.program)
-        TrainersMultiprocessing(arguments.tracker, arrived.key)
-        if (init := arrived.worker_init()) is not None:
-            kind = FailureKind.INIT
-            initialise(init, arrived.seed, arguments.number)
-            kind = FailureKind.PROGRAM
-        return arrived.program()
-    except BaseException as error:
-        return failure(None, kind, error)
+    def _listen(self, milliseconds: int | None) -> bool:
+        """Receive what has arrived or arrives within that time; returns False if this worker is dismissed."""
+        for fd, _ in self._news.poll(milliseconds):
+            loader = self._loaders.get(fd)
+            if loader is not None:
+                self._receive(loader)
+            elif (invitation := received(self._control)) is not None:
+                self._admit(ServedLoader(invitation, self._process))
+            else:
+                return False
+        return True
 
+    def _receive(self, loader: ServedLoader) -> None:
+        if not loader.is_ready:  # it did not want its turns, so it gets no more of them now
+            loader.seconds = max([loader.seconds, *(one.seconds for one in self._loaders.values() if one.is_ready)])
+        loader.receive()
+        if loader.is_over:
+            self._dismiss(loader)
 
-def _runner(program: Program, arguments: WorkerArguments, words: memoryview, lazy: LazyRandom) -> Runner:
-    """The runner of this process, whose state `stoker.current()` reports."""
-    seeder = Seeder(program.seed, lazy, seeds_globals=program.seeds_globals, held=came_with_program)
-    if program.seeds_globals:
-        ImportWatch(seeder.found)
-    turns = EpochHooks(program, list(came_with_program), partial(load_again, arguments.program), seeder)
-    slots, inboxes = [Slot(fd) for fd in arguments.slots], [Inbox(fd) for fd in arguments.inboxes]
-    context = TaskContext.of(program, seeder, words, slots=slots, inboxes=inboxes, fork=_fork)
-    runner = Runner(context, turns, arguments.number)
-    tells_in_process(runner.current)
-    return runner
+    def _admit(self, loader: ServedLoader) -> None:
+        """Begin to serve a Loader."""
+        fd = loader.channel.fileno()
+        self._loaders[fd] = loader
+        self._news.register(fd, select.POLLIN)
+        self._leave()
+        loader.load()
+        self._entered = loader
+        if loader.is_over:
+            self._dismiss(loader)
 
+    def _dismiss(self, loader: ServedLoader) -> None:
+        """Serve a Loader no more."""
+        fd = loader.channel.fileno()
+        self._news.unregister(fd)
+        del self._loaders[fd]
+        self._enter(loader)  # closing its shards runs the user's code
+        loader.close()
+        self._entered = None
+        gc.collect()  # its objects refer to one another
 
-def _received(channel: socket.socket) -> Iterator[Message]:
-    """The trainer's messages, until it closes the socket."""
-    heard = memoryview(bytearray(MAX_BYTES))
-    while data := long_message.receive(channel, heard):
-        yield from map(decode, unbundled(data))
+    def _enter(self, loader: ServedLoader) -> None:
+        if loader is not self._entered:
+            self._leave()
+            loader.enter()
+            self._entered = loader
 
+    def _leave(self) -> None:
+        if self._entered is not None:
+            self._entered.leave()
+            self._entered = None
 
-def _heed(runner: Runner, message: Message) -> None:
-    """Take in a message that is no request and has no reply."""
-    match message:
-        case FormRequest():
-            runner.learn(message)
-        case LeaveEpochRequest():
-            runner.leave(message)
-        case UpdateRequest():
-            runner.note_update(message)
-        case _:
-            raise AssertionError(f"the trainer sent {message}")
+    def _close_sockets(self) -> None:
+        self._control.close()
+        for loader in self._loaders.values():
+            loader.channel.close()
 
 
 def _bind_to_trainer(arguments: WorkerArguments) -> None:
     """Die with the trainer, and keep what comes from it from others."""
     die_with(arguments.parent)
-    for fd in arguments.descriptors():
+    for fd in (arguments.control, arguments.page):
         os.set_inheritable(fd, False)  # programs started by user code must not inherit them
     reach(Failpoint.SPAWN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
 
 
-def _show_progress(page: int) -> None:
+def _show_stacks(page: int) -> None:
     """Show this worker's stack to the trainer when asked, and user output immediately."""
     faulthandler.register(STACK_SIGNAL, page, all_threads=True)  # in C: works even while the GIL is held
     for stream in (sys.stdout, sys.stderr):
@@ -201,10 +194,7 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-_fork = ForkGuard()
-
-
-def _guard_forks(channel: socket.socket) -> None:
+def _guard_forks(process: SharedProcess, close_sockets: Callable[[], None]) -> None:
     """Keep processes forked by user code from answering for this worker or outliving it."""
     ours = os.getpid()
 
@@ -215,8 +205,8 @@ def _guard_forks(channel: socket.socket) -> None:
         by_main = threading.get_ident() == threading.main_thread().ident
 
     def in_child() -> None:
-        _fork.happened = True
-        channel.close()
+        process.fork.happened = True
+        close_sockets()
         if by_main:  # else the signal would arrive when the forking thread ends
             die_with(ours)
 

@@ -14,8 +14,6 @@ import platform
 import signal
 from pathlib import Path
 
-from stoker.memory.progress_page import PROCESS
-
 _PR_GET_TID_ADDRESS = 40
 _CLONE_PARENT, _CLONE_PARENT_SETTID = 0x8000, 0x100000
 _CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID = 0x200000, 0x1000000
@@ -50,14 +48,14 @@ class Cloner:
     def clone(self, page: int) -> int:
         """Fork. Returns the new process, or 0 in it.
 
-        The kernel writes the number of the new process to the progress page before it runs, so that the trainer
+        The kernel writes the number of the new process to its page before it runs, so that the trainer
         learns of it even if this process is killed at that moment.
 
         Args:
-            page: the descriptor of the new worker's progress page.
+            page: the descriptor of the new process's page.
         """
         pages = mmap.mmap(page, mmap.PAGESIZE)
-        cell = ctypes.c_int.from_buffer(pages, PROCESS * 8)
+        cell = ctypes.c_int.from_buffer(pages)
         flags = _CLONE_PARENT | _CLONE_PARENT_SETTID | _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID | signal.SIGCHLD
         ends = (0, self._thread) if self._area_first else (self._thread, 0)
         arguments = map(ctypes.c_long, (self._number, flags, 0, ctypes.addressof(cell), *ends))

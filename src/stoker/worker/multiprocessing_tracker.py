@@ -8,6 +8,8 @@ does not register what it only attaches to.
 from __future__ import annotations
 
 import functools
+import os
+import sys
 import threading
 from collections.abc import Callable
 from types import ModuleType
@@ -19,15 +21,11 @@ _SEGMENT = "shared_memory"
 
 
 class TrainersMultiprocessing(Importing):
-    """Patches the multiprocessing modules as soon as they are imported.
+    """Patches the multiprocessing modules as soon as they are imported."""
 
-    Args:
-        tracker: file descriptor of the trainer's resource tracker, or None if it has none.
-        key: authentication key of the trainer's processes, or None.
-    """
-
-    def __init__(self, tracker: int | None, key: bytes | None) -> None:
-        self._tracker, self._key = tracker, key
+    def __init__(self) -> None:
+        self._tracker: int | None = None
+        self._key: bytes | None = None
         self._attaching = threading.local()
         self._made: set[str] = set()
         self._to: dict[str, Callable[[Any], None]] = {
@@ -36,6 +34,27 @@ class TrainersMultiprocessing(Importing):
             "multiprocessing.shared_memory": self._shared_memory,
         }
         super().__init__(self._to)
+
+    def use(self, key: bytes | None, tracker: int | None) -> None:
+        """Adopt what the trainer has now.
+
+        Args:
+            key: authentication key of its processes, or None.
+            tracker: file descriptor of its resource tracker, which this object owns from now on, or None.
+        """
+        self._key = key or self._key
+        if "multiprocessing.process" in sys.modules:
+            self._process(sys.modules["multiprocessing.process"])
+        if self._tracker is not None and tracker is not None:
+            os.close(tracker)  # it is the same one
+        elif tracker is not None:
+            self._tracker = tracker
+            self._adopt_tracker()
+
+    def _adopt_tracker(self) -> None:
+        module: Any = sys.modules.get("multiprocessing.resource_tracker")
+        if module is not None and self._tracker is not None and module._resource_tracker._fd is None:
+            module._resource_tracker._fd = self._tracker
 
     def imported(self, module: ModuleType) -> None:
         """Patch a module that has just been imported."""
@@ -47,8 +66,7 @@ class TrainersMultiprocessing(Importing):
 
     def _resource_tracker(self, module: Any) -> None:
         register, unregister = module.register, module.unregister
-        if self._tracker is not None:
-            module._resource_tracker._fd = self._tracker
+        self._adopt_tracker()
 
         def registered(name: str, kind: str) -> None:
             if kind != _SEGMENT or not getattr(self._attaching, "now", False):

@@ -1,12 +1,11 @@
-"""Entry point of the zygote: the interpreter that workers are forked from. Arguments: PARENT SOCKET PROGRAM [SLOT …].
+"""Entry point of the zygote: the interpreter that workers are forked from. Arguments: PARENT SOCKET PROGRAM.
 
 It imports the worker's modules and those that the program names, once. It runs no other user code: each worker
 unpickles the program itself, so that files, connections and locks that this opens are its own. It forks only while it
 has a single thread and importing has opened nothing that processes must not share.
 
-    trainer → zygote   the number of a worker, with the descriptors of its socket, its progress page and, where there
-                       is one, the trainer's multiprocessing resource tracker
-    zygote → trainer   READY, then FORKED for each worker, whose progress page names its process; or the reason why it
+    trainer → zygote   the number of a worker, with the descriptors of its control socket and its process page
+    zygote → trainer   READY, then FORKED for each worker, whose process page names its process; or the reason why it
                        cannot fork. Then it becomes the first worker that it is asked for, so that what it has imported
                        is of use.
 """
@@ -33,7 +32,7 @@ from stoker.worker.user_code.seeding import install_lazy_random
 #: The messages that workers can be forked, and that one was.
 READY, FORKED = b"ready", b"forked"
 #: The most descriptors that come with a request.
-_DESCRIPTORS = 3
+_DESCRIPTORS = 2
 #: What every worker imports sooner or later, and most of the time that it takes to start.
 _FIRST = "numpy.random", "numpy.ctypeslib", "cloudpickle"
 #: What a variable of the environment is while the program's modules are imported, unless the user has set it. pyarrow's
@@ -47,32 +46,24 @@ _HARMLESS = "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"
 def run(given: Sequence[str]) -> None:
     """Prepare, then fork a worker for each request, until the trainer closes the socket. Returns in each worker too."""
     del sys.argv[1:]  # user modules must not see our arguments
-    parent, channel_fd, program, *memory = map(int, given)
+    parent, channel_fd, program = map(int, given)
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
-    for fd in (channel_fd, program, *memory):
+    for fd in (channel_fd, program):
         os.set_inheritable(fd, False)  # programs started by user code must not inherit them
     channel = socket.socket(fileno=channel_fd)
     lazy, unseeded, before = install_lazy_random(), UnseededGenerators(), _descriptors()
-    _import([*_FIRST, *enter(program)])
+    imports = enter(program)
+    os.close(program)
+    _import([*_FIRST, *imports])
     unseeded.found()
     request = _forked(channel, unseeded) if _may_fork(channel, before) else _received(channel)
     if request is None:
         leave_at_once(0)  # what the modules do at exit is for the workers to do
     channel.close()
     rename(b"stoker.zygote", b"stoker.worker")
-    number, (its_channel, page, *tracker) = request
-    arguments = WorkerArguments(
-        number,
-        parent,
-        its_channel,
-        page,
-        program,
-        tracker=tracker[0] if tracker else None,
-        slots=(*memory[::2],),
-        inboxes=(*memory[1::2],),
-    )
-    run_worker(arguments, lazy)
+    number, (control, page) = request
+    run_worker(WorkerArguments(number, parent, control, page), lazy)
 
 
 def _may_fork(channel: socket.socket, before: dict[int, str]) -> bool:

@@ -64,9 +64,9 @@ def current() -> Current:
     return tell()
 
 
-def tells_in_process(tell: Callable[[], Current]) -> None:
-    """Set `tell` as the source of `current()` for all threads of this process."""
-    _in_process[:] = [tell]
+def tells_in_process(tell: Callable[[], Current] | None) -> None:
+    """Set `tell` as the source of `current()` for all threads of this process; None for none."""
+    _in_process[:] = [] if tell is None else [tell]
 
 
 class telling:

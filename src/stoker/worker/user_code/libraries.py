@@ -172,3 +172,34 @@ class _WatchedLoader:
     def exec_module(self, module: ModuleType) -> None:
         """See `importlib.abc.Loader`."""
         self._watch.load(self._loader, module)
+
+
+class SeededLibraries:
+    """The libraries whose random states are set for the examples of each Loader that this process serves.
+
+    Attributes:
+        entered: what is told last of a library that is imported, so that its seed counts: that of the Loader at work.
+    """
+
+    def __init__(self) -> None:
+        self.entered: Callable[[SetSeed], None] | None = None
+        self._set_seeds: list[SetSeed] = []
+        self._told: list[Callable[[SetSeed], None]] = []
+        self._watch: ImportWatch | None = None
+
+    def tell(self, found: Callable[[SetSeed], None]) -> None:
+        """Call `found` with the seed function of each library, now or as soon as it is imported."""
+        for set_seed in self._set_seeds:
+            found(set_seed)
+        self._told.append(found)
+        self._watch = self._watch or ImportWatch(self._found)
+
+    def forget(self, found: Callable[[SetSeed], None]) -> None:
+        """Call `found` no more."""
+        if found in self._told:
+            self._told.remove(found)
+
+    def _found(self, set_seed: SetSeed) -> None:
+        self._set_seeds.append(set_seed)
+        for found in sorted(self._told, key=lambda one: one == self.entered):
+            found(set_seed)

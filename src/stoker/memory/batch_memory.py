@@ -19,8 +19,8 @@ _HUGE = 2 << 20
 _KEPT = 8
 
 
-class Pool:
-    """Buffers that each hold the arrays of a layout. The pool needs the caller's lock; its arrays do not.
+class BatchMemory:
+    """Buffers that each hold the arrays of a layout. This object needs the caller's lock; its arrays do not.
 
     A buffer is free when the last view of the last array over it is gone. Its pages stay, so that the next batch
     causes no page faults. If none is free, another one is created: keeping arrays never blocks.
