@@ -240,3 +240,24 @@ class Large:
     def __getitem__(self, n: int) -> Any:
         time.sleep(0.004)  # so that the consumer waits, even on a busy machine
         return np.full(1 << 20, n % 251, np.uint8)
+
+
+class Labelled(Squares):
+    """Points with their class, in the form that a test asks for."""
+
+    def __init__(self, form: str, length: int = 96) -> None:
+        super().__init__(length)
+        self.form = form
+
+    def __getitem__(self, index: int) -> Any:
+        x = np.random.default_rng(index).normal(size=4).astype(np.float32)
+        y = np.int32(x.sum() > 0)
+        match self.form:
+            case "x, y":
+                return x, y
+            case "x, y, weight":
+                return x, y, np.float32(index % 2)
+            case "dict":
+                return {"one": x[:2], "two": x[2:]}, y
+            case _:
+                return x

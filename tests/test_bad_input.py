@@ -573,7 +573,9 @@ def bad(what: Any) -> Any:
     return what
 
 
-@pytest.mark.parametrize("how", ["map", "generator", "iterable", "map of many"])
+@pytest.mark.parametrize(
+    "how", ["map", "generator", *(pytest.param(how, marks=pytest.mark.stress) for how in ("iterable", "map of many"))]
+)
 @pytest.mark.parametrize(
     ("what", "reason"),
     [

@@ -53,8 +53,8 @@ def warm() -> Iterator[Warm]:
         yield made
 
 
-#: What these move from is read in tests/moving too; `make stress` runs them.
-LONG = ("grain_dataset", "tf_data", "tfds", "torch_dataset")
+#: What these show is tested elsewhere too; `make stress` runs them.
+LONG = "grain_dataset", "hugging_face", "tf_data", "tfds", "torch_dataset", "serialized_structures", "database"
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,7 @@ def test_a_script_trains_its_model(name: str, warm: Warm, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.stress
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     from nbclient import NotebookClient
 

@@ -125,6 +125,7 @@ def test_replicas_of_one_process_take_each_example_once() -> None:
     assert told(run("one")) == {"fit": True, "function": True, "dataset": True, "data_parallel": parallel}
 
 
+@pytest.mark.stress  # each imports TensorFlow, and the strategies of one process are tested above
 def test_two_processes_take_each_example_once() -> None:
     """MultiWorkerMirroredStrategy on loopback, by TF_CONFIG."""
     import socket

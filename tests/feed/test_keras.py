@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 OLDEST = Path(sys.prefix) / "keras-oldest"
 #: With it, these cells run with the other tests: one for each thing that Stoker does otherwise for old versions.
 QUICK = ("finite", "repeated", "validation", "evaluate and predict", "class weights", "a batch lies in its slot")
+#: The cells that run with the other tests on each backend; `make stress` runs all of them.
+MATRIX = (
+    *("finite", "sample weights", "dict inputs", "steps_per_epoch, smaller", "steps_per_epoch, larger", "endless"),
+    *("of unknown length", "validation", "class weights", "evaluate and predict", "an epoch that is stopped"),
+)
 #: What that version cannot have, as errors say: an unknown number of batches, and epochs that are resumed.
 LACKS = ("of unknown length", "a look uses up no epoch")
 
@@ -50,12 +55,13 @@ def run(code: list[str], backend: str, **more: str) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize("some", ["matrix", pytest.param("all", marks=pytest.mark.stress)])
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_keras_computes_what_it_computes_from_arrays_in_memory(backend: str) -> None:
-    expected = set(keras_cells.CELLS)
+def test_keras_computes_what_it_computes_from_arrays_in_memory(backend: str, some: str) -> None:
+    expected = set(keras_cells.CELLS if some == "all" else MATRIX)
     if backend != "tensorflow":
         expected |= set(keras_cells_beside_tensorflow.CELLS)
-    lines = run(["-m", "tests.feed.keras_cells"], backend).splitlines()
+    lines = run(["-m", "tests.feed.keras_cells", *expected], backend).splitlines()
     ended = dict(json.loads(line) for line in lines)
     bad = {name: text for name, text in ended.items() if text != "ok"}
     assert not bad, "\n".join(f"{name}: {text}" for name, text in bad.items())

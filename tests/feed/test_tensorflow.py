@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import stoker
 from stoker.coordinator.slot_table import SlotTable
-from tests.examples import Large, Misbehaving, Nested, Pair, Squares
+from tests.examples import Labelled, Large, Misbehaving, Nested, Pair, Squares
 from tests.test_ends import run
 
 DTYPES = [
@@ -138,27 +138,6 @@ def test_every_iteration_that_is_read_is_the_next_epoch() -> None:
 
 
 # ── Keras ────────────────────────────────────────────────────────────────────────────────────
-class Labelled(Squares):
-    """Points with their class, in the form that a test asks for."""
-
-    def __init__(self, form: str, length: int = 96) -> None:
-        super().__init__(length)
-        self.form = form
-
-    def __getitem__(self, index: int) -> Any:
-        x = np.random.default_rng(index).normal(size=4).astype(np.float32)
-        y = np.int32(x.sum() > 0)
-        match self.form:
-            case "x, y":
-                return x, y
-            case "x, y, weight":
-                return x, y, np.float32(index % 2)
-            case "dict":
-                return {"one": x[:2], "two": x[2:]}, y
-            case _:
-                return x
-
-
 def model(form: str = "") -> keras.Model:
     keras.utils.set_random_seed(0)
     if form == "dict":

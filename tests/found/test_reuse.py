@@ -149,8 +149,8 @@ def test_what_a_generator_of_many_examples_raises_comes_in_its_turn() -> None:
             next(batches)
 
 
-@pytest.mark.parametrize("source", ["generator", "transform", "many"])
-@pytest.mark.parametrize("collate", ["stack", "pad", "function"])
+@pytest.mark.parametrize("source", ["generator", "transform", pytest.param("many", marks=pytest.mark.stress)])
+@pytest.mark.parametrize("collate", ["stack", pytest.param("pad", marks=pytest.mark.stress), "function"])
 def test_workers_give_the_right_examples_too(source: str, collate: str) -> None:
     kinds = ["dict", "large array", "foreign"]
     for kind, shuffle in zip(kinds, (True, False, True), strict=True):

@@ -34,7 +34,10 @@ AUGMENTATIONS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize(
+    "name",  # TensorFlow is imported in each of the workers
+    [pytest.param(name, marks=pytest.mark.stress if name == "by tf.random" else ()) for name in AUGMENTATIONS],
+)
 def test_unmodified_augmentation_gives_the_same_bits_for_any_number_of_workers(name: str) -> None:
     transform = AUGMENTATIONS[name]
     if name == "by torch":

@@ -142,7 +142,7 @@ class WorkerPool:
             for member in [*self._members, *self._joining]:
                 member.release()
             for keeping in (self._members, self._joining, self._departures, self._processes):
-                keeping.clear()  # this pool may live on, where Loaders find theirs
+                keeping.clear()  # the user may keep the Pool
             for closing in (self._exits, self._wakeup, self._woken):
                 closing.close()
 

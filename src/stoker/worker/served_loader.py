@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections import deque
@@ -85,6 +86,8 @@ class ServedLoader:
         """Load the program, and tell the trainer."""
         if self._is_closed():
             self.is_over = True
+            if self._tracker is not None:
+                os.close(self._tracker)
             return
         self._words[PHASE] = Phase.LOADING
         program = self._loaded()
