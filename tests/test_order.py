@@ -19,6 +19,7 @@ import pytest
 
 import stoker
 from stoker.sources.map_style import MapSource
+from tests.soak import tools
 from tests.worker.augmentation import by_numpy
 
 LENGTH = 60
@@ -127,9 +128,8 @@ def test_killed_workers_change_no_batch_and_no_random_number(name: str) -> None:
             for number, batch in enumerate(its):
                 epoch.append(np.asarray(batch).tolist())
                 if number == 1:
-                    for child in psutil.Process().children():
-                        if "stoker" in " ".join(child.cmdline()):
-                            child.kill()
+                    for worker in tools.workers():
+                        worker.kill()
             came.append(epoch)
         assert its.stats().deaths
     assert came == expected

@@ -119,7 +119,7 @@ def test_proxies_of_a_manager_and_the_manager_itself_can_be_sent(tmp_path: Path)
         "if __name__ == '__main__':\n"
         "    with multiprocessing.Manager() as manager:\n"
         "        source = Source(manager)\n"
-        "        loader = stoker.Loader(source, batch_size=2, workers=2)\n"
+        "        loader = stoker.Loader(source, batch_size=2, workers=2, ahead=False)\n"
         "        print([batch.tolist() for batch in loader])\n"
         "        source.level.value = 3\n"
         "        print([batch.tolist() for batch in loader], sorted(source.seen.items()))\n"
