@@ -6,17 +6,18 @@ import math
 import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from stoker.engines.interpreters import Interpreters
-from stoker.engines.member import Member
-from stoker.engines.worker_pool import WorkerPool
 from stoker.errors import ClosedError, OptionError, cannot_be_copied
 from stoker.protocol.program import takes_nothing
 from stoker.runtime.cpus import usable_cpus
 from stoker.runtime.interpreter_exit import close_at_exit
 from stoker.runtime.memory_budget import MemoryBudget
 from stoker.validation import real, whole
+
+if TYPE_CHECKING:
+    from stoker.engines.member import Member
+    from stoker.engines.worker_pool import WorkerPool
 
 
 class Pool:
@@ -70,6 +71,9 @@ class Pool:
         worker_env: Mapping[str, str | None] | None = None,
         start: Literal["warm", "fresh"] = "warm",
     ) -> None:
+        from stoker.engines.interpreters import Interpreters  # they need what is slow to import
+        from stoker.engines.worker_pool import WorkerPool
+
         self.workers = usable_cpus() if workers is None else whole("workers", workers, least=1)
         self.worker_init, self.worker_env = checked_init(worker_init), checked_environment(worker_env)
         self.start, self.timeout = checked_start(start), checked_timeout(timeout)
