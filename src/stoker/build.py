@@ -73,7 +73,8 @@ def _memory_limit(options: LoaderOptions) -> int:
     """The number of bytes that the slots may take."""
     budget = None if options.pool is None else options.pool.memory_budget
     limits = [options.memory_limit, None if budget is None else budget.nbytes]
-    return min((limit for limit in limits if limit is not None), default=fair_share(promised=promised()))
+    given = [limit for limit in limits if limit is not None]
+    return min(given) if given else fair_share(promised=promised())
 
 
 def _check_paths(options: LoaderOptions, batching: Batching) -> None:

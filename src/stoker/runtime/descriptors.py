@@ -7,9 +7,11 @@ from pathlib import Path
 
 from stoker.errors import OptionError
 
-#: Descriptors of the trainer per worker: a socket, a progress page, a pidfd.
-_EACH = 3
-#: Descriptors needed once: the program, the supervisor's own, those to start a process, and some for the user.
+#: Descriptors of the trainer per worker: its control socket, page and pidfd; the Loader's socket and progress page, and
+#: the worker's end of that socket until it is sent.
+_EACH = 6
+#: Descriptors needed once: the program, the wait page, the supervisor's own, those to start a process, and some for the
+#: user.
 _ONCE = 24
 
 
