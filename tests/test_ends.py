@@ -177,6 +177,13 @@ except KeyboardInterrupt:
     assert out.splitlines()[1:] == ["9"], err
 
 
+def test_no_worker_is_left_when_close_returns() -> None:
+    for _ in range(20):
+        with stoker.Loader(Squares(40), batch_size=8, workers=2) as loader:
+            next(iter(loader))
+        assert not workers_of(os.getpid())
+
+
 def test_only_the_intended_descriptors_reach_a_worker() -> None:
     kept = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(kept, True)

@@ -168,6 +168,8 @@ class WorkerPool:
         self._asleep = True  # set before the check: any request from here on wakes the supervisor
         for key, _ in self._exits.select(self._patience()):
             key.data()
+        if self._is_over():  # a Loader that is the last one is released once the processes have ended
+            return
         for member in list(self._members):
             if member.is_stopping:
                 self._let_go(member)
