@@ -99,6 +99,8 @@ class Worker:
                 return True
             del loader  # it may be dismissed next
         reach(Failpoint.SHUTDOWN)
+        for loader in self._loaders.values():
+            self._close(loader)
         return False
 
     def _next(self) -> ServedLoader | None:
@@ -148,10 +150,13 @@ class Worker:
         fd = loader.channel.fileno()
         self._news.unregister(fd)
         del self._loaders[fd]
+        self._close(loader)
+        gc.collect()  # its objects refer to one another
+
+    def _close(self, loader: ServedLoader) -> None:
         self._enter(loader)  # closing its shards runs the user's code
         loader.close()
         self._entered = None
-        gc.collect()  # its objects refer to one another
 
     def _enter(self, loader: ServedLoader) -> None:
         if loader is not self._entered:
