@@ -47,9 +47,10 @@ class Stats:
     """The result of `Loader.stats()`, counted since the Loader was created.
 
     Attributes:
-        deaths: worker processes that died, for any reason, and were replaced.
+        deaths: worker processes that died, for any reason, and were replaced. The death of one at work for an epoch
+            that is made ahead counts once that epoch begins or is given up.
         stuck: the deaths among these that were kills for making no progress for `timeout` seconds.
-        skips: the number of examples that were left out.
+        skips: the number of examples that were left out, in epochs that have begun.
         skipped: the first 1,000 of those examples.
         workers: the number of worker processes that are wanted now; 0 if the Loader needs none.
         worker_changes: how `workers="auto"` came to that number.

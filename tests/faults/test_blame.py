@@ -129,7 +129,7 @@ def test_a_worker_that_sends_what_is_no_message_is_replaced(tmp_path: Path) -> N
                     os.write(int(link.name), b"garbage")
         return number
 
-    with stoker.Loader(range(COUNT), batch_size=8, transform=scribbles, workers=2) as loader:
+    with stoker.Loader(range(COUNT), batch_size=8, transform=scribbles, workers=2, ahead=False) as loader:
         assert [number for batch in loader for number in batch.tolist()] == list(range(COUNT))
         assert poll(lambda: loader.stats().deaths == 1, 10), "it may have finished its task before it was killed"
     assert note.exists()
