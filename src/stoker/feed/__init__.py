@@ -6,6 +6,7 @@
     tensor_specs      the specs, dtypes and order of a batch's arrays in TensorFlow
     unbatched         single examples, with the shapes that they had
     dataset_classes   datasets and iterators that count, refuse, or adapt to Keras' loops
+    iterators_ahead   the iterator of the next epoch of `fit`, created while this one is read
     padded            filled-up batches, in the form that Keras computes with correctly
     keras_data        a Loader as the data that Keras takes on its backend
     keras_classes     that data on JAX and PyTorch, as subclasses of Keras' own classes

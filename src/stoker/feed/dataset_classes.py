@@ -9,7 +9,7 @@ from typing import Any
 
 from stoker.coordinator.producer import BatchProducer
 from stoker.errors import OptionError
-from stoker.feed import padded
+from stoker.feed import iterators_ahead, padded
 from stoker.feed.keras_frames import read_to_the_end
 from stoker.feed.lazy_tensorflow import tensorflow
 from stoker.plan.host_shard import HostShard
@@ -104,6 +104,9 @@ def _with_counting(kind: Hashable) -> Any:
     class Counted(kind):  # type: ignore[valid-type, misc]  # as above
         def __iter__(self) -> Any:
             listen_for_interrupts()
+            return iterators_ahead.iterator(sys._getframe(1), self._stoker_iterator)
+
+        def _stoker_iterator(self) -> Any:
             iterator = super().__iter__()
             if tensorflow().executing_eagerly():
                 iterator.__class__ = _counting(iterator.__class__)

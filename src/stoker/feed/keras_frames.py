@@ -41,7 +41,7 @@ def check_arguments(frame: FrameType, *, is_endless: bool, fills: bool) -> None:
         OptionError: there are arguments that Keras would drop, `evaluate` or `predict` would run forever, or `predict`
             would give rows for fillers. On JAX, an error in mid-epoch would leave the model without weights.
     """
-    made = _epoch_iterator(frame)
+    made = _maker(frame)
     if made is None:
         return
     for name, repair in _DROPPED.items():
@@ -65,18 +65,43 @@ def read_to_the_end(frame: Any) -> None:
 
     Where the number of batches is unknown, Keras would end each epoch after as many steps as the first one had.
     """
+    its = epoch_iterator(frame)
+    if its is not None and its._num_batches is None:
+        its._num_batches = 0  # unknown, as None is, but Keras replaces None when the epoch ends
+
+
+def epoch_iterator(frame: Any, kind: str = "EpochIterator") -> Any:
+    """Keras' epoch iterator, of a class whose name ends so, if that asks for an iterator in this frame, else None."""
     for _ in range(_FRAMES):
         if frame is None:
-            return
+            return None
         its: Any = frame.f_locals.get("self")
-        if type(its).__name__.endswith("EpochIterator") and _is_keras(frame):
-            if its._num_batches is None:
-                its._num_batches = 0  # unknown, as None is, but Keras replaces None when the epoch ends
-            return
+        if type(its).__name__.endswith(kind) and _is_keras(frame):
+            return its
         frame = frame.f_back
+    return None
 
 
-def _epoch_iterator(frame: Any) -> FrameType | None:
+def unread(its: Any) -> Any:
+    """The iterator that Keras' epoch iterator holds and is about to replace, if nothing has been read from it."""
+    return its._current_iterator if getattr(its, "_steps_seen", None) == 0 else None  # Keras 3.5 creates just one
+
+
+def another_epoch_follows(frame: Any, its: Any) -> bool:
+    """True if the iterator that is asked for in this frame is about to be read, and `fit` will ask for another one."""
+    if its.steps_per_epoch is not None:
+        return False  # one iterator serves all epochs
+    if its._current_iterator is not None and its._steps_seen:
+        return False  # an epoch has ended, and Keras will ask once more as the next one begins
+    loop = _loop(frame)
+    if loop is None or loop.f_code.co_name == "_symbolic_build":
+        return False
+    while loop is not None and not (loop.f_code.co_name == "fit" and _is_keras(loop)):
+        loop = loop.f_back
+    return loop is not None and loop.f_locals.get("epoch", 0) + 1 < loop.f_locals["epochs"]
+
+
+def _maker(frame: Any) -> FrameType | None:
     """The frame in which Keras makes the iterator of a loop, among the nearest ones."""
     for _ in range(_NEAR):
         if frame is None:
