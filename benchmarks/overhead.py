@@ -21,7 +21,7 @@ import numpy as np
 import stoker
 from benchmarks.cases import CASES
 from stoker.memory.layout import Layout, aligned_copy
-from stoker.memory.progress_page import unseen
+from stoker.memory.progress_page import words_here
 from stoker.memory.slot import Inbox, Slot
 from stoker.plan.permutation import Permutation
 from stoker.protocol.program import Program
@@ -79,7 +79,7 @@ def a_row_in_a_worker() -> None:
     program = Program(source, None, False, 0, BATCH, BATCH, Collation(), 0, 1 << 30)
     seeder = Seeder(0, None)
     turns = EpochHooks(program, [], None, seeder)
-    context = TaskContext.of(program, seeder, unseen(), slots=slots, inboxes=inboxes, fork=ForkGuard())
+    context = TaskContext.of(program, seeder, words_here(), slots=slots, inboxes=inboxes, fork=ForkGuard())
     runner = Runner(context, turns)
     described = runner.reply_to(DescribeRequest(0, 0, numbers=(0,), places=(0,), sizes=(0,), rows=(BATCH,), one=True))
     assert isinstance(described, DescribedReply)

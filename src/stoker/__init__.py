@@ -27,6 +27,7 @@ The path of a batch, and a map of this package:
     pickling      the user's code and objects as bytes
     runtime       signals, locks, the interpreter's exit, limits of the system
     validation    the value of one option, checked: Python's numbers and NumPy's     pure
+    insight       what training waits for: measurements and reports
     stats         what happened while batches were made, in numbers
     errors        the exception tree
 

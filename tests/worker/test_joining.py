@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stoker.memory.packed import pack
-from stoker.memory.progress_page import unseen
+from stoker.memory.progress_page import words_here
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.program import Program
 from stoker.protocol.replies import DescribedReply
@@ -33,7 +33,7 @@ def test_a_collate_function_draws_the_same_numbers_in_a_worker_that_only_joins()
         seeder = Seeder(0, None)
         turns = EpochHooks(program, [], None, seeder)
         memory = {"slots": [slot, store], "inboxes": [inbox, its]}
-        runner = Runner(TaskContext.of(program, seeder, unseen(), **memory, fork=ForkGuard()), turns)
+        runner = Runner(TaskContext.of(program, seeder, words_here(), **memory, fork=ForkGuard()), turns)
         np.random.seed(state)
         return runner
 

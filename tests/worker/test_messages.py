@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.memory.progress_page import unseen
+from stoker.memory.progress_page import words_here
 from stoker.plan.position import ShardProgress
 from stoker.protocol.failures import failure
 from stoker.protocol.messages import MAX_BYTES, Message, decode, encode, size
@@ -133,7 +133,7 @@ NUMBER = 2**63 - 1
 
 @given(st.lists(st.builds(ValueError, st.text(st.characters(), max_size=300)), min_size=1, max_size=40), flag)
 def test_the_longest_reply_fits_into_a_message(errors: list[ValueError], emoji: bool) -> None:
-    task = CurrentTask(unseen(), skips=True)
+    task = CurrentTask(words_here(), skips=True)
     for error in itertools.islice(itertools.cycle(errors), SHOWN):
         task.skip(NUMBER, error)
     state = "\N{GRINNING FACE}" * ((STATE_BYTES - 2) // 4) if emoji else '"' * ((STATE_BYTES - 2) // 2)

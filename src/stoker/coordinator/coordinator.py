@@ -32,6 +32,8 @@ from stoker.engines.deaths import died_at_start
 from stoker.engines.engine import APART, HERE, Engine
 from stoker.epochs.epoch import Epoch
 from stoker.errors import SourceError, StokerError
+from stoker.insight.measured import Measured
+from stoker.insight.pull_times import PullTimes
 from stoker.memory.layout import aligned_copy
 from stoker.options import LoaderOptions
 from stoker.plan.host_shard import ALL
@@ -41,6 +43,7 @@ from stoker.protocol.requests import FormRequest, LeaveEpochRequest
 from stoker.runtime.ctrl_c import is_unheeded
 from stoker.runtime.interpreter_exit import close_at_exit
 from stoker.runtime.signals import shielded
+from stoker.scheduler.auto_workers import Observation
 from stoker.scheduler.commands import (
     Command,
     DeliverCommand,
@@ -63,6 +66,8 @@ from stoker.scheduler.work import Task
 from stoker.stats import Stats
 from stoker.structure.collation import Form
 
+#: The most ready batches that are counted.
+_READY = 64
 #: What a trainer among several is told, whose transform returns SKIP or Many without naming them.
 _UNEVEN = (
     "a transform returned stoker.SKIP or stoker.Many, but shard_count or pad_remainder needs to know the rows of each "
@@ -121,6 +126,7 @@ class Coordinator(EpochProducer[Epoch]):
             bound=self._bound if self._inline else None,
         )
         self._ahead = EpochAhead(self._epochs, self._consumption, self._scheduler, self._counters, allowed=goes_ahead)
+        self._pulls, self._waited = PullTimes(), 0.0  # seconds, since the last pull that gave a batch
         self._events: list[Event] = []  # events that result from commands
         self._outboxes: dict[int, Outbox] = {}
         self._tasks = TaskTable(
@@ -224,8 +230,9 @@ class Coordinator(EpochProducer[Epoch]):
                 delivered = [outcome, *self._ready(stream, outcome, most - 1)]
                 self._epochs[stream].handed([one.rows for one in delivered])
                 batches = [self._slot_table.view(one) for one in delivered]
-                if self._tuner is not None:
-                    self._tune(stream, len(delivered), is_first=is_first)
+                nbytes = sum(leaf.nbytes for leaves in batches for leaf in leaves)
+                self._pulls.gave(len(delivered), sum(one.rows for one in delivered), nbytes, is_first=is_first)
+                self._observe(stream, len(delivered), is_first=is_first)
             else:
                 epoch = self._epochs.get(stream)
                 if epoch is not None and isinstance(outcome, FinishCommand):
@@ -299,6 +306,12 @@ class Coordinator(EpochProducer[Epoch]):
             workers = 0 if self._inline else self._scheduler.workers
             return self._counters.stats(workers, () if self._tuner is None else self._tuner.changes)
 
+    def measured(self) -> Measured:
+        with self._changed:
+            times, memory = self._engine.times() if self._started else {}, self._slot_table.taken()
+            pulls = replace(self._pulls)
+        return Measured(self.stats(), pulls, times, memory, in_trainer=self._inline)
+
     def close_stream(self, stream: int) -> None:
         with self._changed:
             self._step(CloseEvent(stream))
@@ -352,14 +365,19 @@ class Coordinator(EpochProducer[Epoch]):
             self._check()
             if self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
-        if self._tuner is not None:
-            self._tuner.waited(since)
+        self._waited += time.monotonic() - since
         return outbox.take()
 
-    def _tune(self, stream: int, batches: int, *, is_first: bool) -> None:
-        assert self._tuner is not None
-        events = self._tuner.pulled(stream, batches, self._scheduler, self._changed.later, is_first=is_first)
-        if events:
+    def _observe(self, stream: int, batches: int, *, is_first: bool) -> None:
+        """Note a pull, and change the number of workers if that follows."""
+        waited, self._waited = self._waited, 0.0
+        now, ready = time.monotonic(), self._scheduler.ready(stream, _READY)
+        self._pulls.pulled(now, waited, ready=batches + ready, is_first=is_first)
+        if self._tuner is None:
+            return
+        is_complete = self._scheduler.has_all_workers()
+        seen = Observation(now, waited, batches, ready, is_first=is_first, is_complete=is_complete)
+        if events := self._tuner.pulled(seen, self._changed.later):
             self._step(*events)
 
     def _bound(self, stream: int) -> int:

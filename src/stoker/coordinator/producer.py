@@ -17,6 +17,7 @@ from stoker.coordinator.source_guard import SourceGuard
 from stoker.epochs.epoch import Epoch
 from stoker.epochs.shard_progress import SavedShards
 from stoker.errors import ClosedError, SourceError, StateError, StokerError
+from stoker.insight.measured import Measured
 from stoker.plan.batching import Batching, EpochCounts, Outline
 from stoker.plan.host_shard import HostShard
 from stoker.plan.position import Position, position_of, state_of
@@ -293,6 +294,10 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     @abstractmethod
     def stats(self) -> Stats:
         """Statistics of what happened so far."""
+
+    def measured(self) -> Measured:
+        """All measurements so far."""
+        return Measured(self.stats())
 
     @abstractmethod
     def close_stream(self, stream: int) -> None:

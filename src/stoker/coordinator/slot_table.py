@@ -168,6 +168,13 @@ class SlotTable:
             self._leases.grant(delivered.slot, arrays)
         return arrays
 
+    def taken(self) -> int:
+        """The bytes of memory that the slots occupy; 0 once they were released."""
+        try:
+            return sum(slot.taken() for slot in self._slots)
+        except OSError:  # another thread has just released them
+            return 0
+
     def is_small(self, delivered: DeliverCommand) -> bool:
         """True if a batch takes at most `_SMALL_BYTES`."""
         layout = self._layouts.get(delivered.slot) or self._layout

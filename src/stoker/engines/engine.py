@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stoker.memory.progress_page import Activity
+from stoker.memory.worker_times import WorkerTimes
 from stoker.protocol.replies import Reply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.runtime.locks import Lock
@@ -97,6 +98,9 @@ class Engine(Protocol):
 
     def send_update(self, update: UpdateRequest) -> None:
         """Give every worker, including future ones, the values of `Loader.update` before its next task."""
+
+    def times(self) -> dict[int, WorkerTimes]:
+        """What the time of each worker went to, by its number; with that of the processes before it."""
 
     def start_worker(self, worker: int) -> None:
         """Start the process of a worker: an additional one, or in place of one that died."""

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from stoker.engines.engine import APART, HERE, Listener
 from stoker.engines.program_copy import ApartThread, Order, ProgramCopy, copy_failure
 from stoker.engines.snapshot import Snapshot
+from stoker.memory.progress_page import words_here
 from stoker.memory.slot import Inbox, Slot
+from stoker.memory.worker_times import WorkerTimes
 from stoker.protocol.program import Program
 from stoker.protocol.replies import ReadyReply
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
@@ -34,6 +36,7 @@ class InlineEngine:
 
     def __init__(self, program: Program, slots: Sequence[Slot], inboxes: Sequence[Inbox]) -> None:
         self._snapshot, self._slots, self._inboxes = Snapshot(program), slots, inboxes
+        self._words: list[memoryview] = []  # the progress pages of the copies
         self._here: ProgramCopy | None = None
         self._apart: ApartThread | None = None
         self._form: FormRequest | None = None
@@ -63,6 +66,9 @@ class InlineEngine:
     def send_update(self, update: UpdateRequest) -> None:
         self._updates[update.epoch] = update
         self._put_to_all(update)
+
+    def times(self) -> dict[int, WorkerTimes]:
+        return {HERE: sum((WorkerTimes.of(words.tolist(), 0) for words in self._words), start=WorkerTimes())}
 
     def start_worker(self, worker: int) -> None:
         """Does nothing: without worker processes, none can die."""
@@ -125,7 +131,8 @@ class InlineEngine:
         return [*([] if self._form is None else [self._form]), *self._updates.values()]
 
     def _make(self, passes: tuple[type[BaseException], ...]) -> ProgramCopy:
-        return ProgramCopy(self._snapshot, self._slots, self._inboxes, passes)
+        self._words.append(words_here())
+        return ProgramCopy(self._snapshot, self._slots, self._inboxes, self._words[-1], passes)
 
     def _greet(self) -> None:
         """Report both workers as ready at once, since there is nothing to start."""

@@ -26,6 +26,7 @@ from stoker.engines.worker_pool import WorkerPool
 from stoker.memory.memfd import Memfd
 from stoker.memory.slot import Inbox, Slot
 from stoker.memory.wait_page import WaitPage
+from stoker.memory.worker_times import WorkerTimes
 from stoker.protocol.invitations import Invitation
 from stoker.protocol.requests import FormRequest, LeaveEpochRequest, Request, UpdateRequest
 from stoker.runtime.locks import Lock
@@ -62,6 +63,8 @@ class ProcessEngine:
         self._lines: dict[int, WorkerLine] = {}
         self._invitations: dict[WorkerLine, Invitation] = {}
         self._posted: dict[int, WorkerLine] = {}
+        self._pages = threading.Lock()  # held while progress pages are read or closed
+        self._former: dict[int, WorkerTimes] = {}  # of processes that have ended
         self._silent: dict[WorkerLine, float] = {}  # when to kill its process if that has not exited
         self._form: FormRequest | None = None
         self._updates: dict[int, UpdateRequest] = {}  # by epoch
@@ -120,6 +123,13 @@ class ProcessEngine:
 
     def send_form(self, form: FormRequest) -> None:
         self._form = form
+
+    def times(self) -> dict[int, WorkerTimes]:
+        with self._pages:
+            found = dict(self._former)
+            for line in list(self._lines.values()):
+                found[line.number] = found.get(line.number, WorkerTimes()) + line.page.times()
+            return found
 
     def start_worker(self, worker: int) -> None:
         assert self._pool is not None
@@ -308,5 +318,7 @@ class ProcessEngine:
             closing.close()
 
     def _drop(self, line: WorkerLine) -> None:
-        del self._lines[line.number], self._invitations[line]
-        line.close()
+        with self._pages:
+            self._former[line.number] = self._former.get(line.number, WorkerTimes()) + line.page.times()
+            del self._lines[line.number], self._invitations[line]
+            line.close()

@@ -9,7 +9,6 @@ from queue import SimpleQueue
 
 from stoker.engines.engine import APART, Listener
 from stoker.engines.snapshot import Snapshot
-from stoker.memory.progress_page import unseen
 from stoker.memory.slot import Inbox, Slot
 from stoker.protocol.failures import failure
 from stoker.protocol.program import Program
@@ -34,6 +33,7 @@ class ProgramCopy:
         snapshot: makes copies of the program.
         slots: the slots.
         inboxes: the inboxes of the slots.
+        words: its progress page.
         passes: exceptions of the user's code that propagate instead of becoming a `FailureReply`.
     """
 
@@ -42,6 +42,7 @@ class ProgramCopy:
         snapshot: Snapshot,
         slots: Sequence[Slot],
         inboxes: Sequence[Inbox],
+        words: memoryview,
         passes: tuple[type[BaseException], ...],
     ) -> None:
         program, held = snapshot.copy()
@@ -52,9 +53,7 @@ class ProgramCopy:
             with self._kept:
                 _initialise(program)
         turns = EpochHooks(program, held, snapshot.copy if snapshot.can_copy else None, seeder, snapshot.only)
-        context = TaskContext.of(
-            program, seeder, unseen(), slots=slots, inboxes=inboxes, fork=ForkGuard(), passes=passes
-        )
+        context = TaskContext.of(program, seeder, words, slots=slots, inboxes=inboxes, fork=ForkGuard(), passes=passes)
         self._runner = Runner(context, turns)
         self.thread = threading.get_ident()
 

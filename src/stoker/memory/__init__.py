@@ -7,6 +7,7 @@
     packed          Python objects in transit to a worker
     long_message    messages that are too long for a socket
     progress_page   the activity of a worker for a Loader, readable even if it is stuck or dead
+    worker_times    what a worker's time goes to, counted on its progress page
     process_page    the number and the Python stack of a worker process
     wait_page       whether the trainer waits for a Loader's batches
     batch_memory    the trainer's own memory for batches that it makes itself

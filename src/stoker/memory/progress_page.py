@@ -1,4 +1,4 @@
-"""What a worker is doing for a Loader, which the trainer can read even if the worker is stuck or dead.
+"""What a worker is doing for a Loader and what it has done, which the trainer can read even if it is stuck or dead.
 
 Each worker has one page of shared memory for each Loader that it serves. Only the worker writes it.
 """
@@ -10,12 +10,15 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 from dataclasses import dataclass
 
 from stoker.memory.memfd import Memfd
+from stoker.memory.worker_times import END, WorkerTimes
 
 _PAGE = mmap.PAGESIZE
 _FIELDS = struct.Struct("=4q")
+_ALL = struct.Struct(f"={END}q")
 #: Places on the page.
 TASK, SHARD, EXAMPLE, PHASE = range(4)
 #: Means no example or no shard.
@@ -73,7 +76,11 @@ class ProgressPage(Memfd):
         shard, example = (None if number == NOTHING else number for number in (shard, example))
         return Activity(task, shard, example, Phase(phase))
 
+    def times(self) -> WorkerTimes:
+        """What the worker's time went to."""
+        return WorkerTimes.of(_ALL.unpack(os.pread(self.fd, _ALL.size, 0)), time.perf_counter_ns())
 
-def unseen() -> memoryview:
-    """A page that is never read, for user code that runs in the trainer."""
-    return memoryview(bytearray(_FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE))).cast("q")
+
+def words_here() -> memoryview:
+    """The words of a page that is not shared, for user code that runs in the trainer."""
+    return memoryview(bytearray(_FIELDS.pack(NOTHING, NOTHING, NOTHING, Phase.IDLE).ljust(_ALL.size, b"\0"))).cast("q")

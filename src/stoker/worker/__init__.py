@@ -9,6 +9,7 @@ runner                    dispatches requests to the kinds of tasks
 context                   what the parts of a worker share
 failed                    failures of tasks, as replies
 current_task              the task at work, as the worker and the trainer see it
+stage_clock               measures what the time of a task goes to
 user_code                 calls and seeds the user's code, and keeps it up to date
 tasks                     one module per kind of task
 batching                  turns examples into a batch in shared memory

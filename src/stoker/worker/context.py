@@ -16,6 +16,7 @@ from stoker.protocol.requests import IndexTaskRequest, Indices, ShardTaskRequest
 from stoker.worker.batching.fork_guard import ForkGuard
 from stoker.worker.current_task import CurrentTask
 from stoker.worker.failed import EarlyFailure, RaisedEarly
+from stoker.worker.stage_clock import StageClock
 from stoker.worker.user_code.program_in_use import ProgramInUse
 from stoker.worker.user_code.seeding import Seeder
 
@@ -27,6 +28,7 @@ class TaskContext:
     Attributes:
         used: the copy of the program in use.
         task: the task at work.
+        clock: times it.
         seeder: sets the random states before each example.
         slots: the slots, by number. The last one is the store.
         inboxes: the slots' inboxes.
@@ -38,6 +40,7 @@ class TaskContext:
 
     used: ProgramInUse
     task: CurrentTask
+    clock: StageClock
     seeder: Seeder
     slots: Sequence[Slot]
     inboxes: Sequence[Inbox]
@@ -61,6 +64,7 @@ class TaskContext:
         return cls(
             used=ProgramInUse(program),
             task=CurrentTask(words, skips=program.skips),
+            clock=StageClock(words),
             seeder=seeder,
             slots=slots,
             inboxes=inboxes,

@@ -44,6 +44,7 @@ class CurrentTask:
         batch_seed: seed of the batch that is made.
         collated: result of the user's function for that batch, if it was called earlier: one item or none.
         digests: digests of the outputs, if requested.
+        made_before: True if the task only writes rows that were made before it.
     """
 
     def __init__(self, words: memoryview, *, skips: bool) -> None:
@@ -59,6 +60,7 @@ class CurrentTask:
         self.keeps, self.is_careful = True, False
         self.batch_seed, self.collated = 0, list[Any]()
         self.digests.clear()
+        self.made_before = False
 
     def begin(self, request: Request) -> None:
         """Begin a task."""

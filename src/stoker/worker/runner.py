@@ -52,7 +52,7 @@ class Runner:
     """
 
     def __init__(self, context: TaskContext, hooks: EpochHooks, worker: int | None = None) -> None:
-        self._context, self._task, self._seeder = context, context.task, context.seeder
+        self._context, self._task, self._clock, self._seeder = context, context.task, context.clock, context.seeder
         self._hooks, self._worker = hooks, worker
         import numpy.random  # noqa: F401  (NumPy loads it lazily: load it now, not within the first task)
 
@@ -67,17 +67,25 @@ class Runner:
 
     def reply_to(self, request: Request) -> TaskReply:
         """Execute a task and return its outcome."""
-        started = time.perf_counter()
+        started, examples = time.perf_counter(), 0
         self._task.begin(request)
+        self._clock.begin(makes_rows=isinstance(request, IndexTaskRequest | ShardTaskRequest | JoinTaskRequest))
         try:
             self._prepare(request)
             if _is_trial(request):
                 time.sleep(0.2 * os.urandom(1)[0] / 256)  # avoids being hit each time by a periodic killer
-            return self._done(request, started)
+            reply = self._done(request, started)
+            examples = 0 if self._task.made_before else _examples(request, reply)
+            return reply
         except BaseException as error:
             return self._failure(request.task, error)
         finally:
+            self._clock.end(examples)
             self._task.end()
+
+    def ready(self) -> None:
+        """Note that this worker is ready for tasks."""
+        self._clock.ready()
 
     @property
     def exhausted(self) -> bool:
@@ -167,10 +175,25 @@ class Runner:
 
 def _for_all_rows(seconds: float, request: IndexTaskRequest) -> float:
     """The time that the task would have taken if no rows had been made before; 0 if most were: then it is not known."""
-    if not len(request.made):
-        return seconds
-    rows = 0 if COLLATED in request.made[:, 0] else request.count - len(request.made)
+    rows = _made(request)
     return seconds * request.count / rows if 2 * rows > request.count else 0.0
+
+
+def _made(request: IndexTaskRequest) -> int:
+    """The number of rows that were not made before the task."""
+    if not len(request.made):
+        return request.count
+    return 0 if COLLATED in request.made[:, 0] else request.count - len(request.made)
+
+
+def _examples(request: Request, reply: TaskReply) -> int:
+    """The number of examples that a task has made."""
+    match request, reply:
+        case IndexTaskRequest(), _:
+            return _made(request)
+        case ShardTaskRequest(), TaskDoneReply():
+            return reply.rows
+    return 0
 
 
 def _is_trial(request: Request) -> bool:

@@ -97,6 +97,7 @@ class ServedLoader:
             return
         self._runner = self._made_runner(program)
         self._words[PHASE] = Phase.IDLE
+        self._runner.ready()
         self._send(ReadyReply())
 
     def enter(self) -> None:

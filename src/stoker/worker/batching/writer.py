@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from stoker.memory.worker_times import Stage
 from stoker.protocol.program import takes_rng
 from stoker.protocol.replies import WHOLE
 from stoker.protocol.requests import IndexTaskRequest, Indices, JoinTaskRequest, ShardTaskRequest
@@ -32,7 +33,7 @@ class Writer:
 
     def __init__(self, context: TaskContext) -> None:
         program = context.program
-        self._context, self._used, self._task = context, context.used, context.task
+        self._context, self._used, self._task, self._clock = context, context.used, context.task, context.clock
         self._seeder, self._batch_size = context.seeder, program.batch_size
         self._function_takes_rng = takes_rng(program.collation.function)
         self._has_marks = program.transform is not None or program.skips
@@ -44,7 +45,9 @@ class Writer:
         """Call the user's function on the examples of a batch, with random states seeded for the batch."""
         if self._task.collated:
             return self._task.collated.pop()
-        function: Any = self._used.program.collation.function
+        collation = self._used.program.collation
+        assert collation.function is not None
+        function: Any = self._clock.of(Stage.COLLATE, collation.function)
         seed = self._task.batch_seed
         self._seeder.begin(seed)
         return function(examples, rng=self._seeder.rng(seed)) if self._function_takes_rng else function(examples)
@@ -65,6 +68,7 @@ class Writer:
     def into(self, slot: int, rows: int, first: int = 0) -> Callable[[Any], None]:
         """A function that writes successive examples into a batch of `rows` rows; raises `Uneven` and `MisfitAt`."""
         put = self.output.rows(slot, rows).into(first, fork=self._context.fork, has_marks=self._has_marks)
+        put = self._clock.of(Stage.WRITE, put)
         if not is_armed():
             return put
 
@@ -80,7 +84,7 @@ class Writer:
         """Write a batch whose examples have these numbers; returns the shapes of its parts."""
         self._task.join()
         try:
-            dims = self.output.whole(task.slot, examples, task.serialized)
+            dims = self._clock.of(Stage.WRITE, self.output.whole)(task.slot, examples, task.serialized)
             reach(Failpoint.COPY)
             return dims
         except MisfitAt as misfit:
@@ -109,7 +113,7 @@ class Writer:
                 for example in examples:
                     put(example)
                 return ()
-            return self.output.whole(task.slot, examples, task.serialized)
+            return self._clock.of(Stage.WRITE, self.output.whole)(task.slot, examples, task.serialized)
         except MisfitAt as misfit:
             if misfit.position < len(named):
                 shard, example, _ = named[misfit.position]

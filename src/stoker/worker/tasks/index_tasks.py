@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from stoker.memory.worker_times import Stage
 from stoker.protocol.requests import COLLATED, IndexTaskRequest
 from stoker.sources.arrays import ArraySource
 from stoker.sources.map_style import changed_length, count_of
@@ -43,7 +44,8 @@ class IndexTasks:
             columns = self._writer.output.columns(task.slot, task.rows)
             rows = slice(task.first, task.first + task.count)
             with contextlib.suppress(CannotCast):  # reported below, with its example
-                arrays.take(self._context.examples(self._context.numbers(task)), [column[rows] for column in columns])
+                take = self._context.clock.of(Stage.WRITE, arrays.take)
+                take(self._context.examples(self._context.numbers(task)), [column[rows] for column in columns])
                 return ()
         self._seeder.begin_task()
         dims = self._made(task)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from stoker.memory.worker_times import Stage
 from stoker.plan.permutation import mix, mix_array
 from stoker.plan.position import ShardProgress
 from stoker.plan.shuffle_buffer import shuffled
@@ -35,6 +36,7 @@ class ShardOpener:
 
     def __init__(self, context: TaskContext, reader: Reader) -> None:
         self._used, self._task, self._seeder, self._reader = context.used, context.task, context.seeder, reader
+        self._clock = context.clock
 
     def shard(
         self, epoch: int, shard: int, progress: ShardProgress, without: frozenset[int] = frozenset(), *, keeps: bool
@@ -111,17 +113,18 @@ class ShardOpener:
         self, iterator: Any, seeds: Iterator[int], skip: int, keep: Callable[[Any], Any] | None
     ) -> Generator[tuple[Any, int], None, None]:
         """The items of the user's iterator, with random states set before each; closes the iterator at the end."""
-        begin = self._seeder.begin
+        begin, clock = self._seeder.begin, self._clock
         for _ in range(skip):
             next(seeds)
         try:
             iterator = iter(iterator)
             for seed in seeds:
                 begin(seed)
-                pulled = next(iterator, END) if keep is None else keep(next(iterator, END)), seed
-                if pulled[0] is END:
+                pull = clock.of(Stage.READ, next) if clock.is_running else next
+                item = pull(iterator, END)
+                if item is END:
                     return
-                yield pulled
+                yield item if keep is None else keep(item), seed
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()

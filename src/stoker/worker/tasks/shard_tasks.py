@@ -98,7 +98,7 @@ class ShardTasks:
     def _made_ahead(self, task: ShardTaskRequest, started: float) -> TaskDoneReply:
         """Write rows that were made ahead."""
         key = task.key, task.shard
-        ahead = self._ahead[key][0]
+        ahead, self._task.made_before = self._ahead[key][0], True
         self.begin_batch(task.epoch, task.shard, ahead.before, ahead.collated)
         if task.digest:
             for number, example in zip(ahead.numbers, ahead.examples, strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 import optree
 
 from stoker.memory.progress_page import EXAMPLE
+from stoker.memory.worker_times import Stage
 from stoker.protocol.requests import RUN
 from stoker.sources.map_style import reads_in_runs
 from stoker.sources.markers import SKIP, Many
@@ -35,7 +36,7 @@ class Reader:
 
     def __init__(self, context: TaskContext) -> None:
         program = context.program
-        self._used, self._task, self._seeder = context.used, context.task, context.seeder
+        self._used, self._task, self._clock, self._seeder = context.used, context.task, context.clock, context.seeder
         self._begin, self._words, self._wants_rng = context.seeder.begin, context.task.words, program.wants_rng
         self._in_runs = reads_in_runs(program.source)
         self.indexed = self._together if self._in_runs else self._each
@@ -51,7 +52,7 @@ class Reader:
     def _each(self, indices: list[int], seeds: list[int]) -> Iterator[Any]:
         """Read examples through `__getitem__`."""
         program, begin, words, place = self._used.program, self._begin, self._words, EXAMPLE
-        read, transform = program.source.__getitem__, program.transform
+        read, transform = self._clock.of(Stage.READ, program.source.__getitem__), program.transform
         keep, keeps = self._used.keep, self._task.keeps
         for index, seed in zip(indices, seeds, strict=True):
             words[place] = index
@@ -65,7 +66,9 @@ class Reader:
         """Read examples one at a time, so that one that raises can be left out."""
         program, begin, words, task = self._used.program, self._begin, self._words, self._task
         keep, settled, transform = self._keep(), self.settled, program.transform
-        read = partial(_run_of_one, program.source) if self._in_runs else program.source.__getitem__
+        read = self._clock.of(
+            Stage.READ, partial(_run_of_one, program.source) if self._in_runs else program.source.__getitem__
+        )
         for index, seed in zip(indices, seeds, strict=True):
             words[EXAMPLE] = index
             if index in task.without:  # those of the step, if this is read in several
@@ -113,8 +116,9 @@ class Reader:
         """
         self._task.at(some[0] if len(some) == 1 else None)
         self._begin(seed)
+        read = self._clock.of(Stage.READ, _run)
         try:
-            return list(source.__getitems__(some))
+            return read(source, some)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -122,7 +126,7 @@ class Reader:
         for index in some if len(some) > 1 else ():
             self._task.at(index)
             self._begin(seed)
-            list(source.__getitems__([index]))
+            _run(source, [index])
         self._task.at(some[0] if len(some) == 1 else None)
         try:
             raise raised
@@ -177,6 +181,8 @@ class Reader:
 
     def transformed(self, transform: Callable[..., Any], example: Any, seed: int) -> Any:
         """The transform's output for an example."""
+        if self._clock.is_running:
+            transform = self._clock.of(Stage.TRANSFORM, transform)
         return transform(example, rng=self._seeder.rng(seed)) if self._wants_rng else transform(example)
 
     def settled(self, output: Any) -> Any:
@@ -200,9 +206,14 @@ def as_is(example: Any) -> Any:
     return example
 
 
+def _run(source: Any, some: list[int]) -> list[Any]:
+    """Read examples through `__getitems__`."""
+    return list(source.__getitems__(some))
+
+
 def _run_of_one(source: Any, index: int) -> Any:
     """Read one example through `__getitems__`."""
-    examples = list(source.__getitems__([index]))
+    examples = _run(source, [index])
     if len(examples) != 1:
         raise SourceChanged(_not_one_each(1, len(examples)))
     return examples[0]
