@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,6 +83,30 @@ def test_training_and_validation_take_turns_with_iterators_made_ahead(loader: An
     starts = [*range(0, SIZE * STEPS, SIZE), 100, 104]
     assert [values[0] for values in seen] == starts * 3
     assert made.count("stoker-iterator") == 4
+    assert made.count("MainThread") <= 4, "the first of each, and one of each after its last epoch, which Keras drops"
+
+
+def test_evaluating_in_a_callback_makes_nothing_ahead(loader: Any, made: list[str]) -> None:
+    data, seen = loader.to_tf(), list[list[float]]()
+
+    class Evaluates(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.evaluate(data, verbose=0)
+
+    model(seen).fit(data, epochs=2, callbacks=[Evaluates()], verbose=0)
+    assert len(seen) == 4 * STEPS
+    assert made.count("stoker-iterator") == 1
+
+
+def test_no_variable_of_a_caller_is_kept(loader: Any) -> None:
+    class Marked:
+        """Something that the caller deletes."""
+
+    data, marked = loader.to_tf(), Marked()
+    reference = weakref.ref(marked)
+    iter(data)
+    del marked
+    assert reference() is None
 
 
 @pytest.mark.parametrize("more", [{"epochs": 1}, {"epochs": 3, "steps_per_epoch": 2}])

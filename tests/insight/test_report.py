@@ -77,7 +77,7 @@ def test_the_stage_that_takes_the_time_is_named(kind: Callable[[float], Any], sl
         report = loader.report()
     stages = report.stages
     assert max(stages, key=lambda name: stages[name].seconds) == slow
-    assert 0.8 * LONG < stages[slow].per_example < 3 * LONG
+    assert stages[slow].per_example > 0.8 * LONG
     assert sum(stage.share for stage in stages.values()) == pytest.approx(1)
 
 
@@ -86,7 +86,7 @@ def test_what_is_slow_in_the_trainers_own_process_is_seen_too(count: int) -> Non
     with stoker.Loader(Rows(LONG), batch_size=SIZE, workers=count) as loader:
         assert len(list(loader)) == COUNT // SIZE
         report = loader.report()
-    assert 0.8 * LONG < report.stages["read"].per_example < 3 * LONG
+    assert report.stages["read"].per_example > 0.8 * LONG
     assert len(report.workers) == count
 
 
@@ -98,8 +98,7 @@ def test_a_fast_trainer_waits_and_a_slow_one_does_not() -> None:
                 time.sleep(step)
             shares.append((loader.report().pull_wait, loader.report().starved, loader.report().ready))
     (waiting, starved, few), (fed, seldom, many) = shares
-    assert waiting > 0.8
-    assert fed < 0.2
+    assert waiting > 0.5 > fed
     assert starved > 0.5 > seldom
     assert many > few
 
@@ -136,8 +135,7 @@ def test_each_loader_of_a_pool_has_its_own_times() -> None:
     ):
         for _ in zip(slow, fast, strict=True):
             pass
-        assert slow.report().stages["read"].per_example > 0.8 * LONG
-        assert fast.report().stages["read"].per_example < 0.5 * LONG
+        assert slow.report().stages["read"].per_example > 0.8 * LONG > fast.report().stages["read"].per_example
 
 
 def test_a_stage_that_raises_is_left() -> None:
@@ -190,6 +188,29 @@ def test_a_notebook_shows_tables(report: Report) -> None:
 def test_before_anything_is_read_it_says_so() -> None:
     with stoker.Loader(range(COUNT), batch_size=SIZE, workers=1, lazy=True) as loader:
         assert str(loader.report()) == "No batch was read yet."
+
+
+def test_arrays_in_memory_need_no_workers() -> None:
     with stoker.Loader(stoker.from_arrays(np.arange(COUNT)), batch_size=SIZE) as loader:
         list(loader)
-        assert loader.report().workers == {}
+        report = loader.report()
+    assert (report.batches, report.examples, report.bytes, report.workers) == (COUNT // SIZE, COUNT, COUNT * 8, {})
+
+
+def test_an_interrupted_first_pull_is_still_the_first() -> None:
+    interrupted: list[int] = []
+
+    def once(number: int) -> int:
+        if not interrupted:
+            interrupted.append(number)
+            raise KeyboardInterrupt
+        return number
+
+    with stoker.Loader(range(COUNT), batch_size=SIZE, transform=once, workers=0) as loader:
+        batches = iter(loader)
+        with pytest.raises(KeyboardInterrupt):
+            next(batches)
+        assert len(list(batches)) == COUNT // SIZE
+        report = loader.report()
+    assert report.first_wait > 0
+    assert report.examples_per_second > 1

@@ -126,7 +126,7 @@ class Coordinator(EpochProducer[Epoch]):
             bound=self._bound if self._inline else None,
         )
         self._ahead = EpochAhead(self._epochs, self._consumption, self._scheduler, self._counters, allowed=goes_ahead)
-        self._pulls, self._waited = PullTimes(), 0.0  # seconds, since the last pull that gave a batch
+        self._pulls = PullTimes()
         self._events: list[Event] = []  # events that result from commands
         self._outboxes: dict[int, Outbox] = {}
         self._tasks = TaskTable(
@@ -215,24 +215,23 @@ class Coordinator(EpochProducer[Epoch]):
                 self._step(self._ahead.open(stream, epoch))
 
     def pull(self, stream: int, most: int = AT_ONCE) -> list[list[npt.NDArray[Any]]]:
+        began = time.monotonic()
         if self._form is None:
             self.form(apart=stream in self._apart)
+        forming = time.monotonic() - began
         error: BaseException | None = None
         with self._changed:
-            is_first = stream not in self._outboxes  # a stream that was made ahead has an epoch already
             if stream not in self._epochs:
                 self._events += self._ahead.close()
                 self._step()  # close dropped iterations before the next one begins
             self._begin(stream)
             wanted = self._wanted(stream)
-            outcome = self._wait(stream)
+            outcome = self._wait(stream, forming)
             if isinstance(outcome, DeliverCommand):
                 delivered = [outcome, *self._ready(stream, outcome, most - 1)]
                 self._epochs[stream].handed([one.rows for one in delivered])
                 batches = [self._slot_table.view(one) for one in delivered]
-                nbytes = sum(leaf.nbytes for leaves in batches for leaf in leaves)
-                self._pulls.gave(len(delivered), sum(one.rows for one in delivered), nbytes, is_first=is_first)
-                self._observe(stream, len(delivered), is_first=is_first)
+                self._observe(stream, delivered, sum(leaf.nbytes for leaves in batches for leaf in leaves))
             else:
                 epoch = self._epochs.get(stream)
                 if epoch is not None and isinstance(outcome, FinishCommand):
@@ -350,14 +349,17 @@ class Coordinator(EpochProducer[Epoch]):
             self._tell()
 
     # ── under the lock ───────────────────────────────────────────────────────────────────────
-    def _wait(self, stream: int) -> Outcome:
-        """Pull the next outcome of a stream and wait for it. A wait after an interrupted one does not pull again."""
+    def _wait(self, stream: int, forming: float) -> Outcome:
+        """Pull the next outcome of a stream and wait for it. A wait after an interrupted one does not pull again.
+
+        `forming`: seconds that the pull has already waited for the form.
+        """
         outbox = self._outboxes.setdefault(stream, Outbox())
         if not outbox.is_pulled:
             outbox.is_pulled = True
             self._step(PullEvent(stream))
         self._check()
-        since = time.monotonic()
+        since = time.monotonic() - forming
         while not outbox:
             if is_unheeded():
                 raise StokerError("Ctrl-C ended this iteration before its next batch arrived. Iterate again.")
@@ -365,19 +367,24 @@ class Coordinator(EpochProducer[Epoch]):
             self._check()
             if self._outboxes.get(stream) is not outbox:
                 raise StopIteration  # another thread closed the iteration
-        self._waited += time.monotonic() - since
+        outbox.clock.waited += time.monotonic() - since
         return outbox.take()
 
-    def _observe(self, stream: int, batches: int, *, is_first: bool) -> None:
+    def _observe(self, stream: int, delivered: list[DeliverCommand], nbytes: int) -> None:
         """Note a pull, and change the number of workers if that follows."""
-        waited, self._waited = self._waited, 0.0
-        now, ready = time.monotonic(), self._scheduler.ready(stream, _READY)
-        self._pulls.pulled(now, waited, ready=batches + ready, is_first=is_first)
-        if self._tuner is None:
-            return
-        is_complete = self._scheduler.has_all_workers()
-        seen = Observation(now, waited, batches, ready, is_first=is_first, is_complete=is_complete)
-        if events := self._tuner.pulled(seen, self._changed.later):
+        clock, batches = self._outboxes[stream].clock, len(delivered)
+        left = self._scheduler.ready(stream, _READY)
+        seen = Observation(
+            time=time.monotonic(),
+            waited=clock.waited,
+            batches=batches,
+            ready=left,
+            is_first=clock.is_first,
+            is_complete=self._tuner is None or self._scheduler.has_all_workers(),
+        )
+        rows, ready = sum(one.rows for one in delivered), 0 if self._inline else batches + left
+        self._pulls.pulled(clock, batches=batches, examples=rows, nbytes=nbytes, ready=ready)
+        if self._tuner is not None and (events := self._tuner.pulled(seen, self._changed.later)):
             self._step(*events)
 
     def _bound(self, stream: int) -> int:

@@ -6,15 +6,20 @@ needs no workers and no shared memory, and copies nothing but the rows (docs/dec
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stoker.coordinator.producer import EpochProducer, EpochSetup
+from stoker.epochs.epoch import Epoch
 from stoker.epochs.index_epoch import IndexEpoch
 from stoker.errors import OptionError
+from stoker.insight.measured import Measured
+from stoker.insight.pull_times import IterationClock, PullTimes
 from stoker.memory.batch_memory import BatchMemory
 from stoker.memory.layout import Layout
 from stoker.runtime.interpreter_exit import close_at_exit
@@ -53,6 +58,7 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
                 "smaller batch_size or a larger memory_limit."
             )
         self.together = max(1, min(_MOST, _BYTES // nbytes))
+        self._pulls, self._clocks = PullTimes(), dict[int, IterationClock]()
         self._memory = BatchMemory(Layout.of(form.spec.leaves, rows * self.together))
         close_at_exit(self)
 
@@ -69,6 +75,7 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
         return batches
 
     def pull_stacked(self, stream: int) -> Arrays:
+        since = time.monotonic()
         with self._changed:
             self._check()
             while self._dropped:
@@ -84,7 +91,24 @@ class InMemoryProducer(EpochProducer[IndexEpoch]):
         self._source.take(np.concatenate(batches), arrays)
         for array in arrays:
             array.flags.writeable = False
+        self._note(stream, since, batches, arrays)
         return [array.reshape(len(batches), len(batches[0]), *array.shape[1:]) for array in arrays]
+
+    def _note(self, stream: int, since: float, batches: list[Any], arrays: Arrays) -> None:
+        """Note a pull, for `measured`."""
+        examples, nbytes = sum(map(len, batches)), sum(array.nbytes for array in arrays)
+        with self._changed:
+            clock = self._clocks.setdefault(stream, IterationClock())
+            clock.waited = time.monotonic() - since
+            self._pulls.pulled(clock, batches=len(batches), examples=examples, nbytes=nbytes, ready=0)
+
+    def measured(self) -> Measured:
+        with self._changed:
+            return Measured(Stats(), replace(self._pulls), in_trainer=True)
+
+    def _ended(self, stream: int) -> Epoch | None:
+        self._clocks.pop(stream, None)
+        return super()._ended(stream)
 
     def update(self, values: Mapping[str, Any]) -> None:
         self._setup.guard.accept(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from stoker.insight.pull_times import IterationClock
 from stoker.scheduler.commands import DeliverCommand, FailCommand, FinishCommand
 
 Outcome = DeliverCommand | FinishCommand | FailCommand
@@ -15,10 +16,11 @@ class Outbox:
     Attributes:
         is_pulled: whether the stream was pulled for an outcome that its consumer has not taken yet. A wait after an
             interrupted one must not pull again.
+        clock: times the pulls.
     """
 
     def __init__(self) -> None:
-        self.is_pulled = False
+        self.is_pulled, self.clock = False, IterationClock()
         self._outcomes: deque[Outcome] = deque()
 
     def __bool__(self) -> bool:

@@ -295,9 +295,9 @@ class EpochProducer(ABC, Generic[KindOfEpoch]):
     def stats(self) -> Stats:
         """Statistics of what happened so far."""
 
+    @abstractmethod
     def measured(self) -> Measured:
         """All measurements so far."""
-        return Measured(self.stats())
 
     @abstractmethod
     def close_stream(self, stream: int) -> None:

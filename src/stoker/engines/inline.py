@@ -8,6 +8,7 @@ its own copy of the program.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -68,7 +69,8 @@ class InlineEngine:
         self._put_to_all(update)
 
     def times(self) -> dict[int, WorkerTimes]:
-        return {HERE: sum((WorkerTimes.of(words.tolist(), 0) for words in self._words), start=WorkerTimes())}
+        now = time.perf_counter_ns()
+        return {HERE: sum((WorkerTimes.of(words.tolist(), now) for words in list(self._words)), start=WorkerTimes())}
 
     def start_worker(self, worker: int) -> None:
         """Does nothing: without worker processes, none can die."""
@@ -131,8 +133,10 @@ class InlineEngine:
         return [*([] if self._form is None else [self._form]), *self._updates.values()]
 
     def _make(self, passes: tuple[type[BaseException], ...]) -> ProgramCopy:
-        self._words.append(words_here())
-        return ProgramCopy(self._snapshot, self._slots, self._inboxes, self._words[-1], passes)
+        words = words_here()
+        copy = ProgramCopy(self._snapshot, self._slots, self._inboxes, words, passes)
+        self._words.append(words)
+        return copy
 
     def _greet(self) -> None:
         """Report both workers as ready at once, since there is nothing to start."""

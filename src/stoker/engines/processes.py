@@ -63,7 +63,7 @@ class ProcessEngine:
         self._lines: dict[int, WorkerLine] = {}
         self._invitations: dict[WorkerLine, Invitation] = {}
         self._posted: dict[int, WorkerLine] = {}
-        self._pages = threading.Lock()  # held while progress pages are read or closed
+        self._pages = Lock()  # held while progress pages are read or closed
         self._former: dict[int, WorkerTimes] = {}  # of processes that have ended
         self._silent: dict[WorkerLine, float] = {}  # when to kill its process if that has not exited
         self._form: FormRequest | None = None

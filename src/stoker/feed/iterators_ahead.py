@@ -31,11 +31,12 @@ def iterator(frame: FrameType, make: Callable[[], Any]) -> Any:
     loop = keras_frames.epoch_iterator(frame, "TFEpochIterator")  # others read ahead from the iterators that they make
     if loop is None:
         return make()
-    found = keras_frames.unread(loop)
-    if found is None:
-        ahead = _made_ahead.pop(loop, None)
-        found = ahead.taken() if ahead is not None else make()
-    if loop not in _made_ahead and keras_frames.another_epoch_follows(frame, loop):
+    ahead = _made_ahead.get(loop)
+    found = ahead.taken() if ahead is not None else make()
+    if keras_frames.asks_again(loop):
+        return found  # and once more then
+    _made_ahead.pop(loop, None)
+    if keras_frames.another_epoch_follows(frame, loop):
         _made_ahead[loop] = _MadeAhead(make)
     return found
 
@@ -59,7 +60,9 @@ class _MadeAhead:
         """The iterator."""
         if self._thread.ident is not None:
             self._thread.join()
-        return self._make() if self._made is None else self._made
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
     def _run(self) -> None:
         try:

@@ -75,27 +75,30 @@ def epoch_iterator(frame: Any, kind: str = "EpochIterator") -> Any:
     for _ in range(_FRAMES):
         if frame is None:
             return None
-        its: Any = frame.f_locals.get("self")
-        if type(its).__name__.endswith(kind) and _is_keras(frame):
-            return its
+        if _is_keras(frame):  # before `f_locals`, which keeps the values of a function's variables alive
+            its: Any = frame.f_locals.get("self")
+            if type(its).__name__.endswith(kind):
+                return its
         frame = frame.f_back
     return None
 
 
-def unread(its: Any) -> Any:
-    """The iterator that Keras' epoch iterator holds and is about to replace, if nothing has been read from it."""
-    return its._current_iterator if getattr(its, "_steps_seen", None) == 0 else None  # Keras 3.5 creates just one
+def asks_again(its: Any) -> bool:
+    """True if Keras' epoch iterator asks for an iterator as an epoch has ended, and asks anew before it reads one.
+
+    Keras 3.5 and 3.6 do not.
+    """
+    has_ended = getattr(its, "_current_iterator", None) is not None and getattr(its, "_steps_seen", 0) > 0
+    return its.steps_per_epoch is None and has_ended
 
 
 def another_epoch_follows(frame: Any, its: Any) -> bool:
-    """True if the iterator that is asked for in this frame is about to be read, and `fit` will ask for another one."""
-    if its.steps_per_epoch is not None:
-        return False  # one iterator serves all epochs
-    if its._current_iterator is not None and its._steps_seen:
-        return False  # an epoch has ended, and Keras will ask once more as the next one begins
+    """True if `fit` will ask for an iterator of the same data once it has read the one it asks for in this frame."""
     loop = _loop(frame)
-    if loop is None or loop.f_code.co_name == "_symbolic_build":
-        return False
+    if its.steps_per_epoch is not None or loop is None or loop.f_code.co_name == "_symbolic_build":
+        return False  # one iterator serves all epochs, or is looked at
+    if loop.f_code.co_name == "evaluate" and not loop.f_locals.get("use_cached_eval_dataset"):
+        return False  # the user's own call
     while loop is not None and not (loop.f_code.co_name == "fit" and _is_keras(loop)):
         loop = loop.f_back
     return loop is not None and loop.f_locals.get("epoch", 0) + 1 < loop.f_locals["epochs"]

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 
 #: Seconds of waiting from which no batch counts as having been ready.
 _WAIT = 0.0005
+
+
+@dataclass
+class IterationClock:
+    """Times the pulls of one iteration.
+
+    Attributes:
+        waited: seconds in which a batch was waited for since the last pull that gave one.
+        last: when that pull ended, by `time.monotonic`; None before the first one.
+    """
+
+    waited: float = 0.0
+    last: float | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """True until a pull has given a batch."""
+        return self.last is None
 
 
 @dataclass
@@ -14,18 +33,20 @@ class PullTimes:
 
     Attributes:
         pulls: the number of pulls; one may give several small batches.
-        batches: the number of batches that they gave.
+        first_pulls: those among them that were the first of an iteration.
+        batches: the number of batches that pulls gave.
         examples: the number of examples in these.
-        first_examples: those among them that the first pulls of iterations gave.
+        first_examples: those among them that first pulls gave.
         bytes: the number of bytes of all.
-        waited: seconds in which a batch was asked for and none was ready, but for the first pull of each iteration.
-        own: seconds between the end of a pull and the next pull of the same iteration: the trainer's own work.
-        first_waits: seconds in which the first batches of iterations were waited for.
-        starved: the number of pulls for which no batch was ready, but for the first of each iteration.
+        waited: seconds in which a batch was asked for and none was ready, but for first pulls.
+        own: seconds between the end of a pull and the next pull of the same iteration.
+        first_waits: seconds in which first pulls waited.
+        starved: the number of pulls for which no batch was ready, but for first pulls.
         ready: the number of batches that were ready at each pull, all added up.
     """
 
     pulls: int = 0
+    first_pulls: int = 0
     batches: int = 0
     examples: int = 0
     first_examples: int = 0
@@ -35,26 +56,21 @@ class PullTimes:
     first_waits: float = 0.0
     starved: int = 0
     ready: int = 0
-    _last: float = field(default=0.0, repr=False, compare=False)
 
-    def pulled(self, time: float, waited: float, *, ready: int, is_first: bool) -> None:
-        """Note a pull that ended at a time, after waiting; `ready`: batches that are ready then.
-
-        `is_first`: whether it was the first pull of its iteration.
-        """
+    def pulled(self, clock: IterationClock, *, batches: int, examples: int, nbytes: int, ready: int) -> None:
+        """Note a pull that ends now and gave so much; `ready`: the number of batches that were ready."""
+        now, waited = time.monotonic(), clock.waited
         self.pulls += 1
+        self.batches += batches
+        self.examples += examples
+        self.bytes += nbytes
         self.ready += ready if waited <= _WAIT else 0
-        if is_first:
+        if clock.last is None:
+            self.first_pulls += 1
+            self.first_examples += examples
             self.first_waits += waited
         else:
             self.waited += waited
-            self.own += max(0.0, time - waited - self._last)
+            self.own += max(0.0, now - waited - clock.last)
             self.starved += waited > _WAIT
-        self._last = time
-
-    def gave(self, batches: int, examples: int, nbytes: int, *, is_first: bool) -> None:
-        """Note what a pull gave; `is_first` as above."""
-        self.batches += batches
-        self.examples += examples
-        self.first_examples += examples if is_first else 0
-        self.bytes += nbytes
+        clock.waited, clock.last = 0.0, now

@@ -94,7 +94,7 @@ def _with_rich(heads: Sequence[str], rows: Rows) -> str:
         table.add_column(head, justify="right" if place else "left")
     for row in rows:
         table.add_row(*row)
-    console = Console(width=100, color_system=None)
+    console = Console(width=100, color_system=None, force_jupyter=False)
     with console.capture() as captured:
         console.print(table)
     return captured.get().rstrip()

@@ -67,11 +67,12 @@ class Report:
             0 to 1. Behind `to_tf()`, tf.data pulls ahead of the training, so this is near 1 where workers are only
             slightly too slow. With `workers=0`, the share in which batches were made.
         waited: seconds of that.
-        first_wait: seconds in which the first batches of iterations were waited for.
-        starved: the share of the pulls for which no batch was ready; 0 to 1.
-        ready: the number of batches that were ready at a pull, on average.
+        first_wait: seconds in which the first pulls of iterations waited. The very first one may wait for workers to
+            start, unless `to_tf()` or `to_keras()` has waited for that.
+        starved: the share of the later pulls for which no batch was ready; 0 to 1.
+        ready: the number of batches that were ready at a pull, on average; 0 with `workers=0`.
         stages: what reading (`read`), the transform, the collate function, writing into the batch (`write`) and Stoker
-            itself (`stoker`) took.
+            itself (`stoker`) took. What the trainer reads from an iterable is not in it.
         workers: what each worker did, by its number; empty with `workers=0`.
         memory: bytes that the batches occupy now.
         deaths: as in `Loader.stats()`.
@@ -107,7 +108,7 @@ class Report:
             pull_wait=_ratio(pulls.waited, seconds),
             waited=pulls.waited,
             first_wait=pulls.first_waits,
-            starved=_ratio(pulls.starved, pulls.pulls),
+            starved=_ratio(pulls.starved, pulls.pulls - pulls.first_pulls),
             ready=_ratio(pulls.ready, pulls.pulls),
             stages={name: _stage(total, stage) for stage, name in _NAMES.items()},
             workers={number: _worker(times) for number, times in sorted(workers.items())},

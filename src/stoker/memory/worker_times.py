@@ -19,11 +19,11 @@ class Stage(enum.IntEnum):
     WRITE = 4  # into the batch
 
 
-#: Places on a progress page, after those of the activity: when the worker was ready, nanoseconds of requests that find
-#: out how batches look, and what is counted of those that make rows.
-READY, SETUP, TASKS, EXAMPLES, BUSY = range(4, 9)
+#: Places on a progress page, after those of the activity: when the worker was ready; when the request at work began (or
+#: 0), and whether it makes rows; nanoseconds of requests that find out how batches look; what is counted of the others.
+READY, BEGAN, MAKES_ROWS, SETUP, TASKS, EXAMPLES, BUSY = range(4, 11)
 #: Places of the nanoseconds of the stages, then of their calls. Both count only the tasks that were timed.
-SPENT = 9
+SPENT = 11
 CALLS = SPENT + len(Stage)
 #: The place after the last one.
 END = CALLS + len(Stage)
@@ -54,12 +54,13 @@ class WorkerTimes:
     @classmethod
     def of(cls, words: Sequence[int], now: int) -> WorkerTimes:
         """The times on a progress page; `now` by `time.perf_counter_ns`."""
+        at_work = max(0, now - words[BEGAN]) if words[BEGAN] else 0
         return cls(
             present=(now - words[READY]) * _NS if words[READY] else 0.0,
-            setup=words[SETUP] * _NS,
+            setup=(words[SETUP] + (0 if words[MAKES_ROWS] else at_work)) * _NS,
             tasks=words[TASKS],
             examples=words[EXAMPLES],
-            busy=words[BUSY] * _NS,
+            busy=(words[BUSY] + (at_work if words[MAKES_ROWS] else 0)) * _NS,
             spent=tuple(nanoseconds * _NS for nanoseconds in words[SPENT:CALLS]),
             calls=tuple(words[CALLS:END]),
         )

@@ -10,7 +10,18 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from stoker.memory.worker_times import BUSY, CALLS, EXAMPLES, READY, SETUP, SPENT, TASKS, Stage
+from stoker.memory.worker_times import (
+    BEGAN,
+    BUSY,
+    CALLS,
+    EXAMPLES,
+    MAKES_ROWS,
+    READY,
+    SETUP,
+    SPENT,
+    TASKS,
+    Stage,
+)
 
 _Result = TypeVar("_Result")
 
@@ -32,9 +43,8 @@ class StageClock:
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
-        self.is_running = self._makes_rows = False
-        self._until_timed = 0  # tasks
-        self._began = self._since = 0
+        self.is_running = False
+        self._until_timed = self._since = 0  # tasks; nanoseconds
         self._stage = _OWN
 
     def ready(self) -> None:
@@ -43,15 +53,16 @@ class StageClock:
 
     def begin(self, *, makes_rows: bool) -> None:
         """Begin a task; others than those that make rows only count as setup."""
-        self._makes_rows = makes_rows
         self.is_running = makes_rows and self._until_timed <= 0
-        self._began = self._since = _now()
+        self._words[MAKES_ROWS] = makes_rows
+        self._words[BEGAN] = self._since = _now()
         self._stage = _OWN
 
     def end(self, examples: int) -> None:
         """End a task that has made this number of examples."""
-        took, words = _now() - self._began, self._words
-        if not self._makes_rows:
+        words = self._words
+        took, words[BEGAN] = _now() - words[BEGAN], 0
+        if not words[MAKES_ROWS]:
             words[SETUP] += took
             return
         if self.is_running:
@@ -61,7 +72,7 @@ class StageClock:
         words[TASKS] += 1
         words[EXAMPLES] += examples
         words[BUSY] += took
-        self._until_timed = 0 if took > _LONG * examples else self._until_timed - 1
+        self._until_timed = 0 if took > _LONG * examples > 0 else self._until_timed - 1
 
     def of(self, stage: Stage, function: Callable[..., _Result]) -> Callable[..., _Result]:
         """`function`, whose calls count as this stage; itself if the stages of the task at work are not timed."""

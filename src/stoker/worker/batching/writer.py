@@ -109,7 +109,7 @@ class Writer:
         self._task.begin_batch(self._seeder.of_batch(task.epoch, task.batch, 0, 0, 1))
         try:
             if self.output.form.in_place and not task.serialized:
-                put = self.output.rows(task.slot, self._batch_size).into(0)
+                put = self._clock.of(Stage.WRITE, self.output.rows(task.slot, self._batch_size).into(0))
                 for example in examples:
                     put(example)
                 return ()
