@@ -33,7 +33,7 @@ def _summary(report: Mapping[str, Any]) -> str:
         return "No batch was read yet."
     given = f"{report['examples']:,} examples in {report['batches']:,} batches"
     if not report["examples_per_second"]:
-        return f"{given}. More is known once an iteration gives a second batch."
+        return f"{given}. Their speed is known once an iteration has pulled twice."
     speed = f"{report['examples_per_second']:,.0f} examples/s"
     waits = f"Pulls waited {_percent(report['pull_wait'])} of the time"
     ready = f"{report['ready']:.1f} batches were ready at a pull"
