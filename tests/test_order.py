@@ -128,7 +128,7 @@ def test_killed_workers_change_no_batch_and_no_random_number(name: str) -> None:
                 epoch.append(np.asarray(batch).tolist())
                 if number == 1:
                     for worker in tools.workers():
-                        worker.kill()
+                        tools.send(worker, signal.SIGKILL)
             came.append(epoch)
         assert its.stats().deaths
     assert came == expected
