@@ -114,6 +114,14 @@ def test_arrays_of_odd_values_are_read_or_refused_in_the_users_words(value: Any,
     assert "/stoker/" not in text
 
 
+@pytest.mark.parametrize(
+    "nested", [lambda value: value, lambda value: {"x": value}, lambda value: (np.zeros(2), value)]
+)
+def test_an_array_that_raises_as_it_is_looked_at_is_named(nested: Callable[[Any], Any]) -> None:
+    with pytest.raises(stoker.SourceError, match="cannot read the Raising: RuntimeError: no columns here"):
+        stoker.from_arrays(nested(Raising()))
+
+
 def test_a_row_of_a_table_is_an_array_of_numbers() -> None:
     row, other = objects(1, 2.5, np.float32(3)), objects(4, np.int8(5), 6)
     for source in ([row, other], stoker.from_arrays(np.stack([row, other]))):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from stoker.errors import SourceError
+from stoker.errors import SourceError, StokerError, summary
 from stoker.sources.mistaken import is_sparse, is_table
 from stoker.sources.stored_arrays import StoredRows, is_stored
 from stoker.structure.forms import Misfit, Ragged
@@ -59,6 +59,15 @@ def _is_item(value: Any) -> bool:
 
 
 def _columns(value: Any) -> Any:
+    try:
+        return _columns_of_one(value)
+    except (StokerError, Misfit, RecursionError):
+        raise
+    except Exception as error:  # it raises where it is asked what it is
+        raise SourceError(f"from_arrays cannot read the {type(value).__name__}: {summary(error)}") from error
+
+
+def _columns_of_one(value: Any) -> Any:
     if is_table(value):
         return _table(value)
     if is_sparse(value):
