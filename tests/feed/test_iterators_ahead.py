@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.data.ops import iterator_ops
 
 import stoker
+from tests.feed.pairs import pair, two_of_three
 
 SIZE, STEPS = 4, 6
 
@@ -53,10 +53,6 @@ def model(seen: list[list[float]]) -> Any:
     made = keras.Sequential([keras.Input((1,)), Noting(seen), keras.layers.Dense(1)])
     made.compile(loss="mse", optimizer="sgd", jit_compile=False)
     return made
-
-
-def pair(number: float) -> tuple[Any, Any]:
-    return np.array([number], np.float32), np.array([1], np.float32)
 
 
 @pytest.fixture
@@ -120,11 +116,7 @@ def test_nothing_is_made_ahead_where_keras_needs_one_iterator(loader: Any, made:
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras says so of any dataset of unknown length
 def test_epochs_of_unknown_length_find_their_iterators_made(made: list[str]) -> None:
     seen: list[list[float]] = []
-
-    def some(number: float) -> Any:
-        return stoker.SKIP if number % 3 == 1 else pair(number)
-
-    with stoker.Loader(range(SIZE * STEPS), batch_size=SIZE, transform=some, workers=1) as loader:
+    with stoker.Loader(range(SIZE * STEPS), batch_size=SIZE, transform=two_of_three, workers=1) as loader:
         model(seen).fit(loader.to_tf(), epochs=3, verbose=0)
     assert [number for values in seen for number in values] == [n for n in range(SIZE * STEPS) if n % 3 != 1] * 3
     assert made.count("stoker-iterator") == 2
